@@ -1,0 +1,24 @@
+"""APISIX's half of the protocol over HTTP: a gateway to try plugins on, for ``asgi-bridge dev`` and for tests."""
+
+from asgi_bridge.gateway.app import GatewayApp
+from asgi_bridge.gateway.calls import Call
+from asgi_bridge.gateway.connection import Limits
+from asgi_bridge.gateway.echo import echo
+from asgi_bridge.gateway.route_file import load_routes, parse_routes, read_routes
+from asgi_bridge.gateway.routes import ExtPlugin, Node, Plugins, Route, Routes, Upstream
+
+__all__ = [
+    "Call",
+    "ExtPlugin",
+    "GatewayApp",
+    "Limits",
+    "Node",
+    "Plugins",
+    "Route",
+    "Routes",
+    "Upstream",
+    "echo",
+    "load_routes",
+    "parse_routes",
+    "read_routes",
+]

@@ -1,0 +1,286 @@
+"""What the client gets: status, headers and body as nginx's filters finish them.
+
+Filters, in their order: not-modified, APISIX's header filter (plugins, ``Server``), charset, chunked, header.
+"""
+
+import logging
+from collections.abc import AsyncIterable, Mapping
+from email.utils import formatdate
+from typing import Any
+
+from asgi_bridge.gateway.conditions import status_after_conditions
+from asgi_bridge.gateway.exchange import Exchange
+from asgi_bridge.gateway.headers import Header
+from asgi_bridge.gateway.pages import CLOSING, VARIANTS_OF_400, page
+
+__all__ = ["SERVER", "exit_with", "instead", "refuse", "send_generated", "send_page", "send_upstream"]
+
+logger = logging.getLogger("asgi_bridge.gateway")
+
+SERVER = b"APISIX/3.18.0"
+DEFAULT_TYPE = b"text/plain"
+
+# charset_types of nginx
+_CHARSET_TYPES = frozenset(
+    {
+        b"text/html",
+        b"text/xml",
+        b"text/plain",
+        b"text/vnd.wap.wml",
+        b"application/javascript",
+        b"application/rss+xml",
+    }
+)
+_CLOSED_WITHOUT_A_BYTE = frozenset({408, 444, 499})
+
+
+def _with_charset(status: int, content_type: bytes) -> bytes:
+    """nginx's charset filter, set to utf-8 by APISIX. It leaves the redirects 301 and 302 alone."""
+    if status not in (301, 302) and content_type.lower() in _CHARSET_TYPES:
+        return content_type + b"; charset=utf-8"
+    return content_type
+
+
+class _Head:
+    """Status and headers, until they are sent."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.front: list[Header] = []
+        self.items: list[Header] = []
+        self.close = False
+
+    def headers(self, exchange: Exchange) -> list[Header]:
+        front = list(self.front)
+        if exchange.http_version.startswith("1"):
+            closing = self.close or exchange.closing
+            front.append((b"Connection", b"close" if closing else b"keep-alive"))
+        return [*front, *self.items, (b"Server", SERVER)]
+
+
+def _filtered(exchange: Exchange, head: _Head) -> bytes | None:
+    """APISIX's header filters of the emulated plugins. What is given back is the new body, if there is one."""
+    builtin: Mapping[str, Mapping[str, Any]] = exchange.plugins.builtin
+
+    def put(name: str, value: str) -> None:
+        encoded = name.encode("latin-1"), value.encode("latin-1")
+        for at, (old, _) in enumerate(head.items):
+            if old.lower() == encoded[0].lower():
+                head.items[at] = old, encoded[1]
+                return
+        head.items.append(encoded)
+
+    if "request-id" in builtin and exchange.headers.values(b"x-request-id"):
+        put("X-Request-Id", exchange.headers.values(b"x-request-id")[0].decode("latin-1"))
+    if "cors" in builtin:
+        put("Access-Control-Allow-Origin", "*")
+        put("Access-Control-Allow-Methods", "*")
+        put("Access-Control-Max-Age", "5")
+        put("Access-Control-Allow-Headers", "*")
+    conf = builtin.get("response-rewrite", {})
+    head.status = conf.get("status_code", head.status)
+    for name, value in conf.get("headers", {}).get("set", {}).items():
+        put(name, str(value))
+    body = conf.get("body")
+    if body is None:
+        return None
+    # the old length and encoding belong to the old body
+    dropped = b"content-length", b"content-encoding", b"last-modified", b"etag"
+    head.front = [item for item in head.front if item[0].lower() not in dropped]
+    head.items = [item for item in head.items if item[0].lower() not in dropped]
+    encoded: bytes = body.encode()
+    return encoded
+
+
+async def _send_parts(exchange: Exchange, body: bytes, more: AsyncIterable[bytes], *, bodiless: bool) -> None:
+    if body and not bodiless:
+        await exchange.send({"type": "http.response.body", "body": body, "more_body": True})
+    async for chunk in more:
+        if chunk and not bodiless:
+            await exchange.send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+
+async def _send(exchange: Exchange, head: _Head, body: bytes, more: AsyncIterable[bytes] | None = None) -> None:
+    await exchange.send({"type": "http.response.start", "status": head.status, "headers": head.headers(exchange)})
+    bodiless = exchange.request_method == "HEAD" or head.status in (204, 304)
+    if more is not None:
+        await exchange.while_there(_send_parts(exchange, body, more, bodiless=bodiless))
+        body = b""
+    await exchange.send({"type": "http.response.body", "body": b"" if bodiless else body, "more_body": False})
+
+
+def _date() -> Header:
+    return b"Date", formatdate(usegmt=True).encode()
+
+
+async def send_page(exchange: Exchange, status: int, *, upstream_status: bytes | None = None) -> None:
+    """nginx's own page (``ngx_http_special_response_handler``), or an empty body where it has none.
+
+    Args:
+        exchange: the request.
+        status: 300 or more.
+        upstream_status: of a request that got no answer from the upstream.
+    """
+    content = page(status)
+    if status in VARIANTS_OF_400:
+        status = 400
+    head = _Head(status)
+    if content is not None:
+        head.front.append((b"Content-Type", _with_charset(status, b"text/html")))
+    head.front.append((b"Content-Length", str(len(content or b"")).encode()))
+    head.close = status in CLOSING
+    exchange.response.remove(b"accept-ranges", b"last-modified", b"etag")
+    head.items = list(exchange.response)
+    if exchange.response.get(b"date") is None:
+        head.items.append(_date())
+    if upstream_status is not None:
+        head.items.append((b"X-APISIX-Upstream-Status", upstream_status))
+    replaced = _filtered(exchange, head)
+    await _send(exchange, head, (content or b"") if replaced is None else replaced)
+
+
+async def refuse(exchange: Exchange, status: int) -> None:
+    """Answer for nginx itself, before APISIX has seen the request."""
+    content = page(status) or b""
+    if status in VARIANTS_OF_400:
+        status = 400
+    headers = [
+        (b"Server", b"openresty"),
+        _date(),
+        (b"Content-Type", b"text/html; charset=utf-8"),
+        (b"Content-Length", str(len(content)).encode()),
+        (b"Connection", b"close"),
+    ]
+    await exchange.send({"type": "http.response.start", "status": status, "headers": headers})
+    body = b"" if exchange.request_method == "HEAD" else content
+    await exchange.send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def instead(exchange: Exchange, what: str) -> None:
+    """Answer 502 where APISIX's answer would hang or break the client's connection, and log that.
+
+    Args:
+        exchange: the request.
+        what: what APISIX would have done: "closed the connection".
+    """
+    route = exchange.route.id if exchange.route is not None else "?"
+    logger.warning("%s (route %s): answered 502; APISIX would have %s", exchange.request_line, route, what)
+    exchange.response.items.clear()
+    exchange.response.content_length = None
+    await send_page(exchange, 502)
+
+
+async def exit_with(exchange: Exchange, status: int, body: bytes | None) -> None:
+    """``core.response.exit``: the status, and the body if there is one.
+
+    Trap: without a body nginx writes its own page for a status of 300 or more.
+    """
+    if 0 < status < 200:
+        await instead(exchange, f"left the client waiting for ever: status {status}")
+        return
+    if status in _CLOSED_WITHOUT_A_BYTE:
+        await instead(exchange, f"closed the connection without a byte: status {status}")
+        return
+    if body is None and status >= 300:
+        await send_page(exchange, status)
+        return
+    await send_generated(exchange, status, body or b"")
+
+
+async def send_generated(
+    exchange: Exchange, status: int, body: bytes, more: AsyncIterable[bytes] | None = None
+) -> None:
+    """``ngx.status`` and ``ngx.print``: a response that Lua has made.
+
+    Args:
+        exchange: the request.
+        status: its status.
+        body: its body, or the first part of it.
+        more: the further parts.
+    """
+    if status < 200:
+        await instead(exchange, f"left the client waiting for ever: status {status}")
+        return
+    if status > 999:
+        # ngx.status refuses it, so what was there stays
+        status = 200
+    response = exchange.response
+    if more is not None and response.content_length is not None:
+        # believed, so it has to be compared
+        body += b"".join([chunk async for chunk in more])
+        more = None
+    encodings = [value.lower() for name, value in response if name.lower() == b"transfer-encoding"]
+    length = response.content_length
+    status = status_after_conditions(exchange, status)
+    if status == 412:
+        await send_page(exchange, 412)
+        return
+    bodiless = status in (204, 304)
+    if not bodiless and exchange.request_method != "HEAD":
+        what = None
+        if encodings and length is not None:
+            what = "left the client waiting: Transfer-Encoding beside a Content-Length"
+        elif encodings and encodings != [b"chunked"]:
+            what = f"left the client waiting: Transfer-Encoding: {encodings[0].decode('latin-1')}, but a chunked body"
+        elif length is not None and length > len(body):
+            what = f"left the client waiting: Content-Length: {length}, but a body of {len(body)} bytes"
+        elif length is not None and length < len(body):
+            what = f"sent {len(body) - length} bytes behind the response: Content-Length: {length} is too small"
+        if what is not None:
+            await instead(exchange, what)
+            return
+    head = _Head(status)
+    if not bodiless:
+        content_type = DEFAULT_TYPE if response.content_type is None else response.content_type
+        if content_type:
+            head.front.append((b"Content-Type", _with_charset(status, content_type)))
+    else:
+        response.remove(b"accept-ranges", b"content-encoding")
+        if status == 204:
+            response.remove(b"last-modified")
+            length = None
+    if length is not None:
+        head.front.append((b"content-length", str(length).encode()))
+    elif encodings and not bodiless and exchange.request_method != "HEAD":
+        # nginx writes its own beside the plugin's
+        head.front.append((b"Transfer-Encoding", b"chunked"))
+    head.items = [item for item in response if item[0].lower() != b"server"]
+    if response.get(b"date") is None:
+        head.items.append(_date())
+    replaced = _filtered(exchange, head)
+    if replaced is not None:
+        body, more = replaced, None
+    await _send(exchange, head, body, more)
+
+
+# nginx's proxy module reads these and passes none of them on (ngx_http_upstream.c, ngx_http_proxy_hide_headers)
+_NOT_PASSED = frozenset(
+    b"connection keep-alive transfer-encoding server x-pad x-accel-expires x-accel-redirect x-accel-limit-rate "
+    b"x-accel-buffering x-accel-charset status content-type content-length".split()
+)
+
+
+async def send_upstream(exchange: Exchange, status: int, headers: list[Header], body: AsyncIterable[bytes]) -> None:
+    """Pass an upstream's response on, as nginx's proxy module does; what plugins have set comes beside it."""
+    response = exchange.response
+    head = _Head(status)
+    values = {name.lower(): value for name, value in headers}
+    content_type = values.get(b"content-type")
+    if content_type:
+        head.front.append((b"Content-Type", _with_charset(status, content_type)))
+    length: bytes | None = values.get(b"content-length")
+    if b"transfer-encoding" in values:
+        length = None
+    if response.content_length is not None:
+        length = str(response.content_length).encode()
+    if length is not None:
+        head.front.append((b"Content-Length", length))
+    head.items = [item for item in response if item[0].lower() != b"server"]
+    head.items += [item for item in headers if item[0].lower() not in _NOT_PASSED]
+    if 500 <= status <= 599:
+        head.items.append((b"X-APISIX-Upstream-Status", str(status).encode()))
+    replaced = _filtered(exchange, head)
+    if replaced is not None:
+        await _send(exchange, head, replaced)
+    else:
+        await _send(exchange, head, b"", body)

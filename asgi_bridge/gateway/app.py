@@ -1,0 +1,307 @@
+"""The gateway: an ASGI application that does to requests and responses what APISIX 3.18 does to them.
+
+The phases of a request, in APISIX's order: rewrite (plugins by priority, then those that came with the consumer),
+access, before_proxy (post-resp), proxy, header filter. Not for production: it is what plugins are tried on.
+"""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import httpx2
+from asgiref.typing import ASGI3Application
+
+from asgi_bridge.gateway.answer import exit_with, instead, refuse, send_generated, send_page, send_upstream
+from asgi_bridge.gateway.builtin import BUILTIN, Refusal, rewrite
+from asgi_bridge.gateway.calls import Observer, RunnerFailed, call_runner
+from asgi_bridge.gateway.connection import Limits
+from asgi_bridge.gateway.exchange import ClientGone, Exchange, ResponseSource
+from asgi_bridge.gateway.headers import LuaError
+from asgi_bridge.gateway.inprocess import ASGIUpstream
+from asgi_bridge.gateway.routes import Plugins, Routes
+from asgi_bridge.gateway.runner import RunnerClient
+from asgi_bridge.gateway.upstream import (
+    BadUpstreamURI,
+    FetchError,
+    UpstreamClient,
+    chunks_of,
+    fetch_request,
+    proxied_request,
+)
+
+__all__ = ["GatewayApp"]
+
+logger = logging.getLogger("asgi_bridge.gateway")
+
+# large_client_header_buffers of nginx: no line of a request's head may be longer
+_BUFFER = 8 * 1024
+_PRE_REQ_PRIORITY = 12000
+_NO_ROUTE = b'{"error_msg":"404 Route Not Found"}\n'
+
+
+class GatewayApp:
+    """APISIX's half of the external-plugin protocol, as an ASGI application.
+
+    Idle connections are kept from the lifespan's start-up to its shutdown; without a lifespan everything works too,
+    with a connection for each call.
+
+    Args:
+        routes: what to match requests against; may be replaced at any time (`routes`).
+        runner_socket: path of the runner's unix socket.
+        upstream: None: requests go over the network, to the route's upstream. An ASGI application: they all go to it,
+            in process, and its exceptions propagate. A transport of httpx2: they go through that.
+        observe: called after each call of the runner.
+        limits: times and sizes; APISIX's by default.
+    """
+
+    def __init__(
+        self,
+        routes: Routes,
+        runner_socket: str,
+        *,
+        upstream: httpx2.AsyncBaseTransport | ASGI3Application | None = None,
+        observe: Observer | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.runner = RunnerClient(runner_socket, limits or Limits())
+        transport = upstream
+        if transport is not None and not isinstance(transport, httpx2.AsyncBaseTransport):
+            transport = ASGIUpstream(transport)
+        self.upstream = UpstreamClient(transport)
+        self.observe = observe
+        self._routes = routes
+        self._version = int(time.time() * 1000)
+
+    @property
+    def routes(self) -> Routes:
+        """The routes. New ones get a new version, so that every route prepares again, as with APISIX's route file."""
+        return self._routes
+
+    @routes.setter
+    def routes(self, routes: Routes) -> None:
+        self._routes = routes
+        self._version = max(self._version + 1, int(time.time() * 1000))
+
+    async def __call__(
+        self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        """One ASGI call: http, or lifespan. WebSockets are refused."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            logger.warning("%s: refused, the stand-in does not proxy WebSockets", scope["path"])
+            await receive()
+            await send({"type": "websocket.close", "code": 1000, "reason": ""})
+        else:
+            exchange = Exchange(scope, receive, send)
+            try:
+                await self._answer(exchange)
+            except ClientGone:
+                logger.info("%s: the client went away", exchange.request_line)
+
+    async def _lifespan(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+        await receive()
+        self.runner.start()
+        self.upstream.start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.runner.stop()
+        await self.upstream.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _answer(self, exchange: Exchange) -> None:
+        status = _refused_by_nginx(exchange)
+        if status:
+            await refuse(exchange, status)
+            return
+        exchange.add_forwarded_headers()
+        exchange.route = self._routes.match(exchange.method, exchange.host, exchange.path)
+        if exchange.route is None:
+            await exit_with(exchange, 404, _NO_ROUTE)
+            return
+        exchange.plugins = exchange.route.plugins
+        exchange.upstream = exchange.route.upstream
+        try:
+            refusal = await self._rewrite_phase(exchange)
+            if refusal is None:
+                refusal = await self._ext(exchange, "ext-plugin-post-req")
+        except RunnerFailed:
+            refusal = Refusal(503)
+        except LuaError:
+            refusal = Refusal(500)
+        if refusal is not None:
+            await exit_with(exchange, refusal.status, refusal.body)
+            return
+        if exchange.upstream is None or exchange.upstream.node is None:
+            logger.error("%s (route %s): missing upstream configuration", exchange.request_line, exchange.route.id)
+            await send_page(exchange, 503)
+            return
+        if "ext-plugin-post-resp" in exchange.plugins.ext and await self._response_phase(exchange):
+            return
+        await self._proxy(exchange)
+
+    # --- request phases ---------------------------------------------------------------------------------------------
+
+    async def _rewrite_phase(self, exchange: Exchange) -> Refusal | None:
+        own = exchange.plugins
+        refusal = await self._rewrite(exchange, own)
+        if refusal is not None or exchange.consumer is None:
+            return refusal
+        # the consumer's plugins come over the route's; those the route did not have run now (rewrite_in_consumer)
+        theirs = exchange.consumer.plugins
+        exchange.plugins = theirs.over(own)
+        return await self._rewrite(
+            exchange,
+            Plugins(
+                {name: conf for name, conf in theirs.ext.items() if name not in own.ext},
+                {name: conf for name, conf in theirs.builtin.items() if name not in own.builtin},
+            ),
+        )
+
+    async def _rewrite(self, exchange: Exchange, plugins: Plugins) -> Refusal | None:
+        names: list[tuple[int, str]] = [(_priority(name, conf), name) for name, conf in plugins.builtin.items()]
+        if "ext-plugin-pre-req" in plugins.ext:
+            names.append((_PRE_REQ_PRIORITY, "ext-plugin-pre-req"))
+        for _, name in sorted(names, key=lambda entry: -entry[0]):
+            if name == "ext-plugin-pre-req":
+                refusal = await self._ext(exchange, name)
+            else:
+                refusal = rewrite(exchange, name, plugins.builtin[name], self._routes.consumers)
+            if refusal is not None:
+                return refusal
+        return None
+
+    async def _ext(self, exchange: Exchange, phase: str) -> Refusal | None:
+        plugin = exchange.plugins.ext.get(phase)
+        if plugin is None:
+            return None
+        return await call_runner(self.runner, exchange, phase, plugin, self._version, self.observe)
+
+    # --- the upstream -----------------------------------------------------------------------------------------------
+
+    async def _proxy(self, exchange: Exchange) -> None:
+        """nginx's own proxying. Its request body is buffered whole, as nginx does unless told otherwise."""
+        assert exchange.upstream is not None
+        exchange.node = exchange.upstream.node
+        body = await exchange.read_body()
+        declared = exchange.headers.values(b"content-length")
+        if not exchange.body_changed and declared and declared[-1] != str(len(body)).encode():
+            length = declared[-1].decode("latin-1")
+            await instead(exchange, f"hung or cut the request: Content-Length: {length} for {len(body)} bytes")
+            return
+        try:
+            request = proxied_request(exchange)
+        except BadUpstreamURI as exc:
+            logger.error(
+                "%s: no such upstream: apisix_backend%s", exchange.request_line, exchange.upstream_uri.decode()
+            )
+            await send_page(exchange, exc.status)
+            return
+        started = False
+        try:
+            async with self.upstream.send(exchange, request) as response:
+                started = True
+                await send_upstream(exchange, response.status_code, response.headers.raw, chunks_of(response))
+        except httpx2.TransportError as exc:
+            logger.error("%s: the upstream failed: %s", exchange.request_line, str(exc) or type(exc).__name__)
+            if started:
+                # the head is out, so all that is left is to break the connection, as nginx does
+                raise
+            status = 504 if isinstance(exc, httpx2.TimeoutException) else 502
+            tries = ", ".join([str(status)] * getattr(exc, "tries", 1))
+            await send_page(exchange, status, upstream_status=tries.encode())
+
+    async def _response_phase(self, exchange: Exchange) -> bool:
+        """post-resp: fetch the upstream's response, ask the runner, answer.
+
+        Returns:
+            False: nothing was sent, so nginx proxies the request after all. Trap: that is a second request upstream,
+            and happens whenever there is nothing to send: HEAD, 204, 304, a chunked body without a chunk, a body that
+            was asked for and cannot be read.
+        """
+        assert exchange.upstream is not None
+        exchange.node = exchange.upstream.node
+        body = await exchange.read_body()
+        what = _hanging_fetch(exchange, body)
+        if what is not None:
+            await instead(exchange, what)
+            return True
+        try:
+            request = fetch_request(exchange)
+            async with self.upstream.send(exchange, request, keep=False) as response:
+                headers = list(response.headers.raw)
+                exchange.source = ResponseSource(response.status_code, headers, chunks_of(response))
+                return await self._respond(exchange, exchange.source)
+        except (FetchError, httpx2.TransportError) as exc:
+            logger.error("%s: failed to request: %s", exchange.request_line, exc)
+            await send_page(exchange, 502)
+            return True
+
+    async def _respond(self, exchange: Exchange, source: ResponseSource) -> bool:
+        """Ask the runner what to do with a fetched response, and do it. See `_response_phase`."""
+        try:
+            answer = await self._ext(exchange, "ext-plugin-post-resp") or Refusal(0)
+        except RunnerFailed:
+            # 503, yet with the upstream's body
+            answer = Refusal(503)
+        except LuaError:
+            await send_page(exchange, 500)
+            return True
+        status = answer.status or source.status
+        if answer.body is not None:
+            await exit_with(exchange, status, answer.body)
+            return True
+        chunked = any(name.lower() == b"transfer-encoding" for name, _ in source.headers)
+        if exchange.method == "HEAD" or source.status in (204, 304):
+            return False
+        if source.asked:
+            if source.body is None or (chunked and not source.body):
+                return False
+            await send_generated(exchange, status, source.body)
+            return True
+        # An error before the first chunk is the caller's: 502.
+        first = await anext(source.chunks, None)
+        if first is None and chunked:
+            # lua-resty-http gives one empty string for an empty body, but for a chunked one nothing
+            return False
+        await send_generated(exchange, status, first or b"", _rest(exchange, source.chunks))
+        return True
+
+
+async def _rest(exchange: Exchange, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The chunks after the first one. What breaks off here ends the response as if it were whole, as in APISIX."""
+    try:
+        async for chunk in chunks:
+            yield chunk
+    except httpx2.TransportError as exc:
+        logger.error("%s: read response failed: %s", exchange.request_line, exc)
+
+
+def _priority(name: str, conf: Mapping[str, Any]) -> int:
+    priority: int = conf.get("_meta", {}).get("priority", BUILTIN[name])
+    return priority
+
+
+def _refused_by_nginx(exchange: Exchange) -> int:
+    """The status of nginx's refusal; 0: it does not refuse."""
+    if len(exchange.method) + len(exchange.target) + 11 > _BUFFER:
+        return 414
+    if max(exchange.header_sizes, default=0) > _BUFFER:
+        return 494
+    if exchange.hosts > 1 or (not exchange.hosts and exchange.http_version == "1.1") or exchange.uri is None:
+        return 400
+    if exchange.request_method in ("TRACE", "CONNECT"):
+        return 405
+    return 0
+
+
+def _hanging_fetch(exchange: Exchange, body: bytes) -> str | None:
+    """Why the upstream would wait for ever for the request of post-resp; None: it would not."""
+    table = exchange.headers.table
+    if b"transfer-encoding" in table:
+        return "left the upstream waiting: Transfer-Encoding: chunked, but the body is sent as it is"
+    declared = table.get(b"content-length")
+    if declared is not None and (not declared[-1].isdigit() or int(declared[-1]) > len(body)):
+        return f"left the upstream waiting: Content-Length: {declared[-1].decode('latin-1')} for {len(body)} bytes"
+    return None

@@ -1,0 +1,152 @@
+"""APISIX's own plugins that the stand-in emulates: as much of each as the recorded cases use, and no more.
+
+A configuration that goes further is refused when the routes are read. What these plugins do to a response is in
+`asgi_bridge.gateway.answer`, where the other filters are.
+"""
+
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from asgi_bridge.gateway.exchange import Exchange
+from asgi_bridge.gateway.routes import Consumer
+from asgi_bridge.gateway.uri import escape_uri
+
+__all__ = ["BUILTIN", "Refusal", "check_builtin", "rewrite"]
+
+BUILTIN: Mapping[str, int] = {
+    "request-id": 12015,
+    "serverless-pre-function": 10000,
+    "cors": 4000,
+    "key-auth": 2500,
+    "proxy-rewrite": 1008,
+    "response-rewrite": 899,
+}
+"""Name and priority: in a phase the plugin with the greater one runs first."""
+
+# No Lua here: the one form of function that is understood.
+_SET_HEADER = re.compile(
+    r"return function\(conf, ctx\) require\(['\"]apisix\.core['\"]\)\.request\.set_header"
+    r"\(ctx, ['\"]([^'\"]+)['\"], ['\"]([^'\"]*)['\"]\) end"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A plugin ends the request."""
+
+    status: int
+    body: bytes | None = None
+
+
+def _only(conf: Mapping[str, Any], *fields: str) -> None:
+    more = sorted(set(map(str, conf)) - {*fields, "_meta"})
+    if more:
+        known = f"only {', '.join(fields)}" if fields else "only an empty configuration"
+        raise ValueError(f"the stand-in understands {known} here, not {', '.join(more)}")
+
+
+def _strings(value: Any, what: str) -> None:
+    if not isinstance(value, Mapping) or not all(isinstance(v, str | int) for v in value.values()):
+        raise ValueError(f"{what} has to be a mapping of names to strings")
+
+
+def check_builtin(name: str, conf: Mapping[str, Any]) -> None:
+    """Check the configuration of an emulated plugin.
+
+    Raises:
+        ValueError: it is wrong, or more than the stand-in does.
+    """
+    meta = conf.get("_meta", {})
+    priority = meta.get("priority", 0)
+    if set(meta) - {"priority", "disable"} or isinstance(priority, bool) or not isinstance(priority, int):
+        raise ValueError("the stand-in understands only disable and a priority that is a number in _meta")
+    if name == "proxy-rewrite":
+        _only(conf, "uri", "method", "host", "headers")
+        for field in ("uri", "method", "host"):
+            if not isinstance(conf.get(field, ""), str) or "$" in conf.get(field, ""):
+                raise ValueError(f"{field} has to be a string without variables")
+        if not conf.get("uri", "/").startswith("/"):
+            raise ValueError("uri has to begin with a slash")
+    elif name == "response-rewrite":
+        _only(conf, "status_code", "headers", "body")
+        status = conf.get("status_code", 200)
+        if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 598:
+            raise ValueError("status_code has to be a number from 200 to 598")
+        if not isinstance(conf.get("body", ""), str):
+            raise ValueError("body has to be a string")
+    elif name == "serverless-pre-function":
+        _only(conf, "phase", "functions")
+        functions = conf.get("functions")
+        if conf.get("phase") != "rewrite" or not isinstance(functions, list) or not functions:
+            raise ValueError("the stand-in understands only phase: rewrite with a list of functions")
+        if not all(isinstance(text, str) and _SET_HEADER.fullmatch(text) for text in functions):
+            raise ValueError(
+                "the stand-in runs no Lua; it understands only return function(conf, ctx) "
+                "require('apisix.core').request.set_header(ctx, 'NAME', 'VALUE') end"
+            )
+    else:
+        _only(conf)
+    if "headers" in conf:
+        headers = conf["headers"]
+        if not isinstance(headers, Mapping) or set(headers) - {"set"}:
+            raise ValueError("the stand-in understands only headers.set")
+        _strings(headers.get("set", {}), "headers.set")
+
+
+def rewrite(
+    exchange: Exchange, name: str, conf: Mapping[str, Any], consumers: Mapping[str, Consumer]
+) -> Refusal | None:
+    """Run the rewrite phase of one plugin.
+
+    Args:
+        exchange: the request.
+        name: of the plugin.
+        conf: its configuration.
+        consumers: by key, for key-auth.
+    """
+    if name == "proxy-rewrite":
+        _proxy_rewrite(exchange, conf)
+    elif name == "key-auth":
+        return _key_auth(exchange, consumers)
+    elif name == "cors":
+        if exchange.request_method == "OPTIONS":
+            return Refusal(200)
+    elif name == "request-id":
+        if not exchange.headers.values(b"x-request-id"):
+            exchange.headers.set(b"X-Request-Id", str(uuid.uuid4()).encode())
+    elif name == "serverless-pre-function":
+        for text in conf["functions"]:
+            match = _SET_HEADER.fullmatch(text)
+            assert match is not None
+            exchange.headers.set(match[1].encode(), match[2].encode())
+    return None
+
+
+def _proxy_rewrite(exchange: Exchange, conf: Mapping[str, Any]) -> None:
+    # the URI is set even when only the method changes, so a later Rewrite.args is lost (proxy-rewrite.lua)
+    path, question, query = conf.get("uri", "").encode().partition(b"?")
+    uri = escape_uri(path or exchange.path) + question + query
+    if exchange.args:
+        uri += (b"&" if question else b"?") + exchange.args
+    exchange.upstream_uri = uri
+    for name, value in conf.get("headers", {}).get("set", {}).items():
+        exchange.headers.set(name.encode(), str(value).encode())
+    if "host" in conf:
+        exchange.upstream_host = conf["host"].encode()
+    if "method" in conf:
+        exchange.method = conf["method"]
+
+
+def _key_auth(exchange: Exchange, consumers: Mapping[str, Consumer]) -> Refusal | None:
+    given: list[bytes | None] = [*exchange.headers.values(b"apikey"), *exchange.uri_args().get(b"apikey", [])]
+    consumer = consumers.get((given[0] or b"").decode("latin-1")) if given else None
+    if consumer is None:
+        exchange.response.set(b"WWW-Authenticate", b'apikey realm="key"')
+        why = b"Invalid API key in request" if given else b"Missing API key in request"
+        return Refusal(401, b'{"message":"%s"}\n' % why)
+    exchange.consumer = consumer
+    exchange.headers.set(b"X-Consumer-Username", consumer.username.encode())
+    return None

@@ -1,0 +1,50 @@
+"""The conditions of a request (If-None-Match and its kin), as nginx checks them on what Lua has made."""
+
+from email.utils import parsedate_to_datetime
+
+from asgi_bridge.gateway.exchange import Exchange
+
+__all__ = ["status_after_conditions"]
+
+
+def status_after_conditions(exchange: Exchange, status: int) -> int:
+    """The status after the conditions of the request (``ngx_http_not_modified_filter_module.c``)."""
+    if status != 200:
+        return status
+
+    def wanted(name: bytes) -> bytes | None:
+        values = exchange.headers.values(name)
+        return values[0] if values else None
+
+    def tags_match(header: bytes, *, weak: bool) -> bool:
+        if header == b"*":
+            return True
+        etag = exchange.response.get(b"etag")
+        if etag is None:
+            return False
+        known = etag.removeprefix(b"W/") if weak else etag
+        tags = [tag.strip() for tag in header.split(b",")]
+        return known in [tag.removeprefix(b"W/") if weak else tag for tag in tags]
+
+    modified = exchange.response.get(b"last-modified")
+    unmodified_since, since = wanted(b"if-unmodified-since"), wanted(b"if-modified-since")
+    if unmodified_since is not None and modified is not None and _later(modified, unmodified_since):
+        return 412
+    match, none_match = wanted(b"if-match"), wanted(b"if-none-match")
+    if match is not None and not tags_match(match, weak=False):
+        return 412
+    if since is None and none_match is None:
+        return status
+    # if_modified_since exact: the very same date
+    if since is not None and since != modified:
+        return status
+    if none_match is not None and not tags_match(none_match, weak=True):
+        return status
+    return 304
+
+
+def _later(one: bytes, other: bytes) -> bool:
+    try:
+        return parsedate_to_datetime(one.decode("latin-1")) > parsedate_to_datetime(other.decode("latin-1"))
+    except ValueError:
+        return False

@@ -1,0 +1,222 @@
+"""One request of a client on its way through the gateway: what APISIX keeps in ``api_ctx`` and nginx in ``r``."""
+
+import asyncio
+import ipaddress
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
+
+import httpx2
+
+from asgi_bridge.gateway.headers import Header, RequestHeaders, ResponseHeaders
+from asgi_bridge.gateway.routes import Consumer, Node, Plugins, Route, Upstream
+from asgi_bridge.gateway.uri import Args, encode_args, escape_uri, normalise_path, parse_args, split_target
+
+__all__ = ["ClientGone", "Exchange", "ResponseSource"]
+
+logger = logging.getLogger("asgi_bridge.gateway")
+
+# nginx drops other names (ignore_invalid_headers); APISIX turns underscores_in_headers on
+_NAME_CHARACTERS = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_")
+# nginx_config.http.real_ip_from of APISIX's defaults
+_TRUSTED = frozenset({"127.0.0.1"})
+
+
+class ClientGone(Exception):
+    """The client went away before its request was whole."""
+
+
+class ResponseSource:
+    """The response that post-resp has fetched, and that ExtraInfo RespBody reads.
+
+    Args:
+        status, headers: the upstream's.
+        chunks: reads the body, once.
+    """
+
+    def __init__(self, status: int, headers: list[Header], chunks: AsyncIterator[bytes]) -> None:
+        self.status = status
+        self.headers = headers
+        self.chunks = chunks
+        self.asked = False
+        self.body: bytes | None = None
+
+    async def ask(self) -> bytes | None:
+        """RespBody: the whole body; None: it cannot be read.
+
+        Trap: the second one gets nothing, the reader in Lua has come to its end.
+        """
+        if self.asked:
+            return None
+        self.asked = True
+        try:
+            self.body = b"".join([chunk async for chunk in self.chunks])
+        except httpx2.TransportError as exc:
+            logger.error("read response failed: %s", exc)
+        return self.body
+
+
+def _address(client: Any) -> str:
+    # Starlette's TestClient has ("testclient", 50000), a unix socket nothing
+    try:
+        return str(ipaddress.ip_address(client[0]))
+    except (TypeError, ValueError, IndexError):
+        return "127.0.0.1"
+
+
+class Exchange:
+    """The state of one request.
+
+    Args:
+        scope: an ASGI scope of type http; ``raw_path``, ``asgi``, ``client`` and ``server`` may be missing.
+        receive, send: of the ASGI call.
+    """
+
+    def __init__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]):
+        self.receive = receive
+        self.send = send
+        self.started = time.time()
+        self.clock = time.monotonic()
+        self.method: str = scope["method"]
+        self.request_method = self.method
+        self.scheme: str = scope.get("scheme", "http")
+        self.http_version: str = scope.get("http_version", "1.1")
+        raw_path: bytes = scope.get("raw_path") or escape_uri(scope["path"].encode())
+        query: bytes = scope.get("query_string", b"")
+        self.target = raw_path + b"?" + query if query else raw_path
+        path, self.args = split_target(self.target)
+        self.original_args = self.args
+        self.uri = normalise_path(path)
+        # nginx sends the raw target upstream until somebody has changed the query
+        self.raw_target_valid = True
+        all_headers: list[Header] = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
+        self.head_size = len(self.method) + len(self.target) + 12 + sum(len(n) + len(v) + 4 for n, v in all_headers) + 2
+        self.header_sizes = [len(name) + len(value) + 4 for name, value in all_headers]
+        self.headers = RequestHeaders(
+            (name, value) for name, value in all_headers if name and _NAME_CHARACTERS.issuperset(name)
+        )
+        hosts = self.headers.values(b"host")
+        self.hosts = len(hosts)
+        self.http_host = hosts[0] if hosts else None
+        self.host = (self.http_host or b"").rpartition(b"@")[2].lower() or b"_"
+        if not self.host.startswith(b"["):
+            self.host = self.host.partition(b":")[0]
+        server = scope.get("server") or ("127.0.0.1", None)
+        self.server_address = _address(server)
+        self.server_port: int = server[1] or (443 if self.scheme == "https" else 80)
+        client = scope.get("client")
+        self.client_address = _address(client)
+        self.client_port: int = client[1] if client is not None and len(client) > 1 and client[1] else 0
+        self.remote_address = self._real_address()
+        self.closing = self.http_version == "1.0" or any(
+            b"close" in value.lower() for value in self.headers.values(b"connection")
+        )
+        # what Lua has made of it
+        self.upstream_uri = b""
+        self.upstream_host = self.http_host or b""
+        self.request_id = secrets.token_hex(16)
+        self.response = ResponseHeaders()
+        self.route: Route | None = None
+        self.plugins = Plugins()
+        self.upstream: Upstream | None = None
+        self.node: Node | None = None
+        self.consumer: Consumer | None = None
+        self.source: ResponseSource | None = None
+        self.variables: dict[str, bytes | None] = {}
+        self._args: Args | None = None
+        self.body: bytes | None = None
+        self.body_changed = False
+
+    def _real_address(self) -> str:
+        """``X-Real-IP`` of a trusted client (nginx's realip module)."""
+        values = self.headers.values(b"x-real-ip")
+        if self.client_address in _TRUSTED and values:
+            try:
+                return str(ipaddress.ip_address(values[-1].decode("latin-1")))
+            except ValueError:
+                pass
+        return self.client_address
+
+    def add_forwarded_headers(self) -> None:
+        """What APISIX 3.18 puts on each request whose client is no trusted proxy: the facts of this connection."""
+        self.headers.set(b"Forwarded", None)
+        self.headers.set(b"X-Forwarded-Proto", self.scheme.encode())
+        self.headers.set(b"X-Forwarded-Host", self.host)
+        self.headers.set(b"X-Forwarded-Port", str(self.server_port).encode())
+
+    @property
+    def path(self) -> bytes:
+        """``$uri``: decoded and normalised."""
+        return self.uri or b"/"
+
+    @property
+    def request_line(self) -> str:
+        """Method and target, for people."""
+        return f"{self.request_method} {self.target.decode('latin-1')}"
+
+    @property
+    def src_ip(self) -> bytes:
+        """The client's address as 4 or 16 bytes."""
+        return ipaddress.ip_address(self.remote_address).packed
+
+    def uri_args(self) -> Args:
+        """``core.request.get_uri_args``: decoded, and cached until the query changes."""
+        if self._args is None:
+            self._args = parse_args(self.args)
+        return self._args
+
+    def set_args(self, args: Args | bytes) -> None:
+        """``core.request.set_uri_args``."""
+        self.args = args if isinstance(args, bytes) else encode_args(args)
+        self._args = None
+        self.raw_target_valid = False
+
+    @property
+    def has_body(self) -> bool:
+        """The client announced a body, be it an empty one."""
+        return bool(self.headers.values(b"content-length") or self.headers.values(b"transfer-encoding"))
+
+    async def read_body(self) -> bytes:
+        """Give the whole request body, as nginx buffers it before it goes on."""
+        if self.body is None:
+            parts: list[bytes] = []
+            more = True
+            while more:
+                message = await self.receive()
+                if message["type"] != "http.request":
+                    raise ClientGone
+                parts.append(message.get("body", b""))
+                more = message.get("more_body", False)
+            self.body = b"".join(parts)
+        return self.body
+
+    async def while_there(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something for the client; end it when the client goes away, so that the upstream is not read for nobody.
+
+        Raises:
+            ClientGone: the client went away first.
+        """
+        working = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(self._gone())
+        try:
+            await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise ClientGone
+            working.result()
+        finally:
+            for task in (working, gone):
+                task.cancel()
+            await asyncio.wait({working, gone})
+
+    async def _gone(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+    def set_body(self, body: bytes) -> None:
+        """``ngx.req.set_body_data``: nginx's Content-Length follows, the Lua table does not notice."""
+        self.body = body
+        self.body_changed = True
+        kept = [item for item in self.headers.nginx if item[0].lower() not in (b"transfer-encoding", b"content-length")]
+        self.headers.nginx = [*kept, (b"Content-Length", str(len(body)).encode())]

@@ -1,0 +1,171 @@
+"""The headers of one request and of one response, in nginx's lists and in APISIX's Lua table.
+
+APISIX keeps the request's headers twice: nginx's list goes upstream, the Lua table goes to the runner, and (trap) a
+header set to an empty value leaves the list but stays in the table.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from asgi_bridge.gateway.uri import escape_header_name, escape_header_value
+
+__all__ = ["Header", "LuaError", "RequestHeaders", "ResponseHeaders"]
+
+Header = tuple[bytes, bytes]
+
+MAX_HEADERS = 100
+"""``ngx.req.get_headers`` shows the first 100 (entries, not names) unless told otherwise."""
+
+
+class LuaError(Exception):
+    """What raises in APISIX's Lua: the client gets 500, ``allow_degradation`` or not."""
+
+
+class RequestHeaders:
+    """The request's headers. Names keep the case they came in; look-ups ignore it."""
+
+    def __init__(self, headers: Iterable[Header]) -> None:
+        self.nginx: list[Header] = list(headers)
+        self._table: dict[bytes, list[bytes]] | None = None
+
+    @property
+    def table(self) -> dict[bytes, list[bytes]]:
+        """``core.request.headers``: lower-case names, and only the first hundred."""
+        if self._table is None:
+            self._table = {}
+            for name, value in self.nginx[:MAX_HEADERS]:
+                self._table.setdefault(name.lower(), []).append(value)
+        return self._table
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Give the values of a lower-case name, as nginx has them."""
+        return [value for key, value in self.nginx if key.lower() == name]
+
+    def set(self, name: bytes, value: bytes | None) -> None:
+        """``core.request.set_header``: replaces all of the name; None or an empty value deletes (in nginx's list)."""
+        lower = name.lower()
+        if self._table is None:
+            # not looked at yet, so it will be made of the list
+            pass
+        elif value is None:
+            self._table.pop(lower, None)
+        else:
+            self._table[lower] = [value]
+        entry = (escape_header_name(name), escape_header_value(value)) if value else None
+        kept: list[Header] = []
+        for old in self.nginx:
+            if old[0].lower() != lower:
+                kept.append(old)
+            elif entry is not None:
+                kept.append(entry)
+                entry = None
+        if entry is not None and name:
+            kept.append(entry)
+        self.nginx = kept
+
+
+# Headers for which nginx has a place of its own: a second value replaces the first, where others add up
+# (``ngx_http_lua_headers_out.c``, ngx_http_set_builtin_header).
+_SINGLE = frozenset(
+    b"server date content-encoding refresh last-modified content-range accept-ranges www-authenticate expires "
+    b"etag".split()
+)
+
+
+class ResponseHeaders:
+    """What plugins have put on the response so far (``r->headers_out``).
+
+    Attributes:
+        content_type: None: not set, so nginx writes its default; empty: deleted, so there is none.
+        content_length: as the plugin gave it; it is believed.
+    """
+
+    def __init__(self) -> None:
+        self.items: list[Header] = []
+        self.content_type: bytes | None = None
+        self.content_length: int | None = None
+
+    def __iter__(self) -> Iterator[Header]:
+        return iter(self.items)
+
+    def get(self, name: bytes) -> bytes | None:
+        """Give the first value of a lower-case name."""
+        return next((value for key, value in self.items if key.lower() == name), None)
+
+    def remove(self, *names: bytes) -> None:
+        """Delete all of some lower-case names."""
+        self.items = [item for item in self.items if item[0].lower() not in names]
+
+    def _special(self, lower: bytes, value: bytes) -> bool:
+        if lower == b"content-type":
+            self.content_type = value
+        elif lower == b"content-length":
+            if value and not value.isdigit():
+                raise LuaError("failed to set header")
+            self.content_length = int(value) if value else None
+        else:
+            return not lower
+        return True
+
+    def set(self, name: bytes, value: bytes | None) -> None:
+        """``core.response.set_header``: in place of all of the name; None or an empty value deletes."""
+        lower = name.lower()
+        value = escape_header_value(value or b"")
+        if self._special(lower, value):
+            return
+        name = escape_header_name(name)
+        entry = (name, value) if value else None
+        kept: list[Header] = []
+        for old in self.items:
+            if old[0].lower() != name.lower():
+                kept.append(old)
+            elif entry is not None:
+                # the place and the spelling of the first stay
+                kept.append((old[0], value))
+                entry = None
+        if entry is not None:
+            kept.append(entry)
+        self.items = kept
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """``core.response.add_header``: beside those of the name, except where nginx knows only one."""
+        lower = name.lower()
+        value = escape_header_value(value)
+        if self._special(lower, value) or not value:
+            return
+        old = self.get(lower)
+        # Location: nginx forgets its place for one that begins with a slash, so only an absolute one is replaced.
+        if old is not None and (lower in _SINGLE or (lower == b"location" and not old.startswith(b"/"))):
+            self.set(name, value)
+        else:
+            self.items.append((escape_header_name(name), value))
+
+    def take_entries(
+        self,
+        entries: Iterable[tuple[bytes | None, bytes | None]],
+        *,
+        drop: frozenset[bytes] = frozenset(),
+        lower: bool = True,
+    ) -> None:
+        """Put a runner's entries on the response: the first of a name sets, further ones add.
+
+        Args:
+            entries: what the runner sent.
+            drop: lower-case names that are passed over.
+            lower: write names in lower case, as those of a runner are.
+
+        Raises:
+            LuaError: an entry has no name, or a Content-Length is no number.
+        """
+        seen: set[bytes] = set()
+        for name, value in entries:
+            if name is None:
+                raise LuaError("bad argument #1 to 'str_lower' (string expected, got no value)")
+            key = name.lower()
+            if key in drop:
+                continue
+            if key in seen and value is not None:
+                self.add(key if lower else name, value)
+            else:
+                # an absent value on a repeat deletes the earlier ones
+                self.set(key if lower else name, value)
+                seen.add(key)

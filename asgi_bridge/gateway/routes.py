@@ -1,0 +1,171 @@
+"""Routes: what a request is matched against, and what its plugins and its upstream are.
+
+`asgi_bridge.gateway.route_file` reads them from APISIX's ``apisix.yaml``.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from asgi_bridge.wire.messages import TextEntry
+
+__all__ = ["PHASES", "Consumer", "ExtPlugin", "Node", "Plugins", "Route", "Routes", "Upstream"]
+
+PHASES = ("ext-plugin-pre-req", "ext-plugin-post-req", "ext-plugin-post-resp")
+"""The three places where a route names a runner's plugins."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtPlugin:
+    """One ``ext-plugin-*`` of a route.
+
+    Attributes:
+        conf: plugin names and configurations in order of execution; None: no ``conf`` at all.
+        allow_degradation: go on without the plugins when the runner fails.
+    """
+
+    conf: list[TextEntry] | None = None
+    allow_degradation: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """The plugins' names."""
+        return [name.decode(errors="replace") for name, _ in self.conf or () if name is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plugins:
+    """All plugins of a route (or of a service, a consumer).
+
+    Attributes:
+        ext: the runner's, by `PHASES`.
+        builtin: those of APISIX itself that the stand-in emulates, by name.
+    """
+
+    ext: Mapping[str, ExtPlugin] = field(default_factory=dict)
+    builtin: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def over(self, base: "Plugins") -> "Plugins":
+        """Put these over others: by name, never into each other."""
+        return Plugins({**base.ext, **self.ext}, {**base.builtin, **self.builtin})
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A server of an upstream."""
+
+    host: str
+    port: int
+    weight: int = 1
+
+    @property
+    def authority(self) -> bytes:
+        """Host and port as nginx writes them into a Host header."""
+        return f"{self.host}:{self.port}".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where a route's requests go.
+
+    Attributes:
+        nodes: the servers; the stand-in goes to the one with the most weight, the first of equals.
+        scheme: ``http`` or ``https``.
+        pass_host: ``pass`` (the client's Host), ``node`` or ``rewrite`` (`upstream_host`).
+        upstream_host: for ``rewrite``.
+        connect, send, read: timeouts in seconds.
+    """
+
+    nodes: tuple[Node, ...] = ()
+    scheme: str = "http"
+    pass_host: str = "pass"
+    upstream_host: str = ""
+    connect: float = 6.0
+    send: float = 60.0
+    read: float = 60.0
+
+    @property
+    def node(self) -> Node | None:
+        """The server that is asked."""
+        return max(self.nodes, key=lambda node: node.weight, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """Who key-auth may find, and what plugins come with them."""
+
+    username: str
+    key: str
+    plugins: Plugins = field(default_factory=Plugins)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route, with what its service and its plugin config give it already put together.
+
+    Attributes:
+        id: as configured.
+        uris: exact paths, or prefixes that end with ``*``.
+        hosts: lower case, exact or ``*.example.org``; empty: any.
+        methods: empty: any.
+        desc: what it is for, in the operator's words.
+        service_id, plugin_config_id: part of the key under which a runner prepares.
+    """
+
+    id: str
+    uris: tuple[str, ...] = ("/*",)
+    hosts: tuple[str, ...] = ()
+    methods: frozenset[str] = frozenset()
+    priority: int = 0
+    name: str | None = None
+    desc: str | None = None
+    plugins: Plugins = field(default_factory=Plugins)
+    upstream: Upstream | None = None
+    service_id: str | None = None
+    service_name: str | None = None
+    plugin_config_id: str | None = None
+
+    def rank(self, method: str, host: str, path: str) -> tuple[int, int, int, int] | None:
+        """How well the route fits a request, greater is better; None: it does not."""
+        if self.methods and method not in self.methods:
+            return None
+        best_host = -1 if self.hosts else 0
+        for pattern in self.hosts:
+            if pattern == host:
+                best_host = max(best_host, 1 << 20)
+            elif pattern.startswith("*") and host.endswith(pattern[1:]):
+                best_host = max(best_host, len(pattern))
+        best_uri = (-1, 0)
+        for pattern in self.uris:
+            if pattern == path:
+                best_uri = max(best_uri, (1, len(pattern)))
+            elif pattern.endswith("*") and path.startswith(pattern[:-1]):
+                best_uri = max(best_uri, (0, len(pattern)))
+        if best_host < 0 or best_uri[0] < 0:
+            return None
+        return best_host, *best_uri, self.priority
+
+
+class Routes:
+    """All routes, and the consumers that key-auth knows.
+
+    Args:
+        routes: in the file's order.
+        consumers: who may call.
+    """
+
+    def __init__(self, routes: Iterable[Route] = (), consumers: Iterable[Consumer] = ()) -> None:
+        self.routes = tuple(routes)
+        self.consumers = {consumer.key: consumer for consumer in consumers}
+
+    def match(self, method: str, host: bytes, path: bytes) -> Route | None:
+        """Find the route of a request: the host counts first, then the path, then the priority.
+
+        Args:
+            method: the request's method.
+            host: lower case, without port.
+            path: decoded and normalised.
+        """
+        wanted = method, host.decode("latin-1"), path.decode("latin-1")
+        ranked = [(rank, route) for route in self.routes if (rank := route.rank(*wanted)) is not None]
+        return max(ranked, key=lambda found: found[0])[1] if ranked else None

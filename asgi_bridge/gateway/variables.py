@@ -1,0 +1,244 @@
+"""The variables a runner may ask for (ExtraInfo Var): nginx's, and those that APISIX adds (``core/ctx.lua``)."""
+
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from asgi_bridge.gateway.exchange import Exchange
+from asgi_bridge.gateway.uri import parse_args
+
+__all__ = ["variable"]
+
+_GRAPHQL = re.compile(r"\s*(?:(query|mutation|subscription)\b)?\s*(\w+)?")
+
+# Read afresh each time, where APISIX keeps the others as they were at the first look (trap: http_NAME does not follow
+# a Rewrite.headers of an earlier plugin).
+_NOT_CACHED = frozenset(
+    "args query_string is_args upstream_uri upstream_host method request_time msec time_iso8601 time_local "
+    "request_body request_length balancer_ip balancer_port upstream_unresolved_host consumer_name".split()
+)
+
+
+def _text(value: str | int | None) -> bytes | None:
+    return None if value is None else str(value).encode("latin-1", "replace")
+
+
+def _address_of_node(exchange: Exchange, port: bool) -> bytes | None:
+    # set when the balancer has picked a server: in the request phase it has not
+    node = exchange.node
+    return None if node is None else _text(node.port if port else node.host)
+
+
+def _request_body(exchange: Exchange) -> bytes | None:
+    # only what has been read already, and is not empty
+    return exchange.body or None
+
+
+def _join(exchange: Exchange, name: bytes, separator: bytes = b", ") -> bytes | None:
+    values = [value for key, value in exchange.headers.nginx if key.lower().replace(b"-", b"_") == name]
+    return separator.join(values) if values else None
+
+
+def _content_length(exchange: Exchange) -> bytes | None:
+    return _join(exchange, b"content_length")
+
+
+_HOSTNAME = socket.gethostname()
+_CONSTANT: Mapping[str, bytes] = {
+    "server_name": b"_",
+    "nginx_version": b"1.27.1",
+    "request_completion": b"",
+    "status": b"0",
+    "bytes_sent": b"0",
+    "body_bytes_sent": b"0",
+    "limit_rate": b"0",
+    "connection_requests": b"1",
+    "pipe": b".",
+    "resp_body": b"",
+    "request_type": b"traditional_http",
+    "tcpinfo_rtt": b"30",
+    "tcpinfo_rttvar": b"15",
+    "tcpinfo_snd_cwnd": b"10",
+    "tcpinfo_rcv_space": b"43690",
+    "_ctx": b"table: 0x7f0000000010",
+    "_cache": b"table: 0x7f0000000020",
+    "_request": b"cdata<void *>: 0x7f0000000030",
+}
+
+_COMPUTED: Mapping[str, Callable[[Exchange], bytes | None]] = {
+    "uri": lambda e: e.path,
+    "document_uri": lambda e: e.path,
+    "request_uri": lambda e: e.path + (b"?" + e.original_args if e.original_args else b""),
+    "real_request_uri": lambda e: e.target,
+    "request": lambda e: b"%s %s %s" % (e.request_method.encode(), e.target, _protocol(e)),
+    "args": lambda e: e.args,
+    "query_string": lambda e: e.args,
+    "is_args": lambda e: b"?" if e.args else b"",
+    "host": lambda e: e.host,
+    "http_host": lambda e: e.http_host,
+    "var_x_forwarded_host": lambda e: e.host,
+    "var_x_forwarded_proto": lambda e: e.scheme.encode(),
+    "var_x_forwarded_port": lambda e: _text(e.server_port),
+    "remote_addr": lambda e: _text(e.remote_address),
+    "realip_remote_addr": lambda e: _text(e.client_address),
+    "remote_port": lambda e: _text(e.client_port),
+    "realip_remote_port": lambda e: _text(e.client_port),
+    "binary_remote_addr": lambda e: e.src_ip,
+    "server_addr": lambda e: _text(e.server_address),
+    "server_port": lambda e: _text(e.server_port),
+    "server_protocol": lambda e: _protocol(e),
+    "scheme": lambda e: e.scheme.encode(),
+    "https": lambda e: b"on" if e.scheme == "https" else b"",
+    "request_method": lambda e: _text(e.request_method),
+    "method": lambda e: _text(e.method),
+    "request_length": lambda e: _text(e.head_size + len(e.body or b"")),
+    "content_length": _content_length,
+    "http_content_length": _content_length,
+    "content_type": lambda e: _join(e, b"content_type"),
+    "http_cookie": lambda e: _join(e, b"cookie", b"; "),
+    "request_body": _request_body,
+    "balancer_ip": lambda e: _address_of_node(e, False),
+    "balancer_port": lambda e: _address_of_node(e, True),
+    "upstream_unresolved_host": lambda e: _address_of_node(e, False),
+    "upstream_host": lambda e: e.upstream_host,
+    "upstream_scheme": lambda e: _text(e.upstream.scheme if e.upstream is not None else "http"),
+    "upstream_uri": lambda e: e.upstream_uri,
+    "route_id": lambda e: _text(e.route.id if e.route is not None else None),
+    "route_name": lambda e: _text(e.route.name if e.route is not None else None),
+    "service_id": lambda e: _text(e.route.service_id if e.route is not None else None),
+    "service_name": lambda e: _text(e.route.service_name if e.route is not None else None),
+    "consumer_name": lambda e: _text(e.consumer.username if e.consumer is not None else None),
+    "proxy_add_x_forwarded_for": lambda e: b", ".join(
+        [*e.headers.values(b"x-forwarded-for"), e.remote_address.encode()]
+    ),
+    "request_id": lambda e: e.request_id.encode(),
+    "apisix_request_id": lambda e: e.request_id.encode(),
+    "request_time": lambda e: b"%.3f" % (time.monotonic() - e.clock),
+    "msec": lambda e: b"%.3f" % time.time(),
+    "time_iso8601": lambda e: time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()).encode(),
+    "time_local": lambda e: time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime()).encode(),
+    "pid": lambda e: _text(os.getpid()),
+    "connection": lambda e: _text(id(e) % 100000),
+    "hostname": lambda e: _HOSTNAME.encode(),
+}
+
+
+def _protocol(exchange: Exchange) -> bytes:
+    version = exchange.http_version
+    return b"HTTP/" + (version if "." in version else version + ".0").encode()
+
+
+def _first(values: list[bytes | None]) -> bytes:
+    # true in Lua, which tostring makes a word
+    return b"true" if values[0] is None else values[0]
+
+
+async def variable(exchange: Exchange, name: bytes) -> bytes | None:
+    """Give the value of a variable; None: there is none.
+
+    Args:
+        exchange: the request.
+        name: case does not matter, except in ``arg_NAME`` and ``cookie_NAME``.
+    """
+    text = name.decode("latin-1")
+    lower = text.lower()
+    if lower in exchange.variables:
+        return exchange.variables[lower]
+    value = await _value(exchange, text, lower)
+    if lower not in _NOT_CACHED and not lower.startswith(("arg_", "cookie_", "post_arg")):
+        exchange.variables[lower] = value
+    return value
+
+
+async def _value(exchange: Exchange, text: str, lower: str) -> bytes | None:
+    if lower in _COMPUTED:
+        return _COMPUTED[lower](exchange)
+    if lower in _CONSTANT:
+        return _CONSTANT[lower]
+    if lower.startswith("http_"):
+        wanted = lower.removeprefix("http_").replace("-", "_")
+        return _join(exchange, wanted.encode("latin-1")) if wanted else None
+    if lower.startswith("arg_"):
+        values = exchange.uri_args().get(text[len("arg_") :].encode("latin-1"))
+        return _first(values) if values else None
+    if lower.startswith("cookie_"):
+        return _cookie(exchange, text[len("cookie_") :].encode("latin-1"))
+    if lower.startswith("post_arg"):
+        return await _post_arg(exchange, text[len("post_arg") :])
+    if lower.startswith("graphql_"):
+        return await _graphql(exchange, lower.removeprefix("graphql_"))
+    return None
+
+
+def _cookie(exchange: Exchange, wanted: bytes) -> bytes | None:
+    for header in exchange.headers.values(b"cookie"):
+        for pair in header.split(b";"):
+            name, equals, value = pair.strip().partition(b"=")
+            if equals and wanted and name == wanted:
+                return value
+    return None
+
+
+async def _json(exchange: Exchange) -> Any:
+    try:
+        return json.loads(await exchange.read_body())
+    except ValueError:
+        return None
+
+
+async def _post_arg(exchange: Exchange, rest: str) -> bytes | None:
+    """``post_arg_NAME`` of a form; ``post_arg.a.b`` of JSON or a form."""
+    content_type = b",".join(exchange.headers.values(b"content-type")).lower()
+    path = rest[1:]
+    if not path or rest[0] not in "._":
+        return None
+    if b"application/x-www-form-urlencoded" in content_type:
+        values = parse_args(await exchange.read_body()).get(path.encode("latin-1"))
+        return _first(values) if values else None
+    if rest[0] == "_" or b"application/json" not in content_type:
+        return None
+    value = await _json(exchange)
+    for step in path.split("."):
+        if step.endswith("[*]"):
+            # a list of all matches is a table in Lua
+            return b"table: 0x7f0000000040"
+        value = value.get(step) if isinstance(value, dict) else None
+    return _lua_text(value)
+
+
+def _lua_text(value: Any) -> bytes | None:
+    """``tostring`` of a decoded JSON value."""
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return b"true" if value else b"false"
+    if isinstance(value, dict | list):
+        return b"table: 0x7f0000000050"
+    if isinstance(value, float):
+        return b"%.14g" % value
+    return str(value).encode()
+
+
+async def _graphql(exchange: Exchange, what: str) -> bytes | None:
+    if what not in ("name", "operation", "root_fields"):
+        return None
+    body = await exchange.read_body()
+    content_type = b",".join(exchange.headers.values(b"content-type")).lower()
+    if exchange.request_method == "GET":
+        query = _first(exchange.uri_args().get(b"query", [b""])).decode(errors="replace")
+    elif b"application/json" in content_type:
+        decoded = await _json(exchange)
+        query = decoded.get("query", "") if isinstance(decoded, dict) else ""
+    else:
+        query = body.decode(errors="replace")
+    if not isinstance(query, str) or "{" not in query:
+        return None
+    match = _GRAPHQL.match(query)
+    assert match is not None
+    if what == "root_fields":
+        return b"table: 0x7f0000000060"
+    return (match[2] or "").encode() if what == "name" else (match[1] or "query").encode()

@@ -1,0 +1,213 @@
+"""The transport that writes heads byte for byte."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import httpx2
+import pytest
+
+from asgi_bridge.gateway.network import NetworkTransport
+
+
+class Body(httpx2.AsyncByteStream):
+    def __init__(self, *parts: bytes) -> None:
+        self.parts = parts
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in self.parts:
+            yield part
+
+
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Server:
+    """Answers each request with the next of some texts, and keeps what it got."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self.answers = list(answers)
+        self.heads: list[bytes] = []
+        self.accepted = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        try:
+            while True:
+                self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+                answer = self.answers.pop(0)
+                writer.write(answer)
+                await writer.drain()
+                if not answer or b"close" in answer:
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        writer.close()
+
+
+def run(server: Server, work: Callable[[NetworkTransport, int], Awaitable[Any]]) -> Any:
+    async def main() -> Any:
+        listening = await asyncio.start_server(server, "127.0.0.1", 0)
+        transport = NetworkTransport()
+        transport.start()
+        try:
+            async with asyncio.timeout(10):
+                return await work(transport, listening.sockets[0].getsockname()[1])
+        finally:
+            await transport.aclose()
+            listening.close()
+
+    return asyncio.run(main())
+
+
+async def get(
+    transport: NetworkTransport, port: int, method: str = "GET", headers: Any = (), body: Any = None, **extensions: Any
+) -> tuple[int, bytes]:
+    request = httpx2.Request(
+        method,
+        f"http://127.0.0.1:{port}/",
+        headers=list(headers),
+        stream=body or Body(),
+        extensions={"target": b"/x", **extensions},
+    )
+    response = await transport.handle_async_request(request)
+    try:
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
+        return response.status_code, b"".join([chunk async for chunk in response.stream])
+    finally:
+        await response.aclose()
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def test_head_is_written_as_given() -> None:
+    server = Server(OK)
+    headers = [(b"X-mIx", b"\xe9"), (b"X-mIx", b""), (b"a", b"1")]
+    assert run(server, lambda transport, port: get(transport, port, headers=headers, target=b"/\xe9 ")) == (200, b"ok")
+    assert server.heads == [b"GET /\xe9  HTTP/1.1\r\nX-mIx: \xe9\r\nX-mIx: \r\na: 1\r\n\r\n"]
+
+
+def test_connections_are_kept_where_that_is_wanted() -> None:
+    server = Server(OK, OK, OK, OK)
+
+    async def work(transport: NetworkTransport, port: int) -> None:
+        await get(transport, port)
+        await get(transport, port)
+        assert server.accepted == 1
+        await get(transport, port, keep=False)
+        assert server.accepted == 2
+        await transport.aclose()
+        await get(transport, port)
+        assert server.accepted == 3
+
+    run(server, work)
+
+
+def test_kept_connection_that_broke_is_made_up_for() -> None:
+    server = Server(OK, b"", OK, OK, b"", OK)
+
+    async def work(transport: NetworkTransport, port: int) -> None:
+        await get(transport, port)
+        assert await get(transport, port) == (200, b"ok")
+        assert server.accepted == 2
+        # not for these: they may have been done
+        with pytest.raises(httpx2.RemoteProtocolError) as caught:
+            await get(transport, port)
+            await get(transport, port, "POST")
+        assert caught.value.tries == 1  # type: ignore[attr-defined]
+
+    run(server, work)
+
+
+def test_kept_connection_that_was_closed_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(OK, OK, OK)
+
+    async def work(transport: NetworkTransport, port: int) -> None:
+        await get(transport, port)
+        monkeypatch.setattr("asgi_bridge.gateway.network.time", SimpleNamespace(monotonic=lambda: 1e12))
+        await get(transport, port)
+        assert server.accepted == 2
+
+    run(server, work)
+
+
+def test_answers_in_pieces_and_with_interim_ones() -> None:
+    chunked = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunked += b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n"
+    until_close = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc"
+    server = Server(chunked, until_close)
+
+    async def work(transport: NetworkTransport, port: int) -> None:
+        assert await get(transport, port, "POST", body=Body(b"1", b"2")) == (200, b"ab")
+        server.heads.clear()
+
+    run(server, work)
+    server = Server(until_close)
+    assert run(server, lambda transport, port: get(transport, port)) == (200, b"abc")
+
+
+def test_head_has_no_body() -> None:
+    server = Server(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+    assert run(server, lambda transport, port: get(transport, port, "HEAD")) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"", httpx2.RemoteProtocolError),
+        (b"nonsense close\r\n\r\n", httpx2.RemoteProtocolError),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", httpx2.RemoteProtocolError),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: close\r\n\r\nabc", httpx2.RemoteProtocolError),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", httpx2.ReadTimeout),
+    ],
+)
+def test_bad_answers(answer: bytes, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        run(Server(answer), lambda transport, port: get(transport, port, timeout={"read": 0.1}))
+
+
+def test_nobody_listens() -> None:
+    async def main(**timeout: float) -> None:
+        await get(NetworkTransport(), 1, timeout=timeout)
+
+    with pytest.raises(httpx2.ConnectError):
+        asyncio.run(main())
+    with pytest.raises(httpx2.ConnectTimeout):
+        asyncio.run(main(connect=-1.0))
+
+
+def test_response_that_is_not_read_closes_its_connection() -> None:
+    server = Server(OK, OK)
+
+    async def work(transport: NetworkTransport, port: int) -> None:
+        request = httpx2.Request("GET", f"http://127.0.0.1:{port}/", stream=Body())
+        response = await transport.handle_async_request(request)
+        await response.aclose()
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
+        assert [chunk async for chunk in response.stream] == []
+        await get(transport, port)
+        assert server.accepted == 2
+
+    run(server, work)
+
+
+def test_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    contexts: list[Any] = []
+
+    async def refuse(host: str, port: int, ssl: Any) -> Any:
+        contexts.append(ssl)
+        raise OSError("no")
+
+    import ssl
+
+    monkeypatch.setattr("asyncio.open_connection", refuse)
+    own = ssl.create_default_context()
+    for verify in (False, True, own):
+        with pytest.raises(httpx2.ConnectError):
+            asyncio.run(
+                NetworkTransport(verify).handle_async_request(httpx2.Request("GET", "https://h/", stream=Body()))
+            )
+    assert [context.verify_mode for context in contexts] == [ssl.CERT_NONE, ssl.CERT_REQUIRED, ssl.CERT_REQUIRED]
+    assert contexts[2] is own

@@ -1,0 +1,132 @@
+"""The gateway against the recorded cases of a real APISIX 3.18.0: same frames, same upstream requests, same answers."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.cases import load_cases
+from tests.gateway import figures
+from tests.gateway.stage import Compare, Stage, stage
+
+PARSING = "nginx's own HTTP parsing"
+BREAKS = "APISIX's answer hangs or breaks the client's connection"
+
+# Left out, and why. Of the first kind uvicorn's parser answers before the gateway sees the request; for each of the
+# second there is the test that the gateway answers 502 and says in its log what APISIX would have done.
+LEFT_OUT = {
+    "req-path-latin1-raw": (PARSING, "a byte over 127 in the target"),
+    "req-query-unicode": (PARSING, "a byte over 127 in the target"),
+    "resp-path-utf8-raw": (PARSING, "a byte over 127 in the target"),
+    "req-header-invalid-names": (PARSING, "a byte over 127 in a header's name; nginx passes over the header"),
+    "req-header-space-in-name": (PARSING, "both answer 400, each with its own page"),
+    "req-header-no-colon": (PARSING, "a header line without a colon; nginx takes it for an empty header"),
+    "stop-odd-1": (BREAKS, "status 1: nothing ever comes"),
+    "stop-odd-1-body": (BREAKS, "status 1: nothing ever comes"),
+    "stop-odd-99": (BREAKS, "status 99: nothing ever comes"),
+    "stop-odd-99-body": (BREAKS, "status 99: nothing ever comes"),
+    "stop-odd-100": (BREAKS, "status 100: nothing ever comes"),
+    "stop-odd-100-body": (BREAKS, "status 100: nothing ever comes"),
+    "stop-odd-101": (BREAKS, "status 101: nothing ever comes"),
+    "stop-odd-199": (BREAKS, "status 199: nothing ever comes"),
+    "stop-odd-199-body": (BREAKS, "status 199: nothing ever comes"),
+    "stop-odd-408": (BREAKS, "status 408: closed without a byte"),
+    "stop-odd-408-body": (BREAKS, "status 408: closed without a byte"),
+    "stop-odd-444": (BREAKS, "status 444: closed without a byte"),
+    "stop-odd-499-body": (BREAKS, "status 499: closed without a byte"),
+    "stop-header-content-length-less": (BREAKS, "the rest of the body is sent behind the response"),
+    "stop-header-content-length-more": (BREAKS, "the client waits for the rest"),
+    "stop-header-content-length-no-body": (BREAKS, "the client waits for a body"),
+    "stop-header-transfer-encoding-and-length": (BREAKS, "not chunked under Transfer-Encoding: chunked"),
+    "stop-header-transfer-encoding-identity": (BREAKS, "two Transfer-Encodings; the client waits for the end"),
+    "rewrite-headers-content-length-less": (BREAKS, "the rest of the request's body is taken for the next request"),
+    "rewrite-headers-content-length-on-get": (BREAKS, "nginx waits for a body that nobody sends"),
+    "rewrite-body-smaller-with-post-resp": (BREAKS, "the upstream waits for the rest of the old length"),
+    "resp-post-body-chunked": (BREAKS, "the upstream waits for chunks"),
+    "resp-all-headers-returned-new-shorter-body": (BREAKS, "the client waits for the rest"),
+    "resp-all-headers-returned-new-body-gzip": (BREAKS, "the client waits for the rest"),
+    "resp-all-headers-returned-new-longer-body": (BREAKS, "the rest of the body is sent behind the response"),
+    "resp-content-length-less": (BREAKS, "the rest of the body is sent behind the response"),
+}
+
+# uvicorn has two parsers. httptools lets more headers through; h11 knows HTTP/1.0, other methods, fragments.
+THROUGH_H11 = {
+    "req-method-foo",
+    "req-path-fragment",
+    "req-http10-no-host-post-resp",
+    "req-http10-keep-alive",
+    "req-http10-post-resp",
+    "stop-http10",
+    "resp-body-only-http10",
+    "keepalive-after-method-500",
+}
+
+CASES = {case["name"]: case for case in load_cases()}
+
+
+def in_response_phase(case: dict[str, Any]) -> bool:
+    """The case's route, or what it inherits from, has ext-plugin-post-resp."""
+    return "ext-plugin-post-resp" in json.dumps([case["route"], case.get("routes"), case.get("extra_config")])
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with stage(list(CASES.values()), str(tmp_path_factory.mktemp("gateway"))) as ready:
+        yield ready
+
+
+def played(standing: Stage, case: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    """Play a case; give the recording and what happened here, in the same words."""
+    http = "h11" if case["name"] in THROUGH_H11 else "httptools"
+    if case["name"] == "req-upstream-reset":
+        standing.warm_up()
+    responses, frames, requests = standing.play(case, http)
+    compare = Compare(standing, http)
+    wanted = [case["client_got"], *(step["client_got"] for step in case.get("next", ()) if "do" not in step)]
+    recorded = [
+        [compare.rpc_recorded(rpc) for rpc in case["rpcs"]],
+        [compare.upstream_recorded(saw) for saw in case["upstream_saw"]],
+        [compare.client_recorded(got) for got in wanted],
+    ]
+    here = [
+        [compare.rpc_here(got, rpc) for got, rpc in zip(frames, case["rpcs"], strict=True)],
+        [compare.upstream_here(saw, entry) for saw, entry in zip(requests, case["upstream_saw"], strict=False)],
+        [compare.client_here(response) for response in responses],
+    ]
+    if len(requests) != len(case["upstream_saw"]):
+        here[1] = requests
+    return recorded, here
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in LEFT_OUT])
+def test_does_what_apisix_did(standing: Stage, name: str) -> None:
+    recorded, here = played(standing, CASES[name])
+    assert here == recorded
+    figures.equal[in_response_phase(CASES[name])] += 1
+
+
+@pytest.mark.parametrize("name", [name for name, (why, _) in LEFT_OUT.items() if why == BREAKS])
+def test_answers_502_and_logs_where_apisix_breaks_the_connection(standing: Stage, name: str) -> None:
+    case = CASES[name]
+    http = "httptools"
+    responses, frames, _ = standing.play(case, http)
+    compare = Compare(standing, http)
+    assert [response.status for response in responses] == [502]
+    assert len([line for line in standing.log.lines if "answered 502; APISIX would have" in line]) == 1
+    # up to there all is as recorded
+    assert [compare.rpc_here(got, rpc) for got, rpc in zip(frames, case["rpcs"], strict=True)] == [
+        compare.rpc_recorded(rpc) for rpc in case["rpcs"]
+    ]
+
+
+def test_left_out_cases_are_few_and_have_a_reason() -> None:
+    assert set(LEFT_OUT) <= set(CASES)
+    assert set(THROUGH_H11) <= set(CASES)
+    for response_phase, allowed in ((False, 45), (True, 13)):
+        part = [name for name, case in CASES.items() if in_response_phase(case) is response_phase]
+        left_out = [name for name in part if name in LEFT_OUT]
+        assert len(left_out) <= allowed
+        figures.cases[response_phase] = len(part)
+        figures.left_out[response_phase] = [(name, *LEFT_OUT[name]) for name in left_out]
+    assert figures.cases == {False: 326, True: 131}

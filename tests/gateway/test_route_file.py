@@ -1,0 +1,194 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_bridge.errors import ConfigurationError
+from asgi_bridge.gateway import ExtPlugin, Node, Plugins, Route, Upstream, load_routes, parse_routes, read_routes
+from asgi_bridge.gateway.routes import Consumer
+
+GOOD = """\
+routes:
+  - id: one
+    uri: /hello/*
+    host: Hello.test
+    methods: [GET, POST]
+    priority: 3
+    name: greeting
+    desc: says hello
+    timeout: {read: 1.5}
+    plugins:
+      ext-plugin-pre-req:
+        conf:
+          - name: hello
+            value: '{"a": 1}'
+        allow_degradation: true
+      cors: {}
+      ext-plugin-post-req:
+        _meta: {disable: true}
+    upstream:
+      type: roundrobin
+      nodes: {"127.0.0.1:8000": 1, "backend": 2, "[::1]": 0, "[::2]:81": 0}
+      pass_host: rewrite
+      upstream_host: up.test
+  - uris: [/a, /b*]
+    hosts: [a.test, "*.b.test"]
+    service_id: 7
+    plugin_config_id: pc
+    upstream_id: up
+  - {id: off, uri: /off, status: 0}
+  - {id: bare, uri: /bare, service_id: 7}
+upstreams:
+  - {id: up, scheme: https, nodes: [{host: h, port: 8443, weight: 5}, {host: i}]}
+services:
+  - id: 7
+    name: svc
+    hosts: [svc.test]
+    upstream: {nodes: {"127.0.0.1:9": 1}}
+    plugins: {ext-plugin-post-resp: {}, cors: {}}
+plugin_configs:
+  - {id: pc, plugins: {request-id: {}}}
+consumers:
+  - {username: bob, plugins: {key-auth: {key: k}, ext-plugin-pre-req: {conf: [{name: a, value: "{}"}]}}}
+#END
+"""
+
+
+def test_good_file(tmp_path: Path) -> None:
+    file = tmp_path / "apisix.yaml"
+    file.write_text(GOOD)
+    routes = load_routes(file)
+    nodes = (Node("127.0.0.1", 8000, 1), Node("backend", 80, 2), Node("::1", 80, 0), Node("::2", 81, 0))
+    assert routes.routes == (
+        Route(
+            "one", ("/hello/*",), ("hello.test",), frozenset({"GET", "POST"}), 3, "greeting", "says hello",
+            Plugins({"ext-plugin-pre-req": ExtPlugin([(b"hello", b'{"a": 1}')], True)}, {"cors": {}}),
+            Upstream(nodes, "http", "rewrite", "up.test", read=1.5),
+        ),
+        Route(
+            "arr_2", ("/a", "/b*"), ("a.test", "*.b.test"),
+            plugins=Plugins({"ext-plugin-post-resp": ExtPlugin()}, {"cors": {}, "request-id": {}}),
+            upstream=Upstream((Node("h", 8443, 5), Node("i", 443, 1)), "https"),
+            service_id="7", service_name="svc", plugin_config_id="pc",
+        ),
+        Route(
+            "bare", ("/bare",), ("svc.test",), plugins=Plugins({"ext-plugin-post-resp": ExtPlugin()}, {"cors": {}}),
+            upstream=Upstream((Node("127.0.0.1", 9, 1),)), service_id="7", service_name="svc",
+        ),
+    )  # fmt: skip
+    pre_req = ExtPlugin([(b"a", b"{}")])
+    assert routes.consumers == {"k": Consumer("bob", "k", Plugins({"ext-plugin-pre-req": pre_req}))}
+
+
+def test_empty_file() -> None:
+    assert parse_routes("#END").routes == ()
+
+
+def test_unreadable_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="nowhere.yaml: the route file cannot be read"):
+        load_routes(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("routes: []\n", "apisix.yaml: the last line has to be #END; APISIX does not read a file without it"),
+        ("routes: [\n#END\n", "apisix.yaml:3: this is no YAML: "),
+        ("a: \x01\n#END\n", "apisix.yaml: this is no YAML: "),
+        ("routes: []\nroutes: []\n#END\n", "apisix.yaml: line 2: 'routes' stands twice; the first is on line 1"),
+        ("1.5: []\n#END\n", "apisix.yaml: line 1: a key has to be a string"),
+        ("[]\n#END\n", "apisix.yaml: this has to be a mapping, not [] (list)"),
+        (
+            "route: []\n#END\n",
+            "apisix.yaml:1: route: the stand-in does not know this field; take it out. It knows consum",
+        ),
+        ("routes: {}\n#END\n", "apisix.yaml:1: routes: this has to be a list, not {} (mapping)"),
+        (
+            "routes:\n  - id: x\n    uri: /\n    plugins:\n      limit-req: {}\n#END\n",
+            "apisix.yaml:5: route 'x': plugins.limit-req: the stand-in does not have this plugin of APISIX",
+        ),
+        (
+            "routes:\n  - id: x\n    uri: /\n    plugins:\n      ext-plugin-pre-req:\n        conf:\n"
+            "          - name: a\n            value: {b: 1}\n#END\n",
+            "apisix.yaml:8: route 'x': plugins.ext-plugin-pre-req.conf[0].value: this has to be a string that",
+        ),
+    ],
+)
+def test_messages_say_what_where_and_what_to_do(text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_routes(text)
+    assert str(caught.value).startswith(message)
+
+
+def route(**fields: Any) -> dict[str, Any]:
+    return {"routes": [{"id": "x", "uri": "/", **fields}]}
+
+
+def ext(**conf: Any) -> dict[str, Any]:
+    return route(plugins={"ext-plugin-pre-req": conf})
+
+
+def upstream(**fields: Any) -> dict[str, Any]:
+    return route(upstream={"nodes": {"h:1": 1}, **fields})
+
+
+def builtin(name: str, **conf: Any) -> dict[str, Any]:
+    return route(plugins={name: conf})
+
+
+@pytest.mark.parametrize(
+    ("data", "part"),
+    [
+        ({"routes": [3]}, "route number 1: this has to be a mapping, not 3 (int)"),
+        ({"routes": [{"uri": "/"}, {"id": "arr_1", "uri": "/"}]}, "route 'arr_1': there is another route with this id"),
+        (route(id=[1]), "an id is a string or a number, not [1] (list)"),
+        (route(script="x"), "script: the stand-in does not know this field"),
+        (route(enable_websocket=True), "the stand-in does not proxy WebSockets"),
+        (route(uris=["/"]), "it needs either uri or uris, and not both"),
+        ({"routes": [{"id": "x"}]}, "it needs either uri or uris, and not both"),
+        (route(uri=None), "uri: this has to be a string, not nothing; put it in quotes"),
+        (route(uri="x"), "'x' has to begin with a slash"),
+        (route(uri="/*/x"), "the * has to be the last character"),
+        ({"routes": [{"uris": []}]}, "this has to be a list of strings, with one at least"),
+        (route(host="a", hosts=["b"]), "it has host as well; keep one of them"),
+        (route(host="a:80"), "'a:80' has to be a name without a port"),
+        (route(hosts=["a*"]), "'a*' has to be a name without a port"),
+        (route(methods=["get"]), "APISIX does not know get; methods are upper case"),
+        (route(priority="1"), "priority: this has to be a number, not '1' (str)"),
+        (route(service_id=1), "there is no service '1'; there are: none"),
+        (route(upstream_id=1, upstream={}), "it has an upstream as well; keep one of them"),
+        (route(plugins=[]), "plugins: this has to be a mapping, not [] (list)"),
+        ({"services": [{"plugins": {}}]}, "service number 1: it has no id; routes refer to it by that"),
+        (ext(conf=[]), "the list is empty; name a plugin, or take conf out"),
+        (ext(conf=[{"name": "", "value": ""}]), "a plugin's name has 1 to 128 characters"),
+        (ext(conf=[{"name": "a"}]), "conf[0].value: this has to be a string, not nothing"),
+        (ext(conf=[{"name": "a", "value": "", "x": 1}]), "conf[0].x: the stand-in does not know this field"),
+        (ext(allow_degradation="yes"), "this has to be true or false, not 'yes' (str)"),
+        (upstream(nodes=[]), "there is no node; give one at least"),
+        (route(upstream={}), 'it needs nodes, as {"127.0.0.1:8000": 1} or [{host'),
+        (upstream(nodes={"h:0": 1}), "a node has a host and a port from 1 to 65535, not 'h' and 0"),
+        (upstream(nodes=[{"host": "h", "port": 1, "weight": -1}]), "a weight is a number from 0, not -1"),
+        (upstream(scheme="grpc"), "the stand-in speaks http and https, not 'grpc'"),
+        (upstream(pass_host="all"), "this is pass, node or rewrite, not 'all'"),
+        (upstream(pass_host="rewrite"), "pass_host is rewrite, so it needs an upstream_host"),
+        (upstream(timeout={"read": 0}), "timeout.read: this has to be a number of seconds, not 0 (int)"),
+        (upstream(timeout={"reed": 1}), "timeout.reed: the stand-in does not know this field"),
+        ({"consumers": [{"username": "a"}]}, "without key-auth no request finds this consumer"),
+        (builtin("cors", allow_origins="*"), "only an empty configuration here, not allow_origins"),
+        (builtin("cors", _meta={"filter": []}), "only disable and a priority that is a number in _meta"),
+        (builtin("cors", _meta={"priority": "1"}), "only disable and a priority that is a number in _meta"),
+        (builtin("proxy-rewrite", uri="/$a"), "uri has to be a string without variables"),
+        (builtin("proxy-rewrite", uri="a"), "uri has to begin with a slash"),
+        (builtin("proxy-rewrite", regex_uri=[]), "only uri, method, host, headers here, not regex_uri"),
+        (builtin("proxy-rewrite", headers={"add": {}}), "the stand-in understands only headers.set"),
+        (builtin("proxy-rewrite", headers={"set": []}), "headers.set has to be a mapping of names to strings"),
+        (builtin("response-rewrite", status_code=99), "status_code has to be a number from 200 to 598"),
+        (builtin("response-rewrite", body=1), "body has to be a string"),
+        (builtin("serverless-pre-function"), "only phase: rewrite with a list of functions"),
+        (builtin("serverless-pre-function", phase="rewrite", functions=["x"]), "the stand-in runs no Lua"),
+    ],
+)
+def test_what_is_wrong_is_named(data: dict[str, Any], part: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read_routes(data)
+    assert part in str(caught.value)

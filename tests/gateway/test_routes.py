@@ -1,0 +1,45 @@
+from asgi_bridge.gateway import ExtPlugin, Node, Plugins, Route, Routes, Upstream
+
+
+def found(routes: Routes, method: str = "GET", host: bytes = b"a.test", path: bytes = b"/x/y") -> str | None:
+    route = routes.match(method, host, path)
+    return None if route is None else route.id
+
+
+def test_exact_host_before_wildcard_before_none() -> None:
+    routes = Routes([Route("any"), Route("wild", hosts=("*.test",)), Route("exact", hosts=("a.test",))])
+    assert found(routes) == "exact"
+    assert found(routes, host=b"b.test") == "wild"
+    assert found(routes, host=b"b.example") == "any"
+
+
+def test_exact_path_before_the_longest_prefix() -> None:
+    routes = Routes(
+        [Route("all"), Route("short", uris=("/x*",)), Route("long", uris=("/x/*", "/q")), Route("y", ("/x/y",))]
+    )
+    assert [found(routes, path=path) for path in (b"/x/y", b"/x/z", b"/xa", b"/q", b"/")] == [
+        "y", "long", "short", "long", "all",
+    ]  # fmt: skip
+
+
+def test_priority_and_method_decide_between_equals() -> None:
+    routes = Routes([Route("low"), Route("high", priority=5), Route("post", methods=frozenset({"POST"}), priority=9)])
+    assert found(routes) == "high"
+    assert found(routes, "POST") == "post"
+    assert found(Routes([Route("h", hosts=("b.test",))])) is None
+    assert found(Routes([Route("u", uris=("/b",))])) is None
+
+
+def test_upstream_goes_to_the_heaviest_node() -> None:
+    upstream = Upstream((Node("a", 1, 1), Node("b", 2, 3), Node("c", 3, 3)))
+    assert upstream.node == Node("b", 2, 3)
+    assert Upstream().node is None
+    assert Node("a", 1).authority == b"a:1"
+
+
+def test_plugins_are_put_over_others_by_name() -> None:
+    own, base = ExtPlugin([(b"a", b"{}")]), ExtPlugin([(b"b", b"{}")])
+    merged = Plugins({"x": own}, {"cors": {}}).over(Plugins({"x": base, "y": base}))
+    assert merged == Plugins({"x": own, "y": base}, {"cors": {}})
+    assert own.names == ["a"]
+    assert ExtPlugin().names == []
