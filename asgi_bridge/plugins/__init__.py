@@ -1,0 +1,21 @@
+"""Plugins: the registry, their configuration, and the chains that are built of them."""
+
+from .chain import Apisix, Chain, Layer, OnionCall, Step, Variables, apisix, upstream
+from .registry import Bridge, Plugin, load_bridge
+from .store import ConfigurationStore, build_chain
+
+__all__ = [
+    "Apisix",
+    "Bridge",
+    "Chain",
+    "ConfigurationStore",
+    "Layer",
+    "OnionCall",
+    "Plugin",
+    "Step",
+    "Variables",
+    "apisix",
+    "build_chain",
+    "load_bridge",
+    "upstream",
+]

@@ -1,0 +1,392 @@
+"""The onion: the plugins of one configuration, the first listed outermost, each an ASGI layer of its own.
+
+A layer gets its own copy of the scope, its own ``extensions["apisix"]`` and its own ``state``. Whoever it wraps is the
+next layer: a middleware is given it when it is built, any other application reaches it as :func:`upstream`. Innermost
+is the call itself, which knows what to do with a request that every plugin let pass.
+"""
+
+import asyncio
+import contextvars
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable
+from typing import Any, Protocol, overload
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..errors import PluginError
+from .lifespan import Lifespan, quiet_lifespan
+from .options import Options
+
+__all__ = ["INNERMOST", "Apisix", "Chain", "Layer", "OnionCall", "Step", "Variables", "apisix", "upstream"]
+
+logger = logging.getLogger("asgi_bridge.plugins")
+
+
+class Variables(Protocol):
+    """``var`` of the extension: asks the gateway for nginx and APISIX variables."""
+
+    @overload
+    def __call__(self, name: str, /) -> Awaitable[bytes | None]: ...
+    @overload
+    def __call__(self, name: str, second: str, /, *more: str) -> Awaitable[dict[str, bytes | None]]: ...
+
+
+class OnionCall(Protocol):
+    """What the layers need to know of the call that goes through them, and tell it.
+
+    Attributes:
+        deadline: loop time after which the call is refused; `late` is the plugin that it is due to.
+        changed_body: a plugin handed on another `receive` than it was given.
+        culprit: an exception and the plugin out of which it came first.
+        extensions: the extension of every layer entered so far.
+        end: a layer that stands for the innermost application; None: the one behind the last layer does.
+    """
+
+    phase: str
+    route_id: str | None
+    request_id: str | None
+    deadline: float
+    late: str
+    changed_body: bool
+    culprit: tuple[BaseException, str] | None
+    extensions: list["Apisix"]
+    end: "Step | None"
+
+    @property
+    def var(self) -> Variables:
+        """Asks the gateway for variables."""
+
+    def wraps_send(self, layer: "Layer") -> None:
+        """`layer` handed on another `send` than it was given."""
+
+    async def upstream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The innermost application."""
+
+
+class Apisix(dict[str, Any]):
+    """``scope["extensions"]["apisix"]``: a dict, its entries also as typed properties.
+
+    ======== ============================== ======================================================
+    entry    type                           meaning
+    ======== ============================== ======================================================
+    plugin   ``str``                        name under which this plugin is mounted
+    phase    ``"request" | "response"``     what the gateway asks for
+    conf     any                            the route's configuration, parsed JSON
+    route_id ``str | None``                 id of the APISIX route
+    request_id ``str | None``               ``$request_id``, once it has been asked for
+    var      async callable                 ``await var("consumer_name")`` is ``bytes | None``; several names: a
+                                            dict, in one round trip
+    ======== ============================== ======================================================
+    """
+
+    __slots__ = ("_call", "_layer", "_limit", "_passed_on", "_receive", "_send")
+    _call: OnionCall
+    _layer: "Layer"
+    _receive: Receive
+    _send: Send
+    _passed_on: bool
+    _limit: asyncio.Timeout | None
+
+    def _pass_on(self, call: OnionCall) -> None:
+        """The plugin lets the request go inwards: from now on a fault may be another's."""
+        if self._limit is not None:
+            deadline = self._limit.when()
+            try:
+                self._limit.reschedule(None)
+            except RuntimeError:  # passed over already, or about to be
+                raise PluginError("the request cannot be passed on any more: the plugin's time is over") from None
+            if deadline is not None and deadline < call.deadline:
+                call.deadline = deadline
+                call.late = self._layer.name
+        self._passed_on = True
+
+    @property
+    def plugin(self) -> str:
+        return self["plugin"]  # type: ignore[no-any-return]
+
+    @property
+    def phase(self) -> str:
+        return self["phase"]  # type: ignore[no-any-return]
+
+    @property
+    def conf(self) -> Any:
+        return self["conf"]
+
+    @property
+    def route_id(self) -> str | None:
+        return self["route_id"]  # type: ignore[no-any-return]
+
+    @property
+    def request_id(self) -> str | None:
+        return self["request_id"]  # type: ignore[no-any-return]
+
+    @property
+    def var(self) -> Variables:
+        return self["var"]  # type: ignore[no-any-return]
+
+
+_current: contextvars.ContextVar[Apisix] = contextvars.ContextVar("asgi_bridge.apisix")
+
+
+def apisix(scope: Scope) -> Apisix:
+    """The extension of the plugin whose scope this is.
+
+    Raises:
+        PluginError: this is not the scope of a plugin call.
+    """
+    extension = (scope.get("extensions") or {}).get("apisix")
+    if isinstance(extension, Apisix):
+        return extension
+    current = _current.get(None)
+    if current is None:
+        raise PluginError("this scope does not belong to the call of a plugin")
+    return current
+
+
+async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
+    """The next layer of the onion, as an ASGI application: the next plugin of the route, or the gateway's upstream.
+
+    Only valid inside a plugin's call.
+
+    Raises:
+        PluginError: no plugin is being called.
+    """
+    if scope["type"] == "lifespan":
+        await quiet_lifespan(scope, receive, send)
+        return
+    await apisix(scope)._layer.following(scope, receive, send)
+
+
+class Step(ABC):
+    """One step inwards, as an ASGI application: what a layer wraps."""
+
+    __slots__ = ()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await quiet_lifespan(scope, receive, send)
+            return
+        extension = apisix(scope)
+        call = extension._call
+        if not extension._passed_on:
+            extension._pass_on(call)
+        if receive is not extension._receive and extension._layer.options.request_body:
+            call.changed_body = True
+        if send is not extension._send:
+            call.wraps_send(extension._layer)
+        await self.enter(call, scope, receive, send)
+
+    @abstractmethod
+    async def enter(self, call: OnionCall, scope: Scope, receive: Receive, send: Send) -> None:
+        """Runs this step of `call`."""
+
+
+class _Innermost(Step):
+    """The step behind the last plugin: the call itself."""
+
+    __slots__ = ()
+
+    async def enter(self, call: OnionCall, scope: Scope, receive: Receive, send: Send) -> None:
+        await call.upstream(scope, receive, send)
+
+
+class Layer(Step):
+    """One plugin in one chain.
+
+    Attributes:
+        app: the plugin's application, set once the layer that it wraps exists.
+        following: the next step inwards.
+        state: the lifespan state that each scope gets a copy of.
+    """
+
+    __slots__ = ("app", "conf", "following", "lifespan", "name", "options", "state")
+
+    def __init__(self, name: str, options: Options, conf: Any, following: Step) -> None:
+        self.name = name
+        self.options = options
+        self.conf = conf
+        self.following = following
+        self.app: ASGIApp = following
+        self.lifespan: Lifespan | None = None
+        self.state: dict[str, Any] = {}
+
+    async def enter(self, call: OnionCall, scope: Scope, receive: Receive, send: Send) -> None:
+        if call.end is self:
+            await call.upstream(scope, receive, send)
+            return
+        if self.options.on_error == "open":
+            await self._enter_open(call, scope, receive, send)
+            return
+        deadline = asyncio.get_running_loop().time() + self.options.timeout
+        if deadline < call.deadline:
+            call.deadline = deadline
+            call.late = self.name
+        extension = self._extension(call, receive, send)
+        token = _current.set(extension)
+        try:
+            await self.app(self._scope(scope, extension), receive, send)
+        except BaseException as exc:
+            self._blame(call, exc)
+            raise
+        finally:
+            _current.reset(token)
+
+    async def _enter_open(self, call: OnionCall, scope: Scope, receive: Receive, send: Send) -> None:
+        """``on_error="open"``: a fault of this plugin, before it passed the request on or began to answer, is passed
+        over, and the next step gets the request as this one got it. Its own timeout is such a fault; what comes out
+        of ``receive`` is not: it is the fault of an outer plugin, or of the gateway."""
+        replay = _Replay(receive)
+        answering = passed_over = False
+
+        async def sending(message: Message) -> None:
+            nonlocal answering
+            if passed_over:  # by a thread or task that it left behind
+                raise PluginError("the plugin was passed over: it cannot answer any more")
+            answering = True
+            await send(message)
+
+        extension = self._extension(call, replay, sending)
+        limit = extension._limit = asyncio.timeout(None)
+        deadline = asyncio.get_running_loop().time() + self.options.timeout
+        token = _current.set(extension)
+        try:
+            async with limit:
+                # In a context of its own: a cancelled timer stays in the loop until its time has come, and keeps alive
+                # what its context holds, here the whole call.
+                contextvars.Context().run(limit.reschedule, deadline)
+                await self.app(self._scope(scope, extension), replay, sending)
+        except BaseException as exc:
+            if not isinstance(exc, Exception) or extension._passed_on or answering or replay.failed:
+                self._blame(call, exc)
+                raise
+            passed_over = True
+            reason = f"no answer within {self.options.timeout:g} s" if limit.expired() else repr(exc)
+            logger.error("plugin %s: passed over, since it is mounted with on_error='open': %s", self.name, reason)
+        else:
+            return
+        finally:
+            _current.reset(token)
+        await self.following.enter(call, scope, replay.again(), send)
+
+    def _extension(self, call: OnionCall, receive: Receive, send: Send) -> Apisix:
+        extension = Apisix(
+            plugin=self.name,
+            phase=call.phase,
+            conf=self.conf,
+            route_id=call.route_id,
+            request_id=call.request_id,
+            var=call.var,
+        )
+        extension._call = call
+        extension._layer = self
+        extension._receive = receive
+        extension._send = send
+        extension._passed_on = False
+        extension._limit = None
+        call.extensions.append(extension)
+        return extension
+
+    def _scope(self, scope: Scope, extension: Apisix) -> Scope:
+        inner = dict(scope)
+        inner["headers"] = list(scope["headers"])
+        inner["extensions"] = {**(scope.get("extensions") or {}), "apisix": extension}
+        inner["state"] = self.state.copy()
+        return inner
+
+    def _blame(self, call: OnionCall, exc: BaseException) -> None:
+        if call.culprit is None or call.culprit[0] is not exc:
+            call.culprit = (exc, self.name)
+
+
+class _Replay:
+    """A receive that can be had again from the start, for the step behind a plugin that failed half-way."""
+
+    __slots__ = ("_receive", "_seen", "failed")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._seen: list[Message] = []
+        self.failed = False
+
+    async def __call__(self) -> Message:
+        try:
+            message = await self._receive()
+        except Exception:
+            self.failed = True
+            raise
+        self._seen.append(message)
+        return message
+
+    def again(self) -> Receive:
+        """What was received so far, then the rest."""
+        if not self._seen:
+            return self._receive
+        messages = iter(self._seen)
+
+        async def replayed() -> Message:
+            for message in messages:
+                return message
+            return await self._receive()
+
+        return replayed
+
+
+class Chain:
+    """All layers of one configuration, built once and shared by its calls.
+
+    Args:
+        layers: outermost first.
+        route_id: the APISIX route that the configuration belongs to, where its key tells.
+
+    Attributes:
+        names: of its plugins, for logs.
+        exact, cures, request_headers: what the plugins' options come to.
+        both: a plugin of it sees both halves of a request, so all of it does.
+        request, response: whether its plugins may run in that phase.
+        enter: runs a call through all layers.
+        calls: calls that are inside.
+    """
+
+    def __init__(self, layers: list[Layer], route_id: str | None) -> None:
+        self.layers = layers
+        self.route_id = route_id
+        self.names = ", ".join(layer.name for layer in layers)
+        self.exact = any(layer.options.exact for layer in layers)
+        self.cures = all(layer.options.cures for layer in layers)
+        self.request_headers = tuple(dict.fromkeys(name for layer in layers for name in layer.options.request_headers))
+        self.both = any(layer.options.phase == "both" for layer in layers)
+        self.request = all(layer.options.phase != "response" for layer in layers)
+        self.response = all(layer.options.phase != "request" for layer in layers)
+        self.enter = (layers[0] if layers else INNERMOST).enter
+        self.calls = 0
+        self._idle: asyncio.Event | None = None
+        self._warned: set[str] = set()
+
+    def leave(self) -> None:
+        """A call has ended."""
+        self.calls -= 1
+        if self.calls == 0 and self._idle is not None:
+            self._idle.set()
+
+    async def retire(self, seconds: float) -> None:
+        """Closes the chain once its last call has ended."""
+        while self.calls:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
+        await self.close(seconds)
+
+    def warn_once(self, about: str, message: str, *args: object) -> None:
+        """Logs a warning for these plugins, the first time only for each `about`."""
+        if about not in self._warned:
+            self._warned.add(about)
+            logger.warning("plugin %s: " + message, self.names, *args)
+
+    async def close(self, seconds: float) -> None:
+        """Shuts the layers' lifespans down, side by side: all of them have `seconds`."""
+        lifespans = [layer.lifespan for layer in self.layers if layer.lifespan is not None]
+        await asyncio.gather(*[lifespan.stop(seconds) for lifespan in lifespans])
+
+
+INNERMOST = _Innermost()
+"""The step behind the last plugin of every chain."""

@@ -1,0 +1,370 @@
+"""Route configuration: JSON text in, checked Python values out, and the JSON Schema of what is accepted.
+
+APISIX hands a plugin's configuration over as a string. A typing error in it must never turn a plugin off, so the
+text is checked as strictly as the plugin's own annotations allow, and unknown keys are errors. Messages name the
+field and the reason, never the value: it may be a secret.
+"""
+
+import collections.abc
+import functools
+import inspect
+import json
+import math
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import pydantic
+import typing_extensions
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import CoreSchema, ErrorDetails, PydanticOmit, SchemaValidator, core_schema, to_jsonable_python
+
+from ..errors import ConfigurationError
+from .importing import import_string, is_import_string
+
+__all__ = ["AnyConfiguration", "Configuration", "KeywordConfiguration", "TypedConfiguration", "parse_json"]
+
+
+class Configuration(Protocol):
+    """What a plugin accepts as its configuration."""
+
+    def check(self, text: str) -> Any:
+        """The checked value of the JSON `text`.
+
+        Raises:
+            ConfigurationError: the text is not JSON, or not what the plugin accepts.
+        """
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema (draft 2020-12) of an accepted configuration."""
+
+
+def parse_json(text: str) -> Any:
+    """`text` as JSON; blank text is an empty object, since APISIX requires a string where there is nothing to say.
+
+    Raises:
+        ConfigurationError: it is not JSON.
+    """
+    if not text.strip():
+        return {}
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except ValueError as exc:
+        raise ConfigurationError(f"the configuration is not JSON: {exc}") from None
+    except RecursionError:
+        raise ConfigurationError("the configuration is nested too deeply") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError("a number is too large")
+    return value
+
+
+class AnyConfiguration:
+    """Any JSON: a mounted application reads it from ``scope["extensions"]["apisix"]["conf"]``."""
+
+    def check(self, text: str) -> Any:
+        return parse_json(text)
+
+    def schema(self) -> dict[str, Any]:
+        return {}
+
+
+class TypedConfiguration:
+    """One value, checked against an annotation: a pydantic model, dataclass, TypedDict, or any type pydantic knows.
+
+    The annotation's own strictness applies, but unknown keys are refused, unless a model says otherwise itself.
+    """
+
+    def __init__(self, annotation: Any) -> None:
+        try:
+            adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(_for_pydantic(annotation))
+        except Exception as exc:  # pydantic.errors, and whatever a foreign type's hook raises
+            reason = str(exc).partition("\n")[0]
+            raise ConfigurationError(f"the annotation {annotation!r} cannot be checked: {reason}") from exc
+        if not adapter.pydantic_complete:
+            raise ConfigurationError(f"the annotation {annotation!r} cannot be checked: a name in it does not resolve")
+        self._checker = _Checker(adapter.core_schema)
+
+    def check(self, text: str) -> Any:
+        parse_json(text)
+        return self._checker.check(text)
+
+    def schema(self) -> dict[str, Any]:
+        return self._checker.schema()
+
+
+class KeywordConfiguration:
+    """Keyword arguments, checked against the signature of a middleware.
+
+    Args:
+        target: a class or function whose first parameter is the wrapped application.
+        defaults: the operator's own keyword arguments, objects included; a route's object goes over them.
+        from_file: the defaults come from a configuration file, so they are checked as a route's are, and a string
+            that is no value of its parameter but reads ``module:attr`` is imported.
+
+    Raises:
+        ConfigurationError: the signature or the defaults cannot work.
+    """
+
+    def __init__(
+        self, target: Callable[..., Any], defaults: Mapping[str, Any] | None = None, *, from_file: bool = False
+    ) -> None:
+        defaults = dict(defaults or {})
+        fields, self._names, self._own_defaults, extra = _fields(target, defaults)
+        unknown = sorted(set(defaults) - set(self._names.values()))
+        if unknown and not extra:
+            raise ConfigurationError(f"{_name(target)} has no parameter {', '.join(map(repr, unknown))}")
+        model = _model(_name(target), "allow" if extra else "forbid", **fields)
+        self._checker = _Checker(model.__pydantic_core_schema__)
+        self._annotations = {name: fields[field][0] for field, name in self._names.items()}
+        self._defaults = {key: self._from_file(key, value) if from_file else value for key, value in defaults.items()}
+
+    def _from_file(self, key: str, value: Any) -> Any:
+        """One default of a configuration file: JSON-like data of the parameter's type, or what it names."""
+        annotation = self._annotations.get(key, Any)
+        if annotation is Any:
+            return import_string(value) if is_import_string(value) else value
+        try:
+            return _Checker(_adapter(annotation).core_schema).check(json.dumps(value), strict=True)
+        except (ConfigurationError, TypeError) as exc:
+            if is_import_string(value):
+                return import_string(value)
+            raise ConfigurationError(f"default {key!r}: {exc}") from None
+
+    def check(self, text: str) -> dict[str, Any]:
+        parsed = parse_json(text)
+        model = self._checker.check(text, strict=True)
+        given = {name: getattr(model, field) for field, name in self._names.items() if name in parsed}
+        return self._defaults | given | (model.model_extra or {})
+
+    def schema(self) -> dict[str, Any]:
+        schema = self._checker.schema()
+        for name, value in (self._own_defaults | self._defaults).items():
+            if name in schema["properties"]:
+                try:
+                    schema["properties"][name]["default"] = to_jsonable_python(value)
+                except ValueError:  # an object
+                    schema["properties"][name].pop("default", None)
+        return schema
+
+
+class _Checker:
+    """Checks JSON against pydantic's core schema, in which unknown keys are errors wherever it does not speak of them.
+
+    pydantic's ``extra`` of a validation would go over what nested models say themselves.
+    """
+
+    def __init__(self, schema: CoreSchema) -> None:
+        self._schema: CoreSchema = _closed(schema)
+        self._extra: typing.Literal["forbid"] | None = None
+        try:
+            # the models' prebuilt validators would be those of the schema as it was
+            self._validator = SchemaValidator(self._schema, _use_prebuilt=False)
+        except TypeError:  # not every pydantic has this word: then only the outermost can speak for itself
+            self._validator = SchemaValidator(self._schema)
+            outermost: Any = self._schema.get("schema") if schema["type"] == "definitions" else self._schema
+            if outermost.get("config", {}).get("extra_fields_behavior") not in ("allow", "ignore"):
+                self._extra = "forbid"
+
+    def check(self, text: str, *, strict: bool | None = None) -> Any:
+        try:
+            return self._validator.validate_json(text if text.strip() else "{}", strict=strict, extra=self._extra)
+        except pydantic.ValidationError as exc:
+            raise ConfigurationError(_reasons(exc)) from None
+
+    def schema(self) -> dict[str, Any]:
+        try:
+            return _Schema(by_alias=True).generate(self._schema)
+        except PydanticOmit:  # nothing that JSON has
+            return {"not": {}}
+
+
+def _closed(schema: Any) -> Any:
+    """`schema` with unknown keys forbidden where it does not say what to do with them."""
+    if isinstance(schema, list | tuple):
+        return type(schema)(map(_closed, schema))
+    if not isinstance(schema, dict):
+        return schema
+    # without a type it is a mapping of schemas, its keys the names of fields
+    kept = _NO_SCHEMA if isinstance(schema.get("type"), str) else ()
+    closed = {key: value if key in kept else _closed(value) for key, value in schema.items()}
+    if closed.get("type") in ("model", "dataclass", "typed-dict"):
+        closed["config"] = {"extra_fields_behavior": "forbid", **closed.get("config", {})}
+        if closed.get("extra_behavior") == "ignore":  # of a TypedDict, whatever it says
+            closed["extra_behavior"] = closed["config"]["extra_fields_behavior"]
+    return closed
+
+
+_NO_SCHEMA = {"config", "default", "expected", "members", "metadata", "serialization"}
+
+
+def _fields(
+    target: Callable[..., Any], defaults: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str], dict[str, Any], bool]:
+    """Fields of a pydantic model for `target`'s keyword parameters; names made up, since `copy` or `_x` are no field
+    names, with the parameters' names that they stand for; the parameters' own defaults; whether any keyword is taken.
+
+    The fields do not have the parameters' defaults: pydantic would copy them at each check, whatever they are.
+    """
+    try:
+        parameters = list(inspect.signature(target).parameters.values())
+    except (TypeError, ValueError) as exc:
+        raise ConfigurationError(f"{_name(target)} has no signature to check a configuration against: {exc}") from None
+    if not parameters or parameters[0].kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD):
+        raise ConfigurationError(f"{_name(target)} is no middleware: its first parameter is not an application")
+    hints = _hints(target)
+    fields: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    own: dict[str, Any] = {}
+    extra = False
+    for parameter in parameters[1:]:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            extra = True
+        elif parameter.kind is parameter.POSITIONAL_ONLY:
+            if parameter.default is parameter.empty:
+                raise ConfigurationError(f"{_name(target)} wants {parameter.name!r} by position: wrap it in a function")
+        elif parameter.kind is not parameter.VAR_POSITIONAL:
+            field = f"parameter_{len(fields)}"
+            names[field] = parameter.name
+            if parameter.default is not parameter.empty:
+                own[parameter.name] = parameter.default
+            given = parameter.name in defaults or parameter.name in own
+            fields[field] = (
+                _checkable(hints.get(parameter.name, Any)),
+                pydantic.Field(None if given else ..., alias=parameter.name, title=parameter.name),
+            )
+    return fields, names, own, extra
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """The parameters' annotations; those that do not resolve (imports for type checkers only) are left out."""
+    while isinstance(target, functools.partial):
+        target = target.func
+    function: Any = target
+    if inspect.isclass(target):
+        function = target.__new__ if target.__init__ is object.__init__ else target.__init__
+    elif not isinstance(target, types.FunctionType | types.MethodType):
+        function = type(target).__call__
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception:  # any expression may stand in an annotation, so anything may come out
+        hints = {}
+        scope = vars(sys.modules[function.__module__]) if function.__module__ in sys.modules else {}
+        for name, annotation in function.__annotations__.items():
+            try:
+                hints[name] = eval(annotation, scope) if isinstance(annotation, str) else annotation
+            except Exception:  # as above: this one stays unchecked
+                continue
+        return hints
+
+
+_ABSTRACT = {
+    collections.abc.Collection: collections.abc.Sequence,
+    collections.abc.Container: collections.abc.Sequence,
+    collections.abc.Iterable: collections.abc.Sequence,
+    collections.abc.Reversible: collections.abc.Sequence,
+}
+
+
+def _for_pydantic(annotation: Any) -> Any:
+    """`annotation` as pydantic can check it: abstract collections as sequences (a string is none of them, although
+    Python says so: ``allow_origins="*"`` is a typing error), typing.TypedDict as its twin of typing_extensions."""
+    if isinstance(annotation, type) and annotation in _ABSTRACT:
+        return _ABSTRACT[annotation]
+    if typing.is_typeddict(annotation) and not isinstance(annotation, typing_extensions._TypedDictMeta):  # type: ignore[attr-defined]
+        hints = typing.get_type_hints(annotation, include_extras=True)
+        required = annotation.__required_keys__
+        twin: Any = typing_extensions.TypedDict(  # type: ignore[misc]
+            annotation.__name__,
+            {
+                key: _for_pydantic(hint) if key in required else typing_extensions.NotRequired[_for_pydantic(hint)]
+                for key, hint in hints.items()
+            },
+        )
+        setattr(twin, "__pydantic_config__", getattr(annotation, "__pydantic_config__", {}))  # noqa: B010
+        return twin
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return typing.Annotated[_for_pydantic(args[0]), *annotation.__metadata__]
+    if origin in (types.UnionType, typing.Union):
+        return typing.Union[tuple(map(_for_pydantic, args))]  # noqa: UP007
+    if origin in _ABSTRACT:
+        return collections.abc.Sequence[_for_pydantic(args[0]) if args else Any]  # type: ignore[misc]
+    if origin in _BUILT_IN:
+        return origin[tuple(map(_for_pydantic, args))]
+    return annotation
+
+
+_BUILT_IN = {dict, frozenset, list, set, tuple}
+
+
+def _checkable(annotation: Any) -> Any:
+    """`annotation` as pydantic can check it, or, where it cannot, a type that no JSON has: Python has to give it."""
+    try:
+        annotation = _for_pydantic(annotation)
+        checkable = _adapter(annotation).pydantic_complete and _model(field=(annotation, None)).__pydantic_complete__
+    except Exception:  # pydantic.errors, and whatever a foreign type's hook raises
+        checkable = False
+    return annotation if checkable else typing.Annotated[Any, _PythonOnly]
+
+
+def _model(title: str = "", extra: typing.Literal["allow", "forbid"] = "forbid", **fields: Any) -> Any:
+    config = pydantic.ConfigDict(title=title, extra=extra, arbitrary_types_allowed=True)
+    return pydantic.create_model("Configuration", __config__=config, **fields)
+
+
+def _adapter(annotation: Any) -> pydantic.TypeAdapter[Any]:
+    try:
+        return pydantic.TypeAdapter(annotation, config={"arbitrary_types_allowed": True})
+    except pydantic.errors.PydanticUserError:  # a type that brings its own configuration
+        return pydantic.TypeAdapter(annotation)
+
+
+class _PythonOnly:
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.is_instance_schema(cls)
+
+
+class _Schema(GenerateJsonSchema):
+    """JSON Schema of what JSON can give: parameters that need Python objects are left out."""
+
+    ignored_warning_kinds = {"non-serializable-default", "skipped-choice"}
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        found = super().model_schema(schema)  # looks at the class, not at what we put into its core schema
+        if schema["config"]["extra_fields_behavior"] == "forbid" and not schema.get("root_model"):
+            found.setdefault("additionalProperties", False)
+        return found
+
+    def handle_invalid_for_json_schema(self, schema: CoreSchema, error_info: str) -> JsonSchemaValue:
+        raise PydanticOmit
+
+
+def _reasons(exc: pydantic.ValidationError) -> str:
+    """All that is wrong, field by field, on one line."""
+    return "; ".join(
+        f"field {'.'.join(map(str, error['loc']))!r}: {_reason(error)}" if error["loc"] else _reason(error)
+        for error in exc.errors(include_input=False, include_url=False)
+    )
+
+
+def _reason(error: ErrorDetails) -> str:
+    if error["type"] == "needs_python_object":
+        return 'it takes a Python object: the operator has to give it as a default ("module:attr" in a file)'
+    if error["type"] == "union_tag_invalid":  # pydantic's own message has the value in it
+        return "{discriminator} should be one of {expected_tags}".format(**error["ctx"])
+    return error["msg"]
+
+
+def _name(target: Callable[..., Any]) -> str:
+    return str(getattr(target, "__qualname__", type(target).__qualname__))

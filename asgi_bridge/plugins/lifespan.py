@@ -1,0 +1,125 @@
+"""The lifespan of one ASGI application, held open by a task between start-up and shutdown (ASGI lifespan spec 2.0)."""
+
+import asyncio
+import logging
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..errors import PluginError
+
+__all__ = ["Lifespan", "quiet_lifespan"]
+
+logger = logging.getLogger("asgi_bridge.plugins")
+
+END_SECONDS = 0.1
+"""What an application's task may take to end once it is cancelled; one that goes on is left behind."""
+
+
+class Lifespan:
+    """Start-up and shutdown of `app`; ``state`` is what it put into the lifespan state.
+
+    As in uvicorn's "auto" mode, an application that raises instead of answering the start-up has no lifespan.
+    """
+
+    def __init__(self, app: ASGIApp, name: str) -> None:
+        self.state: dict[str, Any] = {}
+        self._app = app
+        self._name = name
+        self._task: asyncio.Task[None] | None = None
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._started: asyncio.Future[Message | None] | None = None
+        self._stopped: asyncio.Future[Message | None] | None = None
+
+    async def start(self, seconds: float) -> None:
+        """Runs the start-up.
+
+        Args:
+            seconds: what the application has for it.
+
+        Raises:
+            PluginError: it answered that it failed, or did not answer in time.
+        """
+        loop = asyncio.get_running_loop()
+        self._started = loop.create_future()
+        self._inbox.put_nowait({"type": "lifespan.startup"})
+        self._task = loop.create_task(self._run(), name=f"lifespan of {self._name}")
+        try:
+            async with asyncio.timeout(seconds):
+                message = await asyncio.shield(self._started)
+        except TimeoutError:
+            await self._end()
+            raise PluginError(f"its lifespan start-up took more than {seconds:g} s") from None
+        except BaseException:
+            await self._end()
+            raise
+        if message is not None and message["type"] == "lifespan.startup.failed":
+            await self._end()
+            raise PluginError(
+                f"its lifespan start-up failed: {message.get('message', '').strip() or 'no reason given'}"
+            )
+
+    async def stop(self, seconds: float) -> None:
+        """Runs the shutdown, and ends the application's task after `seconds`, whatever it does."""
+        if self._task is None or self._task.done():
+            return
+        self._stopped = asyncio.get_running_loop().create_future()
+        self._inbox.put_nowait({"type": "lifespan.shutdown"})
+        try:
+            async with asyncio.timeout(seconds):
+                message = await asyncio.shield(self._stopped)
+            if message is not None and message["type"] == "lifespan.shutdown.failed":
+                logger.error("plugin %s: its lifespan shutdown failed: %s", self._name, message.get("message", ""))
+        except TimeoutError:
+            logger.error("plugin %s: its lifespan shutdown took more than %g s and was cut off", self._name, seconds)
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        # what it raises now is of no use to anyone: the start-up or the shutdown has been judged
+        _, running = await asyncio.wait([self._task], timeout=END_SECONDS)
+        if running:
+            logger.error("plugin %s: its lifespan does not end although it was cancelled", self._name)
+
+    async def _run(self) -> None:
+        assert self._started is not None
+        scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
+        try:
+            await self._app(scope, self._inbox.get, self._send)
+        except Exception as exc:
+            if self._started.done():
+                logger.error("plugin %s: its lifespan raised", self._name, exc_info=exc)
+            else:
+                logger.debug("plugin %s: it has no lifespan: %r", self._name, exc)
+        finally:
+            for future in (self._started, self._stopped):
+                if future is not None and not future.done():
+                    future.set_result(None)
+
+    async def _send(self, message: Message) -> None:
+        kind = message["type"]
+        future = self._started if kind.startswith("lifespan.startup.") else self._stopped
+        if kind not in _ANSWERS or future is None or future.done():
+            raise PluginError(f"the message {kind!r} does not belong here")
+        future.set_result(message)
+
+
+_ANSWERS = {
+    "lifespan.startup.complete",
+    "lifespan.startup.failed",
+    "lifespan.shutdown.complete",
+    "lifespan.shutdown.failed",
+}
+
+
+async def quiet_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+    """What a middleware's inner application answers to lifespan: each plugin has its own."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})
+            return

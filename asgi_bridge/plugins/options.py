@@ -1,0 +1,87 @@
+"""The options of a mounted plugin, the same words in Python and in ``[tool.asgi_bridge.plugins.NAME]``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
+
+import pydantic
+from typing_extensions import TypedDict
+
+from ..errors import ConfigurationError
+
+__all__ = ["REQUEST_HEADERS", "Options", "OptionsDict", "Phase", "parse_options"]
+
+Phase: TypeAlias = Literal["auto", "request", "response", "both"]
+
+REQUEST_HEADERS = (
+    "accept", "accept-encoding", "authorization", "cookie", "host", "if-match", "if-none-match", "if-modified-since",
+    "origin", "range", "referer", "user-agent", "x-request-id", "traceparent",
+)  # fmt: skip
+"""What most middleware wants of a request, when it sees the response."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a plugin is run.
+
+    Attributes:
+        phase: ``"request"`` (to be listed in ``ext-plugin-pre-req`` or ``-post-req``), ``"response"``
+            (``ext-plugin-post-resp``), ``"auto"`` (either, and it runs in the form of that phase), or ``"both"``: it is
+            listed in both, and runs once, around the real upstream.
+        exact: its scope has the raw path and query, the HTTP version, the server and the client's port as they
+            were; costs one round trip a call.
+        request_body: False: although it wraps ``receive``, it does not change the request body, so the body need
+            not be fetched and compared. It can still read the body.
+        response_body: False: although it wraps ``send``, it does not want the upstream's body, and must not change it.
+        request_headers: names of the request headers that it sees in the response phase, where nothing of the
+            request arrives and each is asked for.
+        on_error: ``"open"``: a fault of this plugin itself, before it passed the request on, is passed over.
+        on_missing: with phase "both", when the request half is gone: ``"rerun"`` the response form, or ``"refuse"``.
+        cures: with the answers that APISIX would spoil (empty error bodies, HEAD) send what keeps them whole.
+        timeout: seconds from the plugin's call to its answer.
+    """
+
+    phase: Phase = "auto"
+    exact: bool = False
+    request_body: bool = True
+    response_body: bool = True
+    request_headers: tuple[str, ...] = REQUEST_HEADERS
+    on_error: Literal["closed", "open"] = "closed"
+    on_missing: Literal["rerun", "refuse"] = "rerun"
+    cures: bool = True
+    timeout: float = 30.0
+
+
+class OptionsDict(TypedDict, total=False):
+    """The same, as keyword arguments."""
+
+    phase: Phase
+    exact: bool
+    request_body: bool
+    response_body: bool
+    request_headers: Sequence[Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Za-z0-9-]+$", to_lower=True)]]
+    on_error: Literal["closed", "open"]
+    on_missing: Literal["rerun", "refuse"]
+    cures: bool
+    timeout: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
+
+
+_options: pydantic.TypeAdapter[OptionsDict] = pydantic.TypeAdapter(OptionsDict)
+
+
+def parse_options(given: dict[str, Any]) -> Options:
+    """`given` as options.
+
+    Raises:
+        ConfigurationError: an option does not exist, or cannot have this value.
+    """
+    try:
+        checked: dict[str, Any] = {**_options.validate_python(given, strict=True, extra="forbid")}
+    except pydantic.ValidationError as exc:
+        reasons = "; ".join(
+            f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors(include_url=False)
+        )
+        raise ConfigurationError(f"option {reasons}") from None
+    if "request_headers" in checked:
+        checked["request_headers"] = tuple(checked["request_headers"])
+    return Options(**checked)

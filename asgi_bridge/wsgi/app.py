@@ -1,0 +1,134 @@
+"""WSGI applications and middleware from outside: plain ASGI."""
+
+import inspect
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..errors import ConfigurationError, PluginError
+from ..plugins import upstream as next_layer
+from ..plugins.configuration import _hints
+from ..plugins.lifespan import quiet_lifespan
+from .call import WSGIApplication, WSGICall, upstream
+from .threads import thread_pool
+
+__all__ = ["WSGIApp", "WSGIMiddleware"]
+
+THREADS = 40
+
+
+class WSGIApp:
+    """A WSGI application as an ASGI application.
+
+    Mounted as a plugin it answers by itself, or calls :func:`asgi_bridge.wsgi.upstream`.
+
+    Args:
+        wsgi_app: the application.
+        threads: how many of its requests run at once; further ones wait.
+        pool: the name of a thread pool to share with others of that name; without it there is one of its own.
+
+    Raises:
+        ConfigurationError: it cannot be called, or `threads` is not the number of threads of `pool`.
+
+    Example::
+
+        bridge.mount("legacy", WSGIApp(flask_app))
+    """
+
+    def __init__(self, wsgi_app: WSGIApplication, *, threads: int = THREADS, pool: str | None = None) -> None:
+        if not callable(wsgi_app):
+            raise ConfigurationError(f"{wsgi_app!r} is not a WSGI application")
+        self._wsgi = wsgi_app
+        self._pool = thread_pool(threads, pool)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await quiet_lifespan(scope, receive, send)
+            return
+        await _run(self._wsgi, next_layer, self._pool, scope, receive, send)
+
+
+class _Wrapped:
+    """A WSGI middleware around an ASGI application."""
+
+    def __init__(self, wsgi: WSGIApplication, app: ASGIApp, pool: Executor) -> None:
+        self._wsgi = wsgi
+        self._app = app
+        self._pool = pool
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await _run(self._wsgi, self._app, self._pool, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+async def _run(
+    wsgi: WSGIApplication, inner: ASGIApp, pool: Executor, scope: Scope, receive: Receive, send: Send
+) -> None:
+    if scope["type"] != "http":
+        raise PluginError(f"a WSGI application knows HTTP only, not {scope['type']!r}")
+    await WSGICall(wsgi, inner, pool, scope, receive, send).run()
+
+
+def WSGIMiddleware(
+    middleware: Callable[..., WSGIApplication], *, threads: int = THREADS, pool: str | None = None
+) -> Callable[..., ASGIApp]:
+    """A WSGI middleware as an ASGI middleware: a function of ``app`` and of the keyword arguments of `middleware`.
+
+    Its signature is that of `middleware`, so a route's configuration is checked against the WSGI middleware's own
+    annotations.
+
+    Args:
+        middleware: a class or function whose first parameter is the WSGI application to wrap.
+        threads: how many requests run at once in all that it makes; further ones wait.
+        pool: the name of a thread pool to share with others of that name; without it there is one of its own.
+
+    Raises:
+        ConfigurationError: it cannot be called, takes no application, or `threads` is not the number of threads of
+            `pool`.
+
+    Example::
+
+        bridge.add_middleware("fix", WSGIMiddleware(ProxyFix), defaults={"x_host": 1})
+    """
+    if not callable(middleware):
+        raise ConfigurationError(f"{middleware!r} is not a WSGI middleware")
+    name = getattr(middleware, "__qualname__", type(middleware).__qualname__)
+    try:
+        signature = inspect.signature(middleware)
+    except (TypeError, ValueError) as exc:
+        raise ConfigurationError(f"{name} has no signature to check a configuration against: {exc}") from None
+    executor = thread_pool(threads, pool)
+
+    def make(app: ASGIApp, /, **options: Any) -> ASGIApp:
+        made = middleware(upstream, **options)
+        if not callable(made):
+            raise ConfigurationError(f"{name} made {made!r}, which is not a WSGI application")
+        return _Wrapped(made, app, executor)
+
+    made: Any = make
+    made.__signature__, made.__annotations__ = _asgi_signature(signature, name, _hints(middleware))
+    made.__name__ = getattr(middleware, "__name__", name)
+    made.__qualname__ = name
+    made.__doc__ = middleware.__doc__
+    made.__module__ = middleware.__module__
+    return make
+
+
+def _asgi_signature(
+    signature: inspect.Signature, name: str, hints: dict[str, Any]
+) -> tuple[inspect.Signature, dict[str, Any]]:
+    parameters = list(signature.parameters.values())
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if not parameters or parameters[0].kind not in (*by_position, inspect.Parameter.VAR_POSITIONAL):
+        raise ConfigurationError(f"{name} is no WSGI middleware: its first parameter is not an application")
+    rest = parameters[parameters[0].kind in by_position :]
+    annotations = {each.name: hints[each.name] for each in rest if each.name in hints}
+    # the name says to Bridge.add and to people that it is a middleware
+    first = inspect.Parameter("app", inspect.Parameter.POSITIONAL_ONLY, annotation=ASGIApp)
+    if any(each.name == "app" for each in rest):
+        first = first.replace(name="application")
+    return signature.replace(parameters=[first, *rest], return_annotation=ASGIApp), annotations

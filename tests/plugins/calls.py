@@ -1,0 +1,118 @@
+"""A call for the chain, and small ASGI pieces, for the tests of this room."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asgi_bridge import Apisix, Bridge
+from asgi_bridge.plugins import Chain, build_chain
+from asgi_bridge.plugins.chain import Layer, Step
+
+KEY = b"route#1#ext-plugin-pre-req#7"
+
+
+class FakeCall:
+    """What the layers know of a call, and nothing else.
+
+    Not a mock of behaviour under test: the real calls belong to the adapter, need a connection and a gateway, and
+    hide what the layers told them. Its innermost application answers an empty 200 and keeps what it was called with.
+    """
+
+    def __init__(self, body: Sequence[bytes] = (b"",)) -> None:
+        self.phase = "request"
+        self.route_id: str | None = "1"
+        self.request_id: str | None = None
+        self.deadline = float("inf")
+        self.late = ""
+        self.changed_body = False
+        self.culprit: tuple[BaseException, str] | None = None
+        self.extensions: list[Apisix] = []
+        self.end: Step | None = None
+        self.scopes: list[Scope] = []
+        self.bodies: list[bytes] = []
+        self.wrapped_send: list[str] = []
+        self.sent: list[Message] = []
+        self.fault: Exception | None = None
+        self.receive_fault: Exception | None = None
+        self._body = list(body)
+
+    async def var(self, *names: str) -> Any:
+        return dict.fromkeys(names, b"value") if len(names) > 1 else b"value"
+
+    def wraps_send(self, layer: Layer) -> None:
+        self.wrapped_send.append(layer.name)
+
+    async def upstream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.scopes.append(scope)
+        self.bodies.append(await read(receive))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def receive(self) -> Message:
+        if self.receive_fault is not None:
+            raise self.receive_fault
+        part = self._body.pop(0)
+        return {"type": "http.request", "body": part, "more_body": bool(self._body)}
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    async def through(self, chain: Chain) -> None:
+        """Runs this call through `chain`, as the adapter does."""
+        await chain.enter(self, scope(), self.receive, self.send)
+
+    def status(self) -> int | None:
+        return self.sent[0]["status"] if self.sent else None
+
+
+def scope() -> Scope:
+    return {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "query_string": b"",
+        "headers": [(b"host", b"a.test")],
+        "extensions": {"other": {}},
+    }
+
+
+async def read(receive: Receive) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        body += message["body"]
+        if not message["more_body"]:
+            return body
+
+
+def answering(status: int) -> ASGIApp:
+    """An application that answers by itself."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    return app
+
+
+def chain_of(bridge: Bridge, *names: str | tuple[str, str], key: bytes | None = KEY) -> Chain:
+    """The chain of these plugins, or of these plugins and texts, without any lifespan."""
+    conf = [(name, "") if isinstance(name, str) else name for name in names]
+    return asyncio.run(build_chain(bridge, key, [(name.encode(), text.encode()) for name, text in conf], None))
+
+
+class Tap:
+    """A middleware that shows what it sees: `before` what it gets, before it passes the request on."""
+
+    def __init__(self, app: ASGIApp, before: Callable[[Scope], None]) -> None:
+        self.app = app
+        self.before = before
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            self.before(scope)
+        await self.app(scope, receive, send)

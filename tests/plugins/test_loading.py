@@ -1,0 +1,349 @@
+"""Where the plugins of a runner come from: a target, pyproject.toml, entry points, mounts."""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.middleware.cors import CORSMiddleware
+
+from asgi_bridge import Bridge, ConfigurationError
+from asgi_bridge.plugins import load_bridge
+from asgi_bridge.testing import PluginClient
+
+MODULE = """
+from asgi_bridge import Bridge
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import PlainTextResponse
+
+async def app(scope, receive, send):
+    await PlainTextResponse("app")(scope, receive, send)
+
+def factory(conf: dict):
+    return PlainTextResponse("factory " + conf.get("text", ""))
+
+def wrapping(app, conf: dict):
+    return app
+
+class Both:
+    def __init__(self, app, conf=None):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        await self.app(scope, receive, send)
+
+def keywords(app, number: int = 1):
+    return app
+
+bridge = Bridge()
+bridge.mount("own", app)
+
+def make_bridge():
+    return bridge
+
+async def make_bridge_later():
+    return bridge
+
+def make_nothing():
+    return 5
+
+def wants_more(settings):
+    return bridge
+
+nothing = Bridge()
+ORIGINS = ["https://a.test"]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to look for a pyproject.toml in, with a module of plugins to import."""
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "some_plugins.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(modules)
+    found = tmp_path / "project"
+    found.mkdir()
+    return found
+
+
+def table(folder: Path, text: str) -> None:
+    (folder / "pyproject.toml").write_text(textwrap.dedent(text), "utf-8")
+
+
+def kinds(bridge: Bridge) -> dict[str, str]:
+    return {name: plugin.kind for name, plugin in bridge.plugins.items()}
+
+
+def refusal(target: str | None, folder: Path, mounts: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load_bridge(target, mounts, start=folder)
+    return str(caught.value).replace(str(folder), "FOLDER")
+
+
+# a target
+
+
+@pytest.mark.parametrize("target", ["some_plugins:bridge", "some_plugins:make_bridge"])
+def test_a_target_is_a_bridge_or_a_function_that_returns_one(folder: Path, target: str) -> None:
+    table(folder, "[tool.asgi_bridge]\nnot = 'looked at'")
+
+    assert kinds(load_bridge(target, start=folder)) == {"own": "application"}
+
+
+@pytest.mark.parametrize(
+    ("target", "found"),
+    [
+        ("some_plugins:app", "function"),
+        ("some_plugins:make_nothing", "int"),
+        ("some_plugins:wants_more", "function"),
+        ("some_plugins:make_bridge_later", "function"),
+        ("some_plugins:ORIGINS", "list"),
+    ],
+)
+def test_another_target_is_refused(folder: Path, target: str, found: str) -> None:
+    assert refusal(target, folder) == f"{target} is no Bridge and no function that returns one, but {found}"
+
+
+def test_a_bridge_loaded_is_not_the_bridge_named(folder: Path) -> None:
+    assert kinds(load_bridge("some_plugins:bridge", {"more": "some_plugins:app"}, start=folder)) == {
+        "own": "application",
+        "more": "application",
+    }
+    assert kinds(load_bridge("some_plugins:bridge", start=folder)) == {"own": "application"}
+
+
+# mounts
+
+
+def test_mounts_are_taken_for_what_they_are(folder: Path) -> None:
+    mounts = {
+        "app": "some_plugins:app",
+        "cors": "starlette.middleware.cors:CORSMiddleware",
+        "class-of-both": "some_plugins:Both",
+        "keywords": "some_plugins:keywords",
+        "factory": "some_plugins:factory",
+        "wrapping": "some_plugins:wrapping",
+        "ignored": "some_plugins:bridge",
+    }
+
+    assert kinds(load_bridge(None, mounts, start=folder)) == {
+        "app": "application",
+        "cors": "middleware",
+        "class-of-both": "middleware",
+        "keywords": "middleware",
+        "factory": "factory",
+        "wrapping": "factory",
+        "own": "application",
+    }
+
+
+def test_a_mounted_class_of_app_and_conf_works(folder: Path) -> None:
+    bridge = load_bridge(None, {"both": "some_plugins:Both"}, start=folder)
+
+    assert PluginClient(bridge, "both", {"conf": 1}).get("/").status_code == 200
+
+
+def test_a_mount_of_a_name_that_is_there_is_refused(folder: Path) -> None:
+    reason = "plugin own: the name is mounted already"
+
+    assert refusal("some_plugins:bridge", folder, {"own": "some_plugins:app"}) == reason
+    assert refusal("some_plugins:bridge", folder, {"x": "some_plugins:bridge"}) == reason
+
+
+# pyproject.toml
+
+
+def test_the_nearest_pyproject_says_what_to_run(folder: Path) -> None:
+    table(
+        folder,
+        """
+        [tool.asgi_bridge]
+        bridge = "some_plugins:make_bridge"
+        [tool.asgi_bridge.plugins.app]
+        app = "some_plugins:app"
+        timeout = 5
+        [tool.asgi_bridge.plugins.cors]
+        middleware = "starlette.middleware.cors:CORSMiddleware"
+        defaults = { allow_origins = ["*"], max_age = 7 }
+        on_error = "open"
+        [tool.asgi_bridge.plugins.say]
+        factory = "some_plugins:factory"
+        """,
+    )
+    (folder / "deep" / "er").mkdir(parents=True)
+    bridge = load_bridge(None, start=folder / "deep" / "er")
+
+    assert kinds(bridge) == {"own": "application", "app": "application", "cors": "middleware", "say": "factory"}
+    assert bridge.plugins["app"].options.timeout == 5.0
+    assert bridge.plugins["cors"].options.on_error == "open"
+    assert bridge.plugins["cors"].configuration.check("") == {"allow_origins": ["*"], "max_age": 7}
+    assert PluginClient(bridge, "say", {"text": "x"}).get("/").text == "factory x"
+
+
+def test_the_working_directory_is_where_the_search_begins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table(folder, "[tool.asgi_bridge]\nbridge = 'some_plugins:bridge'")
+    monkeypatch.chdir(folder)
+
+    assert kinds(load_bridge(None)) == {"own": "application"}
+
+
+@pytest.mark.parametrize("text", ["", "tool = 5", "[tool.other]\na = 1", "[[tool]]"])
+def test_a_nearest_pyproject_without_the_table_is_none(folder: Path, text: str) -> None:
+    table(folder, "[tool.asgi_bridge]\nbridge = 'some_plugins:bridge'")
+    (folder / "nearer").mkdir()
+    table(folder / "nearer", text)
+
+    assert kinds(load_bridge(None, {"app": "some_plugins:app"}, start=folder / "nearer")) == {"app": "application"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("tool.asgi_bridge = 5", "FOLDER/pyproject.toml: [tool.asgi_bridge] is a table"),
+        ("a = ", "FOLDER/pyproject.toml cannot be read: Invalid value (at end of document)"),
+        (
+            "[tool.asgi_bridge]\nbrige = 'a:b'\naap = 1",
+            "[tool.asgi_bridge] has no key aap, brige; it has bridge and plugins",
+        ),
+        ("[tool.asgi_bridge]\nbridge = 5", '5 is not of the form "module:attr", such as "myapp.main:bridge"'),
+        (
+            "[tool.asgi_bridge]\nplugins = ['a:b']",
+            "[tool.asgi_bridge.plugins] is a table of tables, one for each plugin",
+        ),
+        ("[tool.asgi_bridge.plugins]\nx = 'a:b'", "[tool.asgi_bridge.plugins.x] is a table"),
+        (
+            "[tool.asgi_bridge.plugins.x]",
+            '[tool.asgi_bridge.plugins.x] has one of app, middleware and factory, as "module:attr"',
+        ),
+        (
+            "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:app'\nmiddleware = 'some_plugins:Both'",
+            '[tool.asgi_bridge.plugins.x] has one of app, middleware and factory, as "module:attr"',
+        ),
+        (
+            "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:app'\ndefaults = {}",
+            "[tool.asgi_bridge.plugins.x] has defaults, which only a middleware takes",
+        ),
+        (
+            "[tool.asgi_bridge.plugins.x]\nmiddleware = 'some_plugins:Both'\ndefaults = 5",
+            "[tool.asgi_bridge.plugins.x]: defaults is a table",
+        ),
+        (
+            "[tool.asgi_bridge.plugins.x]\nmiddleware = 'some_plugins:keywords'\ndefaults = {number = 'x'}",
+            "plugin x: default 'number': Input should be a valid integer",
+        ),
+        (
+            "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:app'\nname = 'y'",
+            "plugin x: option name: Extra inputs are not permitted",
+        ),
+        (
+            "[tool.asgi_bridge.plugins.x]\nfactory = 'some_plugins:factory'\ntimeout = 0",
+            "plugin x: option timeout: Input should be greater than 0",
+        ),
+        (
+            "[tool.asgi_bridge.plugins.x]\nfactory = 'some_plugins:ORIGINS'",
+            "plugin x: ['https://a.test'] is not a factory",
+        ),
+        (
+            "[tool.asgi_bridge.plugins.x]\nmiddleware = 'some_plugins:ORIGINS'",
+            "plugin x: ['https://a.test'] is not a middleware",
+        ),
+        (
+            "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:ORIGINS'",
+            "plugin x: ['https://a.test'] is not an ASGI application",
+        ),
+    ],
+)
+def test_a_table_that_cannot_work_is_refused(folder: Path, text: str, reason: str) -> None:
+    table(folder, text)
+
+    assert refusal(None, folder) == reason
+
+
+def test_a_pyproject_that_is_not_utf_8_is_refused(folder: Path) -> None:
+    (folder / "pyproject.toml").write_bytes(b"a = '\xff'")
+
+    assert refusal(None, folder).startswith("FOLDER/pyproject.toml cannot be read: 'utf-8' codec")
+
+
+# entry points
+
+
+def install(folder: Path, name: str, points: dict[str, str]) -> None:
+    """What an installed distribution leaves in sys.path, for importlib.metadata to find."""
+    info = folder / f"{name}-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    lines = [f"{point} = {value}" for point, value in points.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[asgi_bridge.plugins]", *lines]))
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    found = tmp_path / "site"
+    found.mkdir()
+    monkeypatch.syspath_prepend(found)
+    return found
+
+
+def test_without_a_table_the_entry_points_are_run(folder: Path, site: Path) -> None:
+    install(site, "one", {"say": "some_plugins:factory", "cors": "starlette.middleware.cors:CORSMiddleware"})
+    install(site, "two", {"all-of-it": "some_plugins:bridge"})
+    table(folder, "")
+
+    bridge = load_bridge(None, start=folder)
+
+    assert {"say": "factory", "cors": "middleware", "own": "application"}.items() <= kinds(bridge).items()
+
+
+def test_entry_points_are_not_looked_at_beside_a_table(folder: Path, site: Path) -> None:
+    install(site, "one", {"say": "some_plugins:factory"})
+    table(folder, "[tool.asgi_bridge]\nbridge = 'some_plugins:bridge'")
+
+    assert kinds(load_bridge(None, start=folder)) == {"own": "application"}
+
+
+def test_two_distributions_with_the_same_plugin_are_refused(folder: Path, site: Path) -> None:
+    install(site, "one", {"say": "some_plugins:factory"})
+    install(site, "two", {"say": "some_plugins:app"})
+
+    assert refusal(None, folder) == "plugin say: the name is mounted already"
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("nowhere_at_all:x", "No module named 'nowhere_at_all'"),
+        ("some_plugins:nothing_there", "module 'some_plugins' has no attribute 'nothing_there'"),
+    ],
+)
+def test_an_entry_point_that_cannot_be_loaded_is_named(folder: Path, site: Path, value: str, reason: str) -> None:
+    install(site, "one", {"say": value})
+
+    assert refusal(None, folder) == f"entry point say = {value!r}: {reason}"
+
+
+# nothing
+
+
+def test_nothing_to_run_is_an_error_that_says_what_to_do(folder: Path) -> None:
+    assert refusal("some_plugins:nothing", folder) == (
+        'no plugins: name a "module:attr" of a Bridge, or have a [tool.asgi_bridge] table in pyproject.toml, '
+        "a package with entry points of the group 'asgi_bridge.plugins', or --mount NAME=module:attr"
+    )
+
+
+def test_an_object_may_be_added_too() -> None:
+    bridge = Bridge()
+    bridge.add("cors", CORSMiddleware)
+    bridge.add("builtin", _NoSignature())
+
+    assert kinds(bridge) == {"cors": "middleware", "builtin": "application"}
+
+
+class _NoSignature:
+    @property
+    def __signature__(self) -> Any:
+        raise ValueError("no signature")
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...

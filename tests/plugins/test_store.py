@@ -1,0 +1,726 @@
+"""The token store: tokens, builds, what is remembered and for how long, what is thrown away."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from asgi_bridge import Bridge, ConfigurationError, upstream
+from asgi_bridge.plugins import Chain, ConfigurationStore, build_chain
+from asgi_bridge.plugins import store as module
+from asgi_bridge.plugins.store import phase_of, route_id_of, token_of
+
+from .calls import KEY, FakeCall, answering
+
+Conf = list[tuple[bytes | None, bytes | None]]
+Lines = Callable[[], list[str]]
+CORS: Conf = [(b"cors", b"{}")]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Lines:
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "asgi_bridge.plugins"]
+
+
+class Life:
+    """A lifespan that tells how often it went up and down."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def __call__(self, app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        self.events.append("up")
+        yield {"life": 1}
+        self.events.append("down")
+
+    def app(self) -> Starlette:
+        return Starlette(lifespan=self)
+
+
+def cors() -> Bridge:
+    bridge = Bridge()
+    bridge.add_middleware("cors", CORSMiddleware)
+    return bridge
+
+
+def counting(life: Life | None = None) -> tuple[Bridge, list[Any]]:
+    """A bridge with a factory that tells what it was called with."""
+    bridge, calls = Bridge(), []
+
+    @bridge.plugin("made")
+    async def made(conf: dict[str, Any]) -> ASGIApp:
+        calls.append(conf)
+        await asyncio.sleep(0)
+        return upstream if life is None else life.app()
+
+    return bridge, calls
+
+
+def conf_of(number: int) -> Conf:
+    return [(b"made", b'{"a": %d}' % number)]
+
+
+def refused(coroutine: Coroutine[Any, Any, object]) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        asyncio.run(coroutine)
+    return str(caught.value)
+
+
+async def settle() -> None:
+    """Lets everything run that can run without waiting."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+# tokens
+
+
+def test_tokens_mean_the_same_in_every_process_and_version() -> None:
+    """Pinned: a runner that is restarted, or another worker, must give the tokens that the gateway already has."""
+    assert [
+        token_of(b"route#1#ext-plugin-pre-req#1704067200", [(b"cors", b"{}")]),
+        token_of(b"route&consumer#1&jack#ext-plugin-post-req#3&4", [(b"cors", b"{}"), (b"say", b"")]),
+        token_of(None, []),
+        token_of(None, [(None, None)]),
+    ] == [1621712705, 2820824037, 2878670601, 715150961]
+
+
+def test_only_the_version_of_a_key_does_not_count() -> None:
+    assert token_of(b"route#1#ext-plugin-pre-req#1", CORS) == token_of(b"route#1#ext-plugin-pre-req#2", CORS)
+    keys = [
+        None,
+        b"",
+        b"#1",
+        b"route",
+        b"route#1#ext-plugin-pre-req#1",
+        b"route#2#ext-plugin-pre-req#1",
+        b"route#1#ext-plugin-post-req#1",
+        b"route&consumer#1&jack#ext-plugin-pre-req#1&1",
+        b"route&consumer#1&jill#ext-plugin-pre-req#1&1",
+    ]
+
+    assert len({token_of(key, CORS) for key in keys}) == len(keys)
+
+
+texts = st.none() | st.binary(max_size=3) | st.text("-:012", max_size=3).map(str.encode)
+confs = st.lists(st.tuples(texts, texts), max_size=3)
+
+
+class _Fed:
+    """Stands in for blake2b, to see what is digested: with 32 bits, inequality of digests proves nothing."""
+
+    def __init__(self, digest_size: int) -> None:
+        self.fed = b""
+        fed.append(self)
+
+    def update(self, data: bytes) -> None:
+        self.fed += data
+
+    def digest(self) -> bytes:
+        return b"\0\0\0\0"
+
+
+fed: list[_Fed] = []
+
+
+@given(confs, confs, texts, texts)
+def test_what_is_digested_is_another_for_every_other_content(
+    one: Conf, other: Conf, key: bytes | None, other_key: bytes | None
+) -> None:
+    fed.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.hashlib, "blake2b", _Fed)
+        tokens = {token_of(key, one), token_of(other_key, other)}
+
+    assert tokens == {1}  # never 0, which the gateway takes for none
+    assert (fed[0].fed == fed[1].fed) == ((key, one) == (other_key, other))
+
+
+@given(confs, texts)
+def test_a_token_is_32_bits_and_not_zero(conf: Conf, key: bytes | None) -> None:
+    assert 0 < token_of(key, conf) < 2**32
+
+
+@pytest.mark.parametrize(
+    ("key", "route_id", "phase"),
+    [
+        (None, None, None),
+        (b"", None, None),
+        (b"\xff", None, None),
+        (b"route#1", None, None),
+        (b"service#1#ext-plugin-pre-req#1", None, "request"),
+        (b"route#1#ext-plugin-pre-req#1", "1", "request"),
+        (b"route#a-b_c#ext-plugin-post-req#1", "a-b_c", "request"),
+        (b"route#1#ext-plugin-post-resp#1", "1", "response"),
+        (b"route&consumer#1&jack#ext-plugin-post-resp#1&2", "1", "response"),
+        (b"route#1#something-else#1", "1", None),
+    ],
+)
+def test_what_a_key_tells(key: bytes | None, route_id: str | None, phase: str | None) -> None:
+    assert (route_id_of(key), phase_of(key)) == (route_id, phase)
+
+
+# preparing
+
+
+def test_a_prepared_configuration_is_found_by_its_token(clock: Clock) -> None:
+    async def main() -> None:
+        store = ConfigurationStore(cors(), clock=clock)
+        token = await store.prepare(KEY, CORS)
+        chain = store.find(token)
+        assert chain is not None
+        assert (token, chain.names, chain.route_id) == (token_of(KEY, CORS), "cors", "1")
+        assert await store.prepare(KEY, CORS) == token
+        assert await store.prepare(b"route#1#ext-plugin-pre-req#8", CORS) == token
+        assert store.find(token) is chain
+        assert await store.restore(token) is chain
+        assert store.find(token + 1) is None
+        assert await store.restore(token + 1) is None
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_concurrent_preparations_build_once_and_count_their_text_once(clock: Clock) -> None:
+    bridge, calls = counting()
+
+    async def main() -> None:
+        store = ConfigurationStore(bridge, clock=clock)
+        tokens = await asyncio.gather(*[store.prepare(KEY, conf_of(1)) for _ in range(5)])
+        assert tokens == [token_of(KEY, conf_of(1))] * 5
+        assert calls == [{"a": 1}]
+        (text,) = store._texts.values()
+        assert store._text_bytes == text.size
+        assert store._building == {}
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_whoever_gives_up_waiting_does_not_end_the_build_of_the_others(clock: Clock) -> None:
+    bridge, calls = counting()
+
+    async def main() -> None:
+        store = ConfigurationStore(bridge, clock=clock)
+        one, other = (asyncio.get_running_loop().create_task(store.prepare(KEY, conf_of(1))) for _ in range(2))
+        await asyncio.sleep(0)
+        one.cancel()
+        token = await other
+        assert one.cancelled()
+        assert store.find(token) is not None
+        assert calls == [{"a": 1}]
+        await store.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("while_building", [False, True])
+def test_two_configurations_with_one_token_are_refused_with_a_line(
+    clock: Clock, lines: Lines, monkeypatch: pytest.MonkeyPatch, while_building: bool
+) -> None:
+    bridge, calls = counting()
+    monkeypatch.setattr(module, "token_of", lambda key, conf: 5)  # a collision of 32 bits takes long to find
+
+    async def main() -> None:
+        store = ConfigurationStore(bridge, clock=clock)
+        first = asyncio.get_running_loop().create_task(store.prepare(KEY, conf_of(1)))
+        await (asyncio.sleep(0) if while_building else first)
+        for key, conf in ((KEY, conf_of(2)), (b"route#2#ext-plugin-pre-req#7", conf_of(1)), (None, conf_of(1))):
+            with pytest.raises(ConfigurationError, match="^two configurations have the same token; change either"):
+                await store.prepare(key, conf)
+        assert await first == 5
+        assert await store.prepare(b"route#1#ext-plugin-pre-req#8", conf_of(1)) == 5
+        assert calls == [{"a": 1}]
+        await store.close()
+
+    asyncio.run(main())
+
+    words = "refused: two configurations have the same token; change either a little (a blank in its JSON will do)"
+    assert lines() == [f"route 1 {words}", f"route 2 {words}", f"route ? {words}"]
+
+
+def broken() -> Bridge:
+    bridge = cors()
+    bridge.mount("request", upstream, phase="request")
+    bridge.mount("response", upstream, phase="response")
+
+    @bridge.plugin("raises")
+    def raises() -> ASGIApp:
+        raise OSError("no route to redis")
+
+    @bridge.plugin("raises-late")
+    async def raises_late() -> ASGIApp:
+        raise TimeoutError("redis")
+
+    @bridge.plugin("nothing")
+    def nothing() -> Any:
+        return 5
+
+    @bridge.plugin("refuses")
+    def refuses() -> ASGIApp:
+        raise ConfigurationError("field 'a': not with 'b'")
+
+    @bridge.plugin("fails-to-start")
+    def fails_to_start() -> ASGIApp:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+        return app
+
+    return bridge
+
+
+RESPONSE_KEY = b"route#1#ext-plugin-post-resp#7"
+
+
+@pytest.mark.parametrize(
+    ("key", "conf", "reason"),
+    [
+        (
+            KEY,
+            [(b"crs", b"{}")],
+            "plugin crs is not mounted; mounted are: cors, fails-to-start, nothing, raises, raises-late, refuses, "
+            "request, response",
+        ),
+        (
+            KEY,
+            [(b"cors", b"{")],
+            "plugin cors: the configuration is not JSON: Expecting property name enclosed in double quotes: "
+            "line 1 column 2 (char 1)",
+        ),
+        (KEY, [(b"cors", b'{"max_age": "s3cret"}')], "plugin cors: field 'max_age': Input should be a valid integer"),
+        (KEY, [(b"raises", b"")], "plugin raises: it could not be built: OSError: no route to redis"),
+        (KEY, [(b"raises-late", b"")], "plugin raises-late: it could not be built: TimeoutError: redis"),
+        (KEY, [(b"nothing", b"")], "plugin nothing: its factory returned int, not an application"),
+        (KEY, [(b"refuses", b"")], "plugin refuses: field 'a': not with 'b'"),
+        (KEY, [(b"fails-to-start", b"")], "plugin fails-to-start: its lifespan start-up failed: no database"),
+        (KEY, [(None, b"{}")], "an entry of the plugin list lacks its name or value"),
+        (KEY, [(b"cors", None)], "an entry of the plugin list lacks its name or value"),
+        (KEY, [(b"\xff", b"{}")], "plugin b'\\xff': name and configuration must be UTF-8"),
+        (KEY, [(b"cors", b"\xff")], "plugin b'cors': name and configuration must be UTF-8"),
+        (KEY, [(b"response", b"")], "plugin response is for the response phase: list it under ext-plugin-post-resp"),
+        (
+            RESPONSE_KEY,
+            [(b"request", b"")],
+            "plugin request is for the request phase: list it under ext-plugin-pre-req or ext-plugin-post-req",
+        ),
+    ],
+)
+def test_what_cannot_be_run_is_refused_with_one_line(
+    key: bytes, conf: Conf, reason: str, clock: Clock, lines: Lines
+) -> None:
+    async def main() -> None:
+        store = ConfigurationStore(broken(), clock=clock)
+        try:
+            await store.prepare(key, conf)
+        finally:
+            assert (store._chains, store._texts, store._text_bytes) == ({}, {}, 0)
+            await store.close()
+
+    assert refused(main()) == reason
+    assert lines() == [f"route 1 refused: {reason}"]
+
+
+def test_without_a_key_every_phase_is_possible() -> None:
+    async def main() -> None:
+        store = ConfigurationStore(broken())
+        assert await store.prepare(None, [(b"request", b"")])
+        assert await store.prepare(None, [(b"response", b"")])
+        assert await store.prepare(None, [])
+
+    asyncio.run(main())
+
+
+def test_the_cause_of_a_failed_build_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    refused(ConfigurationStore(broken()).prepare(KEY, [(b"raises", b"")]))
+    (record,) = caplog.records
+
+    assert record.exc_info is not None and isinstance(record.exc_info[1], OSError)
+
+
+def test_a_failure_is_remembered_for_two_seconds(clock: Clock, lines: Lines) -> None:
+    bridge = Bridge()
+    attempts: list[int] = []
+
+    @bridge.plugin("late")
+    def late() -> ASGIApp:
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise OSError("not yet")
+        return upstream
+
+    conf: Conf = [(b"late", b"")]
+
+    async def main() -> None:
+        store = ConfigurationStore(bridge, clock=clock)
+        for now, tried in ((0.0, 1), (0.1, 1), (1.9, 1), (2.0, 2), (3.9, 2)):
+            clock.now = 1000.0 + now
+            with pytest.raises(ConfigurationError, match="^plugin late: it could not be built: OSError: not yet$"):
+                await store.prepare(KEY, conf)
+            assert len(attempts) == tried
+        clock.now = 1004.0
+        assert await store.prepare(KEY, conf) == token_of(KEY, conf)
+        await store.close()
+
+    asyncio.run(main())
+
+    assert len(lines()) == 2
+
+
+def test_a_remembered_failure_does_not_grow_and_is_forgotten(clock: Clock) -> None:
+    async def main() -> None:
+        store = ConfigurationStore(broken(), clock=clock)
+        raised = []
+        for _ in range(3):
+            with pytest.raises(ConfigurationError) as caught:
+                await store.prepare(KEY, [(b"raises", b"")])
+            raised.append(caught.value)
+        assert len(set(map(id, raised))) == 3  # one raised again and again would gather tracebacks
+        clock.now += 3
+        await store.prepare(KEY, CORS)
+        assert store._failures == {}
+        await store.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("where", ["factory", "lifespan"])
+def test_building_takes_four_seconds_at_most(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert module.BUILD_SECONDS == 4.0
+    monkeypatch.setattr(module, "BUILD_SECONDS", 0.01)
+    bridge = cors()
+
+    async def hangs(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.Event().wait()
+
+    @bridge.plugin("slow")
+    async def slow() -> ASGIApp:
+        if where == "factory":
+            await asyncio.Event().wait()
+        return hangs
+
+    reason = refused(ConfigurationStore(bridge).prepare(KEY, [(b"cors", b""), (b"slow", b"")]))
+
+    assert reason in (
+        "plugin slow: building took more than 0.01 s",
+        "plugin slow: its lifespan start-up took more than 0.01 s",
+    )
+
+
+def test_a_time_limit_that_no_plugin_is_to_blame_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(module, "_decoded", lambda entry: (_ for _ in ()).throw(TimeoutError))
+        await build_chain(Bridge(), KEY, CORS, None)
+
+    assert refused(main()) == "building took more than 4 s"
+
+
+def test_a_failed_build_shuts_down_what_it_started() -> None:
+    life = Life()
+    bridge, _ = counting(life)
+    bridge.plugin("raises")(lambda: 1 / 0)
+
+    reason = refused(ConfigurationStore(bridge).prepare(KEY, [(b"raises", b""), (b"made", b""), (b"made", b"")]))
+
+    assert reason == "plugin raises: it could not be built: ZeroDivisionError: division by zero"
+    assert life.events == ["up", "up", "down", "down"]
+
+
+# mounted applications
+
+
+def test_a_mounted_application_starts_once_for_the_process(clock: Clock) -> None:
+    life = Life()
+    app = life.app()
+    bridge = Bridge()
+    bridge.mount("a", app)
+    bridge.mount("b", app)
+
+    async def main() -> None:
+        store = ConfigurationStore(bridge, clock=clock)
+        await store.start()
+        tokens = [await store.prepare(b"route#%d##" % number, [(b"a", b""), (b"b", b"")]) for number in range(3)]
+        chain = store.find(tokens[0])
+        assert chain is not None
+        assert [layer.state for layer in chain.layers] == [{"life": 1}] * 2
+        assert life.events == ["up"]
+        await store.close()
+
+    asyncio.run(main())
+
+    assert life.events == ["up", "down"]
+
+
+def test_a_mounted_application_that_does_not_start_refuses_its_routes_and_no_others(clock: Clock, lines: Lines) -> None:
+    async def fails(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+    bridge = cors()
+    bridge.mount("fails", fails)
+    bridge.mount("again", fails)
+
+    async def main() -> None:
+        store = ConfigurationStore(bridge, clock=clock)
+        await store.start()
+        assert await store.prepare(KEY, CORS)
+        for number in range(3):
+            with pytest.raises(ConfigurationError) as caught:
+                await store.prepare(b"route#%d##" % number, [(b"again", b"")])
+            assert str(caught.value) == "plugin fails: its lifespan start-up failed: no database"
+        kept = next(each for each in store._mounted.values() if isinstance(each, ConfigurationError))
+        assert kept.__traceback__ is None
+        await store.close()
+
+    asyncio.run(main())
+
+    assert lines()[0] == "plugin fails: its lifespan start-up failed: no database; routes that list it are refused"
+
+
+# forgetting
+
+
+def test_a_text_expires_after_its_time_and_use_extends_it(clock: Clock) -> None:
+    life = Life()
+    bridge, calls = counting(life)
+
+    async def main() -> None:
+        store = ConfigurationStore(bridge, expire=100.0, clock=clock)
+        found, restored, prepared, unused = [
+            await store.prepare(b"route#%d#x#1" % number, conf_of(number)) for number in range(4)
+        ]
+        clock.now += 119
+        assert store.find(found) is not None
+        assert await store.restore(restored) is not None
+        await store.prepare(b"route#2#x#1", conf_of(2))
+        clock.now += 2
+        await store.prepare(b"route#9#x#1", conf_of(9))
+        assert store.find(unused) is None
+        assert await store.restore(unused) is None
+        clock.now += 117
+        await store.prepare(b"route#10#x#1", conf_of(10))
+        assert None not in [store.find(token) for token in (found, restored, prepared)]
+        await settle()
+        assert (life.events.count("up"), life.events.count("down")) == (6, 1)
+        await store.close()
+
+    asyncio.run(main())
+
+    assert life.events.count("up") == life.events.count("down") == 6
+
+
+def test_a_chain_too_many_is_retired_and_rebuilt_on_use_under_the_same_token(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_CHAINS", 2)
+    life = Life()
+    bridge, calls = counting(life)
+
+    async def main() -> None:
+        store = ConfigurationStore(bridge, clock=clock)
+        a, b = [await store.prepare(b"route#%d#x#1" % number, conf_of(number)) for number in range(2)]
+        assert store.find(a) is not None  # so b is the one that was not used for longest
+        c = await store.prepare(b"route#2#x#1", conf_of(2))
+        await settle()
+        assert [store.find(token) is not None for token in (a, b, c)] == [True, False, True]
+        assert life.events == ["up", "up", "up", "down"]
+        rebuilt = await store.restore(b)
+        assert rebuilt is not None and store.find(b) is rebuilt
+        assert calls == [{"a": 0}, {"a": 1}, {"a": 2}, {"a": 1}]
+        assert store._text_bytes == sum(text.size for text in store._texts.values())
+        await store.close()
+
+    asyncio.run(main())
+
+    assert life.events.count("up") == life.events.count("down") == 4
+
+
+def test_a_chain_that_cannot_be_rebuilt_keeps_its_text(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CHAINS", 1)
+    bridge = Bridge()
+    down: list[bool] = []
+
+    @bridge.plugin("made")
+    def made(conf: dict[str, Any]) -> ASGIApp:
+        if down:
+            raise OSError("down")
+        return upstream
+
+    async def main() -> None:
+        store = ConfigurationStore(bridge, clock=clock)
+        a = await store.prepare(b"route#1#x#1", conf_of(1))
+        await store.prepare(b"route#2#x#1", conf_of(2))
+        down.append(True)
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match="OSError: down$"):
+                await store.restore(a)
+        down.clear()
+        clock.now += 2
+        assert await store.restore(a) is not None
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_a_retired_chain_lives_until_its_calls_have_ended(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CHAINS", 1)
+    life = Life()
+    bridge, _ = counting(life)
+
+    async def main() -> None:
+        store = ConfigurationStore(bridge, clock=clock)
+        chain = store.find(await store.prepare(b"route#1#x#1", conf_of(1)))
+        assert chain is not None
+        chain.calls += 1
+        await store.prepare(b"route#2#x#1", conf_of(2))
+        await settle()
+        assert life.events == ["up", "up"]
+        chain.leave()
+        await settle()
+        assert (life.events, store._retiring) == (["up", "up", "down"], {})
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_the_bytes_of_all_texts_are_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_TEXT_BYTES", 10_000)
+    bridge = Bridge()
+    bridge.mount("a", upstream)
+
+    async def main() -> None:
+        store = ConfigurationStore(bridge, clock=clock)
+        tokens = []
+        for number in range(100):
+            clock.now += 0.01
+            tokens.append(await store.prepare(KEY, [(b"a", b'"%d%s"' % (number, b"x" * 1000))]))
+            assert store._text_bytes == sum(text.size for text in store._texts.values()) < 12_000
+        assert store.find(tokens[0]) is None
+        assert store.find(tokens[-1]) is not None
+        assert set(store._chains) <= set(store._texts)
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_thousands_of_edits_leave_bounded_traces(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each edit of a route is a new configuration; the old ones go with their time."""
+    monkeypatch.setattr(module, "MAX_CHAINS", 50)
+    bridge = cors()
+
+    async def main() -> None:
+        store = ConfigurationStore(bridge, expire=100.0, clock=clock)
+        counts = []
+        for number in range(3000):
+            clock.now += 1.1
+            await store.prepare(KEY, [(b"cors", b'{"max_age": %d}' % number)])
+            with pytest.raises(ConfigurationError):
+                await store.prepare(KEY, [(b"cors", b'{"max_ag": %d}' % number)])
+            if number in (1000, 2999):
+                await settle()
+                gc.collect()
+                counts.append(
+                    sum(isinstance(each, Chain | ConfigurationError | asyncio.Task) for each in gc.get_objects())
+                )
+        assert len(store._texts) <= 110
+        assert len(store._chains) <= 50
+        assert len(store._failures) <= 3
+        assert (store._building, store._retiring) == ({}, {})
+        assert counts[1] <= counts[0] + 10
+        await store.close()
+
+    logging.disable(logging.ERROR)
+    try:
+        asyncio.run(main())
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+# closing
+
+
+def test_close_shuts_everything_down_side_by_side(clock: Clock) -> None:
+    """Mounted applications, chains, one that still has a call, one that is being built: one time limit for all."""
+    assert module.SHUTDOWN_SECONDS == 0.2
+    life = Life()
+    bridge, _ = counting(life)
+    bridge.mount("mounted", life.app())
+
+    @bridge.plugin("slow")
+    async def slow() -> ASGIApp:
+        await asyncio.Event().wait()
+        return upstream
+
+    async def hangs(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await asyncio.Event().wait()
+
+    bridge.plugin("stuck")(lambda: hangs)
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        store = ConfigurationStore(bridge, expire=1.0, clock=clock)
+        await store.start()
+        busy = store.find(await store.prepare(b"route#1#x#1", conf_of(1)))
+        assert busy is not None
+        busy.calls += 1
+        await store.prepare(b"route#2#x#1", [(b"stuck", b"")] * 10)
+        clock.now += 2
+        await store.prepare(b"route#3#x#1", conf_of(3))
+        building = loop.create_task(store.prepare(b"route#4#x#1", [(b"slow", b""), (b"made", b"")]))
+        await settle()
+        before = loop.time()
+        await store.close()
+        with pytest.raises(asyncio.CancelledError):
+            await building
+        assert (store._chains, store._mounted) == ({}, {})
+        return loop.time() - before
+
+    seconds = asyncio.run(main())
+
+    assert life.events.count("up") == life.events.count("down") == 4
+    assert seconds < 10 * module.SHUTDOWN_SECONDS
+
+
+def test_closing_an_empty_store() -> None:
+    asyncio.run(ConfigurationStore(Bridge()).close())
+
+
+def test_a_chain_from_the_store_runs_calls(clock: Clock) -> None:
+    bridge = cors()
+    bridge.mount("stop", answering(403))
+
+    async def main() -> FakeCall:
+        store = ConfigurationStore(bridge, clock=clock)
+        await store.start()
+        chain = store.find(await store.prepare(KEY, [(b"cors", b""), (b"stop", b"")]))
+        assert chain is not None
+        call = FakeCall()
+        await call.through(chain)
+        await store.close()
+        return call
+
+    assert asyncio.run(main()).status() == 403
