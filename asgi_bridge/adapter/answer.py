@@ -1,0 +1,163 @@
+"""A chain's response as an answer to the gateway: a Stop, or the response headers of a Rewrite.
+
+Functions without state, made to be compiled. The rules are APISIX's (docs/mapping.md), measured on 3.18.
+"""
+
+from ..errors import PluginError
+from ..wire import Stop, TextEntry
+from .changes import Warn
+from .scope import Headers
+from .upstream import BODYLESS, Response, UpstreamBody
+
+__all__ = [
+    "answer_response",
+    "check_length",
+    "check_status",
+    "lost_in_request_phase",
+    "response_headers",
+    "stop",
+    "upstream_headers",
+]
+
+_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"upgrade", b"trailer"))
+"""Passed on by APISIX as given, beside its own framing: the client would hang or read the wrong bytes."""
+
+_DROPPED = frozenset((
+    b"connection", b"content-length", b"transfer-encoding", b"location", b"server", b"www-authenticate",
+    b"content-encoding", b"content-type", b"content-location", b"content-language",
+))  # fmt: skip
+"""Dropped by APISIX from ``resp_headers`` without a word."""
+
+_OF_A_BODY = frozenset((b"etag", b"last-modified", b"age", b"expires", b"digest"))
+"""They describe the synthetic empty response, not the upstream's, which APISIX would send them with."""
+
+_BROKEN = (408, 444, 499)
+"""APISIX closes the client's connection without a byte."""
+
+
+def check_status(status: object) -> int:
+    """`status`, if a client can get it through APISIX.
+
+    Raises:
+        PluginError: it cannot.
+    """
+    if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 999:
+        raise PluginError(f"status {status!r}: a response has a status from 200 to 999")
+    if status in _BROKEN:
+        raise PluginError(f"status {status}: APISIX would close the client's connection without a byte")
+    return status
+
+
+def check_length(method: str, status: int, headers: Headers, length: int) -> None:
+    """Raises PluginError when a content-length contradicts the body (RFC 9110, 8.6); HEAD and 304 have none."""
+    if method == "HEAD" or status in BODYLESS:
+        return
+    for name, value in headers:
+        if name == b"content-length" and value != b"%d" % length:
+            raise PluginError(f"content-length says {value.decode('latin-1')}, the body has {length} bytes")
+
+
+def stop(method: str, status: int, headers: Headers, body: bytes, cures: bool, warn: Warn) -> Stop:
+    """The response as a Stop.
+
+    Cures (protocol facts, seen on a real APISIX): where a body cannot or must not be sent, one filler byte keeps nginx
+    from putting its own error page there, and for HEAD the response's content-length may then be told; without a
+    content-type APISIX would add text/plain, an empty one keeps it out.
+    """
+    bodyless = method == "HEAD" or status in BODYLESS
+    entries = _entries(method, headers, cures, warn)
+    if bodyless:
+        body = b" " if cures else b""
+    elif not body and status >= 300 and cures:
+        body = b" "
+    return Stop(status, entries, body or None)
+
+
+def _entries(method: str, headers: Headers, cures: bool, warn: Warn) -> list[TextEntry]:
+    """The headers of a whole response, as APISIX may have them."""
+    entries: list[TextEntry] = []
+    typed = told = False
+    for name, value in headers:
+        if name in _FRAMING:
+            if name == b"content-length" and method == "HEAD" and cures and value.isdigit() and not told:
+                told = True  # a second one would reach the client too
+                entries.append((name, value))
+        elif name == b"server":
+            warn("server", "APISIX sends its own server header: this one is dropped")
+        elif value:
+            typed = typed or name == b"content-type"
+            entries.append((name, value))
+        else:
+            text = name.decode("latin-1")
+            warn("empty " + text, f"an empty header deletes it in APISIX: the client gets no {text}")
+    if cures and not typed:
+        entries.append((b"content-type", b""))
+    return entries
+
+
+def upstream_headers(headers: Headers) -> Headers:
+    """What a plugin sees of the upstream's headers: not those between the upstream and the gateway."""
+    return [(name, value) for name, value in headers if name == b"content-length" or name not in _FRAMING]
+
+
+def answer_response(
+    method: str, real: Response, response: Response, cures: bool, warn: Warn
+) -> tuple[list[TextEntry], bytes | None]:
+    """Headers and body of the answer to a response call; a body of None keeps the upstream's.
+
+    The list of headers is complete: APISIX drops content-type and others of the upstream where it is empty. Where the
+    upstream's response has no body (HEAD, 204, 304), APISIX would fetch it a second time and ignore the answer, but for
+    a filler byte (a cure).
+    """
+    # the upstream's own server header is dropped by APISIX for everybody, and its empty headers too
+    given = set(real.headers)
+    headers = [entry for entry in response.headers if (entry[0] != b"server" and entry[1]) or entry not in given]
+    entries = _entries(method, headers, cures, warn)
+    assert isinstance(real.body, UpstreamBody)
+    body = response.body
+    if body and body == real.body.content:
+        body = real.body  # the gateway has it
+    if not cures:
+        return entries, (body or None) if isinstance(body, bytes) else None
+    if method == "HEAD" or response.status in BODYLESS:
+        return entries, b" "
+    if isinstance(body, UpstreamBody):
+        return entries, b" " if body.bodyless else None
+    if not body and (real.body.bodyless or real.body.length != 0):
+        if real.body.content == b"":
+            warn(
+                "empty stream",
+                "the upstream streamed an empty body, which APISIX would fetch again: the client gets a blank",
+            )
+        elif response.status < 300:
+            warn("emptied", "the response body was emptied, which the protocol cannot express: the client gets a blank")
+        return entries, b" "
+    return entries, body or None
+
+
+def lost_in_request_phase(name: bytes) -> bool:
+    """Whether a response header cannot be set before the upstream has answered; it may be a policy all the same."""
+    return (
+        name in _DROPPED
+        or name in _OF_A_BODY
+        or (name.startswith(b"content-") and not name.startswith(b"content-security-policy"))
+    )
+
+
+def response_headers(headers: Headers, warn: Warn) -> list[TextEntry]:
+    """The headers that a chain put on the synthetic response, for ``Rewrite.resp_headers``."""
+    entries: list[TextEntry] = []
+    for name, value in headers:
+        text = name.decode("latin-1")
+        if lost_in_request_phase(name):
+            if name != b"content-length":
+                warn(
+                    f"response {text}",
+                    f"the response header {text} cannot be set in the request phase and is dropped: "
+                    "mount the plugin for the response phase if its headers matter",
+                )
+        elif value:
+            entries.append((name, value))
+        else:
+            warn("empty " + text, f"an empty header deletes it in APISIX: the client gets no {text}")
+    return entries

@@ -1,0 +1,342 @@
+"""What the calls of both phases share: receive and send for the chain, variables, and failing closed.
+
+The answer leaves with the final body message. What the chain does after it (background tasks) happens behind the
+gateway's back; whatever goes wrong before it refuses the request.
+"""
+
+import asyncio
+import enum
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..errors import LocalProtocolError, PluginError, RemoteProtocolError
+from ..plugins import Apisix, Chain, Layer, Step
+from ..wire import MAX_PAYLOAD, ErrCode, ErrResp, ReqBody, Var
+from .answer import check_status
+from .changes import checked_headers
+from .exchange import Answer, Exchange
+from .parking import ParkingLot
+from .scope import Headers
+from .upstream import Response, UpstreamBody
+
+__all__ = ["Call", "Host", "Sent"]
+
+logger = logging.getLogger("asgi_bridge.adapter")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What all calls of a process share.
+
+    Attributes:
+        app: the host application in ``scope["app"]``, with a ``state``.
+        ask_origin: scheme and server are asked for, although ``x-forwarded-*`` headers tell (they are the client's
+            word where APISIX trusts it).
+        lot: the request halves that wait for their response.
+        on_fault: told of every exception that refuses a call; for tests.
+    """
+
+    app: ASGIApp
+    ask_origin: bool = False
+    lot: ParkingLot = field(default_factory=ParkingLot)
+    on_fault: Callable[[BaseException], None] | None = None
+
+
+class Sent(enum.Enum):
+    """How much of its response a chain has sent."""
+
+    NOTHING = enum.auto()
+    START = enum.auto()
+    ALL = enum.auto()
+
+
+class Call(ABC):
+    """One call of the gateway.
+
+    Args:
+        phase: ``"request"`` or ``"response"``.
+        chain: the plugins to run.
+        exchange: the way back to the gateway.
+        host: what all calls share.
+
+    Attributes:
+        task: in which it runs; expiring ends it.
+        answered: the gateway has its answer.
+    """
+
+    # also deadline, late, changed_body, culprit, extensions: see plugins.OnionCall
+    __slots__ = (
+        "__weakref__", "_body", "_body_ask", "_body_parts", "_body_taken", "_chain", "_disconnected", "_ended",
+        "_exchange", "_fault", "_given", "_has_body", "_headers", "_host", "_length", "_reads", "_reads_closed",
+        "_scope", "_sent", "_status", "answered", "changed_body", "culprit", "deadline", "end", "extensions", "late",
+        "phase", "request_id", "route_id", "task",
+    )  # fmt: skip
+
+    def __init__(self, phase: str, chain: Chain, exchange: Exchange, host: "Host") -> None:
+        self.phase = phase
+        self.route_id = chain.route_id
+        self.request_id: str | None = None
+        self.deadline = float("inf")
+        self.late = chain.names
+        self.changed_body = False
+        self.culprit: tuple[BaseException, str] | None = None
+        self.extensions: list[Apisix] = []
+        self.end: Step | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.answered = False
+        self._chain = chain
+        self._exchange = exchange
+        self._host = host
+        self._scope: dict[str, Any] = {}
+        self._has_body = False
+        self._body: bytes | None = None
+        self._body_ask: asyncio.Future[list[bytes | None]] | None = None
+        self._body_taken = False
+        self._sent = Sent.NOTHING
+        self._status = 0
+        self._headers: Headers = []
+        self._body_parts: list[bytes] = []
+        self._length = 0
+        self._given: Response | None = None
+        self._reads = False
+        self._reads_closed = False
+        self._fault: PluginError | None = None
+        self._disconnected = False
+        self._ended: asyncio.Future[None] | None = None
+
+    async def run(self) -> None:
+        """Runs the call to its end, the background tasks of its applications included. Raises nothing."""
+        self._chain.calls += 1
+        try:
+            await self._run()
+            if not self.answered:
+                raise self._fault or PluginError("it ended without a complete response")
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            self._refuse(exc, "it was cut off by the shutdown" if task and task.cancelling() else "CancelledError")
+        except BaseException as exc:
+            self._refuse(exc, str(exc) if isinstance(exc, PluginError) else f"{type(exc).__name__}: {exc}")
+        finally:
+            self._end()
+            # exceptions hold their frames, and the frames this call: only the cyclic garbage collector would free it
+            self.extensions.clear()
+            self.culprit = None
+            self._fault = None
+            self._body_ask = None
+            self._chain.leave()
+
+    @abstractmethod
+    async def _run(self) -> None:
+        """Makes the scope and runs the chain on it."""
+
+    @abstractmethod
+    async def upstream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The innermost application."""
+
+    @abstractmethod
+    def _complete(self) -> None:
+        """The chain's response is complete: answers. Raises PluginError for what cannot be answered."""
+
+    def expire(self) -> None:
+        """The deadline has passed: refuses the call, and ends it. After the answer there is none."""
+        if self.answered:
+            return
+        logger.error("plugin %s: request refused: no answer in time", self.late)
+        self._answer(ErrResp(ErrCode.SERVICE_UNAVAILABLE), "error timeout")
+        if self.task is not None:
+            self.task.cancel()
+
+    def disconnect(self) -> None:
+        """The gateway has closed the connection."""
+        self._disconnected = True
+        self._end()
+
+    def wraps_send(self, layer: Layer) -> None:
+        """A plugin hands on another `send` than it was given: it wants the response's body, unless it says not."""
+        if layer.options.response_body:
+            self._reads = True
+            self._reads_closed = self._reads_closed or layer.options.on_error == "closed"
+
+    # what the chain asks
+
+    @property
+    def plugins(self) -> str:
+        """The names of its plugins, for logs."""
+        return self._chain.names
+
+    @overload
+    async def var(self, name: str, /) -> bytes | None: ...
+    @overload
+    async def var(self, name: str, second: str, /, *more: str) -> dict[str, bytes | None]: ...
+    async def var(self, *names: str) -> bytes | None | dict[str, bytes | None]:
+        """Variables of nginx and APISIX, in one round trip; None: there is no such."""
+        if not names or not all(isinstance(name, str) and name for name in names):
+            raise PluginError(f"var takes names of variables, not {names!r}")
+        found = await self._variables(names)
+        return found if len(names) > 1 else found[names[0]]
+
+    async def _variables(self, names: Sequence[str]) -> dict[str, bytes | None]:
+        if self.answered:
+            raise PluginError("the call has been answered: the gateway cannot be asked any more")
+        values = await self._exchange.ask([Var(name.encode()) for name in names])
+        found = dict(zip(names, values, strict=True))
+        request_id = found.get("request_id")
+        if request_id is not None:
+            self.request_id = request_id.decode("latin-1")
+            for extension in self.extensions:
+                extension["request_id"] = self.request_id
+        return found
+
+    async def receive(self) -> Message:
+        """The whole request body, asked for only now; then, when the response is over, the disconnect."""
+        if not (self._body_taken or self.answered or self._disconnected):
+            try:
+                body = await self._request_body()
+            except PluginError:
+                if not self._disconnected:
+                    raise
+            else:
+                if not self._body_taken:  # by another task meanwhile
+                    self._body_taken = True
+                    return {"type": "http.request", "body": body, "more_body": False}
+        if not (self.answered or self._disconnected):
+            if self._ended is None:
+                self._ended = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._ended)
+        return {"type": "http.disconnect"}
+
+    async def _request_body(self) -> bytes:
+        if self._body is None:
+            if not self._has_body or (self._body_ask is not None and self._body_ask.done()):
+                # Without a step of the loop in between, Starlette's request.is_disconnected(), which cancels a
+                # receive that does not return at once, would swallow the body.
+                await asyncio.sleep(0)
+            if not self._has_body:
+                self._body = b""
+            else:
+                if self._body_ask is None:
+                    self._check_body_length()
+                    self._body_ask = self._exchange.ask([ReqBody()])
+                (body,) = await asyncio.shield(self._body_ask)
+                self._body = body or b""
+        return self._body
+
+    def _check_body_length(self) -> None:
+        for name, value in self._scope["headers"]:
+            if name == b"content-length" and (not value.isdigit() or int(value) > MAX_PAYLOAD):
+                raise PluginError(
+                    f"the request body has {value.decode('latin-1')} bytes, and only {MAX_PAYLOAD} can be handed over; "
+                    "mount the plugin with request_body=False if it does not change the body"
+                )
+
+    async def send(self, message: Message) -> None:
+        """Takes the chain's response; the answer leaves with its last message."""
+        try:
+            self._take(message)
+        except PluginError as exc:
+            self._fault = self._fault or exc
+            raise
+
+    def _take(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.debug":
+            return
+        if self._sent is Sent.ALL:
+            raise PluginError(f"{kind} after the response was complete")
+        if self._disconnected:
+            raise OSError("the gateway has closed the connection")
+        if kind == "http.response.start":
+            if self._sent is not Sent.NOTHING:
+                raise PluginError("http.response.start twice")
+            status = check_status(message["status"])
+            self._headers = checked_headers(message.get("headers") or ())
+            self._status = status
+            self._sent = Sent.START
+        elif kind == "http.response.body":
+            if self._sent is not Sent.START:
+                raise PluginError("http.response.body before http.response.start")
+            body = message.get("body") or b""
+            if type(body) is not bytes:
+                body = bytes(memoryview(body))  # bytes() alone takes a number for a length
+            if body:
+                self._length += len(body)
+                if self._length > MAX_PAYLOAD:
+                    raise PluginError(f"the response body is longer than the protocol's {MAX_PAYLOAD} bytes")
+                self._body_parts.append(body)
+            if not message.get("more_body", False):
+                self._complete()
+                self._sent = Sent.ALL
+        else:
+            raise PluginError(f"a message of type {kind!r} is none of an HTTP response")
+
+    # a real response
+
+    async def _respond(self, response: Response, send: Send) -> None:
+        """Gives the chain `response`, its body only where somebody wants it."""
+        if self._given is not None:
+            raise PluginError("the upstream was called twice; the gateway sends a request once")
+        body = response.body
+        if not isinstance(body, bytes):
+            if self._reads and body.too_long and not self._reads_closed:
+                self._warn("long", "the upstream's body is too long to be handed over, and passes as it is")
+                self._reads = False
+            if self._reads:
+                body = await response.read()
+        self._given = Response(response.status, response.headers, body)
+        await send({"type": "http.response.start", "status": response.status, "headers": list(response.headers)})
+        content = body if isinstance(body, bytes) else b""
+        if content and all(name != b"content-length" for name, _ in response.headers):
+            # It was streamed, and middleware treats such a response in its own way: GZip compresses it however short.
+            await send({"type": "http.response.body", "body": content, "more_body": True})
+            content = b""
+        await send({"type": "http.response.body", "body": content, "more_body": False})
+
+    def _response(self) -> Response:
+        """The chain's response."""
+        body: bytes | UpstreamBody = b"".join(self._body_parts)
+        given = self._given
+        if given is not None and isinstance(given.body, UpstreamBody):
+            if body and not given.body.too_long:
+                raise PluginError("the response body was changed by a plugin that is mounted with response_body=False")
+            body = given.body
+        return Response(self._status, self._headers, body)
+
+    # the end
+
+    def _answer(self, message: Answer, said: str) -> None:
+        if not self._disconnected:
+            try:
+                self._exchange.answer(message, said)
+            except LocalProtocolError as exc:
+                raise PluginError(str(exc)) from exc
+        self.answered = True
+        self._end()
+
+    def _refuse(self, exc: BaseException, reason: str) -> None:
+        """Fails closed, unless the answer is out: then it stands."""
+        if self._host.on_fault is not None and not isinstance(exc, asyncio.CancelledError):
+            self._host.on_fault(exc)
+        culprit = self.culprit[1] if self.culprit is not None and self.culprit[0] is exc else self._chain.names
+        if self.answered:
+            if not isinstance(exc, asyncio.CancelledError):
+                logger.error("plugin %s: a fault after its answer, which stands: %s", culprit, reason, exc_info=exc)
+            return
+        if self._disconnected:
+            logger.debug("plugin %s: %s, after the gateway had closed the connection", culprit, reason)
+            return
+        code = ErrCode.BAD_REQUEST if isinstance(exc, RemoteProtocolError) else ErrCode.SERVICE_UNAVAILABLE
+        expected = isinstance(exc, PluginError | RemoteProtocolError | asyncio.CancelledError)
+        logger.error("plugin %s: request refused: %s", culprit, reason, exc_info=None if expected else exc)
+        self._answer(ErrResp(code), "error")
+
+    def _end(self) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    def _warn(self, about: str, text: str) -> None:
+        self._chain.warn_once(about, text)

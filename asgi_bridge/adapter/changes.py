@@ -1,0 +1,157 @@
+"""The differences between the request that came in and the one a chain passed on, as parts of a Rewrite.
+
+What APISIX does with each part, and what it cannot be told, is measured on APISIX 3.18 (docs/mapping.md). A change
+that would be lost is either an error or a warning, never silence. Functions without state, made to be compiled.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..errors import PluginError
+from ..wire import TextEntry
+from .scope import Args, Headers, parse_query
+
+__all__ = ["Warn", "changed_args", "changed_headers", "changed_path", "checked_headers", "group"]
+
+Warn = Callable[[str, str], None]
+"""Takes what a warning is about (warned once for each) and its text."""
+
+_NONE: Headers = []
+_token = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110, 5.6.2
+_control = re.compile(rb"[\x00\r\n]").search
+
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+_HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"expect"))
+"""Of the connection between client and gateway: APISIX does not pass on what a runner says of them."""
+
+
+def checked_headers(headers: Iterable[Any], known: Headers = _NONE) -> Headers:
+    """`headers` as lower-case pairs of bytes.
+
+    Args:
+        headers: pairs of bytes, or what can pass for them.
+        known: pairs that need no check.
+
+    Raises:
+        PluginError: a name is no token, or a value holds CR, LF or NUL: APISIX would send something else.
+    """
+    checked: Headers = []
+    good = set(known)
+    for entry in headers:
+        try:
+            if entry in good:
+                checked.append(entry)
+                continue
+        except TypeError:  # a list, or not of bytes
+            pass
+        name, value = entry
+        if type(name) is not bytes or type(value) is not bytes:
+            try:
+                name, value = bytes(memoryview(name)), bytes(memoryview(value))
+            except TypeError:
+                raise PluginError(f"header {name!r}: name and value must be bytes") from None
+        if not _token(name):
+            raise PluginError(f"header {name!r}: that is no header name")
+        if _control(value):
+            raise PluginError(f"header {name.decode('latin-1')}: its value holds a CR, LF or NUL")
+        checked.append((name.lower(), value))
+    return checked
+
+
+def group(pairs: Iterable[tuple[bytes, Any]]) -> dict[bytes, list[Any]]:
+    """The values of each name, in order."""
+    groups: dict[bytes, list[Any]] = {}
+    for name, value in pairs:
+        groups.setdefault(name, []).append(value)
+    return groups
+
+
+def _differing(before: Headers, after: Headers) -> tuple[dict[bytes, list[bytes]], dict[bytes, list[bytes]]]:
+    """The values of each name on both sides, names that do not differ left out where that is quick to see."""
+    old, new = dict(before), dict(after)
+    if len(old) != len(before) or len(new) != len(after):  # repeats
+        return group(before), group(after)
+    return (
+        {name: [value] for name, value in old.items() if new.get(name) != value},
+        {name: [value] for name, value in new.items() if old.get(name) != value},
+    )
+
+
+def changed_path(before: str, after: object) -> bytes | None:
+    """The path to rewrite to, decoded, as APISIX wants it; None: unchanged.
+
+    Raises:
+        PluginError: no path: APISIX would answer 502 or 500.
+    """
+    if after == before:
+        return None
+    if not isinstance(after, str) or not after.startswith("/"):
+        raise PluginError(f'the path was changed to {after!r}; a path begins with "/"')
+    try:
+        return after.encode()
+    except UnicodeEncodeError:
+        raise PluginError(f"the path was changed to {after!r}, which is not UTF-8") from None
+
+
+def changed_args(before: Args, query: object, warn: Warn) -> list[TextEntry]:
+    """The arguments to set, add and delete so that `query` results.
+
+    Args:
+        before: the arguments of the request, decoded.
+        query: the query string after the chain.
+    """
+    if not isinstance(query, bytes):
+        raise PluginError(f"the query string was changed to {query!r}; it is bytes")
+    old, new = group(before), group(parse_query(query))
+    entries: list[TextEntry] = []
+    for name, values in new.items():
+        if old.get(name) != values:
+            if None in values:
+                warn("query flag", 'the protocol has no argument without "=": a new "?name" goes upstream as "?name="')
+            entries += [(name, value or b"") for value in values]
+    entries += [(name, None) for name in old if name not in new]
+    return entries
+
+
+def changed_headers(before: Headers, after: Headers, body_changed: bool, warn: Warn) -> list[TextEntry]:
+    """The headers to set and delete so that `after` results.
+
+    A Rewrite sets each name once, so repeats are joined: cookies by ``; `` (RFC 9113, 8.2.3), all others by ``, ``
+    (RFC 9110, 5.3).
+    """
+    old, new = _differing(before, after)
+    entries: list[TextEntry] = []
+    for name, values in new.items():
+        if old.get(name) == values:
+            continue
+        text = name.decode("latin-1")
+        if name in _FRAMING:
+            if not body_changed:
+                warn(text, f"{text} is the gateway's own: a change of it without a change of the body is dropped")
+        elif name in _HOP_BY_HOP:
+            warn(text, f"{text} is between client and gateway: a change of it is dropped")
+        elif name == b"x-real-ip":
+            warn(text, "x-real-ip is set by APISIX: a change of it is dropped")
+        elif name == b"host" and (len(values) != 1 or not values[0]):
+            raise PluginError(f"the host header was changed to {values!r}; a request has one")
+        else:
+            value = (b"; " if name == b"cookie" else b", ").join(values)
+            if value:
+                entries.append((name, value))
+            else:
+                warn("empty " + text, f"an empty header deletes it in APISIX: the upstream gets no {text}")
+                if name in old:
+                    entries.append((name, None))
+    for name in old:
+        if name in new:
+            continue
+        text = name.decode("latin-1")
+        if name in _HOP_BY_HOP or name in _FRAMING or name == b"x-real-ip":
+            if name in _FRAMING and not body_changed:
+                warn(text, f"{text} is the gateway's own: it cannot be deleted")
+        elif name == b"host":
+            raise PluginError("the host header was deleted; a request has one")
+        else:
+            entries.append((name, None))
+    return entries

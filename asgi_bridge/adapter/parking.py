@@ -1,0 +1,130 @@
+"""Parked calls: the request halves of ``phase="both"`` that wait for their response half.
+
+What ties the halves together is ``$request_id``, which is the same in all calls of one request, and the names of the
+plugins; not the key of the configuration, since a consumer changes it in between. Parked calls are bounded in number
+and time. A route that never sends the response half (the plugin is not listed in its ``ext-plugin-post-resp``) is told
+of in one warning and parks no more, until one comes.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Protocol
+
+__all__ = ["MAX_PARKED", "PARK_SECONDS", "Parkable", "ParkingLot"]
+
+logger = logging.getLogger("asgi_bridge.adapter")
+
+MAX_PARKED = 10_000
+PARK_SECONDS = 75.0
+"""How long a half waits: APISIX gives an upstream 60 s to answer by default."""
+
+
+class Parkable(Protocol):
+    """What the lot needs to know of a call."""
+
+    route_id: str | None
+    request_id: str | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The plugins of its list, outermost first."""
+
+    def abandon(self) -> None:
+        """Nobody will come for it: ends it."""
+
+
+class ParkingLot:
+    """The parked calls of one process.
+
+    Args:
+        limit: parked calls at once; the oldest ends when one more comes.
+        seconds: how long one waits.
+    """
+
+    def __init__(self, limit: int = MAX_PARKED, seconds: float = PARK_SECONDS) -> None:
+        self._limit = limit
+        self._seconds = seconds
+        self._until: OrderedDict[Parkable, float] = OrderedDict()
+        self._by_request: dict[str, list[Parkable]] = {}
+        self._answered: set[tuple[str | None, str]] = set()
+        self._forsaken: set[tuple[str | None, str]] = set()
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def admits(self, call: Parkable) -> bool:
+        """Whether the response half of `call` is to be expected."""
+        return not any((call.route_id, name) in self._forsaken for name in call.names)
+
+    def park(self, call: Parkable) -> None:
+        """Keeps `call`, whose ``request_id`` is known, until it is taken or abandoned."""
+        assert call.request_id is not None
+        while len(self._until) >= self._limit:
+            oldest = next(iter(self._until))
+            logger.warning("plugin %s: a parked call was ended early: %d are parked", _said(oldest), self._limit)
+            self.leave(oldest)
+            oldest.abandon()
+        self._until[call] = asyncio.get_running_loop().time() + self._seconds
+        self._by_request.setdefault(call.request_id, []).append(call)
+
+    def leave(self, call: Parkable) -> None:
+        """Forgets `call`, if it is parked."""
+        if self._until.pop(call, None) is None:
+            return
+        assert call.request_id is not None
+        halves = self._by_request[call.request_id]
+        halves.remove(call)
+        if not halves:
+            del self._by_request[call.request_id]
+
+    def take(self, route_id: str | None, request_id: str | None, names: Iterable[str]) -> list[Parkable]:
+        """The halves of a request that the plugins of a response call wait for, the one parked last first."""
+        wanted = set(names)
+        for name in wanted:
+            self._answered.add((route_id, name))
+            self._forsaken.discard((route_id, name))
+        taken = [
+            call for call in reversed(self._by_request.get(request_id or "", ())) if wanted.intersection(call.names)
+        ]
+        for call in taken:
+            self.leave(call)
+        return taken
+
+    def sweep(self, now: float) -> None:
+        """Ends those whose time is over.
+
+        Args:
+            now: loop time.
+        """
+        while self._until:
+            call, until = next(iter(self._until.items()))
+            if until > now:
+                return
+            self.leave(call)
+            self._forsake(call)
+            call.abandon()
+
+    def close(self) -> None:
+        """Ends all."""
+        while self._until:
+            call = next(iter(self._until))
+            self.leave(call)
+            call.abandon()
+
+    def _forsake(self, call: Parkable) -> None:
+        names = [(call.route_id, name) for name in call.names]
+        if any(name in self._answered or name in self._forsaken for name in names):
+            return
+        self._forsaken.update(names)
+        logger.warning(
+            "plugin %s: no response call came for route %s: list it in ext-plugin-post-resp of that route too; until "
+            "one comes it runs there as in the request phase alone",
+            _said(call),
+            call.route_id or "?",
+        )
+
+
+def _said(call: Parkable) -> str:
+    return ", ".join(call.names)

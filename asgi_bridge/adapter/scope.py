@@ -1,0 +1,219 @@
+"""A request message as an ASGI scope (ASGI HTTP spec 2.4), and the encodings that go with it.
+
+Functions without state, made to be compiled.
+"""
+
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from ..wire import HTTPReqCallReq
+
+__all__ = [
+    "EXACT_VARIABLES",
+    "RESPONSE_VARIABLES",
+    "build_scope",
+    "encode_query",
+    "exact_scope",
+    "forwarded_origin",
+    "origin_of_variables",
+    "needs_escaping",
+    "parse_query",
+    "response_scope",
+]
+
+Args = list[tuple[bytes, bytes | None]]
+Headers = list[tuple[bytes, bytes]]
+
+# All but what RFC 3986 lets stand in a path, or in a name or value of a query. The sub-delims that separate the parts
+# of a query, and "+", which reads as a blank there, are escaped.
+_unsafe_in_path = re.compile(rb"[^A-Za-z0-9/._~:@!$&'()*+,;=-]")
+_unsafe_in_query = re.compile(rb"[^A-Za-z0-9/._~:@!$'()*,-]")
+_ESCAPES = {bytes((byte,)): b"%%%02X" % byte for byte in range(256)}
+
+
+def _escape(match: re.Match[bytes]) -> bytes:
+    return _ESCAPES[match[0]]
+
+
+ORIGIN_VARIABLES = ("scheme", "http_host", "server_addr", "server_port")
+EXACT_VARIABLES = (*ORIGIN_VARIABLES, "server_protocol", "real_request_uri", "remote_port", "request_id")
+"""Asked for in one round trip by a call of which any plugin is mounted with ``exact``."""
+
+RESPONSE_VARIABLES = (
+    *EXACT_VARIABLES, "request_method", "uri", "remote_addr", "http_content_length", "http_transfer_encoding",
+)  # fmt: skip
+"""Asked for by every response call, beside the headers that its plugins want."""
+
+
+def encode_query(args: Args) -> bytes:
+    """Decoded arguments as a query string; an argument of None has no ``=``."""
+    parts = []
+    for name, value in args:
+        part = _unsafe_in_query.sub(_escape, name)
+        parts.append(part if value is None else part + b"=" + _unsafe_in_query.sub(_escape, value))
+    return b"&".join(parts)
+
+
+def parse_query(query: bytes) -> Args:
+    """A query string as decoded arguments, the way APISIX reads one: ``+`` is a blank, an empty name is dropped."""
+    args: Args = []
+    for part in query.split(b"&"):
+        name, equals, value = part.partition(b"=")
+        name = unquote_to_bytes(name.replace(b"+", b" "))
+        if name:
+            args.append((name, unquote_to_bytes(value.replace(b"+", b" ")) if equals else None))
+    return args
+
+
+def forwarded_origin(index: Mapping[bytes, bytes]) -> tuple[str, tuple[str, int]] | None:
+    """Scheme and server that the client used, out of the headers that APISIX 3.x adds; None: they are not (all) there.
+
+    Args:
+        index: the request's headers.
+    """
+    proto = index.get(b"x-forwarded-proto")
+    host = index.get(b"x-forwarded-host")
+    if proto is None or host is None:
+        return None
+    return _origin(proto, host, index.get(b"x-forwarded-port", b""))
+
+
+@lru_cache(maxsize=1024)
+def _origin(proto: bytes, host: bytes, forwarded_port: bytes) -> tuple[str, tuple[str, int]] | None:
+    scheme = proto.decode("latin-1").lower()
+    if scheme not in ("http", "https"):
+        return None
+    name, port = _split_host(host)
+    port = _port(forwarded_port) or port
+    return scheme, (name.decode("latin-1"), port or (443 if scheme == "https" else 80))
+
+
+def origin_of_variables(found: Mapping[str, bytes | None]) -> tuple[str, tuple[str, int]]:
+    """Scheme and server of the connection to the gateway, out of ``ORIGIN_VARIABLES``."""
+    scheme = (found.get("scheme") or b"http").decode("latin-1").lower()
+    address = (found.get("server_addr") or b"").decode("latin-1")
+    port = found.get("server_port") or b""
+    return scheme, (address, int(port) if port.isdigit() else (443 if scheme == "https" else 80))
+
+
+def _split_host(host: bytes) -> tuple[bytes, int | None]:
+    name, colon, port = host.rpartition(b":")
+    number = _port(port) if colon and not name.endswith(b":") else None
+    if number is None:
+        name = host
+    return name[1:-1] if name.startswith(b"[") and name.endswith(b"]") else name, number
+
+
+def _port(text: bytes) -> int | None:
+    return int(text) if 0 < len(text) <= 5 and text.isdigit() and 0 < int(text) <= 65535 else None
+
+
+def needs_escaping(path: bytes) -> bool:
+    """Whether a decoded path cannot go upstream as it is."""
+    return _unsafe_in_path.search(path) is not None
+
+
+def build_scope(
+    message: HTTPReqCallReq, headers: Headers, args: Args, origin: tuple[str, tuple[str, int]], app: Any
+) -> dict[str, Any]:
+    """The scope of a request, but for what each layer adds (``extensions.apisix``, ``state``).
+
+    ``raw_path`` and ``query_string`` are rebuilt from what APISIX decoded: equal in meaning, not in bytes.
+
+    Args:
+        message: the request.
+        headers: its headers, checked to be complete.
+        args: its arguments, checked likewise.
+        origin: scheme and server.
+        app: the host application.
+    """
+    path = message.path or b"/"
+    address = message.src_ip or b""
+    if len(address) == 4:
+        host = socket.inet_ntoa(address)
+    elif len(address) == 16:
+        host = socket.inet_ntop(socket.AF_INET6, address)
+    else:
+        host = ""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "method": message.method,
+        "scheme": origin[0],
+        "path": path.decode("utf-8", "replace"),
+        "raw_path": _unsafe_in_path.sub(_escape, path),
+        "query_string": encode_query(args) if args else b"",
+        "root_path": "",
+        "headers": headers,
+        "client": (host, 0) if host else None,
+        "server": origin[1],
+        "extensions": {},
+        "app": app,
+    }
+
+
+def exact_scope(scope: dict[str, Any], found: Mapping[str, bytes | None]) -> None:
+    """Puts what the client really sent into `scope`, out of ``EXACT_VARIABLES``; never ``path``: that is APISIX's."""
+    target = found.get("real_request_uri")
+    if target is not None:
+        raw_path, _, query = target.partition(b"#")[0].partition(b"?")
+        if raw_path.startswith(b"/"):
+            scope["raw_path"] = raw_path
+        scope["query_string"] = query
+    protocol = found.get("server_protocol") or b""
+    if protocol.startswith(b"HTTP/"):
+        scope["http_version"] = protocol[5:].decode("latin-1").removesuffix(".0") if protocol != b"HTTP/1.0" else "1.0"
+    scope["scheme"], scope["server"] = origin_of_variables(found)
+    port = found.get("remote_port") or b""
+    if scope["client"] is not None and port.isdigit():
+        scope["client"] = (scope["client"][0], int(port))
+    host = found.get("http_host")
+    if host is not None:
+        scope["headers"] = [(name, host if name == b"host" else value) for name, value in scope["headers"]]
+
+
+def response_scope(found: Mapping[str, bytes | None], names: Sequence[str], app: Any) -> dict[str, Any]:
+    """The scope of a request in the response phase, where nothing of it arrives, out of ``RESPONSE_VARIABLES``.
+
+    Args:
+        found: the variables, ``http_NAME`` for each of `names` among them.
+        names: the request headers that were asked for.
+        app: the host application.
+    """
+    headers: Headers = []
+    for name in names:
+        value = found["http_" + name.replace("-", "_")]
+        if value is not None:
+            headers.append((name.encode("latin-1"), value))
+    for variable, header in (
+        (b"http_content_length", b"content-length"),
+        (b"http_transfer_encoding", b"transfer-encoding"),
+    ):
+        value = found[variable.decode()]
+        if value is not None and header.decode() not in names:
+            headers.append((header, value))
+    path = found["uri"] or b"/"
+    address = (found["remote_addr"] or b"").decode("latin-1")
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "method": (found["request_method"] or b"GET").decode("latin-1"),
+        "scheme": "http",
+        "path": path.decode("utf-8", "replace"),
+        "raw_path": path,
+        "query_string": b"",
+        "root_path": "",
+        "headers": headers,
+        "client": (address, 0) if address else None,
+        "server": ("", 80),
+        "extensions": {},
+        "app": app,
+    }
+    exact_scope(scope, found)
+    return scope

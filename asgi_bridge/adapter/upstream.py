@@ -1,0 +1,77 @@
+"""A response on its way to the client: the upstream's, or what a chain made of it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..errors import PluginError
+from ..wire import MAX_PAYLOAD
+from .scope import Headers
+
+__all__ = ["Response", "UpstreamBody"]
+
+BODYLESS = (204, 304)
+"""Statuses that have no body (RFC 9110, 6.4.1)."""
+
+
+class UpstreamBody:
+    """The upstream's body, fetched when somebody wants it, once: APISIX gives nil to a second ask.
+
+    Args:
+        ask: asks the gateway for the body.
+        length: what the upstream's content-length says; None: it does not.
+        bodyless: there is none, and it must not be asked for (HEAD, 204, 304).
+
+    Attributes:
+        content: the body, once it has been fetched.
+    """
+
+    __slots__ = ("_ask", "_asked", "bodyless", "content", "length")
+
+    def __init__(
+        self, ask: Callable[[], "asyncio.Future[list[bytes | None]]"], length: int | None, bodyless: bool
+    ) -> None:
+        self._ask = ask
+        self._asked: asyncio.Future[list[bytes | None]] | None = None
+        self.length = length
+        self.bodyless = bodyless
+        self.content: bytes | None = None
+
+    @property
+    def too_long(self) -> bool:
+        """Whether it is known not to fit into a frame."""
+        return not self.bodyless and self.length is not None and self.length > MAX_PAYLOAD
+
+    async def read(self) -> bytes:
+        """The whole body.
+
+        Raises:
+            PluginError: it is too long, or the upstream broke off.
+        """
+        if self.bodyless:
+            return b""
+        if self.too_long:
+            raise PluginError(
+                f"the upstream's body has {self.length} bytes, and only {MAX_PAYLOAD} can be handed over; mount the "
+                "plugin with response_body=False if it does not change the body"
+            )
+        if self._asked is None:
+            self._asked = self._ask()
+        (body,) = await asyncio.shield(self._asked)
+        if body is None:
+            raise PluginError("the upstream's body could not be read")
+        self.content = body
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """Status, headers, and the body: bytes, or still the upstream's."""
+
+    status: int
+    headers: Headers
+    body: bytes | UpstreamBody
+
+    async def read(self) -> bytes:
+        """The body as bytes. Raises what :meth:`UpstreamBody.read` raises."""
+        return self.body if isinstance(self.body, bytes) else await self.body.read()
