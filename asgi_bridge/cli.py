@@ -1,0 +1,191 @@
+"""The command line: ``asgi-bridge run``, ``dev``, ``plugins``, ``compat``."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from .errors import BridgeError, ConfigurationError
+
+__all__ = ["main"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
+
+
+class _Mount(click.ParamType[tuple[str, str]]):
+    name = "NAME=module:attr"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, target = value.partition("=")
+        if not (name and equals and target):
+            self.fail(f"{value!r} is not of the form NAME=module:attr", param, ctx)
+        return name, target
+
+
+class _Permissions(click.ParamType[int]):
+    name = "MODE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            mode = int(value, 8)
+        except ValueError:
+            mode = -1
+        if not 0 <= mode <= 0o777:
+            self.fail(f"{value!r} is not an octal mode such as 660", param, ctx)
+        return mode
+
+
+def _finding(command: Command) -> Command:
+    """The options of all commands that look for a bridge."""
+    for decorate in (
+        click.argument("target", required=False),
+        click.option(
+            "--mount", "mounts", type=_Mount(), multiple=True, help="One more plugin. May be given several times."
+        ),
+        click.option(
+            "--app-dir", default=".", show_default=True, help="Folder to look for modules and pyproject.toml in."
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+def _log_level(command: Command) -> Command:
+    return click.option("--log-level", type=click.Choice(LOG_LEVELS), default=None, help="Log level.  [default: info]")(
+        command
+    )
+
+
+@click.group(context_settings={"auto_envvar_prefix": "ASGI_BRIDGE", "help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="asgi_bridge")
+def cli() -> None:
+    """ASGI applications and middleware as plugins of the Apache APISIX gateway.
+
+    TARGET is "module:attr" of a Bridge, or of a function that returns one. Without it the [tool.asgi_bridge] table of
+    the nearest pyproject.toml says what to run, else the entry points of the group asgi_bridge.plugins.
+    """
+
+
+@cli.command()
+@_finding
+@click.option("--uds", help="Unix socket to listen on.  [default: APISIX_LISTEN_ADDRESS]")
+@click.option(
+    "--uds-permissions", type=_Permissions(), default="666", show_default=True, help="Mode of the socket, octal."
+)
+@click.option("--reload", is_flag=True, help="Start anew when a Python file changes.")
+@click.option("--reload-dir", "reload_dirs", multiple=True, help="Folder to watch.  [default: that of --app-dir]")
+@click.option("--limit-concurrency", type=click.IntRange(min=1), help="Calls at once; further ones are refused.")
+@click.option(
+    "--timeout-graceful-shutdown", type=click.FloatRange(min=0), default=0.3, show_default=True,
+    help="Seconds that calls in flight have to end after SIGTERM.",
+)  # fmt: skip
+@click.option("--access-log/--no-access-log", default=False, show_default=True, help="One log line for each call.")
+@click.option(
+    "--forwarded-headers", type=click.Choice(["trust", "ask"]), default="trust", show_default=True,
+    help="Scheme and server of a request: trust the x-forwarded-* headers, or ask the gateway.",
+)  # fmt: skip
+@_log_level
+@click.option("--log-config", type=click.Path(exists=True), help="Logging configuration file: .ini, .json, .yaml.")
+@click.option("--env-file", type=click.Path(exists=True), help="Environment configuration file (needs python-dotenv).")
+def run(
+    target: str | None, mounts: tuple[tuple[str, str], ...], app_dir: str, reload_dirs: tuple[str, ...], **options: Any
+) -> None:
+    """Serve the gateway."""
+    from .server.serve import Source, serve
+
+    serve(
+        Source(target, _unique(mounts), os.path.abspath(app_dir)),
+        reload_dirs=list(reload_dirs) or None,
+        **options,
+    )
+
+
+@cli.command()
+@_finding
+@click.option("--json", "as_json", is_flag=True, help="Name, kind, phases and JSON Schema of each, as JSON.")
+def plugins(target: str | None, mounts: tuple[tuple[str, str], ...], app_dir: str, as_json: bool) -> None:
+    """List the plugins and what a route may configure."""
+    from .server.serve import Source
+
+    bridge = Source(target, _unique(mounts), os.path.abspath(app_dir)).load()
+    described = [plugin.describe() for plugin in bridge.plugins.values()]
+    if as_json:
+        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
+        return
+    width = max(len(each["name"]) for each in described)
+    for each in described:
+        required = set(each["schema"].get("required", ()))
+        fields = [name if name in required else f"[{name}]" for name in each["schema"].get("properties", {})]
+        line = f"{each['name']:<{width}}  {each['kind']:<11}  {','.join(each['phases']):<8}  {' '.join(fields)}"
+        click.echo(line.rstrip())
+
+
+@cli.command()
+@_finding
+@click.option(
+    "--routes", type=click.Path(dir_okay=False, path_type=Path), default="apisix.yaml", show_default=True,
+    help="APISIX's standalone route file.",
+)  # fmt: skip
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the gateway.")
+@click.option("--port", type=click.IntRange(0, 65535), default=9080, show_default=True, help="Port of the gateway.")
+@_log_level
+def dev(
+    target: str | None, mounts: tuple[tuple[str, str], ...], app_dir: str, routes: Path, host: str, port: int,
+    log_level: str | None,
+) -> None:  # fmt: skip
+    """Start runner, gateway and an echo upstream to play with, and reload on change."""
+    try:
+        from .dev import develop
+    except ModuleNotFoundError as exc:
+        raise ConfigurationError(f'dev needs {exc.name}: pip install "asgi_bridge[dev]"') from None
+    from .server.serve import Source
+
+    develop(Source(target, _unique(mounts), os.path.abspath(app_dir)), routes, host, port, log_level)
+
+
+@cli.command()
+@click.argument("target")
+@click.option("--conf", default="{}", show_default=True, help="Its configuration, JSON.")
+@click.option("--app-dir", default=".", show_default=True, help="Folder to look for modules in.")
+def compat(target: str, conf: str, app_dir: str) -> None:
+    """Try a middleware on probe requests, and say what it does and in which phase to mount it.
+
+    TARGET is "module:attr" of a middleware, a factory or an application.
+    """
+    from .compat import examine, load, report
+    from .plugins.configuration import parse_json
+
+    sys.path.insert(0, os.path.abspath(app_dir))
+    plugin = load(target)
+    try:
+        findings = examine(plugin, conf)
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"{target}: {exc}; --conf gives its configuration") from None
+    for line in report(plugin.name, target, plugin.kind, parse_json(conf), findings):
+        click.echo(line)
+
+
+def _unique(mounts: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    names = [name for name, _ in mounts]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(f"--mount {name}: given twice")
+    return dict(mounts)
+
+
+def main() -> None:
+    """The entry point: what went wrong stands in one line, without a traceback, when it is the operator's to mend."""
+    try:
+        cli(prog_name="asgi-bridge")
+    except BridgeError as exc:
+        click.echo(f"asgi-bridge: {exc}", err=True)
+        sys.exit(2)

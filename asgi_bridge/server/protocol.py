@@ -1,0 +1,288 @@
+"""uvicorn's protocol class for the gateway's connections.
+
+uvicorn builds one for each connection, with the keywords ``config, server_state, app_state, _loop``, and expects it to
+keep ``server_state.connections``, ``tasks`` and ``total_requests``, and to offer ``shutdown()``.
+"""
+
+import asyncio
+import fcntl
+import logging
+import struct
+import sys
+import termios
+import time
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from typing import Any, cast
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from ..adapter import Answer, Call, RequestCall, ResponseCall
+from ..errors import ConfigurationError, PluginError, RemoteProtocolError
+from ..plugins import Chain
+from ..wire import (
+    ErrCode,
+    ErrResp,
+    ExtraInfoReq,
+    ExtraInfoResp,
+    HTTPReqCallReq,
+    HTTPRespCallReq,
+    Info,
+    Message,
+    PrepareConfReq,
+    PrepareConfResp,
+    Role,
+    Session,
+)
+from .runner import runner_of
+
+__all__ = ["RunnerProtocol"]
+
+logger = logging.getLogger("asgi_bridge.server")
+access_logger = logging.getLogger("asgi_bridge.access")
+
+READ_SIZE = 16 * 1024
+"""Bytes of a connection's read buffer. A BufferedProtocol keeps it; a plain one would have 256 KiB allocated anew for
+each read by asyncio, which can cost more than everything else in a call."""
+
+EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+"""A call's task begins at once: one that never waits is answered without a turn of the loop in between."""
+
+
+class RunnerProtocol(asyncio.BufferedProtocol):
+    """One connection of the gateway: one call at a time, as :class:`~asgi_bridge.wire.Session` has it."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any] | None = None,
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._runner = runner_of(config)
+        self._server_state = server_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._buffer = bytearray(READ_SIZE)
+        self._view = memoryview(self._buffer)
+        self._session = Session(Role.RUNNER)
+        self._call: Call | None = None
+        self._busy = False
+        self._closing = False
+        self._full = False
+        self._paused = False
+        self._asks: deque[tuple[asyncio.Future[list[bytes | None]], int, list[bytes | None]]] = deque()
+        self._started = 0.0
+
+    # what the transport tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._server_state.connections.add(self)  # type: ignore[arg-type]
+        if self._runner.stopping:
+            # accepted out of the backlog at the last moment, when uvicorn had told all others
+            self.shutdown()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server_state.connections.discard(self)
+        self._forsake("the gateway has closed the connection")
+        if self._call is not None:
+            self._call.disconnect()
+            self._call = None
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        session = self._session
+        session.receive_data(self._view[:nbytes])
+        while not self._transport.is_closing():
+            try:
+                message = session.next_message()
+            except RemoteProtocolError as exc:
+                self._broken(exc)
+                continue
+            if message is None:
+                return
+            self._handle(message)
+
+    def eof_received(self) -> None:
+        """The gateway has closed: it never closes its side only, so nobody reads an answer any more."""
+        self._session.receive_eof()
+        try:
+            self._session.next_message()
+        except RemoteProtocolError as exc:
+            logger.warning("connection: %s", exc)
+
+    def pause_writing(self) -> None:
+        """The gateway does not read: it may not ask for more meanwhile, or its answers would pile up here."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self._paused and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+
+    def shutdown(self) -> None:
+        """uvicorn is stopping: ends an idle connection now, one with a call after its answer."""
+        self._closing = True
+        if not self._busy and not self._transport.is_closing() and not self._unread():
+            self._transport.close()
+
+    def _unread(self) -> bool:
+        """Whether a call has arrived that was not read yet; closing would drop it."""
+        sock = self._transport.get_extra_info("socket")
+        (size,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.FIONREAD, b"\0" * 4))
+        return bool(size)
+
+    # messages
+
+    def _handle(self, message: Message) -> None:
+        if type(message) is HTTPReqCallReq:
+            self._begin(message)
+        elif type(message) is ExtraInfoResp:
+            self._told(message.result)
+        elif type(message) is PrepareConfReq:
+            self._busy = True
+            self._spawn(self._prepare(message))
+        elif type(message) is ErrResp:
+            self._told(PluginError(f"the gateway could not tell: error {message.code!r}"))
+        else:
+            assert type(message) is HTTPRespCallReq
+            self._begin(message)
+
+    def _begin(self, message: HTTPReqCallReq | HTTPRespCallReq) -> None:
+        self._busy = True
+        self._server_state.total_requests += 1
+        self._started = time.perf_counter() if self._runner.options.access_log else 0.0
+        chain = self._runner.store.find(message.conf_token)
+        if chain is None:
+            self._spawn(self._restore(message))
+        else:
+            self._run(message, chain)
+
+    def _run(self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain) -> None:
+        if not self._runner.admit():
+            self._end(ErrResp(ErrCode.SERVICE_UNAVAILABLE))
+            self._log_access(chain.names, chain.route_id, "error overload")
+            return
+        kind = RequestCall if type(message) is HTTPReqCallReq else ResponseCall
+        call: Call = kind(message, chain, self, self._runner.host)  # type: ignore[arg-type]
+        self._call = call
+        self._runner.calls.add(call)
+        call.task = self._spawn(self._run_call(call))
+
+    async def _run_call(self, call: Call) -> None:
+        try:
+            await call.run()
+        finally:
+            self._runner.calls.discard(call)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task of its own, and so a context of its own: context variables must not leak into the next request."""
+        task = asyncio.Task(coroutine, loop=self._loop, **EAGER)
+        if not task.done():
+            self._server_state.tasks.add(task)
+            task.add_done_callback(self._server_state.tasks.discard)
+        return task
+
+    async def _prepare(self, message: PrepareConfReq) -> None:
+        answer: PrepareConfResp | ErrResp = ErrResp(ErrCode.SERVICE_UNAVAILABLE)
+        try:
+            token = await self._runner.store.prepare(message.key, message.conf or [])
+            answer = PrepareConfResp(token)
+        except ConfigurationError as exc:
+            answer = ErrResp(ErrCode.BAD_REQUEST)  # the store has said why
+            if self._runner.host.on_fault is not None:
+                self._runner.host.on_fault(exc)
+        finally:
+            self._end(answer)
+
+    async def _restore(self, message: HTTPReqCallReq | HTTPRespCallReq) -> None:
+        code = ErrCode.SERVICE_UNAVAILABLE
+        chain = None
+        try:
+            chain = await self._runner.store.restore(message.conf_token)
+            if chain is None:
+                code = ErrCode.CONF_TOKEN_NOT_FOUND
+        except ConfigurationError as exc:  # the store has logged why
+            if self._runner.host.on_fault is not None:
+                self._runner.host.on_fault(exc)
+        finally:
+            if chain is None:
+                self._end(ErrResp(code))
+        if chain is not None and not self._transport.is_closing():
+            self._run(message, chain)
+
+    # one call's exchange
+
+    def ask(self, infos: Sequence[Info]) -> "asyncio.Future[list[bytes | None]]":
+        future: asyncio.Future[list[bytes | None]] = self._loop.create_future()
+        if self._transport.is_closing():
+            future.set_exception(PluginError("the gateway has closed the connection"))
+            return future
+        self._transport.write(b"".join([self._session.send(ExtraInfoReq(info)) for info in infos]))
+        self._asks.append((future, len(infos), []))
+        return future
+
+    def _told(self, result: bytes | None | PluginError) -> None:
+        future, wanted, results = self._asks[0]
+        if isinstance(result, PluginError):
+            if not future.done():
+                future.set_exception(result)
+                future.exception()
+            results.append(None)
+        else:
+            results.append(result)
+        if len(results) == wanted:
+            self._asks.popleft()
+            if not future.done():
+                future.set_result(results)
+
+    def answer(self, message: Answer, said: str) -> None:
+        self._end(message)
+        # answers still on their way are swallowed by the session
+        self._forsake("the call has been answered: the gateway cannot be asked any more")
+        call, self._call = self._call, None
+        if call is not None:
+            # what it still does (background tasks, waiting for its response half) is nobody's deadline
+            self._runner.calls.discard(call)
+            self._log_access(call.plugins, call.route_id, said)
+
+    def _forsake(self, reason: str) -> None:
+        """Nobody will tell what was asked."""
+        for future, _, _ in self._asks:
+            if not future.done():
+                future.set_exception(PluginError(reason))
+                future.exception()  # seen: whoever asked may be gone
+        self._asks.clear()
+
+    def _log_access(self, plugins: str, route_id: str | None, said: str) -> None:
+        if self._runner.options.access_log:
+            milliseconds = (time.perf_counter() - self._started) * 1000
+            access_logger.info("%s - route %s - %s - %.1f ms", plugins, route_id or "?", said, milliseconds)
+
+    def _end(self, answer: Answer | PrepareConfResp) -> None:
+        if self._transport.is_closing():
+            return
+        self._transport.write(self._session.send(answer))
+        self._busy = False
+        if self._closing:
+            self._transport.close()
+        elif self._full and not self._paused:
+            # only between calls: within one, the gateway may be writing to us before it reads
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _broken(self, exc: RemoteProtocolError) -> None:
+        """The gateway sent what cannot be read: told so, and the connection closed where its framing is lost."""
+        logger.error("connection: %s; is the other side an APISIX gateway?", exc)
+        if not exc.recoverable:
+            self._transport.close()
+        elif self._asks:
+            self._told(PluginError(f"the gateway's answer cannot be read: {exc}"))
+        else:
+            # a call: nothing else may come while none is open, and nothing but answers to asks while one is
+            self._end(ErrResp(ErrCode.BAD_REQUEST))

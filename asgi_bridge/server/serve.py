@@ -1,0 +1,281 @@
+"""The process: uvicorn with our protocol class, its socket, and an end inside the second that APISIX leaves."""
+
+import copy
+import functools
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
+from uvicorn.supervisors import ChangeReload
+
+from ..errors import BridgeError, ConfigurationError
+from ..plugins import Bridge, load_bridge
+from .accept import Acceptor
+from .protocol import RunnerProtocol
+from .runner import Runner, RunnerOptions, conf_expire_of_environment, runner_of
+from .sockets import DEFAULT_PERMISSIONS, bind, has_owner, socket_path
+
+__all__ = ["LOG_CONFIG", "RunnerServer", "Source", "serve"]
+
+logger = logging.getLogger("asgi_bridge.server")
+
+GRACEFUL_SECONDS = 0.3
+"""What calls in flight have to end by themselves after SIGTERM."""
+WATCHDOG_SECONDS = 0.45
+"""The process ends so long after SIGTERM and the time of the calls, 0.75 s in all, blocked threads or not: APISIX sends
+SIGKILL after one second."""
+LAST_WORDS_SECONDS = 0.03
+"""What the watchdog has for its log line: a thread may be blocked in writing one, and hold the lock."""
+
+
+def _log_config() -> dict[str, Any]:
+    config = copy.deepcopy(LOGGING_CONFIG)
+    config["loggers"]["asgi_bridge"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
+    return config
+
+
+LOG_CONFIG = _log_config()
+"""uvicorn's, with our loggers beside its own, all to stderr: APISIX puts that into its error log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a process finds its bridge; plain data, so that it can be handed to a reloaded process.
+
+    Attributes:
+        target: ``module:attr``, as :func:`~asgi_bridge.plugins.load_bridge` has it.
+        mounts: further plugins, name → ``module:attr``.
+        app_dir: put in front of ``sys.path``.
+    """
+
+    target: str | None = None
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    app_dir: str | None = None
+
+    def load(self) -> Bridge:
+        """The bridge. Raises ConfigurationError, or what the modules raise."""
+        if self.app_dir is not None and self.app_dir not in sys.path:
+            sys.path.insert(0, self.app_dir)
+        return load_bridge(self.target, self.mounts, start=Path(self.app_dir) if self.app_dir else None)
+
+
+def _load_runner(source: Source | Bridge, options: RunnerOptions) -> Runner:
+    """In the process that serves, which with reload is not the one that was started."""
+    try:
+        bridge = source if isinstance(source, Bridge) else source.load()
+    except TypeError as exc:
+        # uvicorn takes it for one of calling this function, and drops the traceback
+        raise ImportError(f"{type(exc).__name__}: {exc}") from exc
+    return Runner(bridge, options)
+
+
+class RunnerServer(uvicorn.Server):
+    """uvicorn's server, with acceptors of our own and a bound on how long stopping takes.
+
+    Args:
+        config: uvicorn's.
+        ended: called when no new connections are wanted any more.
+        seconds: the process ends so long after a signal, whatever blocks it.
+    """
+
+    def __init__(self, config: uvicorn.Config, ended: Callable[[], None], seconds: float) -> None:
+        super().__init__(config)
+        self._ended = ended
+        self._seconds = seconds
+        # a SimpleQueue, since its put() is the only way to wake a thread that is safe in a signal handler: starting
+        # the thread there could wait for ever for a lock that the interrupted code holds
+        self._signals: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+
+    def run(self, sockets: Any = None) -> None:
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        super().run(sockets)
+
+    def release(self) -> None:
+        """The process goes on after the server: sends the watchdog away."""
+        self._signals.put(None)
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets=[])
+        self.servers.extend(Acceptor(sock, self._protocol) for sock in sockets)  # type: ignore[misc]
+
+    def _protocol(self) -> RunnerProtocol:
+        config = self.config
+        return RunnerProtocol(config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=None)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        self._ended()
+        runner_of(self.config).stopping = True
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._signals.put(sig)
+        super().handle_exit(sig, frame)
+
+    def _watch(self) -> None:
+        """The watchdog's thread: the event loop may be blocked, or the interpreter waiting for threads."""
+        sig = self._signals.get()
+        end = time.monotonic() + self._seconds
+        while sig is not None:
+            try:
+                if self._signals.get(timeout=max(0.0, end - time.monotonic())) is None:
+                    return
+            except queue.Empty:
+                self._give_up(sig)
+
+    def _give_up(self, sig: int) -> None:
+        self._ended()
+        words = threading.Thread(target=_last_words, daemon=True)
+        words.start()
+        words.join(LAST_WORDS_SECONDS)
+        os._exit(128 + sig)
+
+
+def _last_words() -> None:
+    logger.error("Not stopped in time; something blocks a thread: the process ends now")
+    for handler in (handler for name in ("uvicorn", "asgi_bridge") for handler in logging.getLogger(name).handlers):
+        handler.flush()
+
+
+def serve(
+    source: Source | Bridge,
+    *,
+    uds: str | None = None,
+    uds_permissions: int = DEFAULT_PERMISSIONS,
+    reload: bool = False,
+    reload_dirs: list[str] | None = None,
+    limit_concurrency: int | None = None,
+    timeout_graceful_shutdown: float = GRACEFUL_SECONDS,
+    access_log: bool = False,
+    forwarded_headers: str = "trust",
+    log_level: str | int | None = None,
+    log_config: dict[str, Any] | str | None = None,
+    env_file: str | None = None,
+) -> None:
+    """Serves the gateway until a signal ends it.
+
+    Args:
+        source: the bridge, or where it is to be found (reload needs the latter).
+        uds: path of the unix socket; ``APISIX_LISTEN_ADDRESS`` without it.
+        uds_permissions: mode of the socket file.
+        reload: starts anew when a Python file changes.
+        reload_dirs: folders to watch; that of the source without them.
+        limit_concurrency: calls at once; further ones are refused.
+        timeout_graceful_shutdown: seconds that calls in flight have to end by themselves after a signal.
+        access_log: one line for each call.
+        forwarded_headers: ``"trust"`` the x-forwarded-* headers for scheme and server, or ``"ask"`` the gateway.
+        log_level: as uvicorn has it.
+        log_config: as uvicorn has it.
+        env_file: read into the environment first.
+
+    Raises:
+        ConfigurationError: the socket cannot be taken, or the options cannot work.
+    """
+    if reload and isinstance(source, Bridge):
+        raise ConfigurationError('reload imports the plugins anew, so it needs their "module:attr": use the command')
+    if not 0 <= timeout_graceful_shutdown < threading.TIMEOUT_MAX:
+        raise ConfigurationError(f"timeout_graceful_shutdown is a number of seconds, not {timeout_graceful_shutdown}")
+    if env_file is not None:
+        _load_environment(env_file)
+    path = socket_path(uds)
+    options = RunnerOptions(
+        limit_concurrency=limit_concurrency,
+        access_log=access_log,
+        ask_origin=forwarded_headers == "ask",
+        conf_expire=conf_expire_of_environment(),
+    )
+    library = isinstance(source, Bridge)
+    folder = None if isinstance(source, Bridge) else source.app_dir
+    try:
+        config = uvicorn.Config(
+            "",
+            factory=True,
+            http=RunnerProtocol,  # type: ignore[arg-type]
+            ws="none",
+            interface="asgi3",
+            lifespan="on",
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            workers=1,
+            timeout_graceful_shutdown=timeout_graceful_shutdown,  # type: ignore[arg-type]
+            reload=reload,
+            reload_dirs=reload_dirs or ([folder] if reload and folder else None),
+            log_level=log_level,
+            log_config=LOG_CONFIG if log_config is None else log_config,
+        )
+    except Exception as exc:
+        if log_level is None and log_config is None:
+            raise
+        reason = " ".join(f"{exc.__cause__ or exc}".split())
+        raise ConfigurationError(
+            f"logging cannot be set up with log_level {log_level!r} and log_config {log_config!r}: "
+            f"{type(exc).__name__}: {reason}"
+        ) from exc
+    _configure_loggers(config)
+    if not reload and isinstance(source, Source) and has_owner(path):
+        # before its socket is taken, so that it is left alone if there is nothing to follow it
+        source = source.load()
+    config.app = functools.partial(_load_runner, source, options)
+    listening = bind(path, uds_permissions)
+    owner = os.getpid()
+    seconds = timeout_graceful_shutdown + WATCHDOG_SECONDS
+
+    def ended() -> None:
+        if os.getpid() == owner:
+            listening.unlink()
+
+    logger.info("Runner listens on unix socket %s (Press CTRL+C to quit)", listening.path)
+    server = RunnerServer(config, ended, seconds)
+    try:
+        if reload:
+            target = functools.partial(_serve_reloaded, config, seconds)
+            ChangeReload(config, target=target, sockets=[listening.sock]).run()
+        else:
+            server.run(sockets=[listening.sock])
+    except KeyboardInterrupt:
+        pass  # uvicorn raises the signal again after a clean stop
+    finally:
+        ended()
+        listening.sock.close()
+        if library:
+            server.release()
+
+
+def _load_environment(path: str) -> None:
+    try:
+        from dotenv import load_dotenv  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        raise ConfigurationError("an environment file needs python-dotenv: pip install python-dotenv") from None
+    load_dotenv(path)
+
+
+def _configure_loggers(config: uvicorn.Config) -> None:
+    """What uvicorn does for its own loggers, in each process."""
+    if config.log_level is not None:
+        logging.getLogger("asgi_bridge").setLevel(logging.getLogger("uvicorn.error").level)
+    for name, ours in logging.root.manager.loggerDict.items():
+        if name.startswith("asgi_bridge.") and isinstance(ours, logging.Logger):
+            ours.disabled = False  # by a logging configuration that does not mention it
+
+
+def _serve_reloaded(config: uvicorn.Config, seconds: float, sockets: Any) -> None:
+    _configure_loggers(config)
+    try:
+        RunnerServer(config, _nothing, seconds).run(sockets=sockets)
+    except BridgeError as exc:
+        logger.error("%s", exc)
+        sys.exit(STARTUP_FAILURE)
+
+
+def _nothing() -> None:
+    """The supervisor owns the socket's path."""

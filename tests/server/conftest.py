@@ -1,0 +1,64 @@
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .processes import Runner
+from .threads import ThreadRunner
+
+StartRunner = Callable[..., Runner]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short path, which a unix socket needs."""
+    path = tempfile.mkdtemp(prefix="ab-", dir="/tmp")
+    yield Path(path)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def path(folder: Path) -> str:
+    """Of a socket."""
+    return str(folder / "r.sock")
+
+
+@pytest.fixture
+def start(path: str) -> Iterator[StartRunner]:
+    """Starts runner processes, on `path` if nothing else is said."""
+    runners: list[Runner] = []
+
+    def start(*arguments: str, **kwargs: Any) -> Runner:
+        runner = Runner(kwargs.pop("path", path), *arguments, **kwargs)
+        runners.append(runner)
+        return runner
+
+    yield start
+    for runner in runners:
+        runner.end()
+
+
+@pytest.fixture(params=["asyncio", "uvloop"], scope="module")
+def runner(request: pytest.FixtureRequest) -> Iterator[ThreadRunner]:
+    """A runner on a thread of this process, with the plugins of sample.py, on both event loops."""
+    with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as folder:
+        runner = ThreadRunner(f"{folder}/r.sock", request.param)
+        yield runner
+        runner.stop()
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def serving(request: pytest.FixtureRequest, path: str) -> Iterator[Callable[..., ThreadRunner]]:
+    """Starts such runners with options."""
+    runners: list[ThreadRunner] = []
+
+    def serving(**kwargs: Any) -> ThreadRunner:
+        runners.append(ThreadRunner(path, request.param, **kwargs))
+        return runners[-1]
+
+    yield serving
+    for runner in runners:
+        runner.stop()

@@ -1,0 +1,56 @@
+"""A runner as APISIX starts it: next to no environment, a foreign working directory, umask 0, nothing on stdin."""
+
+import os
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .client import SECONDS, Connection, body_of
+from .processes import BIN, HERE, Runner
+
+
+@pytest.mark.parametrize("prefix", ["unix:", ""])
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_as_apisix_starts_it(start: Callable[..., Runner], folder: Path, path: str, umask: int, prefix: str) -> None:
+    env = {"PATH": os.environ["PATH"], "APISIX_LISTEN_ADDRESS": prefix + path, "APISIX_CONF_EXPIRE_TIME": "3600"}
+    runner = start(path=None, env=env, cwd=folder, umask=umask)
+    with Connection(path, patient=True) as connection:
+        assert body_of(connection.call(connection.token("hello"))) == b"hello"
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o666
+    runner.stop()
+    assert os.listdir(folder) == []
+
+
+def test_permissions_that_were_asked_for(start: Callable[..., Runner], path: str) -> None:
+    start("--uds-permissions", "620", umask=0o077).connect().close()
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o620
+
+
+def test_stdin_may_be_a_pipe_that_ends(path: str) -> None:
+    process = subprocess.Popen(
+        [BIN, "run", "sample:bridge", "--app-dir", str(HERE), "--uds", path],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert process.stdin is not None
+        process.stdin.close()
+        with Connection(path, patient=True) as connection:
+            assert body_of(connection.call(connection.token("hello"))) == b"hello"
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
+
+
+def test_the_command_line_beats_the_environment(start: Callable[..., Runner], folder: Path, path: str) -> None:
+    runner = start(env={**os.environ, "APISIX_LISTEN_ADDRESS": f"unix:{folder}/other.sock"})
+    runner.connect().close()
+    assert os.listdir(folder) == ["r.sock"]
+
+
+def test_an_address_relative_to_the_working_directory(start: Callable[..., Runner], folder: Path, path: str) -> None:
+    start(path="r.sock", cwd=folder)
+    Connection(path, patient=True).close()

@@ -1,0 +1,164 @@
+"""Too much of everything: calls, time, connections, file descriptors, announced bytes."""
+
+import asyncio
+import errno
+import os
+import re
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from asgi_bridge.server.accept import Acceptor
+from asgi_bridge.wire import MAX_PAYLOAD, ExtraInfoReq, ExtraInfoResp
+
+from .client import UNAVAILABLE, Connection, body_of, until
+from .processes import BIN, HERE, Runner
+from .threads import ThreadRunner
+
+
+def test_more_calls_than_may_run_at_once(
+    serving: Callable[..., ThreadRunner], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    runner = serving(limit_concurrency=100, access_log=True)
+    with runner.connect() as connection:
+        token = connection.token("asking", ["a"])
+    connections = [runner.connect() for _ in range(400)]
+    for connection in connections:
+        connection.begin(token)
+    # a call that is served asks, and stays open until it is told
+    first = [connection.receive() for connection in connections]
+    served = [connection for connection, answer in zip(connections, first, strict=True) if answer != UNAVAILABLE]
+    assert len(served) == 100
+    assert first.count(UNAVAILABLE) == 300
+    for connection in served:
+        connection.send(ExtraInfoResp(b"x"))
+        assert body_of(connection.receive()) == b'{"a": "x"}'
+    # and there is room again, on the connections that were refused too
+    for connection in connections:
+        connection.begin(token)
+        assert isinstance(connection.receive(), ExtraInfoReq)
+        connection.send(ExtraInfoResp(b"x"))
+        assert body_of(connection.receive()) == b'{"a": "x"}'
+        connection.close()
+
+    def refused() -> list[tuple[str, ...]]:
+        return re.findall(r"plugin calls refused: (\d+), since (\d+) were running \(--limit-concurrency\)", caplog.text)
+
+    until(lambda: sum(int(count) for count, _ in refused()) == 300)
+    assert {limit for _, limit in refused()} == {"100"}
+    assert len(refused()) <= 5
+    assert caplog.text.count("asking - route 1 - error overload - ") == 300
+
+
+@pytest.mark.parametrize("plugin", ["hurried", "hurried-stubborn"])
+def test_a_call_that_takes_too_long(runner: ThreadRunner, plugin: str, caplog: pytest.LogCaptureFixture) -> None:
+    with runner.connect() as connection:
+        assert connection.call(connection.token(plugin, 1)) == UNAVAILABLE
+        assert body_of(connection.call(connection.token("hello"))) == b"hello"
+    assert f"plugin {plugin}: request refused: no answer in time" in caplog.text
+    until(lambda: not runner.server.server_state.tasks)
+
+
+def test_out_of_file_descriptors(start: Callable[..., Runner], path: str) -> None:
+    command = ["sh", "-c", 'ulimit -n 40; exec "$0" "$@"', BIN]
+    command += ["run", "sample:bridge", "--app-dir", str(HERE), "--uds", path]
+    runner = start(command=command)
+    with runner.connect() as connection:
+        token = connection.token("hello")
+    connections = [runner.connect() for _ in range(60)]
+    runner.logged("No more connections can be accepted (Too many open files); they wait.")
+    # those that have no place yet get one as soon as others go
+    for connection in connections:
+        assert body_of(connection.call(token)) == b"hello"
+        connection.close()
+    assert len(runner.log.splitlines()) < 10
+    assert "Traceback" not in runner.log
+
+
+def test_only_one_line_is_logged_for_many_failures(caplog: pytest.LogCaptureFixture) -> None:
+    class Exhausted(socket.socket):
+        fails = 0
+
+        def accept(self) -> Any:
+            if self.fails < 3:
+                self.fails += 1
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().accept()
+
+    async def main() -> None:
+        address = b"\0asgi-bridge-%d" % os.getpid()
+        with Exhausted(socket.AF_UNIX) as sock:
+            sock.bind(address)
+            sock.listen()
+            sock.setblocking(False)
+            made = asyncio.get_running_loop().create_future()
+
+            class Protocol(asyncio.BufferedProtocol):
+                def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                    transport.close()
+                    made.set_result(None)
+
+            acceptor = Acceptor(sock, Protocol)
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(address)
+                async with asyncio.timeout(60):
+                    await made
+            assert sock.fails == 3
+            acceptor.close()
+            await acceptor.wait_closed()
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert caplog.text.count("No more connections can be accepted") == 1
+
+
+def test_an_acceptor_that_is_closed_while_it_waits() -> None:
+    class Exhausted(socket.socket):
+        def accept(self) -> Any:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    async def main() -> None:
+        with Exhausted(socket.AF_UNIX) as sock:
+            sock.bind(b"")
+            sock.listen()
+            sock.setblocking(False)
+            acceptor = Acceptor(sock, asyncio.BufferedProtocol)
+            acceptor.close()
+            acceptor.close()
+            assert not asyncio.get_running_loop().remove_reader(sock)
+
+    asyncio.run(main())
+
+
+def test_announced_bytes_that_never_come(start: Callable[..., Runner]) -> None:
+    runner = start()
+    with runner.connect() as connection:
+        token = connection.token("hello")
+        before = runner.rss()
+        for _ in range(3):
+            connections = [runner.connect() for _ in range(64)]
+            for each in connections:
+                each.sock.sendall(struct.pack(">I", 2 << 24 | MAX_PAYLOAD) + b"\0" * 1000)
+            assert body_of(connection.call(token)) == b"hello"
+            for each in connections:
+                each.close()
+        assert body_of(connection.call(token)) == b"hello"
+        assert runner.rss() - before < 64 * 2**20
+
+
+def test_thousands_of_connections_that_come_and_go(start: Callable[..., Runner], path: str) -> None:
+    runner = start()
+    with runner.connect() as idle:
+        token = idle.token("hello")
+        files = os.listdir(f"/proc/{runner.pid}/fd")
+        for _ in range(2000):
+            Connection(path, patient=True).close()
+        with runner.connect() as connection:
+            assert body_of(connection.call(token)) == b"hello"
+        # the one that was idle all the time is still open
+        assert body_of(idle.call(token)) == b"hello"
+        until(lambda: len(os.listdir(f"/proc/{runner.pid}/fd")) <= len(files))

@@ -1,0 +1,348 @@
+"""What ``serve`` does around the server: logs, environment, reload, the library's way in."""
+
+import json
+import logging
+import os
+import queue
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from asgi_bridge import Bridge, ConfigurationError
+from asgi_bridge.server import serve as module
+from asgi_bridge.server.runner import conf_expire_of_environment
+from asgi_bridge.server.serve import LOG_CONFIG, RunnerServer, Source, serve
+
+from .client import Connection, body_of, until
+from .processes import HERE, Runner
+
+Start = Callable[..., Runner]
+
+PLUGIN = """
+from asgi_bridge import Bridge
+
+bridge = Bridge()
+
+async def say(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"%s"})
+
+bridge.mount("say", say)
+"""
+
+
+def say(connection: Connection) -> bytes:
+    return body_of(connection.call(connection.token("say")))
+
+
+@pytest.fixture(autouse=True)
+def loggers() -> Iterator[None]:
+    """What ``serve`` sets up in this process is taken back."""
+    names = ("uvicorn", "uvicorn.error", "uvicorn.access", "asgi_bridge")
+    before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in map(logging.getLogger, names)]
+    yield
+    for logger, handlers, level, propagate in before:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+# logs
+
+
+def test_logs_look_like_uvicorns_and_go_to_stderr(start: Start, path: str) -> None:
+    runner = start()
+    with runner.connect() as connection:
+        connection.call(connection.token("raising"))
+    runner.stop(signal.SIGINT)
+    assert runner.process.stdout is not None
+    assert runner.process.stdout.read() == b""
+    log = runner.log
+    assert f"INFO:     Runner listens on unix socket {path} (Press CTRL+C to quit)\n" in log
+    assert "INFO:     Application startup complete.\n" in log
+    assert "ERROR:    plugin raising: request refused: RuntimeError: as it was told\nTraceback" in log
+    assert "stop 200" not in log
+
+
+def test_one_line_for_each_call_when_asked_for(start: Start) -> None:
+    runner = start("--access-log", target="sample:bridge")
+    with runner.connect() as connection:
+        connection.call(connection.token("hello", key="route#7#ext-plugin-pre-req#1"))
+        connection.call(connection.token("passing", key="route#8#ext-plugin-pre-req#1"))
+        connection.call(connection.token("silent", key="unheard of"))
+    runner.logged("silent - route")
+    lines = re.findall(r"^INFO: +(.*) - \d+\.\d ms$", runner.log, re.M)
+    assert lines == ["hello - route 7 - stop 200", "passing - route 8 - pass", "silent - route ? - error"]
+
+
+def test_a_log_level(start: Start) -> None:
+    runner = start("--log-level", "error")
+    with runner.connect() as connection:
+        connection.prepare(("nobody", {}))
+    runner.stop(signal.SIGINT)
+    (line,) = runner.log.splitlines()
+    assert line.startswith("ERROR:    route 1 refused: plugin nobody is not mounted")
+
+
+def configuration(path: Path, kind: str) -> None:
+    """A logging configuration that does not mention our loggers, as people have it for uvicorn."""
+    if kind == "json":
+        handler = {"class": "logging.StreamHandler", "formatter": "short"}
+        formatter = {"format": "[%(levelname)s %(name)s] %(message)s"}
+        config = {"version": 1, "handlers": {"h": handler}, "formatters": {"short": formatter}}
+        path.write_text(json.dumps({**config, "root": {"handlers": ["h"], "level": "INFO"}}))
+    else:
+        path.write_text(
+            "[loggers]\nkeys=root\n[handlers]\nkeys=h\n[formatters]\nkeys=f\n"
+            "[logger_root]\nlevel=INFO\nhandlers=h\n[handler_h]\nclass=StreamHandler\nformatter=f\nargs=()\n"
+            "[formatter_f]\nformat=[%(levelname)s %(name)s] %(message)s\n"
+        )
+
+
+@pytest.mark.parametrize("kind", ["json", "ini"])
+def test_a_logging_configuration(start: Start, folder: Path, kind: str) -> None:
+    config = folder / f"log.{kind}"
+    configuration(config, kind)
+    runner = start("--log-config", str(config))
+    with runner.connect() as connection:
+        connection.prepare(("nobody", {}))
+    runner.logged("[ERROR asgi_bridge.plugins] route 1 refused: plugin nobody is not mounted")
+    assert "[INFO asgi_bridge.server] Runner listens on" in runner.log
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"log_config": "{FOLDER}/broken.json"}, {"log_config": "{FOLDER}/broken.ini"}, {"log_level": "chatty"}],
+)
+def test_logging_that_cannot_be_set_up(options: dict[str, Any], folder: Path, path: str) -> None:
+    (folder / "broken.json").write_text("{")
+    (folder / "broken.ini").write_text("loggers")
+    options = {name: value.replace("{FOLDER}", str(folder)) for name, value in options.items()}
+    with pytest.raises(ConfigurationError, match="logging cannot be set up with log_level .* and log_config") as found:
+        serve(Bridge(), uds=path, **options)
+    assert len(str(found.value).splitlines()) == 1
+
+
+def test_a_fault_of_our_own_stays_visible(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(uvicorn, "Config", fail)
+    with pytest.raises(ValueError, match="a fault"):
+        serve(Bridge(), uds=path)
+
+
+def test_our_loggers_stand_beside_uvicorns() -> None:
+    assert LOG_CONFIG["loggers"]["asgi_bridge"] == {"handlers": ["default"], "level": "INFO", "propagate": False}
+    assert LOG_CONFIG["handlers"]["default"]["stream"] == "ext://sys.stderr"
+
+
+# the environment
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.delenv("APISIX_LISTEN_ADDRESS", raising=False)
+    monkeypatch.delenv("APISIX_CONF_EXPIRE_TIME", raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(("text", "seconds"), [(None, 3600.0), ("60", 60.0), ("0.5", 0.5)])
+def test_how_long_the_gateway_keeps_tokens(environment: pytest.MonkeyPatch, text: str | None, seconds: float) -> None:
+    if text is not None:
+        environment.setenv("APISIX_CONF_EXPIRE_TIME", text)
+    assert conf_expire_of_environment() == seconds
+
+
+@pytest.mark.parametrize("text", ["", "an hour", "0", "-1", "nan", "inf"])
+def test_a_time_that_is_none(environment: pytest.MonkeyPatch, text: str, path: str) -> None:
+    environment.setenv("APISIX_CONF_EXPIRE_TIME", text)
+    with pytest.raises(ConfigurationError, match=f"APISIX_CONF_EXPIRE_TIME is '{text}'; it is a number of seconds"):
+        serve(Bridge(), uds=path)
+    assert not os.path.exists(path)
+
+
+def test_an_environment_file(start: Start, folder: Path, path: str) -> None:
+    # stands for python-dotenv, which nothing else here needs
+    (folder / "dotenv.py").write_text(
+        "import os\n"
+        "def load_dotenv(path):\n"
+        "    os.environ.update(line.split('=') for line in open(path).read().split())\n"
+    )
+    (folder / "my.env").write_text(f"APISIX_LISTEN_ADDRESS=unix:{path}\nAPISIX_CONF_EXPIRE_TIME=17\n")
+    runner = start("--env-file", str(folder / "my.env"), path=None, env={**os.environ, "PYTHONPATH": str(folder)})
+    Connection(path, patient=True).close()
+    runner.stop()
+
+
+def test_an_environment_file_without_python_dotenv(monkeypatch: pytest.MonkeyPatch, folder: Path, path: str) -> None:
+    monkeypatch.setitem(sys.modules, "dotenv", None)
+    with pytest.raises(ConfigurationError, match="needs python-dotenv: pip install python-dotenv"):
+        serve(Bridge(), uds=path, env_file=str(folder / "my.env"))
+
+
+# reload
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+def test_reload(start: Start, folder: Path, path: str, sig: int) -> None:
+    code = folder / "app"
+    code.mkdir()
+    plugin = code / "plugin.py"
+    plugin.write_text(PLUGIN % "one")
+    runner = start("--reload", "--log-level", "info", target="plugin:bridge", app_dir=str(code))
+    with runner.connect() as connection:
+        assert say(connection) == b"one"
+    inode = os.stat(path).st_ino
+    if sig == signal.SIGINT:
+        plugin.write_text("import nowhere\n")
+        runner.logged("Reloading...")
+        runner.logged("No module named 'nowhere'")
+        plugin.write_text("bridge = None\n")
+        runner.logged("ERROR:    plugin:bridge is no Bridge")
+    plugin.write_text(PLUGIN % "two")
+
+    def changed() -> bool:
+        with runner.connect() as connection:
+            return say_if_there(connection) == b"two"
+
+    until(changed)
+    assert os.stat(path).st_ino == inode
+    with runner.connect() as connection:
+        # Ctrl-C reaches all processes of the terminal
+        os.killpg(runner.pid, sig) if sig == signal.SIGINT else os.kill(runner.pid, sig)
+        assert runner.wait() == 0
+        assert connection.receive() is None
+    until(lambda: not runner.left())  # multiprocessing's resource tracker goes last
+    assert os.listdir(folder) == ["app"]
+
+
+def say_if_there(connection: Connection) -> bytes:
+    """Empty where the process has just ended."""
+    try:
+        return say(connection)
+    except (AssertionError, OSError):
+        return b""
+
+
+def test_reload_needs_a_name(path: str) -> None:
+    with pytest.raises(ConfigurationError, match='needs their "module:attr"'):
+        Bridge().run(uds=path, reload=True)
+    assert not os.path.exists(path)
+
+
+# the library's way in
+
+
+def test_as_a_library(start: Start, folder: Path, path: str) -> None:
+    script = folder / "main.py"
+    script.write_text(
+        "import asyncio, sys, time\n"
+        f"sys.path.insert(0, {str(HERE)!r})\n"
+        "from sample import bridge\n"
+        f"bridge.run(uds={path!r}, uds_permissions=0o600, log_level='warning', access_log=True)\n"
+        "time.sleep(1.5)\n"
+        "print('afterwards')\n"
+    )
+    runner = start(command=[sys.executable, str(script)])
+    with runner.connect() as connection:
+        assert body_of(connection.call(connection.token("hello"))) == b"hello"
+    runner.stop(signal.SIGINT)
+    # the watchdog does not bite what comes after the server
+    assert runner.process.returncode == 0
+    assert runner.process.stdout is not None
+    assert runner.process.stdout.read() == b"afterwards\n"
+    assert runner.log == ""
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
+def test_a_grace_that_is_no_time(seconds: float, path: str) -> None:
+    with pytest.raises(ConfigurationError, match="timeout_graceful_shutdown is a number of seconds"):
+        Bridge().run(uds=path, timeout_graceful_shutdown=seconds)
+
+
+# loading
+
+
+@pytest.mark.parametrize("error", ["TypeError", "ValueError"])
+def test_an_error_inside_a_module_shows_its_traceback(start: Start, folder: Path, path: str, error: str) -> None:
+    (folder / "broken.py").write_text(f"def f():\n    raise {error}('in the module')\n\nf()\n")
+    runner = start(target="broken:bridge", app_dir=str(folder))
+    assert runner.wait() == 1
+    assert f"broken.py\", line 2, in f\n    raise {error}('in the module')" in runner.log
+    assert f"{error}: in the module" in runner.log
+    assert not os.path.exists(path)
+
+
+def test_an_operators_error_is_one_line(start: Start, path: str) -> None:
+    runner = start(target="nowhere:bridge")
+    assert runner.wait() == 2
+    last = runner.log.splitlines()[-1]
+    assert last == (
+        "asgi-bridge: cannot import 'nowhere:bridge': no module named 'nowhere'; is it installed, and does --app-dir "
+        "point to it?"
+    )
+    assert "Traceback" not in runner.log
+    assert not os.path.exists(path)
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
+
+
+def test_a_source_puts_its_folder_in_front(folder: Path, restored: None) -> None:
+    (folder / "found_by_source.py").write_text(PLUGIN % "one")
+    source = Source("found_by_source:bridge", app_dir=str(folder))
+    assert list(source.load().plugins) == ["say"]
+    assert list(source.load().plugins) == ["say"]
+    assert sys.path.count(str(folder)) == 1
+
+
+# the watchdog
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunnerServer]:
+    def exit(status: int) -> None:
+        raise Stopped(status)
+
+    ended: list[bool] = []
+    monkeypatch.setattr(module.os, "_exit", exit)
+    yield RunnerServer(uvicorn.Config("", log_config=None), lambda: ended.append(True), 0.01)
+    monkeypatch.undo()
+
+
+def test_the_watchdog_ends_the_process_after_a_signal(
+    server: RunnerServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("asgi_bridge"), "handlers", [logging.NullHandler()])
+    server.handle_exit(signal.SIGTERM, None)
+    server.handle_exit(signal.SIGINT, None)
+    with pytest.raises(Stopped) as stopped:
+        server._watch()
+    assert stopped.value.args == (128 + signal.SIGTERM,)
+    assert server.force_exit
+    assert "Not stopped in time" in caplog.text
+
+
+@pytest.mark.parametrize("signals", [[None], [signal.SIGTERM, None]])
+def test_the_watchdog_goes_when_it_is_sent_away(server: RunnerServer, signals: list[int | None]) -> None:
+    server._seconds = 60
+    for sig in signals:
+        server._signals.put(sig)
+    server._watch()
+    with pytest.raises(queue.Empty):
+        server._signals.get_nowait()

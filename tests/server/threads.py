@@ -1,0 +1,64 @@
+"""Runners on a thread of the test's own process."""
+
+import threading
+from typing import Any
+
+import uvicorn
+
+from asgi_bridge import Bridge
+from asgi_bridge.server.protocol import RunnerProtocol
+from asgi_bridge.server.runner import Runner, RunnerOptions
+from asgi_bridge.server.serve import GRACEFUL_SECONDS, RunnerServer
+from asgi_bridge.server.sockets import bind
+
+from . import sample
+from .client import SECONDS, Connection, until
+
+__all__ = ["ThreadRunner"]
+
+
+class ThreadRunner:
+    """What ``serve`` makes of a bridge, on a thread.
+
+    Args:
+        path: of the socket.
+        loop: of uvicorn's.
+        bridge: those of sample.py without it.
+        options: of the runner.
+    """
+
+    def __init__(self, path: str, loop: str, bridge: Bridge = sample.bridge, **options: Any) -> None:
+        self.path = path
+        self.runner = Runner(bridge, RunnerOptions(**options))
+        self.config = uvicorn.Config(
+            lambda: self.runner,
+            factory=True,
+            loop=loop,
+            http=RunnerProtocol,  # type: ignore[arg-type]
+            ws="none",
+            interface="asgi3",
+            lifespan="on",
+            proxy_headers=False,
+            workers=1,
+            timeout_graceful_shutdown=GRACEFUL_SECONDS,  # type: ignore[arg-type]
+            log_config=None,
+        )
+        self.listening = bind(path)
+        self.server = RunnerServer(self.config, self.listening.unlink, SECONDS)
+        self.thread = threading.Thread(target=self.server.run, args=([self.listening.sock],))
+        self.thread.start()
+        until(lambda: self.server.started or not self.thread.is_alive())
+
+    def connect(self) -> Connection:
+        return Connection(self.path)
+
+    @property
+    def connections(self) -> int:
+        return len(self.server.server_state.connections)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(SECONDS)
+        assert not self.thread.is_alive()
+        self.server.release()
+        self.listening.sock.close()

@@ -1,0 +1,244 @@
+"""The command line: what is read, what is passed on, what is said about mistakes."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_bridge import cli
+from asgi_bridge.server.serve import Source
+
+Command = Callable[..., tuple[int, str, str]]
+
+PLUGINS = """
+from typing import Any
+from pydantic import BaseModel
+from asgi_bridge import Bridge
+
+bridge = Bridge()
+
+async def app(scope, receive, send): ...
+
+class Conf(BaseModel):
+    body: str
+    status: int = 200
+
+bridge.mount("hello", app)
+
+@bridge.plugin("say")
+def say(conf: Conf) -> Any:
+    return app
+
+class Middleware:
+    def __init__(self, app, limit: int = 3):
+        pass
+
+bridge.add_middleware("limited", Middleware)
+
+def make():
+    return bridge
+
+number = 3
+"""
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """Runs a command line in a folder with a module of plugins; gives exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    name = f"plugins_{abs(hash(tmp_path))}"
+    (tmp_path / f"{name}.py").write_text(PLUGINS)
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["asgi-bridge", *(each.replace("MODULE", name) for each in arguments)])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        out, err = capsys.readouterr()
+        return exit.value.code or 0, out, err.replace(name, "MODULE")  # type: ignore[return-value]
+
+    yield command
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, dict[str, Any]]]:
+    """What ``run`` would serve."""
+    calls: list[tuple[Source, dict[str, Any]]] = []
+    monkeypatch.setattr("asgi_bridge.server.serve.serve", lambda source, **options: calls.append((source, options)))
+    return calls
+
+
+def test_run_without_options(command: Command, served: list[tuple[Source, dict[str, Any]]], tmp_path: Path) -> None:
+    assert command("run", "a.b:c") == (0, "", "")
+    assert served == [
+        (
+            Source("a.b:c", {}, str(tmp_path)),
+            {
+                "uds": None,
+                "uds_permissions": 0o666,
+                "reload": False,
+                "reload_dirs": None,
+                "limit_concurrency": None,
+                "timeout_graceful_shutdown": 0.3,
+                "access_log": False,
+                "forwarded_headers": "trust",
+                "log_level": None,
+                "log_config": None,
+                "env_file": None,
+            },
+        )
+    ]
+
+
+def test_run_with_all_options(command: Command, served: list[tuple[Source, dict[str, Any]]], tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "log.json").touch()
+    (tmp_path / ".env").touch()
+    assert command(
+        "run", "--mount", "one=a:b", "--mount", "two=c:d", "--app-dir", "src", "--uds", "/r.sock",
+        "--uds-permissions", "660", "--reload", "--reload-dir", "x", "--reload-dir", "y", "--limit-concurrency", "7",
+        "--timeout-graceful-shutdown", "1.5", "--access-log", "--forwarded-headers", "ask", "--log-level", "debug",
+        "--log-config", "log.json", "--env-file", ".env",
+    ) == (0, "", "")  # fmt: skip
+    assert served == [
+        (
+            Source(None, {"one": "a:b", "two": "c:d"}, str(tmp_path / "src")),
+            {
+                "uds": "/r.sock",
+                "uds_permissions": 0o660,
+                "reload": True,
+                "reload_dirs": ["x", "y"],
+                "limit_concurrency": 7,
+                "timeout_graceful_shutdown": 1.5,
+                "access_log": True,
+                "forwarded_headers": "ask",
+                "log_level": "debug",
+                "log_config": "log.json",
+                "env_file": ".env",
+            },
+        )
+    ]
+
+
+def test_options_come_from_the_environment_too(
+    command: Command, served: list[tuple[Source, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASGI_BRIDGE_RUN_UDS", "/e.sock")
+    monkeypatch.setenv("ASGI_BRIDGE_RUN_UDS_PERMISSIONS", "600")
+    command("run", "a:b")
+    assert served[0][1]["uds"] == "/e.sock"
+    assert served[0][1]["uds_permissions"] == 0o600
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--uds-permissions", "rw"], "'rw' is not an octal mode such as 660"),
+        (["--uds-permissions", "1777"], "'1777' is not an octal mode such as 660"),
+        (["--uds-permissions", "-1"], "'-1' is not an octal mode such as 660"),
+        (["--mount", "a"], "'a' is not of the form NAME=module:attr"),
+        (["--mount", "=a:b"], "'=a:b' is not of the form NAME=module:attr"),
+        (["--mount", "a="], "'a=' is not of the form NAME=module:attr"),
+        (["--limit-concurrency", "0"], "0 is not in the range x>=1"),
+        (["--timeout-graceful-shutdown", "-1"], "-1.0 is not in the range x>=0"),
+        (["--log-level", "loud"], "'loud' is not one of"),
+        (["--log-config", "missing.json"], "Path 'missing.json' does not exist"),
+        (["--env-file", "missing.env"], "Path 'missing.env' does not exist"),
+        (["--workers", "2"], "No such option"),
+    ],
+)
+def test_what_run_refuses(command: Command, arguments: list[str], said: str) -> None:
+    code, out, err = command("run", "a:b", *arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere:bridge"], "cannot import 'nowhere:bridge': no module named 'nowhere'; is it installed, and does "
+         "--app-dir point to it?"),
+        (["MODULE:nobody"], "cannot import 'MODULE:nobody': 'MODULE' has no attribute 'nobody'"),
+        (["MODULE"], "'MODULE' is not of the form \"module:attr\", such as \"myapp.main:bridge\""),
+        (["MODULE:number"], "MODULE:number is no Bridge and no function that returns one, but int"),
+        (["--mount", "a=MODULE:bridge", "--mount", "a=MODULE:say"], "--mount a: given twice"),
+        (["MODULE:bridge", "--mount", "hello=MODULE:app"], "plugin hello: the name is mounted already"),
+    ],
+)  # fmt: skip
+def test_an_operators_mistake_is_one_line(command: Command, arguments: list[str], said: str) -> None:
+    assert command("plugins", *arguments) == (2, "", f"asgi-bridge: {said}\n")
+
+
+def test_an_error_of_a_module_keeps_its_traceback(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "raises_at_import.py").write_text("raise ValueError('in the module')\n")
+    with pytest.raises(ValueError, match="in the module"):
+        command("plugins", "raises_at_import:bridge")
+
+
+@pytest.mark.parametrize("target", ["MODULE:bridge", "MODULE:make"])
+def test_plugins_lists_them(command: Command, target: str) -> None:
+    code, out, err = command("plugins", target)
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines()]
+    assert [(row[0], row[1], row[3:]) for row in rows] == [
+        ("hello", "application", []),
+        ("say", "factory", ["body", "[status]"]),
+        ("limited", "middleware", ["[limit]"]),
+    ]
+
+
+def test_plugins_as_json(command: Command) -> None:
+    code, out, err = command("plugins", "MODULE:bridge", "--json")
+    assert (code, err) == (0, "")
+    hello, say, limited = json.loads(out)
+    assert (hello["name"], hello["kind"]) == ("hello", "application")
+    assert say["schema"]["required"] == ["body"]
+    assert limited["schema"]["properties"]["limit"]["type"] == "integer"
+    assert set(hello) >= {"name", "kind", "phases", "schema"}
+
+
+def test_plugins_that_are_mounted_on_the_command_line(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.asgi_bridge]\n")
+    code, out, err = command("plugins", "--mount", "one=MODULE:app", "--mount", "two=MODULE:Middleware")
+    assert (code, err) == (0, "")
+    assert [line.split()[:2] for line in out.splitlines()] == [["one", "application"], ["two", "middleware"]]
+
+
+def test_plugins_of_a_pyproject(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (module,) = (path.stem for path in tmp_path.glob("plugins_*.py"))
+    (tmp_path / "pyproject.toml").write_text(
+        f'[tool.asgi_bridge]\nbridge = "{module}:bridge"\n[tool.asgi_bridge.plugins.more]\nfactory = "{module}:say"\n'
+    )
+    code, out, err = command("plugins")
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == ["hello", "say", "limited", "more"]
+
+
+def test_nothing_to_run(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.asgi_bridge]\n")
+    code, out, err = command("plugins")
+    assert (code, out) == (2, "")
+    assert err.startswith("asgi-bridge: no plugins: name a ")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "-h"], ["plugins", "-h"]])
+def test_help(command: Command, arguments: list[str]) -> None:
+    code, out, err = command(*arguments)
+    assert (code, err) == (0, "")
+    assert out.startswith("Usage: asgi-bridge")
+
+
+def test_the_command_is_installed() -> None:
+    script = Path(sys.executable).with_name("asgi-bridge")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("asgi-bridge, version ")
+
+
+def test_types_that_are_converted_already() -> None:
+    assert cli._Mount().convert(("a", "b:c"), None, None) == ("a", "b:c")
+    assert cli._Permissions().convert(0o600, None, None) == 0o600
