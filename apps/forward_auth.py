@@ -1,0 +1,227 @@
+"""``forward-auth``: an ASGI application of the operator's decides whether a request may go on.
+
+APISIX's own ``forward-auth`` asks a service over HTTP; this one calls an application in the runner, with the same names
+in its configuration. It gets a GET without a body, with ``X-Forwarded-Proto``, ``-Method``, ``-Host``, ``-Uri`` and
+``-For`` of the request, never the client's own. A status of 2xx lets the request go on; anything else, redirects
+included, is the client's answer. If it raises, or ends without a complete answer, the request is refused.
+
+Which application is asked is for the operator to say, never for a route::
+
+    bridge.add_middleware("forward-auth", ForwardAuth, defaults={"auth_app": app})
+
+or in pyproject.toml::
+
+    [tool.asgi_bridge.plugins.forward-auth]
+    middleware = "asgi_bridge_apps.forward_auth:ForwardAuth"
+    defaults = { auth_app = "myapp.auth:app" }
+
+Its lifespan runs from the first route that needs it to the last. Its background tasks end before the request goes on.
+"""
+
+import asyncio
+from collections.abc import Container
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asgi_bridge import ConfigurationError, PluginError
+from asgi_bridge.plugins.lifespan import Lifespan
+
+from .conf import EndToEndName, HeaderName
+
+__all__ = ["ForwardAuth", "no_auth_app"]
+
+STARTUP_SECONDS = 3.0
+"""Building a chain has 4."""
+SHUTDOWN_SECONDS = 0.15
+"""A chain's plugin has 0.2."""
+
+_Headers = list[tuple[bytes, bytes]]
+
+_TOLD = frozenset((
+    b"x-forwarded-proto", b"x-forwarded-method", b"x-forwarded-host", b"x-forwarded-uri", b"x-forwarded-for",
+))  # fmt: skip
+"""What the application is told of the request: the client must not say it in our place."""
+
+_NOT_ASKED = _TOLD | frozenset((
+    b"connection", b"content-encoding", b"content-length", b"expect", b"keep-alive", b"proxy-connection", b"te",
+    b"trailer", b"transfer-encoding", b"upgrade",
+))  # fmt: skip
+"""Of the client's connection and its body: the application gets neither."""
+
+
+async def no_auth_app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Stands for the application that the operator has not given."""
+    raise PluginError("no auth application")
+
+
+def _not_host(name: str) -> str:
+    if name.lower() == "host":
+        raise ValueError("host leads to the upstream: an auth application cannot set it")
+    return name
+
+
+class ForwardAuth:
+    """Asks `auth_app`, and passes the request on to `app` with what it said.
+
+    Raises:
+        ConfigurationError: the operator has given no application.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        auth_app: ASGIApp = no_auth_app,
+        uri: Annotated[
+            str, Field(pattern=r"^/[!-~]*$", description="Path, and query, that the auth application is asked at.")
+        ] = "/",
+        request_headers: Annotated[
+            list[HeaderName] | None,
+            Field(description="Headers of the client that the auth application gets. Left out: all."),
+        ] = None,
+        upstream_headers: Annotated[
+            list[Annotated[EndToEndName, AfterValidator(_not_host)]],
+            Field(
+                description="Headers of a permission that the upstream gets. The client's own of these names are "
+                "always removed, also those written with _ for -."
+            ),
+        ] = [],  # noqa: B006  # never changed, and the JSON Schema shows it
+        client_headers: Annotated[
+            list[HeaderName] | None,
+            Field(description="Headers of a refusal that the client gets, besides content-type. Left out: all."),
+        ] = None,
+    ) -> None:
+        if auth_app is no_auth_app:
+            raise ConfigurationError(
+                "there is no auth application to ask: the operator gives one, with "
+                "asgi_bridge_apps.ready_made(auth_app=...) or as the default auth_app of this plugin"
+            )
+        self._app = app
+        self._auth_app = auth_app
+        self._path, _, query = uri.partition("?")
+        self._query = query.encode("ascii")
+        self._asked = None if request_headers is None else _encoded(request_headers)
+        self._granted = _encoded(upstream_headers)
+        self._removed = frozenset(map(_dashed, self._granted))
+        self._told = None if client_headers is None else _encoded(client_headers) | {b"content-type"}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _share_lifespan(self._auth_app, scope, receive, send)
+            return
+        asking = _Asking(send, self._told)
+        await self._auth_app(self._auth_scope(scope), asking.receive, asking.send)
+        if not asking.complete:
+            raise PluginError("the auth application ended without a complete response")
+        if asking.refused:
+            return
+        kept = [header for header in scope["headers"] if _dashed(header[0]) not in self._removed]
+        scope["headers"] = kept + [header for header in asking.headers if header[0] in self._granted]
+        await self._app(scope, receive, send)
+
+    def _auth_scope(self, scope: Scope) -> Scope:
+        """The question: the request's scope, but for what is the client's word only, and for the body."""
+        uri: bytes = scope.get("raw_path") or scope["path"].encode()
+        if scope["query_string"]:
+            uri += b"?" + scope["query_string"]
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+        headers: _Headers = [
+            (name, value)
+            for name, value in scope["headers"]
+            if _dashed(name) not in _NOT_ASKED and (self._asked is None or name in self._asked or name == b"host")
+        ]
+        headers += [
+            (b"x-forwarded-proto", scope["scheme"].encode("latin-1")),
+            (b"x-forwarded-method", scope["method"].encode("latin-1")),
+            (b"x-forwarded-host", host),
+            (b"x-forwarded-uri", uri),
+        ]
+        if scope.get("client"):
+            headers.append((b"x-forwarded-for", scope["client"][0].encode("latin-1")))
+        return {
+            **scope,
+            "method": "GET",
+            "path": self._path,
+            "raw_path": self._path.encode("ascii"),
+            "query_string": self._query,
+            "headers": headers,
+        }
+
+
+class _Asking:
+    """One question: a request without a body, and the answer, which is handed on as it comes if it is a refusal."""
+
+    def __init__(self, send: Send, told: Container[bytes] | None) -> None:
+        self.headers: _Headers = []
+        self.complete = False
+        self.refused = False
+        self._send = send
+        self._told = told
+        self._received = False
+        self._ended = asyncio.Event()
+
+    async def receive(self) -> Message:
+        if not self._received:
+            self._received = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self._ended.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.headers = [(name.lower(), value) for name, value in message.get("headers") or ()]
+            self.refused = not 200 <= message["status"] < 300
+            if self._told is not None:
+                told = [header for header in self.headers if header[0] in self._told]
+                message = {**message, "headers": told}
+        if self.refused:
+            await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.complete = True
+            self._ended.set()
+
+
+def _dashed(name: bytes) -> bytes:
+    """CGI and WSGI do not tell ``_`` from ``-``, and APISIX lets both pass."""
+    return name.replace(b"_", b"-")
+
+
+def _encoded(names: list[str]) -> frozenset[bytes]:
+    return frozenset(name.lower().encode("ascii") for name in names)
+
+
+class _Shared:
+    """The lifespan of an auth application, and how many configurations use it."""
+
+    def __init__(self, auth_app: ASGIApp) -> None:
+        self.lifespan = Lifespan(auth_app, "forward-auth")
+        self.started = asyncio.get_running_loop().create_task(self.lifespan.start(STARTUP_SECONDS))
+        self.users = 0
+
+
+_shared: dict[int, _Shared] = {}
+"""By identity of the application; it is alive, since each of the users holds it."""
+
+
+async def _share_lifespan(auth_app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    shared = _shared.get(id(auth_app))
+    if shared is None:
+        shared = _shared[id(auth_app)] = _Shared(auth_app)
+    shared.users += 1
+    try:
+        try:
+            await asyncio.shield(shared.started)
+        except PluginError as exc:
+            await send({"type": "lifespan.startup.failed", "message": f"the auth application: {exc}"})
+            return
+        scope.get("state", {}).update(shared.lifespan.state)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+    finally:
+        shared.users -= 1
+        if not shared.users:
+            _shared.pop(id(auth_app), None)
+            await shared.lifespan.stop(SHUTDOWN_SECONDS)
+    await send({"type": "lifespan.shutdown.complete"})

@@ -1,0 +1,44 @@
+"""``request-body-rewrite``: gives the upstream another body (the Go runner's example, with its configuration)."""
+
+from pydantic import Field
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asgi_bridge import upstream
+
+from .conf import Conf
+
+__all__ = ["RequestBodyRewriteConf", "request_body_rewrite"]
+
+_OF_THE_OLD = frozenset((b"content-length", b"content-encoding", b"transfer-encoding"))
+
+
+class RequestBodyRewriteConf(Conf):
+    """What ``request-body-rewrite`` takes."""
+
+    new_body: str = Field("", description="The new body. Empty: the request goes on with the body that it has.")
+
+
+def request_body_rewrite(conf: RequestBodyRewriteConf) -> ASGIApp:
+    """Replaces the body, whatever the method, and the headers that told how the old one was framed and encoded."""
+    if not conf.new_body:
+        return upstream
+    body = conf.new_body.encode()
+
+    async def replace(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [header for header in scope["headers"] if header[0] not in _OF_THE_OLD]
+        scope["headers"] = [*headers, (b"content-length", b"%d" % len(body))]
+        handed = False
+
+        async def replaced() -> Message:
+            nonlocal handed
+            if not handed:
+                handed = True
+                return {"type": "http.request", "body": body, "more_body": False}
+            while True:  # behind the old body stands the disconnect
+                message = await receive()
+                if message["type"] != "http.request":
+                    return message
+
+        await upstream(scope, replaced, send)
+
+    return replace

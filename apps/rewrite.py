@@ -1,0 +1,77 @@
+"""``rewrite``: path, headers and arguments of the request as the upstream gets it.
+
+The name is that of the official Python runner's example, which takes no configuration and always changes the same
+three things. An empty configuration does as that one does; any field that is given is all that is changed.
+"""
+
+from typing import Self
+from urllib.parse import quote, unquote_plus, urlencode
+
+from pydantic import Field, model_validator
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from asgi_bridge import upstream
+
+from .conf import Conf, EndToEndName, HeaderValue
+
+__all__ = ["RewriteConf", "rewrite"]
+
+
+class RewriteConf(Conf):
+    """What ``rewrite`` takes."""
+
+    path: str | None = Field(None, pattern="^/", description="The new path, decoded, without a query.")
+    headers: dict[EndToEndName, HeaderValue | list[HeaderValue] | None] = Field(
+        {}, description="Headers to set, all of a name at once; null deletes them."
+    )
+    args: dict[str, str | list[str] | None] = Field(
+        {}, description="Arguments of the query to set, decoded, all of a name at once; null deletes them."
+    )
+
+    @model_validator(mode="after")
+    def _host_stays(self) -> Self:
+        if any(name.lower() == "host" and not values for name, values in self.headers.items()):
+            raise ValueError("headers: host cannot be deleted, a request has one")
+        return self
+
+
+EXAMPLE = RewriteConf(path="/a6/python/runner", headers={"X-Resp-A6-Runner": "Python"}, args={"a6_runner": "Python"})
+"""What the official runner's example does."""
+
+
+def rewrite(conf: RewriteConf) -> ASGIApp:
+    """Changes what is configured, and passes the request on."""
+    if not conf.model_fields_set:
+        conf = EXAMPLE
+    path = conf.path
+    names = {name.lower().encode("latin-1") for name in conf.headers}
+    headers = [
+        (name.lower().encode("latin-1"), value.encode("latin-1"))
+        for name, values in conf.headers.items()
+        for value in _listed(values)
+    ]
+    args = urlencode([(name, value) for name, values in conf.args.items() for value in _listed(values)])
+
+    async def change(scope: Scope, receive: Receive, send: Send) -> None:
+        if path is not None:
+            scope["path"] = path
+            scope["raw_path"] = quote(path, safe="/:@!$&'()*+,;=~").encode("ascii")
+        if names:
+            scope["headers"] = [header for header in scope["headers"] if header[0] not in names] + headers
+        if conf.args:
+            scope["query_string"] = _changed(scope["query_string"])
+        await upstream(scope, receive, send)
+
+    def _changed(query: bytes) -> bytes:
+        parts = [part for part in query.split(b"&") if part and _name(part) not in conf.args]
+        return b"&".join([*parts, args.encode("ascii")] if args else parts)
+
+    return change
+
+
+def _listed(values: str | list[str] | None) -> list[str]:
+    return values if isinstance(values, list) else [] if values is None else [values]
+
+
+def _name(part: bytes) -> str:
+    return unquote_plus(part.partition(b"=")[0].decode("latin-1"), errors="replace")

@@ -1,0 +1,24 @@
+"""``say``: answers with a text (the Go runner's example, under its name and with its configuration)."""
+
+from pydantic import Field
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp
+
+from asgi_bridge import upstream
+
+from .conf import Conf
+
+__all__ = ["SayConf", "say"]
+
+
+class SayConf(Conf):
+    """What ``say`` takes."""
+
+    body: str = Field("", description="The answer. Empty: the request goes on as if the plugin were not there.")
+
+
+def say(conf: SayConf) -> ASGIApp:
+    """Answers with the body, and with a header that tells which runner it was: ``Go`` there, ``Python`` here."""
+    if not conf.body:
+        return upstream
+    return PlainTextResponse(conf.body, headers={"X-Resp-A6-Runner": "Python"})

@@ -1,0 +1,35 @@
+"""``stop``: answers with what the route says (the official Python runner's example, made configurable).
+
+The original answers the same whatever its configuration is; that is what comes of each field that is left out here.
+"""
+
+from pydantic import Field
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp
+
+from .conf import Conf, EndToEndName, HeaderValue, Status
+
+__all__ = ["StopConf", "stop"]
+
+
+class StopConf(Conf):
+    """What ``stop`` takes."""
+
+    body: str = Field("Hello, Python Runner of APISIX", description="The answer's body.")
+    status: Status = Field(201, description="The answer's status.")
+    headers: dict[EndToEndName, HeaderValue | list[HeaderValue]] = Field(
+        {"X-Resp-A6-Runner": "Python"},
+        description="The answer's headers; a list of values gives the header once for each. "
+        "Without a content-type the body is text/plain.",
+    )
+
+
+def stop(conf: StopConf) -> ASGIApp:
+    """Answers every request, and lets none pass."""
+    response = PlainTextResponse(conf.body, status_code=conf.status)
+    if any(name.lower() == "content-type" for name in conf.headers):
+        del response.headers["content-type"]
+    for name, values in conf.headers.items():
+        for value in [values] if isinstance(values, str) else values:
+            response.headers.append(name, value)
+    return response

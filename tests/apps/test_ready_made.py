@@ -1,0 +1,107 @@
+"""All ready-made plugins: what is mounted, what is documented, and Starlette's own by configuration alone."""
+
+import sys
+from typing import Any
+
+import pytest
+from asgi_bridge_apps import bridge, ready_made
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from asgi_bridge import ConfigurationError
+from asgi_bridge.testing import PluginClient
+
+
+def test_all_are_mounted_under_their_names() -> None:
+    assert sorted(bridge.plugins) == [
+        "cors",
+        "fault-injection",
+        "forward-auth",
+        "https-redirect",
+        "limit-req",
+        "request-body-rewrite",
+        "rewrite",
+        "say",
+        "session",
+        "stop",
+        "trusted-host",
+    ]
+
+
+@pytest.mark.parametrize("plugin", [name for name, each in bridge.plugins.items() if each.kind == "factory"])
+def test_every_field_of_our_own_is_documented(plugin: str) -> None:
+    schema = bridge.plugins[plugin].describe()["schema"]
+
+    assert schema["additionalProperties"] is False
+    assert all(field["description"].endswith(".") for field in schema["properties"].values())
+
+
+def test_every_field_of_forward_auth_is_documented() -> None:
+    fields = bridge.plugins["forward-auth"].describe()["schema"]["properties"]
+
+    assert sorted(fields) == ["client_headers", "request_headers", "upstream_headers", "uri"]
+    assert all(field["description"].endswith(".") for field in fields.values())
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "starlette.middleware.sessions")
+    monkeypatch.setitem(sys.modules, "itsdangerous", None)
+
+    with pytest.raises(ConfigurationError, match=r'needs itsdangerous: pip install "asgi_bridge\[apps\]"'):
+        ready_made()
+
+
+def test_cors() -> None:
+    client = PluginClient(bridge, "cors", {"allow_origins": ["https://a.test"], "max_age": 60})
+    preflight = {"origin": "https://a.test", "access-control-request-method": "GET"}
+
+    assert client.options("/", headers=preflight).headers["access-control-max-age"] == "60"
+    allowed = client.get("/", headers={"origin": "https://a.test"}).headers
+    assert allowed["access-control-allow-origin"] == "https://a.test"
+    assert "access-control-allow-origin" not in client.get("/", headers={"origin": "https://b.test"}).headers
+
+
+def test_trusted_host() -> None:
+    client = PluginClient(bridge, "trusted-host", {"allowed_hosts": ["a.test", "*.b.test"]})
+
+    statuses = [client.get("/", headers={"host": host}).status_code for host in ("a.test", "x.b.test", "c.test")]
+    assert statuses == [200, 200, 400]
+
+
+def test_https_redirect() -> None:
+    plain = PluginClient(bridge, "https-redirect", base_url="http://a.test", follow_redirects=False)
+    secure = PluginClient(bridge, "https-redirect", base_url="https://a.test", follow_redirects=False)
+
+    answer = plain.get("/x?y=1")
+    assert (answer.status_code, answer.headers["location"]) == (307, "https://a.test/x?y=1")
+    assert secure.get("/x").status_code == 200
+
+
+def test_session() -> None:
+    async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            session = Request(scope).session
+            session["visits"] = session.get("visits", 0) + 1
+            await PlainTextResponse(str(session["visits"]))(scope, receive, send)
+
+    client = PluginClient(bridge, "session", {"secret_key": "k"}, upstream=upstream)
+
+    assert [client.get("/").text for _ in range(3)] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("plugin", "conf", "reason"),
+    [
+        ("cors", {"allow_origins": "*"}, "field 'allow_origins': "),
+        ("cors", {"allow_origin": ["*"]}, "field 'allow_origin': Extra inputs are not permitted"),
+        ("cors", {"max_age": "60"}, "field 'max_age': Input should be a valid integer"),
+        ("trusted-host", {"allowed_hosts": ["a.*"]}, "it could not be built: AssertionError: Domain wildcard"),
+        ("https-redirect", {"status": 301}, "field 'status': Extra inputs are not permitted"),
+        ("session", {}, "field 'secret_key': Field required"),
+        ("session", {"secret_key": "k", "same_site": "no"}, "field 'same_site': Input should be 'lax'"),
+    ],
+)
+def test_refuses_what_is_no_configuration(plugin: str, conf: Any, reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^plugin {plugin}: {reason}"):
+        PluginClient(bridge, plugin, conf).get("/")
