@@ -1,0 +1,198 @@
+"""Measures what a call costs: our runner and the floor under it, in turns, in one run.
+
+Exits with 1 if a call failed or was answered with another action than it should be; ``--max-ratio`` also if it cost
+more than so many times the floor.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+BUILD = HERE / ".build"
+FRAMES = HERE / "frames"
+OFFSETS = json.loads((FRAMES / "offsets.json").read_text())
+
+
+@dataclass
+class Case:
+    """One thing to measure.
+
+    Attributes:
+        name: for the table.
+        server: "floor", "limit" or "runner".
+        prepare: the frame that prepares the chain.
+        action: what every call has to be answered with, as the load generator counts it.
+        request: the frame of a call.
+        asks: the runner asks the gateway in a call.
+        runs: what the load generator told, one for each round.
+    """
+
+    name: str
+    server: str
+    prepare: str
+    action: str
+    request: str = "req_forwarded"
+    asks: bool = False
+    runs: list[dict[str, Any]] = field(default_factory=list)
+
+    def median(self, key: str) -> float:
+        return statistics.median(float(run[key]) for run in self.runs)
+
+
+CASES = [
+    Case("floor", "floor", "prepare_noop", "stop"),
+    Case("stop", "runner", "prepare_say", "stop"),
+    Case("rewrite", "runner", "prepare_rewrite", "rewrite"),
+    Case("no-op", "runner", "prepare_noop", "none"),
+    Case("2 variables, rewrite", "runner", "prepare_extra", "rewrite", asks=True),
+]
+LIMIT = Case("limit (C)", "limit", "prepare_noop", "stop")
+
+
+def compiled(name: str) -> Path:
+    """The C program `name`, compiled anew when its source has changed."""
+    source, program = HERE / f"{name}.c", BUILD / name
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        BUILD.mkdir(exist_ok=True)
+        compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
+        if compiler is None:
+            raise SystemExit("no C compiler for the load generator: apt-get install gcc")
+        subprocess.run([compiler, "-O2", "-o", program, source], check=True)
+    return program
+
+
+def on_core(core: int | None) -> Callable[[], None] | None:
+    """For `preexec_fn`: keeps a process on one core; None, on a machine with one core only."""
+    return None if core is None else lambda: os.sched_setaffinity(0, {core})
+
+
+def cores() -> tuple[int | None, int | None]:
+    """The core for the servers, and that for the load generator."""
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return (usable[0], usable[1]) if len(usable) >= 2 else (None, None)
+
+
+def command(server: str, socket: Path, loop: str) -> list[str]:
+    """What starts a server."""
+    if server == "limit":
+        return list(map(str, (compiled("limit"), socket, FRAMES / "pc_resp.bin", FRAMES / "stop_resp.bin")))
+    return [sys.executable, "-m", f"benchmarks.{server}", str(socket), loop]
+
+
+@contextlib.contextmanager
+def server(command: list[str], socket: Path, core: int | None) -> Iterator[int]:
+    """Runs a server until its socket is there and the measuring done; its process id."""
+    process = subprocess.Popen(command, cwd=HERE.parent, preexec_fn=on_core(core))
+    try:
+        deadline = time.monotonic() + 20
+        while not socket.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"{' '.join(command)} did not start")
+            time.sleep(0.05)
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(5)
+
+
+def measure(case: Case, socket: Path, pid: int, args: argparse.Namespace, core: int | None) -> dict[str, Any]:
+    """One run of the load generator.
+
+    Raises:
+        SystemExit: a call failed, or was answered otherwise than it should be.
+    """
+    offsets = OFFSETS[case.request]
+    program = [
+        *(compiled("load"), socket, args.connections, args.seconds),
+        *(FRAMES / f"{case.prepare}.bin", FRAMES / f"{case.request}.bin", offsets["token"]),
+        *("--pid", pid, "--warmup", args.warmup, "--json"),
+        # the floor answers with one id always
+        *(["--id-off", offsets["id"]] if case.server == "runner" else []),
+        *(["--extra", FRAMES / "extra.bin"] if case.asks else []),
+    ]
+    done = subprocess.run(list(map(str, program)), stdout=subprocess.PIPE, preexec_fn=on_core(core), timeout=120)
+    if done.returncode:
+        raise SystemExit(f"{case.name}: the load generator failed")
+    run: dict[str, Any] = json.loads(done.stdout)
+    faults = {key: run[key] for key in ("err", "badid", "badtype", "closed") if run[key]}
+    if faults or not run["n"] or run[case.action] != run["n"]:
+        raise SystemExit(f"{case.name}: {run['n']} calls, {run[case.action]} answered with {case.action}; {faults}")
+    return run
+
+
+def table(cases: list[Case]) -> Iterator[str]:
+    yield f"{'':<22} {'CPU µs/call':>11} {'x floor':>8} {'calls/s':>9} {'p50 µs':>8} {'p99 µs':>8}"
+    for case in cases:
+        yield (
+            f"{case.name:<22} {case.median('cpu_us_req'):>11.1f} {ratio(case, cases[0]):>8.2f} "
+            f"{case.median('rps'):>9,.0f} {case.median('p50'):>8,.0f} {case.median('p99'):>8,.0f}"
+        )
+
+
+def ratio(case: Case, floor: Case) -> float:
+    """To the floor of the same round; the median of all rounds."""
+    return statistics.median(
+        float(run["cpu_us_req"]) / float(base["cpu_us_req"]) for run, base in zip(case.runs, floor.runs, strict=True)
+    )
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="times that each is measured, in turns (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement (%(default)s)")
+    parser.add_argument("--warmup", type=float, default=0.5, help="seconds before it (%(default)s)")
+    parser.add_argument("--connections", type=int, default=32, help="each with one call at a time (%(default)s)")
+    parser.add_argument("--loop", choices=["uvloop", "asyncio"], default="uvloop", help="event loop (%(default)s)")
+    parser.add_argument("--limit", action="store_true", help="measure a server in C too")
+    parser.add_argument("--only", metavar="NAME", action="append", help="measure this, and the floor")
+    parser.add_argument("--max-ratio", type=float, help="fail if stop, rewrite or no-op cost more times the floor")
+    parser.add_argument("--json", action="store_true", help="all numbers of all runs")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    cases = [case for case in CASES if not args.only or case.name in ("floor", *args.only)]
+    cases += [LIMIT] if args.limit else []
+    server_core, load_core = cores()
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        sockets = {name: Path(folder, name) for name in sorted({case.server for case in cases})}
+        pids = {
+            name: stack.enter_context(server(command(name, socket, args.loop), socket, server_core))
+            for name, socket in sockets.items()
+        }
+        for _ in range(args.rounds):
+            for case in cases:
+                case.runs.append(measure(case, sockets[case.server], pids[case.server], args, load_core))
+    if args.json:
+        results = {case.name: {"ratio": ratio(case, cases[0]), "runs": case.runs} for case in cases}
+        print(json.dumps({"python": platform.python_version(), "loop": args.loop, "cases": results}, indent=2))
+    else:
+        pinned = "on a core each" if load_core is not None else "on the same core"
+        print(f"Python {platform.python_version()}, {args.loop}, {args.connections} connections, "
+              f"{args.rounds} rounds of {args.seconds:g} s, server and load {pinned}")  # fmt: skip
+        print("\n".join(table(cases)))
+        share = min(run["cpu_s"] for case in cases for run in case.runs) / args.seconds
+        if share < 0.8:
+            print(f"The server had {share:.0%} of its core at worst: something else ran there, measure again.")
+    slow = [case.name for case in cases if case.name in ("stop", "rewrite", "no-op")
+            and args.max_ratio is not None and ratio(case, cases[0]) > args.max_ratio]  # fmt: skip
+    if slow:
+        raise SystemExit(f"more than {args.max_ratio:g} times the floor: {', '.join(slow)}")
+
+
+if __name__ == "__main__":
+    main()

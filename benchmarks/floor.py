@@ -1,0 +1,73 @@
+"""The floor: the least that a server of this protocol costs in Python. It cuts frames, and answers what is canned.
+
+``python -m benchmarks.floor SOCKET [asyncio|uvloop]``
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import cast
+
+FRAMES = Path(__file__).parent / "frames"
+PREPARED = (FRAMES / "pc_resp.bin").read_bytes()
+STOPPED = (FRAMES / "stop_resp.bin").read_bytes()
+
+
+class Canned:
+    """What both kinds of protocol do with the bytes of a read."""
+
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self.rest = b""
+
+    def take(self, data: bytes) -> None:
+        data = self.rest + data
+        start = 0
+        while len(data) - start >= 4:
+            end = start + 4 + int.from_bytes(data[start + 1 : start + 4], "big")
+            if end > len(data):
+                break
+            self.transport.write(PREPARED if data[start] == 1 else STOPPED)
+            start = end
+        self.rest = data[start:]
+
+
+class Plain(Canned, asyncio.Protocol):
+    """The faster one on uvloop."""
+
+    def data_received(self, data: bytes) -> None:
+        self.take(data)
+
+
+class Buffered(Canned, asyncio.BufferedProtocol):
+    """The faster one on asyncio, which would allocate 256 KiB for each read of a plain one."""
+
+    def __init__(self) -> None:
+        self.buffer = bytearray(16 * 1024)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.take(bytes(self.buffer[:nbytes]))
+
+
+async def serve(path: str, protocol: type[Plain] | type[Buffered]) -> None:
+    server = await asyncio.get_running_loop().create_unix_server(protocol, path)
+    await server.serve_forever()
+
+
+def main() -> None:
+    path, loop = sys.argv[1], sys.argv[2]
+    if loop == "uvloop":
+        import uvloop
+
+        uvloop.run(serve(path, Plain))
+    else:
+        asyncio.run(serve(path, Buffered))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Our runner with the plugins of the benchmark, as ``asgi-bridge run benchmarks.plugins:bridge`` would start it.
+
+``python -m benchmarks.runner SOCKET [asyncio|uvloop] [--profile FILE]``
+"""
+
+import argparse
+import cProfile
+import sys
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("uds")
+    parser.add_argument("loop", choices=["asyncio", "uvloop"])
+    parser.add_argument("--profile", metavar="FILE", help="write a cProfile there; end it with Ctrl+C")
+    args = parser.parse_args()
+    if args.loop == "asyncio":
+        # uvicorn takes uvloop when it can be imported
+        sys.modules["uvloop"] = None  # type: ignore[assignment]
+    from asgi_bridge.server.serve import serve
+    from benchmarks.plugins import bridge
+
+    profile = cProfile.Profile() if args.profile else None
+    if profile is not None:
+        profile.enable()
+    try:
+        serve(bridge, uds=args.uds, log_level="warning")
+    finally:
+        if profile is not None:
+            profile.disable()
+            profile.dump_stats(args.profile)
+
+
+if __name__ == "__main__":
+    main()
