@@ -24,9 +24,13 @@ from .parking import ParkingLot
 from .scope import Headers
 from .upstream import Response, UpstreamBody
 
-__all__ = ["Call", "Host", "Sent"]
+__all__ = ["WITH_BODY", "Call", "Host", "Sent"]
 
 logger = logging.getLogger("asgi_bridge.adapter")
+
+
+WITH_BODY = ("POST", "PUT", "PATCH")
+"""Methods for which a body is asked for where no header says that there is none."""
 
 
 @dataclass(frozen=True, slots=True)

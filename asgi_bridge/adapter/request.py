@@ -25,7 +25,7 @@ from ..errors import LocalProtocolError, PluginError, RemoteProtocolError
 from ..plugins import Chain
 from ..wire import MAX_PAYLOAD, HTTPReqCallReq, HTTPReqCallResp, Info, Rewrite, Stop
 from .answer import check_length, response_headers, stop
-from .call import Call, Host
+from .call import WITH_BODY, Call, Host
 from .changes import changed_args, changed_headers, changed_path, checked_headers
 from .exchange import Answer, Exchange
 from .scope import EXACT_VARIABLES, Args, Headers, build_scope, exact_scope, forwarded_origin, needs_escaping
@@ -84,7 +84,10 @@ class RequestCall(Call):
             raise PluginError("it is for the response phase: list it in ext-plugin-post-resp")
         index = dict(headers)
         length = index.get(b"content-length")
-        self._has_body = b"transfer-encoding" in index or (length is not None and length != b"0")
+        if length is not None:
+            self._has_body = length != b"0"
+        else:  # over HTTP/2 a body may come without either header
+            self._has_body = b"transfer-encoding" in index or message.method in WITH_BODY
         asks = chain.exact or self._host.ask_origin
         if chain.both and self._host.lot.admits(self):
             if b"transfer-encoding" in index:

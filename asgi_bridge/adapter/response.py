@@ -19,7 +19,7 @@ from ..errors import PluginError, RemoteProtocolError
 from ..plugins import Chain
 from ..wire import HTTPRespCallReq, HTTPRespCallResp, RespBody
 from .answer import answer_response, check_length, upstream_headers
-from .call import Call, Host
+from .call import WITH_BODY, Call, Host
 from .exchange import Exchange
 from .request import RequestCall
 from .scope import RESPONSE_VARIABLES, Headers, response_scope
@@ -59,7 +59,11 @@ class ResponseCall(Call):
         names = chain.request_headers
         found = await self._variables([*RESPONSE_VARIABLES, *("http_" + name.replace("-", "_") for name in names)])
         self._scope = response_scope(found, names, self._host.app)
-        self._has_body = any(found[name] not in (None, b"", b"0") for name in _BODY_VARIABLES)
+        length = found["http_content_length"]
+        if length:
+            self._has_body = length != b"0"
+        else:
+            self._has_body = bool(found["http_transfer_encoding"]) or self._scope["method"] in WITH_BODY
         status = self._message.status
         length = dict(headers).get(b"content-length", b"")
         bodyless = self._scope["method"] == "HEAD" or status in BODYLESS
@@ -231,9 +235,6 @@ class _InnerForm(ResponseCall):
             self._around.culprit = self.culprit
             self.finished.set_exception(exc if isinstance(exc, Exception) else PluginError(reason))
             self.finished.exception()
-
-
-_BODY_VARIABLES = ("http_content_length", "http_transfer_encoding")
 
 
 def _complete(message: HTTPRespCallReq) -> Headers:

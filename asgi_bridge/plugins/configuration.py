@@ -148,8 +148,11 @@ class KeywordConfiguration:
 
     def schema(self) -> dict[str, Any]:
         schema = self._checker.schema()
-        for name, value in (self._own_defaults | self._defaults).items():
-            if name in schema["properties"]:
+        # the operator's defaults may be secrets, and this is printed
+        for name in self._defaults.keys() & schema["properties"].keys():
+            schema["properties"][name].pop("default", None)
+        for name, value in self._own_defaults.items():
+            if name in schema["properties"] and name not in self._defaults:
                 try:
                     schema["properties"][name]["default"] = to_jsonable_python(value)
                 except ValueError:  # an object

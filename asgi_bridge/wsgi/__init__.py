@@ -17,6 +17,7 @@ a thread hop for each chunk of a response; and neither tells what became of the 
 """
 
 from .app import WSGIApp, WSGIMiddleware
-from .call import WSGIApisix, upstream
+from .call import upstream
+from .request import WSGIApisix
 
 __all__ = ["WSGIApisix", "WSGIApp", "WSGIMiddleware", "upstream"]

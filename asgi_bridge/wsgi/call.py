@@ -13,17 +13,15 @@ over whole, and a hop for each chunk is what makes adapters slow. A long one is 
 
 import asyncio
 import contextvars
-import io
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Executor, Future
 from contextvars import Context
 from types import TracebackType
 from typing import Any, TypeAlias
 
-from asgiref.sync import ThreadSensitiveContext
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import PluginError
 from ..plugins import Apisix
@@ -37,9 +35,11 @@ from .environ import (
     status_line,
     text_headers,
 )
+from .inner import GivenBody, Inner, read_all
+from .request import Input, WSGIApisix
 from .threads import Lane, Wait, lane_of_thread, waiting_lane
 
-__all__ = ["ExcInfo", "StartResponse", "WSGIApisix", "WSGIApplication", "WSGICall", "upstream"]
+__all__ = ["ExcInfo", "StartResponse", "WSGIApplication", "WSGICall", "upstream"]
 
 logger = logging.getLogger("asgi_bridge.wsgi")
 
@@ -51,7 +51,6 @@ WSGIApplication: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 FLUSH = 1 << 20
 """Bytes of a response body that are gathered before they are sent on."""
 
-READ = 1 << 16
 EMPTY_TYPE = "inode/x-empty"
 """What WSGI code sees as the type of the empty 200 of the request phase, since it expects every response to have one.
 Neither text/ nor application/, which compressing middleware looks for."""
@@ -85,161 +84,6 @@ def upstream(environ: Environ, start_response: StartResponse) -> Iterable[bytes]
     return call.upstream(environ, start_response)
 
 
-class WSGIApisix(Mapping[str, Any]):
-    """``environ["asgi_bridge.apisix"]``: the entries of :class:`asgi_bridge.Apisix`, and ``var`` for a thread."""
-
-    __slots__ = ("_call", "_extension")
-
-    def __init__(self, extension: Apisix, call: "WSGICall") -> None:
-        self._extension = extension
-        self._call = call
-
-    def __getitem__(self, key: str) -> Any:
-        return self.var if key == "var" else self._extension[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._extension)
-
-    def __len__(self) -> int:
-        return len(self._extension)
-
-    @property
-    def plugin(self) -> str:
-        return self._extension.plugin
-
-    @property
-    def phase(self) -> str:
-        return self._extension.phase
-
-    @property
-    def conf(self) -> Any:
-        return self._extension.conf
-
-    @property
-    def route_id(self) -> str | None:
-        return self._extension.route_id
-
-    @property
-    def request_id(self) -> str | None:
-        return self._extension.request_id
-
-    def var(self, *names: str) -> Any:
-        """Asks the gateway: ``var("consumer_name")`` is ``bytes | None``; several names: a dict, in one round trip."""
-        extension: Any = self._extension
-
-        async def ask() -> Any:
-            return await extension.var(*names)
-
-        return self._call.ask(ask)
-
-
-class _Input:
-    """``wsgi.input``: the request body, asked for when somebody reads it."""
-
-    __slots__ = ("_body", "_call", "_file")
-
-    def __init__(self, call: "WSGICall") -> None:
-        self._call = call
-        self._file: io.BytesIO | None = None
-        self._body = b""
-
-    @property
-    def body(self) -> bytes | None:
-        """All of it; None: nobody has read of it."""
-        return None if self._file is None else self._body
-
-    def _opened(self) -> io.BytesIO:
-        if self._file is None:
-            self._body = self._call.read_body()
-            self._file = io.BytesIO(self._body)
-        return self._file
-
-    def read(self, size: int | None = -1) -> bytes:
-        return self._opened().read(size)
-
-    def readline(self, size: int | None = -1) -> bytes:
-        return self._opened().readline(size)
-
-    def readlines(self, hint: int | None = -1) -> list[bytes]:
-        return self._opened().readlines(hint)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._opened())
-
-
-class _Inner:
-    """One call of the inner application: its response, and the task that it goes on in."""
-
-    def __init__(self, app: ASGIApp, scope: Scope, lane: Lane) -> None:
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.body = b""
-        self.context: Context | None = None
-        """How its context variables ended; None: it still runs, behind its response."""
-        self.complete = False
-        self.over: asyncio.Future[None] | None = None
-        """Done with the response."""
-        self.fault: BaseException | None = None
-        """What it raised behind its response."""
-        self._app = app
-        self._scope = scope
-        self._lane = lane
-        self._parts: list[bytes] = []
-        self._task: asyncio.Task[None] | None = None
-        self._context: Context | None = None
-        self._wait: Wait | None = None
-
-    def start(self, receive: Receive, wait: Wait, context: Context) -> "asyncio.Task[None]":
-        """Starts it, in the event loop."""
-        loop = asyncio.get_running_loop()
-        self.over = loop.create_future()
-        self._wait = wait
-        self._context = context
-        self._task = loop.create_task(self._run(receive), context=context)
-        self._task.add_done_callback(self._finish)
-        return self._task
-
-    async def _run(self, receive: Receive) -> None:
-        waiting_lane.set(self._lane)
-        async with ThreadSensitiveContext(executor=self._lane):
-            await self._app(self._scope, receive, self._send)
-
-    async def _send(self, message: Message) -> None:
-        kind = message["type"]
-        if kind == "http.response.start" and not self.status and not self.complete:
-            self.status = int(message["status"])
-            self.headers = list(message.get("headers") or ())
-        elif kind == "http.response.body" and self.status and not self.complete:
-            self._parts.append(bytes(message.get("body") or b""))
-            if not message.get("more_body", False):
-                self.complete = True
-                self.body = b"".join(self._parts)
-                assert self.over is not None
-                self.over.set_result(None)
-                # not at once: it most often ends in this step, and then its context variables are final
-                asyncio.get_running_loop().call_soon(self._finish)
-        elif kind != "http.response.debug":
-            raise PluginError(f"{kind} does not belong here")
-
-    def _finish(self, ended: "asyncio.Task[None] | None" = None) -> None:
-        """The response is complete, or will never be."""
-        assert self._task is not None and self._wait is not None and self.over is not None
-        error: BaseException | None = None
-        if self._task.done():
-            if self._task.cancelled():
-                error = PluginError("the inner application was cancelled")
-            else:
-                error = self._task.exception()
-        if self.complete:
-            self.fault = error
-            if self._task.done() and not self._wait.done:
-                self.context = self._context
-            self._wait.finish()
-        else:
-            self.over.cancel()
-            self._wait.finish(error=error or PluginError("the inner application ended without a complete response"))
-
-
 class WSGICall:
     """One request.
 
@@ -264,10 +108,10 @@ class WSGICall:
         self._part: asyncio.Future[_Part | None] = self._loop.create_future()
         self._ended: asyncio.Future[None] | None = None
         self._waits: set[Wait] = set()
-        self._inners: list[_Inner] = []
+        self._inners: list[Inner] = []
         self._tasks: set[asyncio.Task[None]] = set()
         # the thread's
-        self._input: _Input | None = None
+        self._input: Input | None = None
         self._before: Environ = {}
         self._status = 0
         self._headers: Headers = []
@@ -304,14 +148,15 @@ class WSGICall:
             if self._tasks:  # background tasks of the inner application
                 await asyncio.wait(self._tasks)
             for inner in self._inners:
-                if inner.fault is not None:
-                    raise inner.fault
+                self._error, inner.fault = inner.fault, None
+                self._raise()
         except BaseException:
             await self._abort(future)
             raise
         finally:
             # the environ, its input and this hold each other: only the cyclic garbage collector would free them
             self._aborted = True
+            self._inners.clear()
             self._input = None
             self._before = {}
             self._final = None
@@ -395,7 +240,7 @@ class WSGICall:
         if self._begin(wait):
             self._keep(self._loop.create_task(answer(), context=context))
 
-    def _start_inner(self, wait: Wait, inner: _Inner, receive: Receive, context: Context) -> None:
+    def _start_inner(self, wait: Wait, inner: Inner, receive: Receive, context: Context) -> None:
         if self._begin(wait):
             self._inners.append(inner)
             self._keep(inner.start(receive, wait, context))
@@ -433,10 +278,9 @@ class WSGICall:
                     logger.error("close() of a WSGI application's iterable raised, after %r", error, exc_info=exc)
         if error is not None and not isinstance(error, Exception):
             # SystemExit and its like would end the event loop
-            stopped = PluginError(f"the WSGI application raised {error!r}")
-            stopped.__cause__ = error
-            error = stopped
+            error, error.__cause__ = PluginError(f"the WSGI application raised {error!r}"), error
         self._error = error
+        del error  # its traceback holds this frame
         self._finished = True
         try:
             if not self._posted:
@@ -447,13 +291,13 @@ class WSGICall:
             logger.debug("the event loop was closed before a WSGI application ended")
 
     def _environ(self) -> Environ:
-        self._input = _Input(self)
+        self._input = Input(self._read_body)
         environ = build_environ(self._scope, self._input)
         environ["asgi_bridge.scope"] = self._scope
         environ[_CALL] = self
         extension = (self._scope.get("extensions") or {}).get("apisix")
         if isinstance(extension, Apisix):
-            environ["asgi_bridge.apisix"] = WSGIApisix(extension, self)
+            environ["asgi_bridge.apisix"] = WSGIApisix(extension, self._ask)
         self._before = environ.copy()
         return environ
 
@@ -507,7 +351,7 @@ class WSGICall:
             self._headers = [header for header in self._headers if header != _EMPTY_TYPE]
         return body
 
-    def ask(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    def _ask(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Runs a coroutine in the event loop, and waits for its result."""
         return self._await(self._start, make, contextvars.copy_context())
 
@@ -518,11 +362,11 @@ class WSGICall:
         with lane_of_thread(self._pool) as lane:
             return lane.wait(lambda wait: self._loop.call_soon_threadsafe(begin, wait, *args))
 
-    def read_body(self) -> bytes:
+    def _read_body(self) -> bytes:
         """The request body. Once the request was passed on, it belongs to whom it was passed on to."""
         if self._passed_on or not has_body(self._scope):
             return b""
-        body: bytes = self.ask(self._receive_body)
+        body: bytes = self._ask(self._receive_body)
         return body
 
     async def _receive_body(self) -> bytes:
@@ -541,7 +385,7 @@ class WSGICall:
             raise asyncio.CancelledError(_CUT_OFF)
         scope = changed_scope(self._scope, self._before, environ)
         with lane_of_thread(self._pool) as lane:
-            inner = _Inner(self._app, scope, lane)
+            inner = Inner(self._app, scope, lane)
             receive = self._receive_of(environ, inner, lane)
             context = contextvars.copy_context()
             self._await(self._start_inner, inner, receive, context)
@@ -554,46 +398,17 @@ class WSGICall:
         start_response(status_line(inner.status), headers)
         return [inner.body]
 
-    def _receive_of(self, environ: Environ, inner: _Inner, lane: Lane) -> Receive:
+    def _receive_of(self, environ: Environ, inner: Inner, lane: Lane) -> Receive:
         """The receive of the inner application: the very one that we have, where the body was not touched."""
         stream = environ.get("wsgi.input")
-        if isinstance(stream, _Input) and stream is self._input:
+        if isinstance(stream, Input) and stream is self._input:
             read = stream.body
             if read is None:
                 self._passed_on = True
                 return self._receive
             # whoever reads the body and leaves it in place has looked at it only
-            return _Given(inner, lane, lambda: read)
-        return _Given(inner, lane, lambda: _read_all(stream))
-
-
-class _Given:
-    """A receive that gives another body, read in the thread that waits for the inner application."""
-
-    def __init__(self, inner: _Inner, lane: Lane, read: Callable[[], bytes]) -> None:
-        self._inner = inner
-        self._lane = lane
-        self._read = read
-        self._taken = False
-
-    async def __call__(self) -> Message:
-        if not self._taken:
-            self._taken = True
-            context = contextvars.copy_context()
-            body = await asyncio.get_running_loop().run_in_executor(self._lane, context.run, self._read)
-            return {"type": "http.request", "body": body, "more_body": False}
-        assert self._inner.over is not None
-        await asyncio.shield(self._inner.over)
-        return {"type": "http.disconnect"}
-
-
-def _read_all(stream: Any) -> bytes:
-    # Up to its end, whatever CONTENT_LENGTH says: that is not always changed together with it. With a size, since PEP
-    # 3333 has no read() without one.
-    parts: list[bytes] = []
-    while part := stream.read(READ):
-        parts.append(part)
-    return b"".join(parts)
+            return GivenBody(inner, lane, lambda: read)
+        return GivenBody(inner, lane, lambda: read_all(stream))
 
 
 def _take_over(context: Context) -> _Tokens:

@@ -28,8 +28,8 @@ def run_with(app: ASGIApp, gateway: Gateway, message: HTTPReqCallReq = POST) -> 
 
 @pytest.mark.parametrize(
     "message",
-    [request(), request((b"content-length", b"0"), method="POST"), request(method="POST")],
-    ids=["GET", "content-length of 0", "neither length nor encoding"],
+    [request(), request((b"content-length", b"0"), method="POST"), request(method="DELETE")],
+    ids=["GET", "content-length of 0", "a method without a body"],
 )
 def test_no_body_is_not_asked_for(message: HTTPReqCallReq) -> None:
     received: list[Message] = []
@@ -40,6 +40,20 @@ def test_no_body_is_not_asked_for(message: HTTPReqCallReq) -> None:
 
     assert answer(app, message=message, asked=[]) is None
     assert received == [EMPTY]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+def test_a_body_without_length_or_encoding_is_asked_for(method: str) -> None:
+    """HTTP/2 needs neither header, and a plugin that checks bodies must not be shown an empty one."""
+    received: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        received.append(await receive())
+        await upstream(scope, receive, send)
+
+    gateway = run_with(app, Gateway(body=b"from HTTP/2"), request(method=method))
+    assert received == [{"type": "http.request", "body": b"from HTTP/2", "more_body": False}]
+    assert gateway.asked == [[ReqBody()]]
 
 
 @pytest.mark.parametrize("message", [POST, CHUNKED], ids=["length", "chunked"])

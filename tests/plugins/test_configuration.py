@@ -638,7 +638,7 @@ def test_a_parameter_may_have_any_name(name: str) -> None:
     assert accepted.schema() == {
         "title": "target",
         "type": "object",
-        "properties": {name: {"title": name, "type": "integer", "default": 2}},
+        "properties": {name: {"title": name, "type": "integer"}},
         "additionalProperties": False,
     }
 
@@ -906,7 +906,7 @@ def test_json_schema_of_keyword_arguments() -> None:
         "type": "object",
         "properties": {
             "needed": {"title": "needed", "type": "string"},
-            "number": {"title": "number", "type": "integer", "default": 5},
+            "number": {"title": "number", "type": "integer"},  # the operator's default may be a secret
             "color": {"$ref": "#/$defs/Color", "default": "red", "title": "color"},
             "names": {"title": "names", "type": "array", "items": {"type": "string"}, "default": ["a"]},
             "secret": {"title": "secret", "type": "string"},
