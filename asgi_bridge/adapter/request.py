@@ -171,6 +171,8 @@ class RequestCall(Call):
         if scope["headers"] != before["headers"]:
             after = checked_headers(scope["headers"], before["headers"])
             headers = changed_headers(before["headers"], after, body is not None, self._warn) or None
+        if path is None and headers is None and args is None and body is None:
+            return _NO_CHANGE
         return Rewrite(path, headers, args, None, body)
 
     def _complete(self) -> None:
@@ -200,7 +202,7 @@ class RequestCall(Call):
             if resp_headers:
                 action = Rewrite(rewrite.path, rewrite.headers, rewrite.args, resp_headers, rewrite.body)
             else:
-                action = rewrite if rewrite != _NO_CHANGE else None
+                action = None if rewrite is _NO_CHANGE else rewrite
             said = "pass" if action is None else "rewrite"
         self._answer(HTTPReqCallResp(self._message.id, action), said)
 
@@ -223,7 +225,7 @@ class RequestCall(Call):
             # APISIX's own fetch sends the decoded path, and answers 502, unless a Rewrite made it encode it; a path
             # that another plugin has set already is encoded
             rewrite = Rewrite(path, rewrite.headers, rewrite.args, None, rewrite.body)
-        action = rewrite if rewrite != _NO_CHANGE else None
+        action = None if rewrite is _NO_CHANGE else rewrite
         loop = asyncio.get_running_loop()
         resumed = self._resumed = loop.create_future()
         self._delivered = loop.create_future()

@@ -172,13 +172,17 @@ class RunnerProtocol(asyncio.BufferedProtocol):
         call: Call = kind(message, chain, self, self._runner.host)  # type: ignore[arg-type]
         self._call = call
         self._runner.calls.add(call)
-        call.task = self._spawn(self._run_call(call))
+        call.task = asyncio.Task(self._run_call(call), loop=self._loop, **EAGER)
+        if not call.task.done():
+            self._server_state.tasks.add(call.task)
 
     async def _run_call(self, call: Call) -> None:
         try:
             await call.run()
         finally:
             self._runner.calls.discard(call)
+            if call.task is not None:  # it is where it began eagerly and has ended at once
+                self._server_state.tasks.discard(call.task)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task of its own, and so a context of its own: context variables must not leak into the next request."""
