@@ -214,11 +214,11 @@ def test_a_nearest_pyproject_without_the_table_is_none(folder: Path, text: str) 
         ("[tool.asgi_bridge.plugins]\nx = 'a:b'", "[tool.asgi_bridge.plugins.x] is a table"),
         (
             "[tool.asgi_bridge.plugins.x]",
-            '[tool.asgi_bridge.plugins.x] has one of app, middleware and factory, as "module:attr"',
+            '[tool.asgi_bridge.plugins.x] has one of app, middleware, factory, wsgi and wsgi_middleware, as "module:attr"',
         ),
         (
             "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:app'\nmiddleware = 'some_plugins:Both'",
-            '[tool.asgi_bridge.plugins.x] has one of app, middleware and factory, as "module:attr"',
+            '[tool.asgi_bridge.plugins.x] has one of app, middleware, factory, wsgi and wsgi_middleware, as "module:attr"',
         ),
         (
             "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:app'\ndefaults = {}",

@@ -1,11 +1,16 @@
 """One call between the event loop and its thread: bodies on demand, context variables, cancellation, lent threads."""
 
 import asyncio
+import contextlib
 import contextvars
+import gc
 import io
+import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -15,6 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from asgi_bridge.errors import ConfigurationError, PluginError
 from asgi_bridge.wsgi import WSGIApp, WSGIMiddleware, upstream
 from asgi_bridge.wsgi.call import FLUSH
+from asgi_bridge.wsgi.threads import Wait, lane_of_thread
 
 from .calls import Asked, ask, call, request, responding, started
 
@@ -313,6 +319,59 @@ def test_wsgi_code_inside_runs_in_the_thread_that_waits_for_it() -> None:
     assert threads[0] != threading.get_ident()
 
 
+def test_thread_sensitive_code_that_is_left_behind_still_finds_a_thread() -> None:
+    async def main() -> None:
+        asked = asyncio.Event()
+        left: list[asyncio.Task[Any]] = []
+
+        async def behind() -> int:
+            await asked.wait()
+            return await sync_to_async(threading.get_ident)()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            left.append(asyncio.ensure_future(behind()))
+            await responding()(scope, receive, send)
+
+        await ask(WSGIMiddleware(lambda app: app)(app), request())
+        asked.set()
+        assert await left[0] != threading.get_ident()
+
+    asyncio.run(main())
+
+
+def test_an_error_of_thread_sensitive_code_is_its_caller_s() -> None:
+    def fail() -> None:
+        raise ValueError("sensitive")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with pytest.raises(ValueError, match="sensitive"):
+            await sync_to_async(fail)()
+        await responding()(scope, receive, send)
+
+    assert call(WSGIMiddleware(lambda app: app)(app))[2] == b"inner"
+
+
+def test_what_a_thread_was_given_too_late_or_in_vain() -> None:
+    ran: list[tuple[str, int]] = []
+
+    def note(name: str) -> None:
+        ran.append((name, threading.get_ident()))
+
+    with ThreadPoolExecutor(1) as pool, lane_of_thread(pool) as lane:
+        (elsewhere,) = {pool.submit(threading.get_ident).result()}
+
+        def begin(wait: Wait) -> None:
+            lane.submit(note, "in time")
+            lane.submit(note, "in vain").cancel()
+            lane.submit(wait.finish, "done")
+            lane.submit(note, "too late")
+
+        lane.submit(note, "before")
+        assert lane.wait(begin) == "done"
+    here = threading.get_ident()
+    assert sorted(ran) == [("before", elsewhere), ("in time", here), ("too late", elsewhere)]
+
+
 def test_a_wrapped_body_is_read_through_all_layers_of_one_thread() -> None:
     bodies: list[bytes] = []
 
@@ -498,6 +557,31 @@ async def ask_at(app: Any, scope: Scope, stuck: Any) -> None:
     await app(scope, stuck, stuck)
 
 
+def test_a_thread_that_asks_after_its_call_was_cancelled_is_told_so() -> None:
+    entered = threading.Event()
+    release = threading.Event()
+    told: list[str] = []
+    done = threading.Event()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        entered.set()
+        release.wait(10)
+        try:
+            environ["wsgi.input"].read()
+        except asyncio.CancelledError as exc:
+            told.append(str(exc))
+        finally:
+            done.set()
+
+    async def main() -> None:
+        await cancelled(WSGIApp(app), WITH_BODY, entered)
+        release.set()
+        await asyncio.to_thread(done.wait, 10)
+
+    asyncio.run(main())
+    assert told == ["the request was cut off, or has ended"]
+
+
 def test_a_call_that_is_cancelled_while_it_waits_for_a_thread_never_runs() -> None:
     ran: list[str] = []
     entered = threading.Event()
@@ -541,6 +625,67 @@ def test_what_asks_after_the_end_is_told_so() -> None:
 
     with pytest.raises(asyncio.CancelledError, match="the request was cut off"):
         asyncio.run(main())
+
+
+def test_a_thread_that_ends_after_its_event_loop(caplog: pytest.LogCaptureFixture) -> None:
+    entered = threading.Event()
+    release = threading.Event()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        entered.set()
+        release.wait(10)
+        raise ValueError("nobody hears it")
+
+    with caplog.at_level(logging.DEBUG, "asgi_bridge.wsgi"):
+        asyncio.run(cancelled(WSGIApp(app), request(), entered))
+        release.set()
+        while not caplog.messages:
+            time.sleep(0)
+    assert caplog.messages == ["the event loop was closed before a WSGI application ended"]
+
+
+# memory
+
+
+class Probe:
+    """Something in a scope that can be watched."""
+
+
+@pytest.mark.parametrize("fault", [None, "before", "inside", "behind", "after"])
+def test_a_call_leaves_nothing_for_the_cyclic_garbage_collector(fault: str | None) -> None:
+    def fail(where: str) -> None:
+        if fault == where:
+            raise ValueError(where)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        fail("inside")
+        await responding(bodies=[])(scope, receive, send)
+        fail("behind")
+
+    def before(environ: dict[str, Any]) -> None:
+        reading(environ)
+        number.set(5)
+        fail("before")
+
+    layers = middleware(before, lambda environ: fail("after"))(app)
+
+    async def main() -> Any:
+        probe = Probe()
+        scope = {**WITH_BODY, "probe": probe}
+        with contextlib.suppress(ValueError):
+            await ask(layers, scope, BODY)
+        return weakref.ref(probe)
+
+    gc.collect()
+    gc.disable()
+    try:
+        left = asyncio.run(main())
+        deadline = time.monotonic() + 5
+        while left() is not None and time.monotonic() < deadline:
+            time.sleep(0)  # the thread is about to let it go
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 # what is called how

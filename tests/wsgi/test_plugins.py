@@ -28,7 +28,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response
 from whitenoise import WhiteNoise
 
-from asgi_bridge import Bridge, ConfigurationError
+from asgi_bridge import Bridge, ConfigurationError, PluginError
 from asgi_bridge import upstream as next_layer
 from asgi_bridge.testing import Gateway, PluginClient
 from asgi_bridge.wsgi import WSGIApp, WSGIMiddleware, upstream
@@ -356,6 +356,23 @@ def test_a_fault_refuses_the_request(caplog: pytest.LogCaptureFixture) -> None:
         caplog.clear()
     with gateway(("open", ""), bridge=bridge) as here:
         assert here.get("/x").text == "GET /x? testserver None "
+
+
+def test_a_body_that_is_too_long_ends_the_application_soon() -> None:
+    made: list[int] = []
+
+    def endless(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        while True:
+            made.append(1)
+            yield b"x" * (1 << 20)
+
+    bridge = Bridge()
+    bridge.mount("endless", WSGIApp(endless))
+    with gateway(("endless", ""), bridge=bridge) as here:
+        with pytest.raises(PluginError, match="longer than the protocol's 16777215 bytes"):
+            here.get("/x")
+    assert len(made) <= 17
 
 
 def test_variables() -> None:
