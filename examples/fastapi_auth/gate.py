@@ -1,0 +1,110 @@
+"""A FastAPI application in front of an upstream: it checks who asks and what for, and refuses with 401, 403 and 422."""
+
+import hashlib
+import logging
+from typing import Annotated
+
+from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, Response, Security
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import Receive, Scope, Send
+
+from asgi_bridge import Bridge, upstream
+
+audit_log = logging.getLogger("orders.audit")
+
+
+class User(BaseModel):
+    name: str
+    scopes: frozenset[str]
+
+
+# Stands in for your database. Only digests are kept: who can read this cannot log in with it.
+#   python -c 'import hashlib; print(hashlib.sha256(b"ada-secret").hexdigest())'
+USERS = {
+    # ada-secret
+    "cb3ac4f9f4ba2da6f063a94debb6009ec2ee2abcf28f90cd97fdb92fdc44d736": User(
+        name="ada", scopes=frozenset({"orders:read", "orders:write"})
+    ),
+    # bob-secret
+    "9f03ef1533a68d2f506f81ef463c1183a82a6bd40e45613f36e6fe1889cf1b99": User(
+        name="bob", scopes=frozenset({"orders:read"})
+    ),
+}
+
+# auto_error=False: without credentials of one kind there may be some of the other
+bearer = HTTPBearer(auto_error=False)
+api_key = APIKeyHeader(name="X-API-Key", auto_error=False)
+
+
+async def caller(
+    scopes: SecurityScopes,
+    token: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+    key: Annotated[str | None, Depends(api_key)],
+) -> User:
+    """Whose request this is; 401 without valid credentials, 403 without the scopes that the endpoint wants."""
+    secret = token.credentials if token is not None else key or ""
+    user = USERS.get(hashlib.sha256(secret.encode()).hexdigest())
+    if user is None:
+        raise HTTPException(401, "Who are you?", {"WWW-Authenticate": "Bearer"})
+    if not user.scopes.issuperset(scopes.scopes):
+        challenge = f'Bearer error="insufficient_scope", scope="{scopes.scope_str}"'
+        raise HTTPException(403, f"{user.name} lacks {scopes.scope_str}", {"WWW-Authenticate": challenge})
+    return user
+
+
+Reader = Annotated[User, Security(caller, scopes=["orders:read"])]
+Writer = Annotated[User, Security(caller, scopes=["orders:write"])]
+
+
+class PassOn(Response):
+    """What an endpoint returns to send the request to the upstream, as this user's."""
+
+    # The credentials have done their work. The client's own x-user goes too, in either spelling: APISIX lets
+    # underscores through, and to CGI and WSGI upstreams x_user is the same header.
+    DROPPED = (b"authorization", b"x-api-key", b"x-user")
+
+    def __init__(self, user: User) -> None:
+        super().__init__()
+        self.user = user
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(name, value) for name, value in scope["headers"] if name.replace(b"_", b"-") not in self.DROPPED]
+        headers.append((b"x-user", self.user.name.encode()))
+        # FastAPI has read the body, to check it; the gateway still has it and sends it
+        await upstream({**scope, "headers": headers}, receive, send)
+        if self.background is not None:
+            await self.background()
+
+
+class Order(BaseModel):
+    """What the upstream may rely on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sku: str = Field(pattern=r"^[A-Z]{3}-[0-9]{4}$")
+    quantity: int = Field(ge=1, le=100)
+
+
+# the documentation is answered at the gateway too, and tells what the gateway checks
+app = FastAPI(title="Orders", docs_url="/orders/docs", openapi_url="/orders/openapi.json", redoc_url=None)
+
+
+async def audit(user: str, order: Order) -> None:
+    audit_log.info("%s orders %d of %s", user, order.quantity, order.sku)
+
+
+@app.post("/orders")
+async def create_order(order: Order, user: Writer, tasks: BackgroundTasks) -> Response:
+    tasks.add_task(audit, user.name, order)  # it runs when the gateway has its answer already
+    return PassOn(user)
+
+
+@app.get("/orders")
+@app.get("/orders/{order_id}")
+async def read_orders(user: Reader, order_id: int | None = None) -> Response:
+    return PassOn(user)
+
+
+bridge = Bridge()
+bridge.mount("orders", app)

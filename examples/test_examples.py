@@ -1,0 +1,82 @@
+"""What the examples have in common: that each can be started in its own folder as its README says."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from asgi_bridge import cli
+from asgi_bridge.gateway import load_routes
+
+EXAMPLES = Path(__file__).parent
+
+
+def run(*command: str, folder: Path) -> str:
+    done = subprocess.run([sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("folder", "target", "plugins"),
+    [
+        ("django_sessions", ["gate:bridge"], {"site": "application"}),
+        ("fastapi_auth", ["gate:bridge"], {"orders": "application"}),
+        ("flask_legacy", [], {"proxy-fix": "middleware", "shop": "application"}),
+        ("starlette_routes", ["gate:bridge"], {"front": "factory"}),
+    ],
+)
+def test_the_command_line_lists_the_plugins_of_the_folder(
+    folder: str, target: list[str], plugins: dict[str, str]
+) -> None:
+    listed = run("asgi_bridge", "plugins", *target, folder=EXAMPLES / folder).splitlines()
+
+    assert {name: kind for name, kind, *_ in map(str.split, listed)} == plugins
+    # and the README says the same
+    assert f"asgi-bridge dev {' '.join(target)}".rstrip() in (EXAMPLES / folder / "README.md").read_text().splitlines()
+
+
+def test_django_sessions_in_a_process_of_its_own() -> None:
+    run("pytest", "-p", "no:cacheprovider", "django_sessions/test_example.py", folder=EXAMPLES)
+
+
+def runner_options(command: list[str]) -> dict[str, Any]:
+    """What the command line makes of a runner's command; fails where it does not know an option."""
+    assert command[1] == "run"
+    parent = click.Context(cli.cli, **cli.cli.context_settings)
+    return cli.run.make_context("run", command[2:], parent=parent).params
+
+
+def test_docker_starts_what_the_image_has() -> None:
+    config = yaml.safe_load((EXAMPLES / "docker/config.yaml").read_text())
+    dockerfile = (EXAMPLES / "docker/Dockerfile").read_text()
+    command = config["ext-plugin"]["cmd"]
+    options = runner_options(command)
+
+    assert config["deployment"] == {"role": "data_plane", "role_data_plane": {"config_provider": "yaml"}}
+    assert f"python3 -m venv {Path(command[0]).parents[1]}" in dockerfile
+    assert (options["target"], options["uds"]) == ("gate:bridge", None)  # APISIX says where
+    assert f"COPY examples/starlette_routes/gate.py {options['app_dir']}/" in dockerfile
+
+
+def test_in_kubernetes_gateway_and_runner_share_a_socket(tmp_path: Path) -> None:
+    documents = yaml.safe_load_all((EXAMPLES / "kubernetes/gate.yaml").read_text())
+    found = {document["kind"]: document for document in documents}
+    pod = found["Deployment"]["spec"]["template"]["spec"]
+    (runner,), gateway = pod["initContainers"], pod["containers"][0]
+    config = yaml.safe_load(found["ConfigMap"]["data"]["config.yaml"])
+    socket = Path(config["ext-plugin"]["path_for_test"])
+
+    assert runner_options(runner["command"])["uds"] == str(socket)
+    assert runner["startupProbe"]["exec"]["command"][-1] == str(socket)
+    shared = {"name": "socket", "mountPath": str(socket.parent)}
+    assert shared in runner["volumeMounts"] and shared in gateway["volumeMounts"]
+    assert {"name": "socket", "emptyDir": {}} in pod["volumes"]
+    (tmp_path / "apisix.yaml").write_text(found["ConfigMap"]["data"]["apisix.yaml"])
+    assert [
+        route.plugins.ext["ext-plugin-pre-req"].names for route in load_routes(tmp_path / "apisix.yaml").routes
+    ] == [["front"]]
