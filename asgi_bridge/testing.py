@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, Literal, cast, overload
 
 import uvicorn
 from asgiref.typing import ASGI3Application
@@ -50,6 +50,8 @@ class PluginClient(TestClient):
         upstream: what the plugin wraps; without it an application that echoes what it gets.
         variables: what ``var`` gives, name → value.
         route_id: the route that the plugin is told.
+        phase: of the list that the plugin stands in, for one that may stand in either: ``"request"``, ``"response"``,
+            or ``"both"``, in which it runs once, in the request. Without it the plugin's own decides.
         kwargs: TestClient's own.
 
     Raises:
@@ -70,10 +72,11 @@ class PluginClient(TestClient):
         upstream: ASGIApp | None = None,
         variables: Mapping[str, bytes | str | None] | None = None,
         route_id: str = "1",
+        phase: Literal["request", "response", "both"] | None = None,
         **kwargs: Any,
     ) -> None:
         plugins = [(plugin, conf)] if isinstance(plugin, str) else list(plugin)
-        application = _PluginApplication(bridge, plugins, upstream or _echo, dict(variables or {}), route_id)
+        application = _PluginApplication(bridge, plugins, upstream or _echo, dict(variables or {}), route_id, phase)
         super().__init__(application, **kwargs)
 
 
@@ -89,11 +92,13 @@ class _PluginApplication:
         upstream: ASGIApp,
         variables: dict[str, bytes | str | None],
         route_id: str,
+        phase: str | None,
     ) -> None:
         self._bridge = bridge
         self._conf = [(name.encode(), _text(conf).encode()) for name, conf in plugins]
         mounted = [bridge.plugins[name] for name, _ in plugins if name in bridge.plugins]
-        self._phase = "response" if any(each.options.phase == "response" for each in mounted) else "request"
+        response = any(each.options.phase == "response" for each in mounted) if phase is None else phase == "response"
+        self._phase = "response" if response else "request"
         place = "ext-plugin-pre-req" if self._phase == "request" else "ext-plugin-post-resp"
         self._key = f"route#{route_id}#{place}#1".encode()
         self._host = Starlette()

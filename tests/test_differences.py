@@ -209,7 +209,9 @@ class Work:
                 scope["headers"] = [entry for entry in scope["headers"] if entry[0] != details[0]]
             case "rename header":
                 old, new = details
-                scope["headers"] = [(new if name == old else name, value) for name, value in scope["headers"]]
+                # at the end: where the old ones stood among others is LIMITS["order"]
+                renamed = [(new, value) for name, value in scope["headers"] if name == old]
+                scope["headers"] = [entry for entry in scope["headers"] if entry[0] != old] + renamed
             case "upper-case headers":
                 scope["headers"] = [(name.upper(), value) for name, value in scope["headers"]]
             case "reverse headers":
@@ -454,6 +456,7 @@ def _is_path(path: object) -> bool:
     Request("GET", b"/", b"", [(b"cookie", b"a=b"), (b"x-a", b"1"), (b"cookie", b"c=d"), (b"x-a", b"2")], b"", False),
     [("add header", b"cookie", b"e=f"), ("add header", b"x-a", b"3")],
 )
+@example(Request("GET", b"/", b"a=1+2&c", [], b"", False), [("add argument", b"b+c=3+4"), ("add argument", b"a=5")])
 def test_upstream_gets_the_request_that_the_middleware_passed_on(
     both: Both, request: Request, changes: list[Change]
 ) -> None:

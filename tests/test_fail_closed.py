@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Bridge, upstream
-from asgi_bridge.gateway import GatewayApp
+from asgi_bridge.gateway import GatewayApp, Limits
 from asgi_bridge.server.runner import RunnerOptions
 from asgi_bridge.testing import Gateway
 
@@ -426,6 +426,18 @@ def test_answer_stands_whatever_comes_after_it(app: ASGIApp, reason: str, caplog
     assert seen.requests == []
 
 
+def test_late_answer_of_a_call_that_took_too_long_reaches_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    seen = Upstream()
+    routes = [route("/faulty", ("faulty", "{}")), route("/healthy", ("healthy", "{}"))]
+    bridge = bridge_with(mounted("", deaf, "", timeout=0.2))
+
+    with TestClient(Gateway(bridge, routes, upstream=seen), raise_server_exceptions=False) as client:
+        assert client.get("/faulty").status_code == 503
+        assert [client.get("/healthy").text for _ in range(3)] == ["from upstream"] * 3
+    assert said(caplog)[0] == "plugin faulty: request refused: no answer in time"
+    assert len(seen.requests) == 3
+
+
 def test_passed_on_request_stands_whatever_comes_after_it(caplog: pytest.LogCaptureFixture) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await upstream({**scope, "path": "/other"}, receive, send)
@@ -497,8 +509,16 @@ def test_calls_over_the_limit_are_refused_at_once(degraded: bool, tmp_path: Path
     seen = Upstream()
     routes = routes_of(route("/hold", ("hold", "{}"), allow_degradation=degraded), route("/healthy", ("healthy", "{}")))
 
+    errors: list[str | None] = []
+
     async def play(runner: RunnerProcess) -> tuple[list[int], list[int]]:
-        gateway = GatewayApp(routes, runner.socket, upstream=as_upstream(seen))
+        gateway = GatewayApp(
+            routes,
+            runner.socket,
+            upstream=as_upstream(seen),
+            observe=lambda call: errors.append(call.error),
+            limits=Limits(connect=30.0, lock=30.0),
+        )
         async with client_of(gateway) as client:
             calls = {asyncio.ensure_future(client.get("/hold")) for _ in range(400)}
             ended: set[asyncio.Future[Any]] = set()
@@ -515,6 +535,7 @@ def test_calls_over_the_limit_are_refused_at_once(degraded: bool, tmp_path: Path
         over, held = asyncio.run(play(runner))
         assert over == [200 if degraded else 503] * 300
         assert held == [200] * 100
+        assert errors == ["failed to receive RPC_HTTP_REQ_CALL: service unavailable"] * 300 + [None] * 101
         assert len(seen.requests) == (401 if degraded else 101)
         refused = 0
         while refused < 300:  # a line a second at most

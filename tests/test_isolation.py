@@ -9,13 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Bridge, apisix, upstream
 from asgi_bridge.gateway import GatewayApp
 from asgi_bridge.server.protocol import RunnerProtocol
+from asgi_bridge.server.runner import Runner
 from asgi_bridge.testing import Gateway
+from asgi_bridge.wire import (
+    ErrCode,
+    ErrResp,
+    HTTPReqCallReq,
+    HTTPReqCallResp,
+    PrepareConfReq,
+    Role,
+    Session,
+    Stop,
+)
 
 from .runner_process import RunnerProcess, client_of, routes_of, runner_process
 
@@ -135,6 +147,62 @@ def test_concurrent_requests_have_their_own_context_and_scope() -> None:
 
     # without a lifespan each request has a runner of its own; so this holds across runners of one loop, too
     assert asyncio.run(main()) == [(f"/{number}", f"/{number} /{number} names") for number in range(20)]
+
+
+def test_late_answer_is_not_the_answer_of_the_next_call_on_the_connection(tmp_path: Path) -> None:
+    """APISIX closes a connection on which a call failed; nothing may hang on that."""
+
+    async def main() -> list[Any]:
+        begun = asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            assert scope["type"] == "http"
+            if scope["path"] == "/slow":
+                try:
+                    await asyncio.sleep(5)
+                except asyncio.CancelledError:  # not that it would matter to this one
+                    await begun.wait()
+            else:
+                begun.set()
+                for _ in range(10):
+                    await asyncio.sleep(0)
+            await answer(send, scope["path"].encode())
+
+        bridge = Bridge()
+        bridge.mount("app", app, timeout=0.1)
+        runner = Runner(bridge)
+        await runner.start()
+        config = uvicorn.Config(lambda: runner, factory=True, log_config=None, interface="asgi3")
+        config.load()
+        state = uvicorn.server.ServerState()
+        path = str(tmp_path / "socket")
+        server = await asyncio.get_running_loop().create_unix_server(
+            lambda: RunnerProtocol(config=config, server_state=state), path
+        )
+        reader, writer = await asyncio.open_unix_connection(path)
+        session = Session(Role.GATEWAY)
+
+        async def rpc(message: Any) -> Any:
+            writer.write(session.send(message))
+            while (got := session.next_message()) is None:
+                session.receive_data(await reader.read(65536))
+            return got
+
+        prepared = await rpc(PrepareConfReq([(b"app", b"{}")], b"route#1#ext-plugin-pre-req#1"))
+        headers = [(b"host", b"a"), (b"x-forwarded-proto", b"http"), (b"x-forwarded-host", b"a")]
+        answers = []
+        for number, path_asked in enumerate((b"/slow", b"/quick")):
+            call = HTTPReqCallReq(number, bytes(4), "GET", path_asked, [], list(headers), prepared.conf_token)
+            answers.append(await rpc(call))
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+        await runner.stop()
+        return answers
+
+    stop = Stop(200, [(b"content-type", b"text/plain")], b"/quick")
+    assert asyncio.run(main()) == [ErrResp(ErrCode.SERVICE_UNAVAILABLE), HTTPReqCallResp(1, stop)]
 
 
 # --- plugins of one list ----------------------------------------------------------------------------------------------
