@@ -29,6 +29,7 @@ from asgi_bridge import ConfigurationError, PluginError
 from asgi_bridge.plugins.lifespan import Lifespan
 
 from .conf import EndToEndName, HeaderName
+from .headers import Headers, dashed, encoded, without
 
 __all__ = ["ForwardAuth", "no_auth_app"]
 
@@ -36,8 +37,6 @@ STARTUP_SECONDS = 3.0
 """Building a chain has 4."""
 SHUTDOWN_SECONDS = 0.15
 """A chain's plugin has 0.2."""
-
-_Headers = list[tuple[bytes, bytes]]
 
 _TOLD = frozenset((
     b"x-forwarded-proto", b"x-forwarded-method", b"x-forwarded-host", b"x-forwarded-uri", b"x-forwarded-for",
@@ -101,10 +100,9 @@ class ForwardAuth:
         self._auth_app = auth_app
         self._path, _, query = uri.partition("?")
         self._query = query.encode("ascii")
-        self._asked = None if request_headers is None else _encoded(request_headers)
-        self._granted = _encoded(upstream_headers)
-        self._removed = frozenset(map(_dashed, self._granted))
-        self._told = None if client_headers is None else _encoded(client_headers) | {b"content-type"}
+        self._asked = None if request_headers is None else encoded(request_headers)
+        self._granted = encoded(upstream_headers)
+        self._told = None if client_headers is None else encoded(client_headers) | {b"content-type"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -116,7 +114,7 @@ class ForwardAuth:
             raise PluginError("the auth application ended without a complete response")
         if asking.refused:
             return
-        kept = [header for header in scope["headers"] if _dashed(header[0]) not in self._removed]
+        kept = without(scope["headers"], self._granted)
         scope["headers"] = kept + [header for header in asking.headers if header[0] in self._granted]
         await self._app(scope, receive, send)
 
@@ -126,10 +124,10 @@ class ForwardAuth:
         if scope["query_string"]:
             uri += b"?" + scope["query_string"]
         host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-        headers: _Headers = [
+        headers: Headers = [
             (name, value)
             for name, value in scope["headers"]
-            if _dashed(name) not in _NOT_ASKED and (self._asked is None or name in self._asked or name == b"host")
+            if dashed(name) not in _NOT_ASKED and (self._asked is None or name in self._asked or name == b"host")
         ]
         headers += [
             (b"x-forwarded-proto", scope["scheme"].encode("latin-1")),
@@ -153,7 +151,7 @@ class _Asking:
     """One question: a request without a body, and the answer, which is handed on as it comes if it is a refusal."""
 
     def __init__(self, send: Send, told: Container[bytes] | None) -> None:
-        self.headers: _Headers = []
+        self.headers: Headers = []
         self.complete = False
         self.refused = False
         self._send = send
@@ -180,15 +178,6 @@ class _Asking:
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.complete = True
             self._ended.set()
-
-
-def _dashed(name: bytes) -> bytes:
-    """CGI and WSGI do not tell ``_`` from ``-``, and APISIX lets both pass."""
-    return name.replace(b"_", b"-")
-
-
-def _encoded(names: list[str]) -> frozenset[bytes]:
-    return frozenset(name.lower().encode("ascii") for name in names)
 
 
 class _Shared:

@@ -2,7 +2,9 @@
 
 A leaky bucket as nginx's ``limit_req`` and APISIX's own plugin of this name have it, with the names of the Go runner's
 example, ``rate`` and ``burst``. (That example delays without end where this one refuses beyond the burst, so that a
-flood cannot pile up calls.) Each route has its bucket, in each worker process: two numbers, whoever calls.
+flood cannot pile up calls.) Each route has its bucket, in each worker process: two numbers, whoever calls. With
+``redis`` the bucket is there, and all gateways that name it share it; when Redis cannot be asked the request is
+refused, or passed over this plugin, as the mount's ``on_error`` says.
 
 The ``limits`` package does not fit here: its strategies count hits in windows and can only say yes or no, while a
 leaky bucket has to tell how long a request must wait.
@@ -13,13 +15,14 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgi_bridge import upstream
+from asgi_bridge import PluginError, apisix, upstream
 
 from .conf import Conf
+from .shared_bucket import SharedBuckets
 
 __all__ = ["LeakyBucket", "LimitReqConf", "limit_req"]
 
@@ -38,20 +41,36 @@ class LimitReqConf(Conf):
         ge=0,
         description="Requests above the rate that wait for their turn, for 25 seconds at most; further ones get 503.",
     )
+    redis: SecretStr | None = Field(
+        None,
+        description="URL (redis://, rediss:// or unix://) of the Redis that holds the bucket. Left out: each process "
+        "has its own.",
+    )
+    redis_key: str | None = Field(
+        None,
+        min_length=1,
+        max_length=256,
+        description="Name of the bucket in Redis: routes of the same name share it. Left out: the route's id.",
+    )
+
+    @property
+    def holds(self) -> float:
+        """Requests that may wait: nobody waits for too long."""
+        return min(self.burst, self.rate * LONGEST_DELAY)
 
 
 class LeakyBucket:
-    """A bucket that leaks `rate` requests a second and holds `burst` of them besides the one that just passes.
+    """A bucket that leaks `rate` requests a second and holds so many of them besides the one that just passes.
 
     Args:
         rate: requests a second.
-        burst: requests that may wait.
+        holds: requests that may wait.
         clock: monotonic seconds.
     """
 
-    def __init__(self, rate: float, burst: int, clock: Callable[[], float]) -> None:
+    def __init__(self, rate: float, holds: float, clock: Callable[[], float]) -> None:
         self._rate = rate
-        self._holds = min(burst, rate * LONGEST_DELAY)
+        self._holds = holds
         self._clock = clock
         self._level = 0.0
         self._looked = clock()
@@ -72,6 +91,7 @@ def limit_req(
     conf: LimitReqConf,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+    shared_clock: Callable[[], float] | None = None,
 ) -> ASGIApp:
     """Delays or refuses what is above the rate.
 
@@ -79,12 +99,27 @@ def limit_req(
         conf: the route's configuration.
         clock: monotonic seconds.
         sleep: waits so many seconds.
+        shared_clock: seconds, for a bucket in Redis; None: the clock of Redis.
+
+    Raises:
+        ConfigurationError: ``redis`` is no URL.
     """
-    bucket = LeakyBucket(conf.rate, conf.burst, clock)
+    bucket = LeakyBucket(conf.rate, conf.holds, clock)
+    shared = None
+    if conf.redis is not None:
+        shared = SharedBuckets(conf.redis.get_secret_value(), conf.rate, conf.holds, shared_clock)
     refusal = PlainTextResponse("Too many requests\n", status_code=503)
 
     async def limit(scope: Scope, receive: Receive, send: Send) -> None:
-        delay = bucket.pour()
+        if scope["type"] != "http":
+            await upstream(scope, receive, send)
+            if shared is not None:
+                await shared.close()
+            return
+        if shared is None:
+            delay = bucket.pour()
+        else:
+            delay = await shared.pour(_name(conf, scope))
         if delay is None:
             await refusal(scope, receive, send)
             return
@@ -93,3 +128,10 @@ def limit_req(
         await upstream(scope, receive, send)
 
     return limit
+
+
+def _name(conf: LimitReqConf, scope: Scope) -> str:
+    name = conf.redis_key or apisix(scope).route_id
+    if name is None:
+        raise PluginError("the gateway does not tell which route this is: give redis_key")
+    return name

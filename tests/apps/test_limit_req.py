@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 from asgi_bridge_apps import bridge
-from asgi_bridge_apps.limit_req import LONGEST_DELAY, LeakyBucket, limit_req
+from asgi_bridge_apps.limit_req import LONGEST_DELAY, LeakyBucket, LimitReqConf, limit_req
 
 from asgi_bridge import Bridge, ConfigurationError
 from asgi_bridge.testing import PluginClient
@@ -85,7 +85,7 @@ def test_a_burst_at_one_moment_is_counted_exactly(rate: float) -> None:
 
 
 def test_nobody_waits_longer_than_a_call_may() -> None:
-    bucket = LeakyBucket(1, 1000, Clock())
+    bucket = LeakyBucket(1, LimitReqConf(rate=1, burst=1000).holds, Clock())
 
     delays = [bucket.pour() for _ in range(int(LONGEST_DELAY) + 2)]
 
@@ -105,6 +105,11 @@ def test_the_mounted_plugin_takes_real_time() -> None:
     client = PluginClient(bridge, "limit-req", {"rate": 1e-6})
 
     assert [client.head("/").status_code for _ in range(2)] == [200, 503]
+
+
+def test_the_lifespan_is_no_request() -> None:
+    with PluginClient(bridge, "limit-req", {"rate": 1e-6}) as client:
+        assert [client.get("/").status_code for _ in range(2)] == [200, 503]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """All ready-made plugins: what is mounted, what is documented, and Starlette's own by configuration alone."""
 
+import subprocess
 import sys
 from typing import Any
 
@@ -15,14 +16,24 @@ from asgi_bridge.testing import PluginClient
 
 def test_all_are_mounted_under_their_names() -> None:
     assert sorted(bridge.plugins) == [
+        "basic-auth",
         "cors",
+        "etag",
         "fault-injection",
         "forward-auth",
+        "gzip",
+        "hmac-auth",
         "https-redirect",
+        "ip-access",
+        "jwt-auth",
         "limit-req",
+        "otel",
         "request-body-rewrite",
+        "request-id",
+        "response-rewrite",
         "rewrite",
         "say",
+        "server-timing",
         "session",
         "stop",
         "trusted-host",
@@ -50,6 +61,26 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ConfigurationError, match=r'needs itsdangerous: pip install "asgi_bridge\[apps\]"'):
         ready_made()
+
+
+def test_a_missing_package_of_our_own_is_named_on_import() -> None:
+    code = """
+import sys
+sys.modules["argon2"] = None
+from asgi_bridge import ConfigurationError
+try:
+    import asgi_bridge_apps
+except ConfigurationError as exc:
+    print(exc)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert run.stdout == 'asgi_bridge_apps needs argon2: pip install "asgi_bridge[apps]"\n'
+
+
+@pytest.mark.parametrize("plugin", ["jwt-auth", "basic-auth", "hmac-auth", "ip-access"])
+def test_who_may_pass_is_not_decided_after_the_upstream_has_answered(plugin: str) -> None:
+    assert bridge.plugins[plugin].phases == ["request"]
 
 
 def test_cors() -> None:

@@ -1,0 +1,112 @@
+"""``ip-access``: clients of some networks only, or of all but some; the rest is answered 403.
+
+The address is that of the connection to the gateway, or what APISIX's ``real-ip`` plugin made of it: a header of the
+client's never counts. An IPv4 address that comes as IPv6 (``::ffff:192.0.2.1``) is that IPv4 address.
+"""
+
+import bisect
+import ipaddress
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from asgi_bridge import upstream
+
+from .conf import Conf, Status
+
+__all__ = ["IpAccessConf", "Networks", "ip_access"]
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+def _network(text: str) -> str:
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError("no address and no network; a network has no bits set behind its prefix") from None
+    if isinstance(network, ipaddress.IPv6Network) and (network.subnet_of(_MAPPED) or network.network_address.scope_id):
+        raise ValueError("write an IPv4 network as such, and an IPv6 one without a zone")
+    return text
+
+
+CIDR = Annotated[str, AfterValidator(_network)]
+
+
+class IpAccessConf(Conf):
+    """What ``ip-access`` takes."""
+
+    allow: list[CIDR] | None = Field(
+        None, min_length=1, description="Addresses and networks that may pass. Left out: all that deny does not name."
+    )
+    deny: list[CIDR] = Field([], description="Addresses and networks that may not, even where allow names them.")
+    status: Status = Field(403, description="Status of a refusal.")
+    message: str = Field("Your address may not pass\n", description="Body of a refusal.")
+
+    @model_validator(mode="after")
+    def _something(self) -> "IpAccessConf":
+        if self.allow is None and not self.deny:
+            raise ValueError("a route has allow or deny, or both")
+        return self
+
+
+class Networks:
+    """A set of addresses: sorted ranges, so that a long list costs no more than a short one."""
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        parsed = [ipaddress.ip_network(text) for text in networks]
+        self._ranges = {
+            4: _ranges(
+                ipaddress.collapse_addresses(each for each in parsed if isinstance(each, ipaddress.IPv4Network))
+            ),
+            6: _ranges(
+                ipaddress.collapse_addresses(each for each in parsed if isinstance(each, ipaddress.IPv6Network))
+            ),
+        }
+
+    def __contains__(self, address: Address) -> bool:
+        firsts, lasts = self._ranges[address.version]
+        number = int(address)
+        index = bisect.bisect_right(firsts, number) - 1
+        return index >= 0 and number <= lasts[index]
+
+
+def _ranges(networks: Iterable[Network]) -> tuple[list[int], list[int]]:
+    """First and last addresses, sorted; the networks do not overlap and are sorted."""
+    pairs = [(int(network.network_address), int(network.broadcast_address)) for network in networks]
+    return [first for first, _ in pairs], [last for _, last in pairs]
+
+
+def ip_access(conf: IpAccessConf) -> ASGIApp:
+    """Lets requests from the networks pass.
+
+    Args:
+        conf: the route's configuration.
+    """
+    allow = None if conf.allow is None else Networks(conf.allow)
+    deny = Networks(conf.deny)
+    refusal = PlainTextResponse(conf.message, conf.status)
+
+    async def check(scope: Scope, receive: Receive, send: Send) -> None:
+        app: ASGIApp = upstream
+        if scope["type"] == "http":
+            address = _address(scope)
+            if address is None or address in deny or (allow is not None and address not in allow):
+                app = refusal
+        await app(scope, receive, send)
+
+    return check
+
+
+def _address(scope: Scope) -> Address | None:
+    """The client's address; None: unknown, which passes nowhere."""
+    try:
+        address = ipaddress.ip_address(scope["client"][0].partition("%")[0])
+    except (ValueError, TypeError):
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

@@ -1,0 +1,122 @@
+"""``otel``: an OpenTelemetry span for each request, child of the client's and parent of the upstream's.
+
+The span continues ``traceparent`` (whatever ``OTEL_PROPAGATORS`` says), the upstream gets the new one, and spans that
+plugins behind it start are inside. Mounted with ``phase="both"`` and listed in both phases it lasts until the upstream
+has answered, and has the status that the client gets; listed in the request phase alone it covers the plugins.
+
+Where spans go is the operator's: OpenTelemetry's own ways to set up its SDK work, and without one nothing is
+recorded and headers pass unchanged::
+
+    pip install opentelemetry-distro opentelemetry-exporter-otlp
+    opentelemetry-instrument asgi-bridge run asgi_bridge_apps:bridge
+
+The package opentelemetry-instrumentation-asgi is for servers: it makes a span more for each message, and does not tell
+the upstream.
+"""
+
+from collections.abc import Mapping
+
+from opentelemetry import context, propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import TextMapPropagator
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
+from pydantic import Field
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asgi_bridge import apisix, upstream
+
+from .conf import Conf
+from .headers import dashed, without
+
+__all__ = ["OtelConf", "otel"]
+
+
+class OtelConf(Conf):
+    """What ``otel`` takes."""
+
+    attributes: dict[str, str] = Field({}, description="Further attributes of each span.")
+    trust_client: bool = Field(
+        True, description="False: the client's trace is not continued, a new one begins with each request."
+    )
+
+
+def otel(conf: OtelConf, provider: TracerProvider | None = None) -> ASGIApp:
+    """Makes a span of each request.
+
+    Args:
+        conf: the route's configuration.
+        provider: makes the spans; the one that was set up for the process without it.
+    """
+    tracer = trace.get_tracer("asgi_bridge_apps.otel", tracer_provider=provider)
+
+    async def traced(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await upstream(scope, receive, send)
+            return
+        propagator = propagate.get_global_textmap()
+        fields = {field.lower().encode("latin-1") for field in propagator.fields}
+        # attached, so that its baggage is there for the plugins too
+        token = context.attach(propagator.extract(_carrier(scope, fields) if conf.trust_client else {}, Context()))
+        try:
+            attributes = {**_attributes(scope), **conf.attributes}
+            with tracer.start_as_current_span(scope["method"], kind=SpanKind.SERVER, attributes=attributes) as span:
+                _inject(propagator, scope, fields)
+
+                async def observed(message: Message) -> None:
+                    if message["type"] == "http.response.start":
+                        _finish(span, message["status"])
+                    await send(message)
+
+                await upstream(scope, receive, observed)
+        finally:
+            context.detach(token)
+
+    return traced
+
+
+def _carrier(scope: Scope, fields: set[bytes]) -> dict[str, str]:
+    """The client's headers that a propagator reads. One that is there twice is not read: which would be meant?
+
+    Baggage alone may have several lines (W3C Baggage, 3.1).
+    """
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in scope["headers"]:
+        if name.lower() in fields:
+            found.setdefault(name.lower(), []).append(value)
+    return {
+        name.decode("latin-1"): b",".join(values).decode("latin-1")
+        for name, values in found.items()
+        if len(values) == 1 or name in (b"baggage", b"tracestate")
+    }
+
+
+def _inject(propagator: TextMapPropagator, scope: Scope, fields: set[bytes]) -> None:
+    """Tells the upstream of the current span, in place of what the client told."""
+    told: dict[str, str] = {}
+    propagator.inject(told)
+    after = without(scope["headers"], fields)
+    after += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in told.items()]
+    if sorted(after) != sorted(scope["headers"]):
+        scope["headers"] = after
+
+
+def _attributes(scope: Scope) -> Mapping[str, str]:
+    """As the semantic conventions of HTTP server spans name them. No query: it may hold secrets."""
+    found: dict[str, str | None] = {
+        "http.request.method": scope["method"],
+        "url.scheme": scope["scheme"],
+        "url.path": scope["path"],
+        "client.address": scope["client"][0] if scope.get("client") else None,
+        "server.address": scope["server"][0] if scope.get("server") else None,
+        "user_agent.original": next(
+            (value.decode("latin-1") for name, value in scope["headers"] if dashed(name) == b"user-agent"), None
+        ),
+        "apisix.route_id": apisix(scope).route_id,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _finish(span: Span, status: int) -> None:
+    span.set_attribute("http.response.status_code", status)
+    if status >= 500:
+        span.set_status(Status(StatusCode.ERROR))

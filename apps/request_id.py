@@ -1,0 +1,74 @@
+"""``request-id``: an id for each request, that of the client if it has a good one, told to upstream and client.
+
+In the request phase the client's response gets the header beside what the upstream sends: an upstream that repeats the
+header makes it appear twice. Mounted with ``phase="both"`` it replaces the upstream's.
+"""
+
+import re
+import uuid
+from collections.abc import Callable
+from typing import Literal
+
+from pydantic import Field
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asgi_bridge import apisix, upstream
+
+from .conf import Conf
+from .credentials import IdentityName
+from .headers import dashed, encoded, without
+
+__all__ = ["RequestIdConf", "request_id"]
+
+# what fits into a log line and a file name, and cannot be mistaken for anything else
+_good = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
+
+
+class RequestIdConf(Conf):
+    """What ``request-id`` takes."""
+
+    header_name: IdentityName = Field("X-Request-Id", description="Header that holds the id.")
+    accept: bool = Field(
+        True,
+        description="True: an id of the client's stays if it is 1 to 128 letters, digits and ._~+/=:@- long.",
+    )
+    include_in_response: bool = Field(True, description="True: the client gets the header too.")
+    algorithm: Literal["uuid", "gateway"] = Field(
+        "uuid",
+        description="What a new id is: a random UUID, or the gateway's own $request_id, as in its access log, which "
+        "costs a round trip.",
+    )
+
+
+def request_id(conf: RequestIdConf, make: Callable[[], str] = lambda: str(uuid.uuid4())) -> ASGIApp:
+    """Gives each request an id.
+
+    Args:
+        conf: the route's configuration.
+        make: a new id.
+    """
+    (name,) = encoded([conf.header_name])
+
+    async def identify(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await upstream(scope, receive, send)
+            return
+        given = [value for each, value in scope["headers"] if dashed(each.lower()) == dashed(name)]
+        if conf.accept and len(given) == 1 and _good.fullmatch(given[0]):
+            value = given[0]
+        elif conf.algorithm == "gateway":
+            value = await apisix(scope).var("request_id") or make().encode("ascii")
+        else:
+            value = make().encode("ascii")
+        if (name, value) not in scope["headers"]:
+            scope["headers"] = [*without(scope["headers"], [name]), (name, value)]
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[name.decode("ascii")] = value.decode("ascii")
+            await send(message)
+
+        await upstream(scope, receive, told if conf.include_in_response else send)
+
+    return identify

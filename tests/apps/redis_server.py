@@ -1,0 +1,70 @@
+"""A real Redis for one test: a process of its own, on a unix socket in a folder of its own, gone when the test is."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+__all__ = ["RedisServer", "needs_redis", "redis_server"]
+
+needs_redis = pytest.mark.skipif(
+    shutil.which("redis-server") is None,
+    reason="there is no redis-server on this machine (apt-get install redis-server; .ci/run installs it)",
+)
+
+
+class RedisServer:
+    """The process.
+
+    Attributes:
+        url: where it is.
+    """
+
+    def __init__(self, folder: Path, password: str) -> None:
+        self._folder = folder
+        self._password = password
+        self._process: subprocess.Popen[str] | None = None
+        self.url = f"unix://{folder}/redis.sock" + (f"?password={password}" if password else "")
+
+    def start(self) -> None:
+        """Starts it, empty, and waits until it can be asked."""
+        process = subprocess.Popen(
+            ["redis-server", "--port", "0", "--unixsocket", f"{self._folder}/redis.sock", "--dir", str(self._folder),
+             "--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", "",
+             "--loglevel", "notice", "--requirepass", self._password],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        self._process = process
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if "eady to accept connections" in line:
+                return
+        raise AssertionError("redis-server ended:\n" + "".join(said))
+
+    def stop(self) -> None:
+        """Ends it, and all that is in it."""
+        process, self._process = self._process, None
+        if process is not None:
+            assert process.stdout is not None
+            process.terminate()
+            process.stdout.read()
+            process.stdout.close()
+            process.wait(20)
+
+
+@contextmanager
+def redis_server(password: str = "") -> Iterator[RedisServer]:
+    # in /tmp, since the path of a socket is short
+    with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as folder:
+        server = RedisServer(Path(folder), password)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()

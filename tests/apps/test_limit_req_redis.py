@@ -1,0 +1,297 @@
+"""``limit-req`` with Redis: one bucket for several gateways, in a real redis-server.
+
+These tests are skipped where there is no ``redis-server``, and only there: Debian has it in the package of that name,
+which ``.ci/run`` installs.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from asgi_bridge_apps import bridge
+from asgi_bridge_apps.limit_req import LeakyBucket, limit_req
+from asgi_bridge_apps.shared_bucket import SharedBuckets
+from starlette.testclient import TestClient
+
+from asgi_bridge import Bridge, ConfigurationError, PluginError
+from asgi_bridge.gateway import GatewayApp, echo
+from asgi_bridge.testing import PluginClient
+
+from ..runner_process import client_of, routes_of, runner_process
+from .redis_server import RedisServer, needs_redis, redis_server
+from .routes import gateway
+
+pytestmark = needs_redis
+
+
+@pytest.fixture(scope="module")
+def module_redis() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def redis(module_redis: RedisServer) -> Iterator[RedisServer]:
+    """One Redis for all these tests, with nothing in it."""
+
+    async def empty() -> None:
+        from redis.asyncio import Redis
+
+        async with Redis.from_url(module_redis.url) as client:
+            await client.flushall()
+
+    asyncio.run(empty())
+    yield module_redis
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+    def bridge(self) -> Bridge:
+        timed = Bridge()
+        timed.plugin("limit-req")(partial(limit_req, sleep=self.sleep, shared_clock=self))
+        return timed
+
+
+def test_two_gateways_let_exactly_the_allowed_number_through_in_total(redis: RedisServer) -> None:
+    clock = Clock()
+    conf = {"rate": 10, "burst": 9, "redis": redis.url}
+    with ExitStack() as stack:
+        # two bridges, chains and connections: all they share is in Redis
+        clients = [stack.enter_context(PluginClient(clock.bridge(), "limit-req", conf)) for _ in range(2)]
+        threads = stack.enter_context(ThreadPoolExecutor(20))
+
+        def hundred() -> Counter[int]:
+            return Counter(threads.map(lambda number: clients[number % 2].get("/").status_code, range(100)))
+
+        # one passes at once and nine wait; what leaks meanwhile makes place
+        assert hundred() == {200: 10, 503: 90}
+        assert sorted(clock.slept) == [number / 10 for number in range(1, 10)]
+        clock.now += 0.5
+        assert hundred() == {200: 5, 503: 95}
+        clock.now += 1000
+        assert hundred() == {200: 10, 503: 90}
+
+
+SOURCE = """
+import functools, pathlib
+from asgi_bridge import Bridge
+from asgi_bridge_apps.limit_req import limit_req
+
+async def sleep(seconds): ...
+
+def clock():
+    return float(pathlib.Path({clock!r}).read_text())
+
+bridge = Bridge()
+bridge.plugin("limit-req")(functools.partial(limit_req, sleep=sleep, shared_clock=clock))
+"""
+
+
+def test_two_runners_let_exactly_the_allowed_number_through_in_total(redis: RedisServer, tmp_path: Path) -> None:
+    """Two processes, two gateways; a second at rate 10 is a burst of 9 beside the first, or one each tenth."""
+    clock = tmp_path / "clock"
+
+    def at(seconds: float) -> None:
+        clock.write_text(str(1_700_000_000 + seconds))
+
+    at(0)
+    conf = {"rate": 10, "burst": 9, "redis": redis.url}
+    plugins = {"ext-plugin-pre-req": {"conf": [{"name": "limit-req", "value": json.dumps(conf)}]}}
+
+    async def run() -> list[Counter[int]]:
+        counts = []
+        gateways = [
+            GatewayApp(routes_of({"id": "1", "uri": "/*", "plugins": plugins}), socket, upstream=cast(Any, echo))
+            for socket in sockets
+        ]
+        async with client_of(gateways[0]) as first, client_of(gateways[1]) as second:
+            for seconds in (0.0, 1.0, 1.0, 1.5):
+                at(seconds)
+                answers = await asyncio.gather(*[(first, second)[number % 2].get("/") for number in range(100)])
+                counts.append(Counter(answer.status_code for answer in answers))
+        return counts
+
+    sockets = []
+    with ExitStack() as stack:
+        for name in "ab":
+            (tmp_path / name).mkdir()
+            runner = stack.enter_context(runner_process(tmp_path / name, SOURCE.format(clock=str(clock))))
+            sockets.append(runner.socket)
+        counts = asyncio.run(run())
+
+    assert [count[200] for count in counts] == [10, 10, 0, 5]
+    assert all(count[200] + count[503] == 100 for count in counts)
+
+
+def test_by_the_clock_of_redis_no_more_pass_than_its_time_allows(redis: RedisServer) -> None:
+    conf = {"rate": 1e-3, "redis": redis.url}
+    with ExitStack() as stack:
+        clients = [stack.enter_context(PluginClient(bridge, "limit-req", conf)) for _ in range(2)]
+        statuses = Counter(clients[number % 2].get("/").status_code for number in range(100))
+
+    assert statuses == {200: 1, 503: 99}
+
+
+def test_a_shared_bucket_does_what_one_of_a_process_does(redis: RedisServer) -> None:
+    async def run(rate: float, holds: float, steps: list[float]) -> tuple[list[float | None], list[float | None]]:
+        clock = Clock()
+        own, shared = LeakyBucket(rate, holds, clock), SharedBuckets(redis.url, rate, holds, clock)
+        pairs = []
+        for seconds in steps:
+            clock.now += seconds
+            pairs.append((own.pour(), await shared.pour(f"{rate} {holds}")))
+        await shared.close()
+        return [one for one, _ in pairs], [other for _, other in pairs]
+
+    for rate, holds in ((10, 0), (4, 2), (7, 3), (1 / 3, 2), (0.1, 2.5), (1e6, 100)):
+        own, shared = asyncio.run(run(rate, holds, [0, 0, 0, 0, 0.1, 0.25, 0, 1, 0, 0, 100, 0, 0, 0, 0.03125]))
+        assert own == shared
+
+
+def test_a_clock_that_goes_back_counts_as_one_that_stands_still(redis: RedisServer) -> None:
+    async def run() -> list[float | None]:
+        clock = Clock()
+        bucket = SharedBuckets(redis.url, 1, 1, clock)
+        found = [await bucket.pour("a") for _ in range(2)]
+        clock.now -= 3600
+        found += [await bucket.pour("a") for _ in range(2)]
+        clock.now += 1
+        found.append(await bucket.pour("a"))
+        await bucket.close()
+        return found
+
+    assert asyncio.run(run()) == [0.0, 1.0, None, None, 1.0]
+
+
+def test_a_bucket_that_is_empty_leaves_nothing_in_redis(redis: RedisServer) -> None:
+    async def run() -> list[tuple[bytes, int]]:
+        from redis.asyncio import Redis
+
+        buckets = SharedBuckets(redis.url, 10, 5)
+        slow = SharedBuckets(redis.url, 1e-300, 0)
+        for _ in range(3):
+            await buckets.pour("a")
+        await slow.pour("b")
+        await buckets.close()
+        await slow.close()
+        async with Redis.from_url(redis.url) as client:
+            return [(key, await client.pttl(key)) for key in sorted(await client.keys())]
+
+    (name, left), (_, long) = asyncio.run(run())
+    assert (name, 0 < left <= 1300) == (b"asgi_bridge:limit-req:a", True)
+    assert long > 1e12
+
+
+def test_routes_have_buckets_of_their_own_unless_they_name_one(redis: RedisServer) -> None:
+    def statuses(more: dict[str, str], *routes: str) -> list[int]:
+        found = []
+        for route in routes:
+            conf = {"rate": 1e-3, "redis": redis.url, **more}
+            with PluginClient(bridge, "limit-req", conf, route_id=route) as client:
+                found.append(client.get("/").status_code)
+        return found
+
+    assert statuses({}, "1", "2", "1") == [200, 200, 503]
+    assert statuses({"redis_key": "shop"}, "1", "2") == [200, 503]
+
+
+def test_a_route_that_is_not_known_has_to_name_its_bucket(redis: RedisServer) -> None:
+    from asgi_bridge.plugins import build_chain
+
+    async def run(more: dict[str, str]) -> Any:
+        conf = json.dumps({"rate": 1, "redis": redis.url, **more}).encode()
+        chain = await build_chain(bridge, None, [(b"limit-req", conf)], {})
+        try:
+            assert chain.route_id is None
+            client = PluginClient(bridge, "limit-req")
+            application: Any = client.app
+            application._chain = chain
+            answers: list[Any] = []
+
+            async def send(message: Any) -> None:
+                answers.append(message)
+
+            async def receive() -> Any:
+                return {"type": "http.request", "body": b"", "more_body": False}
+
+            scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"",
+                     "headers": [], "extensions": {}}  # fmt: skip
+            await application(scope, receive, send)
+            return answers[0]["status"]
+        finally:
+            await chain.close(1)
+
+    with pytest.raises(PluginError, match="give redis_key"):
+        asyncio.run(run({}))
+    assert asyncio.run(run({"redis_key": "a"})) == 200
+
+
+def test_through_the_gateway(redis: RedisServer) -> None:
+    conf = {"rate": 1e-3, "redis": redis.url}
+
+    with TestClient(gateway(bridge, "limit-req", conf)) as gate:
+        answers = [gate.get("/") for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [200, 503]
+    assert answers[1].text == "Too many requests\n"
+
+
+@pytest.mark.parametrize(("on_error", "statuses"), [("closed", [200, 503, 503, 200]), ("open", [200, 503, 200, 200])])
+def test_redis_stopped_is_as_the_mount_says_with_a_line_in_the_log(
+    on_error: Any, statuses: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = Bridge()
+    made.plugin("limit-req", on_error=on_error)(limit_req)
+    with redis_server(password="hidden") as server:
+        conf = {"rate": 1e-3, "redis": server.url}
+        with TestClient(gateway(made, "limit-req", conf), raise_server_exceptions=False) as gate:
+            found = [gate.get("/").status_code for _ in range(2)]
+            assert caplog.text.count("Redis cannot be asked") == 0
+            server.stop()
+            found.append(gate.get("/").status_code)
+            assert caplog.text.count("Redis cannot be asked: ConnectionError") == 1
+            server.start()
+            found.append(gate.get("/").status_code)
+
+    assert found == statuses
+    assert "plugin limit-req: " in caplog.text and "hidden" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("conf", "reason"),
+    [
+        ({"redis": "localhost:6379"}, "field 'redis': no URL that redis-py takes"),
+        ({"redis": "redis://:hidden@a:port/0"}, "field 'redis': no URL that redis-py takes"),
+        ({"redis": 1}, "field 'redis': Input should be a valid string"),
+        ({"redis_key": ""}, "field 'redis_key': String should have at least 1 character"),
+    ],
+)
+def test_refuses_what_is_no_configuration_and_says_no_secret(conf: Any, reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^plugin limit-req: {reason}") as caught:
+        PluginClient(bridge, "limit-req", {"rate": 1, **conf}).get("/")
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+
+    with pytest.raises(ConfigurationError, match=r'redis needs redis.*: pip install "asgi_bridge\[apps\]"'):
+        PluginClient(bridge, "limit-req", {"rate": 1, "redis": "redis://a"}).get("/")
