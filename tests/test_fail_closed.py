@@ -539,8 +539,8 @@ def test_calls_over_the_limit_are_refused_at_once(degraded: bool, tmp_path: Path
         assert len(seen.requests) == (401 if degraded else 101)
         refused = 0
         while refused < 300:  # a line a second at most
-            line = runner.line_with("plugin calls refused")
-            found = re.search(r"plugin calls refused: (\d+), since 100 were running \(--limit-concurrency\)", line)
+            line = runner.line_with("calls at once (--limit-concurrency)")
+            found = re.search(r"plugin \S+: (\d+) requests refused: more than 100 calls at once", line)
             assert found
             refused += int(found[1])
         assert refused == 300

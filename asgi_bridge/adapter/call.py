@@ -76,7 +76,7 @@ class Call(ABC):
     # also deadline, late, changed_body, culprit, extensions: see plugins.OnionCall
     __slots__ = (
         "__weakref__", "_body", "_body_ask", "_body_parts", "_body_taken", "_chain", "_disconnected", "_ended",
-        "_exchange", "_fault", "_given", "_has_body", "_headers", "_host", "_length", "_reads", "_reads_closed",
+        "_exchange", "_expired", "_fault", "_given", "_has_body", "_headers", "_host", "_length", "_logged", "_reads", "_reads_closed",
         "_scope", "_sent", "_status", "answered", "changed_body", "culprit", "deadline", "end", "extensions", "late",
         "phase", "request_id", "route_id", "task",
     )  # fmt: skip
@@ -110,6 +110,8 @@ class Call(ABC):
         self._reads = False
         self._reads_closed = False
         self._fault: PluginError | None = None
+        self._logged: PluginError | None = None
+        self._expired = False
         self._disconnected = False
         self._ended: asyncio.Future[None] | None = None
 
@@ -130,7 +132,7 @@ class Call(ABC):
             # exceptions hold their frames, and the frames this call: only the cyclic garbage collector would free it
             self.extensions.clear()
             self.culprit = None
-            self._fault = None
+            self._fault = self._logged = None
             self._body_ask = None
             self._chain.leave()
 
@@ -150,6 +152,7 @@ class Call(ABC):
         """The deadline has passed: refuses the call, and ends it. After the answer there is none."""
         if self.answered:
             return
+        self._expired = True
         logger.error("plugin %s: request refused: no answer in time", self.late)
         self._answer(ErrResp(ErrCode.SERVICE_UNAVAILABLE), "error timeout")
         if self.task is not None:
@@ -244,6 +247,9 @@ class Call(ABC):
             self._take(message)
         except PluginError as exc:
             self._fault = self._fault or exc
+            if self.answered and not self._expired:
+                logger.error("plugin %s: a fault after its answer, which stands: %s", self._chain.names, exc)
+                self._logged = exc
             raise
 
     def _take(self, message: Message) -> None:
@@ -313,6 +319,8 @@ class Call(ABC):
     # the end
 
     def _answer(self, message: Answer, said: str) -> None:
+        if self.answered:  # it took too long; the connection may carry another call by now
+            raise PluginError("an answer after the call was over")
         if not self._disconnected:
             try:
                 self._exchange.answer(message, said)
@@ -327,7 +335,9 @@ class Call(ABC):
             self._host.on_fault(exc)
         culprit = self.culprit[1] if self.culprit is not None and self.culprit[0] is exc else self._chain.names
         if self.answered:
-            if not isinstance(exc, asyncio.CancelledError):
+            if self._expired:
+                logger.debug("plugin %s: after its time was over: %s", culprit, reason)
+            elif exc is not self._logged and not isinstance(exc, asyncio.CancelledError):
                 logger.error("plugin %s: a fault after its answer, which stands: %s", culprit, reason, exc_info=exc)
             return
         if self._disconnected:

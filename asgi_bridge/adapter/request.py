@@ -149,6 +149,9 @@ class RequestCall(Call):
             if not message.get("more_body", False):
                 break
         body = b"".join(parts)
+        if not body and self._body is None:
+            # nobody has asked for the request's own: it may be empty too
+            await self._request_body()
         if body == self._body or (not body and not self._has_body):
             return None
         if not body:
@@ -220,6 +223,8 @@ class RequestCall(Call):
         if self._body_ask is not None and not self._body_ask.done():
             # another task reads the body: with the answer this connection is over
             await asyncio.wait([self._body_ask])
+        if self._disconnected:
+            raise OSError("the gateway has closed the connection")
         path = self._message.path or b"/"
         if rewrite.path is None and self._chain.cures and self._uri == path and needs_escaping(path):
             # APISIX's own fetch sends the decoded path, and answers 502, unless a Rewrite made it encode it; a path

@@ -88,7 +88,7 @@ class Lifespan:
         scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         try:
             await self._app(scope, self._inbox.get, self._send)
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:  # a plugin that cannot start must not end the runner
             if self._started.done():
                 logger.error("plugin %s: its lifespan raised", self._name, exc_info=exc)
             else:

@@ -164,7 +164,7 @@ class RunnerProtocol(asyncio.BufferedProtocol):
             self._run(message, chain)
 
     def _run(self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain) -> None:
-        if not self._runner.admit():
+        if not self._runner.admit(chain.names):
             self._end(ErrResp(ErrCode.SERVICE_UNAVAILABLE))
             self._log_access(chain.names, chain.route_id, "error overload")
             return

@@ -78,7 +78,7 @@ class Runner:
         self.stopping = False
         self._ticker: asyncio.Task[None] | None = None
         self._overload_logged = float("-inf")
-        self._refused = 0
+        self._refused: dict[str, int] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "lifespan", "plugins are called by the gateway, not over HTTP"
@@ -104,12 +104,12 @@ class Runner:
         self.host.lot.close()
         await self.store.close()
 
-    def admit(self) -> bool:
-        """Whether one more call may run."""
+    def admit(self, names: str) -> bool:
+        """Whether one more call may run; `names` of its plugins, for the log."""
         limit = self.options.limit_concurrency
         if limit is None or len(self.calls) < limit:
             return True
-        self._refused += 1
+        self._refused[names] = self._refused.get(names, 0) + 1
         return False
 
     async def _watch(self) -> None:
@@ -121,11 +121,14 @@ class Runner:
             self.host.lot.sweep(now)
             if self._refused and now >= self._overload_logged + 1.0:
                 self._overload_logged = now
-                limit = self.options.limit_concurrency
-                logger.error(
-                    "plugin calls refused: %d, since %d were running (--limit-concurrency)", self._refused, limit
-                )
-                self._refused = 0
+                for names, number in self._refused.items():
+                    logger.error(
+                        "plugin %s: %d requests refused: more than %d calls at once (--limit-concurrency)",
+                        names,
+                        number,
+                        self.options.limit_concurrency,
+                    )
+                self._refused.clear()
 
     def _expire(self, calls: Iterable[Call]) -> None:
         for call in list(calls):

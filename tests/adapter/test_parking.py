@@ -12,7 +12,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Bridge, apisix, upstream
-from asgi_bridge.adapter import Host, ResponseCall
+from asgi_bridge.adapter import Host, RequestCall, ResponseCall
 from asgi_bridge.adapter.parking import PARK_SECONDS, ParkingLot
 from asgi_bridge.wire import ErrCode, ErrResp, HTTPRespCallResp, ReqBody, Rewrite, Stop, Var
 
@@ -149,6 +149,23 @@ def test_what_is_answered_in_the_request_half_is_a_stop_and_nothing_is_parked() 
         return action, len(host.lot)
 
     assert asyncio.run(main()) == (Stop(403, [TYPE], b"no"), 0)
+
+
+def test_a_gateway_that_has_gone_leaves_nothing_parked() -> None:
+    async def main() -> tuple[int, list[Any]]:
+        host = fresh_host()
+        exchange = Exchange()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            exchange.disconnect()
+            await upstream(scope, receive, send)
+
+        call = RequestCall(request(), await chain({"p": app}, PRE_REQ, phase="both"), exchange, host)
+        exchange.call = call
+        await call.run()
+        return len(host.lot), exchange.answers
+
+    assert asyncio.run(main()) == (0, [])
 
 
 def test_a_gateway_that_does_not_know_the_request_id_gets_the_request_form() -> None:
@@ -347,6 +364,55 @@ def test_the_response_half_has_a_timeout_of_its_own(caplog: pytest.LogCaptureFix
     assert exchange.answers == [REFUSED]
     assert 4.0 < left[0] <= 5.0
     assert errors(caplog) == ["plugin p: request refused: no answer in time"]
+
+
+def test_a_half_that_ignores_its_end_reaches_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """The connection is the next call's by then."""
+    seen: list[str] = []
+
+    async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            try:
+                await apisix(scope).var("x")
+            except Exception as exc:
+                seen.append(str(exc))
+            raise KeyError("x") from None
+
+    _, exchange = asyncio.run(resumed(stubborn, lambda call, exchange: call.expire()))
+    assert seen == ["the gateway does not wait for this call any more"]
+    assert exchange.answers == [REFUSED]
+    assert errors(caplog) == ["plugin p: request refused: no answer in time"]
+
+
+def test_a_plugin_between_two_halves_that_ignores_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> Exchange:
+        started, ended = asyncio.Event(), asyncio.Event()
+
+        async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": b"late"})
+            ended.set()
+
+        bridge = bridge_of(a=(around("a"), "both"), stubborn=(stubborn, "response"))
+        host = fresh_host()
+        await begin(await chain(bridge, PRE_REQ, ["a"]), host)
+        exchange = Exchange()
+        call = ResponseCall(response(TYPE, LENGTH), await chain(bridge), exchange, host)
+        call.task = asyncio.ensure_future(call.run())
+        await started.wait()
+        call.expire()
+        await asyncio.wait([call.task])
+        await ended.wait()
+        return exchange
+
+    assert asyncio.run(main()).answers == [REFUSED]
+    assert errors(caplog) == ["plugin stubborn: request refused: no answer in time"]
 
 
 def test_no_deadline_while_it_is_parked() -> None:
@@ -638,15 +704,28 @@ async def in_a_lot(test: Callable[[], Any]) -> Any:
 
 
 def test_the_lot_is_bounded_in_number(caplog: pytest.LogCaptureFixture) -> None:
-    def test() -> tuple[list[bool], int]:
-        lot = ParkingLot(limit=2)
-        cars = [Car(f"r{number}") for number in range(3)]
+    """The oldest end, which is said once, until there is room again."""
+
+    def test() -> list[Any]:
+        lot = ParkingLot(limit=4)
+        cars = [Car(f"r{number}") for number in range(7)]
         for car in cars:
             lot.park(car)
-        return [car.abandoned for car in cars], len(lot)
+        found: list[Any] = [[car.abandoned for car in cars], len(lot), len(warnings(caplog))]
+        for car in cars[:5]:
+            lot.leave(car)
+        for number in range(3):
+            lot.park(Car(f"s{number}"))
+        return [*found, len(lot), len(warnings(caplog))]
 
-    assert asyncio.run(in_a_lot(test)) == ([True, False, False], 2)
-    assert warnings(caplog) == ["plugin a: a parked call was ended early: 2 are parked"]
+    assert asyncio.run(in_a_lot(test)) == [[True] * 3 + [False] * 4, 4, 1, 4, 2]
+    assert (
+        warnings(caplog)
+        == [
+            "plugin a: a parked call was ended early, since 4 are parked; so will be the oldest of all that come on top"
+        ]
+        * 2
+    )
 
 
 def test_the_lot_is_bounded_in_time() -> None:

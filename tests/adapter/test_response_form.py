@@ -13,8 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Bridge, apisix, upstream
 from asgi_bridge.adapter import ResponseCall
+from asgi_bridge.adapter.upstream import UpstreamBody
 from asgi_bridge.plugins.options import REQUEST_HEADERS
-from asgi_bridge.wire import MAX_PAYLOAD, ErrCode, ErrResp, HTTPRespCallReq, HTTPRespCallResp, TextEntry, Var
+from asgi_bridge.wire import MAX_PAYLOAD, ErrCode, ErrResp, HTTPRespCallReq, HTTPRespCallResp, RespBody, TextEntry, Var
 
 from .calls import HOST, REFUSED, errors, responding, warnings
 from .phases import Exchange, chain, fresh_host, respond, response
@@ -559,3 +560,12 @@ def test_a_call_is_freed_without_the_garbage_collector(app: ASGIApp) -> None:
     finally:
         logging.disable(logging.NOTSET)
         gc.enable()
+
+
+def test_the_upstreams_body_is_asked_for_once_whoever_reads_it() -> None:
+    async def main() -> tuple[bytes, bytes, int]:
+        exchange = Exchange()
+        body = UpstreamBody(lambda: exchange.ask([RespBody()]), None, bodyless=False)
+        return await body.read(), await body.read(), exchange.bodies
+
+    assert asyncio.run(main()) == (b"upstream", b"upstream", 1)

@@ -46,7 +46,8 @@ def test_more_calls_than_may_run_at_once(
         connection.close()
 
     def refused() -> list[tuple[str, ...]]:
-        return re.findall(r"plugin calls refused: (\d+), since (\d+) were running \(--limit-concurrency\)", caplog.text)
+        line = r"plugin asking: (\d+) requests refused: more than (\d+) calls at once \(--limit-concurrency\)"
+        return re.findall(line, caplog.text)
 
     until(lambda: sum(int(count) for count, _ in refused()) == 300)
     assert {limit for _, limit in refused()} == {"100"}
