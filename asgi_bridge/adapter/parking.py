@@ -50,6 +50,7 @@ class ParkingLot:
         self._by_request: dict[str, list[Parkable]] = {}
         self._answered: set[tuple[str | None, str]] = set()
         self._forsaken: set[tuple[str | None, str]] = set()
+        self._full = False
 
     def __len__(self) -> int:
         return len(self._until)
@@ -63,7 +64,12 @@ class ParkingLot:
         assert call.request_id is not None
         while len(self._until) >= self._limit:
             oldest = next(iter(self._until))
-            logger.warning("plugin %s: a parked call was ended early: %d are parked", _said(oldest), self._limit)
+            if not self._full:
+                self._full = True
+                logger.warning(
+                    "plugin %s: a parked call was ended early, since %d are parked; so will be the oldest of all that "
+                    "come on top", _said(oldest), self._limit,
+                )  # fmt: skip
             self.leave(oldest)
             oldest.abandon()
         self._until[call] = asyncio.get_running_loop().time() + self._seconds
@@ -74,6 +80,8 @@ class ParkingLot:
         if self._until.pop(call, None) is None:
             return
         assert call.request_id is not None
+        if len(self._until) <= self._limit // 2:
+            self._full = False  # worth another warning
         halves = self._by_request[call.request_id]
         halves.remove(call)
         if not halves:

@@ -1,0 +1,197 @@
+"""Both sides of the fidelity suite: uvicorn with a middleware around the upstream, and the gateway with the same
+middleware in a runner before the upstream. Everything goes over real sockets."""
+
+import asyncio
+import contextlib
+import gzip
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from asgi_bridge import Bridge
+from asgi_bridge.gateway import GatewayApp, read_routes
+from tests.server.threads import ThreadRunner
+
+__all__ = ["Answer", "Request", "Side", "Subject", "standing"]
+
+TLS = b"x-listener-tls"
+"""A request with this header came over TLS, say both sides' listeners."""
+
+APART = frozenset((
+    "server", "date",
+    # of the connection
+    "connection", "keep-alive", "transfer-encoding", "content-length",
+))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request of a client."""
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+    def __str__(self) -> str:
+        headers = " ".join(f"{name}:{value}" for name, value in self.headers if not value.startswith("session="))
+        return f"{self.method} {self.target} {headers}".strip().replace("[", "(").replace("]", ")")[:110]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the client got, of what has to be alike.
+
+    Attributes:
+        headers: by name, repeats in order.
+        length: the content-length, on HEAD only: elsewhere it is how the body is framed.
+        body: decoded, since a gzip stream has more than one spelling.
+    """
+
+    status: int
+    headers: Mapping[str, Sequence[str]]
+    length: str | None
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A middleware on both sides.
+
+    Args:
+        direct: makes the application of an upstream, as it would stand under uvicorn.
+        plugins: names and configurations, outermost first.
+        phases: where the route lists them.
+    """
+
+    name: str
+    direct: Any
+    plugins: Sequence[tuple[str, Any]]
+    phases: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Side:
+    """A server."""
+
+    port: int
+
+    def ask(self, request: Request) -> Answer:
+        """Sends `request` over a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.putrequest(request.method, request.target, skip_host=True, skip_accept_encoding=True)
+            names = {name.lower() for name, _ in request.headers}
+            if "host" not in names:
+                connection.putheader("Host", "a.test")
+            for name, value in request.headers:
+                connection.putheader(name, value)
+            if request.body:
+                connection.putheader("Content-Length", str(len(request.body)))
+            connection.endheaders(request.body or None)
+            response = connection.getresponse()
+            body = response.read()
+            headers: dict[str, list[str]] = {}
+            for name, value in response.getheaders():
+                headers.setdefault(name.lower(), []).append(value)
+        finally:
+            connection.close()
+        length = headers.get("content-length", [None])[0] if request.method == "HEAD" else None
+        if headers.get("content-encoding") == ["gzip"] and body:
+            body = gzip.decompress(body)
+        kept = {name: values for name, values in headers.items() if name not in APART}
+        return Answer(response.status, kept, length, body)
+
+
+def _listener(app: ASGIApp) -> ASGIApp:
+    async def listening(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and any(name == TLS for name, _ in scope["headers"]):
+            scope["scheme"] = "https"
+            scope["headers"] = [header for header in scope["headers"] if header[0] != TLS]
+        await app(scope, receive, send)
+
+    return listening
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Servers:
+    """uvicorn servers on one thread of their own."""
+
+    def __init__(self, apps: Sequence[tuple[Any, socket.socket]]) -> None:
+        self._servers = [(_Server(self._config(app)), sock) for app, sock in apps]
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+
+    @staticmethod
+    def _config(app: Any) -> uvicorn.Config:
+        return uvicorn.Config(app, log_config=None, access_log=False, ws="none", proxy_headers=False)
+
+    async def _serve(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for server, sock in self._servers:
+                group.create_task(server.serve(sockets=[sock]))
+            while not all(server.started for server, _ in self._servers):  # noqa: ASYNC110 no event tells
+                await asyncio.sleep(0.01)
+            self._ready.set()
+
+    def __enter__(self) -> None:
+        self._thread.start()
+        assert self._ready.wait(30)
+
+    def __exit__(self, *exc: object) -> None:
+        for server, _ in self._servers:
+            server.should_exit = True
+        self._thread.join(30)
+
+
+def _socket() -> socket.socket:
+    sock = socket.create_server(("127.0.0.1", 0))
+    return sock
+
+
+def _gateway(subject: Subject, uds: str, upstream_port: int) -> GatewayApp:
+    listed = {"conf": [{"name": name, "value": json.dumps(conf)} for name, conf in subject.plugins]}
+    route = {
+        "id": subject.name,
+        "uri": "/*",
+        "plugins": {phase: listed for phase in subject.phases},
+        "upstream": {"type": "roundrobin", "nodes": {f"127.0.0.1:{upstream_port}": 1}},
+    }
+    return GatewayApp(read_routes({"routes": [route]}), uds)
+
+
+@contextlib.contextmanager
+def standing(
+    upstream: ASGIApp, bridge: Bridge, subjects: Sequence[Subject], folder: Path
+) -> Iterator[dict[str, tuple[Side, Side]]]:
+    """Runs everything; gives, by subject, uvicorn's side and the gateway's."""
+    uds = str(folder / "r.sock")
+    sockets = [_socket() for _ in range(2 * len(subjects) + 1)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    apps: list[Any] = [upstream]
+    for subject in subjects:
+        apps += [_listener(subject.direct(upstream)), _listener(_gateway(subject, uds, ports[0]))]  # type: ignore[arg-type]
+    runner = ThreadRunner(uds, "asyncio", bridge)
+    try:
+        with _Servers(list(zip(apps, sockets, strict=True))):
+            yield {
+                subject.name: (Side(ports[2 * number + 1]), Side(ports[2 * number + 2]))
+                for number, subject in enumerate(subjects)
+            }
+    finally:
+        runner.stop()
+        for sock in sockets:
+            sock.close()
