@@ -240,7 +240,9 @@ class Bridge:
             options = dict(table)
             sources = [(key, options.pop(key)) for key in _SOURCES if key in options]
             if len(sources) != 1:
-                raise ConfigurationError(f'{where} has one of app, middleware, factory, wsgi and wsgi_middleware, as "module:attr"')
+                raise ConfigurationError(
+                    f'{where} has one of app, middleware, factory, wsgi and wsgi_middleware, as "module:attr"'
+                )
             ((key, target),) = sources
             found = import_string(target)
             if key.startswith("wsgi"):

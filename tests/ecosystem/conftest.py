@@ -1,0 +1,68 @@
+"""The suite runs where its packages are: in ``make test-ecosystem``. Elsewhere it is left out, and says so."""
+
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parent.parent.parent
+EXTRA = [
+    Requirement(text)
+    for text in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"][
+        "ecosystem"
+    ]
+]
+
+# warnings of these packages about others, or themselves: not ours to cure
+FILTERS = (
+    # starlette-authlib
+    "ignore:Config file '.env' not found:UserWarning",
+    # starlette-gzip-request
+    "ignore:'HTTP_422_UNPROCESSABLE_ENTITY' is deprecated",
+    # webob, under oslo.middleware
+    "ignore:'cgi' is deprecated:DeprecationWarning",
+    # Django, of a stream that is right for both its ASGI and its WSGI
+    "ignore:StreamingHttpResponse must consume synchronous iterators:Warning",
+    # sentry-sdk: with its successor the client's address would be left out
+    "ignore:The send_default_pii option is deprecated:DeprecationWarning",
+)
+
+
+def _installed(requirement: Requirement) -> bool:
+    try:
+        return requirement.specifier.contains(version(requirement.name))
+    except PackageNotFoundError:
+        return False
+
+
+MISSING = [each.name for each in EXTRA if each.name != "asgi_bridge" and not _installed(each)]
+collect_ignore_glob = ["test_*.py"] if MISSING else []
+alike: list[str] = []
+"""Names of rows that were run, and are alike."""
+tried: list[str] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in FILTERS:
+        config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    report = (yield).get_result()
+    row = getattr(item, "callspec", None) and item.callspec.params.get("row")
+    if row is not None and report.when == "call":
+        tried.append(row.name)
+        if report.passed:
+            alike.append(row.name)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if MISSING:
+        terminalreporter.write_line(
+            f"tests/ecosystem was left out: {len(MISSING)} of its packages are not installed; see make test-ecosystem"
+        )
+    elif tried:
+        terminalreporter.write_line(f"ecosystem: {len(alike)} of {len(tried)}")

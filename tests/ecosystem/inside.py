@@ -1,0 +1,130 @@
+"""What stands inside a middleware to be seen at work: it tells the upstream, in a header, what it finds."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import asgi_correlation_id
+import starlette_context
+from asgi_request_id import request_id_ctx_var
+from starlette.datastructures import MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starsessions import load_session
+
+__all__ = ["Faulty", "FaultyWSGI", "Sessions", "Tell", "TellWSGI", "Visits"]
+
+
+def _user_agent(scope: Scope) -> Any:
+    ua = scope["ua"]
+    return [ua.browser.family, ua.os.family, ua.device.family, ua.is_mobile, ua.is_bot, ua.is_provided]
+
+
+def _context(scope: Scope) -> Any:
+    data = starlette_context.context.data
+    return {name: str(value) for name, value in sorted(data.items())}
+
+
+TELLS: dict[str, Callable[[Scope], Any]] = {
+    "client": lambda scope: [scope["client"][0], scope["scheme"]],
+    "context": _context,
+    "correlation-id": lambda scope: asgi_correlation_id.correlation_id.get(),
+    "request-id": lambda scope: request_id_ctx_var.get(),
+    "csrftoken": lambda scope: bool(scope["csrftoken"]() if callable(scope["csrftoken"]) else scope["csrftoken"]),
+    "user": lambda scope: [scope["user"].display_name, scope["auth"].scopes],
+    "user-agent": _user_agent,
+}
+
+
+class Tell:
+    """Puts what it finds into the request header ``x-tell``.
+
+    Args:
+        what: a name of `TELLS`.
+    """
+
+    def __init__(self, app: ASGIApp, what: str) -> None:
+        self.app = app
+        self.tell = TELLS[what]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            MutableHeaders(scope=scope)["x-tell"] = json.dumps(self.tell(scope))
+        await self.app(scope, receive, send)
+
+
+class Visits:
+    """Counts a client's requests in its session, or ends the session."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            session = scope["session"]
+            if scope["query_string"].startswith(b"logout"):
+                session.clear()
+            elif not scope["query_string"].startswith(b"quiet"):
+                session["visits"] = session.get("visits", 0) + 1
+            MutableHeaders(scope=scope)["x-visits"] = str(session.get("visits", 0))
+        await self.app(scope, receive, send)
+
+
+class Sessions(Visits):
+    """The same with starsessions, which loads a session when asked to."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await load_session(HTTPConnection(scope))
+        await super().__call__(scope, receive, send)
+
+
+class Faulty:
+    """Raises where a request says so."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fault = dict(scope.get("headers", ())).get(b"x-fault")
+        if fault == b"before":
+            raise KeyError("before the upstream")
+        if fault == b"forbidden":
+            raise PermissionError("no")
+
+        async def sending(message: Message) -> None:
+            if fault == b"start":
+                raise KeyError("at the start of the response")
+            await send(message)
+
+        await self.app(scope, receive, sending)
+
+
+class TellWSGI:
+    """Puts the client and the scheme into the request header ``x-tell``."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        environ["HTTP_X_TELL"] = json.dumps([environ["REMOTE_ADDR"], environ["wsgi.url_scheme"], environ["HTTP_HOST"]])
+        return self.app(environ, start_response)
+
+
+class FaultyWSGI:
+    """Raises where a request says so."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        fault = environ.get("HTTP_X_FAULT")
+        if fault == "before":
+            raise KeyError("before the upstream")
+
+        def starting(*args: Any) -> Any:
+            if fault == "start":
+                raise KeyError("at the start of the response")
+            return start_response(*args)
+
+        return self.app(environ, starting)
