@@ -119,6 +119,9 @@ def measure(case: Case, socket: Path, pid: int, args: argparse.Namespace, core: 
         *(compiled("load"), socket, args.connections, args.seconds),
         *(FRAMES / f"{case.prepare}.bin", FRAMES / f"{case.request}.bin", offsets["token"]),
         *("--pid", pid, "--warmup", args.warmup, "--json"),
+        # With a core of its own the load never sleeps, so no server pays for waking it up: the floor, which keeps it
+        # busy anyway, would not, and the others would for each answer.
+        *(["--spin"] if core is not None else []),
         # the floor answers with one id always
         *(["--id-off", offsets["id"]] if case.server == "runner" else []),
         *(["--extra", FRAMES / "extra.bin"] if case.asks else []),

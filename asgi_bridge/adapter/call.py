@@ -76,9 +76,9 @@ class Call(ABC):
     # also deadline, late, changed_body, culprit, extensions: see plugins.OnionCall
     __slots__ = (
         "__weakref__", "_body", "_body_ask", "_body_parts", "_body_taken", "_chain", "_disconnected", "_ended",
-        "_exchange", "_expired", "_fault", "_given", "_has_body", "_headers", "_host", "_length", "_logged", "_reads", "_reads_closed",
-        "_scope", "_sent", "_status", "answered", "changed_body", "culprit", "deadline", "end", "extensions", "late",
-        "phase", "request_id", "route_id", "task",
+        "_exchange", "_expired", "_fault", "_given", "_has_body", "_headers", "_host", "_length", "_logged", "_reads",
+        "_reads_closed", "_scope", "_sent", "_status", "answered", "changed_body", "culprit", "deadline", "end",
+        "extensions", "late", "phase", "request_id", "route_id", "task",
     )  # fmt: skip
 
     def __init__(self, phase: str, chain: Chain, exchange: Exchange, host: "Host") -> None:

@@ -6,10 +6,10 @@ and time. A route that never sends the response half (the plugin is not listed i
 of in one warning and parks no more, until one comes.
 """
 
-import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable
+from time import monotonic
 from typing import Protocol
 
 __all__ = ["MAX_PARKED", "PARK_SECONDS", "Parkable", "ParkingLot"]
@@ -72,7 +72,7 @@ class ParkingLot:
                 )  # fmt: skip
             self.leave(oldest)
             oldest.abandon()
-        self._until[call] = asyncio.get_running_loop().time() + self._seconds
+        self._until[call] = monotonic() + self._seconds
         self._by_request.setdefault(call.request_id, []).append(call)
 
     def leave(self, call: Parkable) -> None:
@@ -104,7 +104,7 @@ class ParkingLot:
         """Ends those whose time is over.
 
         Args:
-            now: loop time.
+            now: monotonic seconds.
         """
         while self._until:
             call, until = next(iter(self._until.items()))

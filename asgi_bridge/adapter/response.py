@@ -11,6 +11,7 @@ Each of these is a *step*: a run of plugins in the response form, or one half.
 """
 
 import asyncio
+from time import monotonic
 from typing import cast
 
 from starlette.types import Receive, Scope, Send
@@ -131,7 +132,7 @@ class ResponseCall(Call):
 
     async def _resume(self, half: RequestCall, step: int) -> Response:
         inner = await self._response_of(step + 1)
-        deadline = asyncio.get_running_loop().time() + half.timeout
+        deadline = monotonic() + half.timeout
         if deadline < self.deadline:
             self.deadline, self.late = deadline, ", ".join(half.names)
         try:

@@ -43,8 +43,13 @@ _PATH_TABLE, _QUERY_TABLE = _table(_IN_PATH), _table(_IN_QUERY)
 
 def _escape(text: bytes, safe: bytes, table: list[bytes]) -> bytes:
     """`text` with all but `safe` percent-encoded, as `table` says."""
-    # deleting what is safe is the quickest way to see that nothing else is there
-    return b"".join([table[byte] for byte in text]) if text.translate(None, safe) else text
+    # deleting what is safe is the quickest way to see what else is there: nothing, or blanks only, most often
+    rest = text.translate(None, safe)
+    if not rest:
+        return text
+    if not rest.strip(b" "):
+        return text.replace(b" ", b"%20")
+    return b"".join([table[byte] for byte in text])
 
 
 ORIGIN_VARIABLES = ("scheme", "http_host", "server_addr", "server_port")

@@ -10,6 +10,7 @@ import contextvars
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
+from time import monotonic
 from typing import Any, Protocol, overload
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,7 +37,7 @@ class OnionCall(Protocol):
     """What the layers need to know of the call that goes through them, and tell it.
 
     Attributes:
-        deadline: loop time after which the call is refused; `late` is the plugin that it is due to.
+        deadline: monotonic seconds after which the call is refused; `late` is the plugin that it is due to.
         changed_body: a plugin handed on another `receive` than it was given.
         culprit: an exception and the plugin out of which it came first.
         extensions: the extension of every layer entered so far.
@@ -218,7 +219,7 @@ class Layer(Step):
         if self.options.on_error == "open":
             await self._enter_open(call, scope, receive, send)
             return
-        deadline = asyncio.get_running_loop().time() + self.options.timeout
+        deadline = monotonic() + self.options.timeout
         if deadline < call.deadline:
             call.deadline = deadline
             call.late = self.name
@@ -248,7 +249,7 @@ class Layer(Step):
 
         extension = self._extension(call, replay, sending)
         limit = extension._limit = asyncio.timeout(None)
-        deadline = asyncio.get_running_loop().time() + self.options.timeout
+        deadline = monotonic() + self.options.timeout
         token = _current.set(extension)
         try:
             async with limit:

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from starlette.applications import Starlette
@@ -113,10 +114,9 @@ class Runner:
         return False
 
     async def _watch(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            now = loop.time()
+            now = monotonic()
             self._expire(call for call in self.calls if call.deadline <= now)
             self.host.lot.sweep(now)
             if self._refused and now >= self._overload_logged + 1.0:
