@@ -77,16 +77,17 @@ def _entries(method: str, headers: Headers, cures: bool, warn: Warn) -> list[Tex
     """The headers of a whole response, as APISIX may have them."""
     entries: list[TextEntry] = []
     typed = told = False
-    for name, value in headers:
+    for entry in headers:
+        name, value = entry
         if name in _FRAMING:
             if name == b"content-length" and method == "HEAD" and cures and value.isdigit() and not told:
                 told = True  # a second one would reach the client too
-                entries.append((name, value))
+                entries.append(entry)
         elif name == b"server":
             warn("server", "APISIX sends its own server header: this one is dropped")
         elif value:
             typed = typed or name == b"content-type"
-            entries.append((name, value))
+            entries.append(entry)
         else:
             text = name.decode("latin-1")
             warn("empty " + text, f"an empty header deletes it in APISIX: the client gets no {text}")

@@ -73,50 +73,49 @@ class Call(ABC):
         answered: the gateway has its answer.
     """
 
-    # also deadline, late, changed_body, culprit, extensions: see plugins.OnionCall
-    __slots__ = (
-        "__weakref__", "_body", "_body_ask", "_body_parts", "_body_taken", "_chain", "_disconnected", "_ended",
-        "_exchange", "_expired", "_fault", "_given", "_has_body", "_headers", "_host", "_length", "_logged", "_reads",
-        "_reads_closed", "_scope", "_sent", "_status", "answered", "changed_body", "culprit", "deadline", "end",
-        "extensions", "late", "phase", "request_id", "route_id", "task",
-    )  # fmt: skip
+    # What most calls never touch stands here, and not in each of them: see plugins.OnionCall for the first lines.
+    request_id: str | None = None
+    deadline = float("inf")
+    changed_body = False
+    culprit: tuple[BaseException, str] | None = None
+    end: Step | None = None
+    task: asyncio.Task[None] | None = None
+    answered = False
+    _has_body = False
+    _body: bytes | None = None
+    _body_ask: asyncio.Future[list[bytes | None]] | None = None
+    _body_taken = False
+    _sent = Sent.NOTHING
+    _status = 0
+    _length = 0
+    _given: Response | None = None
+    _wrapped = False
+    _reads = False
+    _reads_closed = False
+    _fault: PluginError | None = None
+    _logged: PluginError | None = None
+    _expired = False
+    _disconnected = False
+    _ended: asyncio.Future[None] | None = None
 
     def __init__(self, phase: str, chain: Chain, exchange: Exchange, host: "Host") -> None:
         self.phase = phase
         self.route_id = chain.route_id
-        self.request_id: str | None = None
-        self.deadline = float("inf")
         self.late = chain.names
-        self.changed_body = False
-        self.culprit: tuple[BaseException, str] | None = None
         self.extensions: list[Apisix] = []
-        self.end: Step | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.answered = False
         self._chain = chain
         self._exchange = exchange
         self._host = host
         self._scope: dict[str, Any] = {}
-        self._has_body = False
-        self._body: bytes | None = None
-        self._body_ask: asyncio.Future[list[bytes | None]] | None = None
-        self._body_taken = False
-        self._sent = Sent.NOTHING
-        self._status = 0
         self._headers: Headers = []
         self._body_parts: list[bytes] = []
-        self._length = 0
-        self._given: Response | None = None
-        self._reads = False
-        self._reads_closed = False
-        self._fault: PluginError | None = None
-        self._logged: PluginError | None = None
-        self._expired = False
-        self._disconnected = False
-        self._ended: asyncio.Future[None] | None = None
 
-    async def run(self) -> None:
-        """Runs the call to its end, the background tasks of its applications included. Raises nothing."""
+    async def run(self, ended: "Callable[[Call], None] | None" = None) -> None:
+        """Runs the call to its end, the background tasks of its applications included. Raises nothing.
+
+        Args:
+            ended: called with it at the end.
+        """
         self._chain.calls += 1
         try:
             await self._run()
@@ -135,6 +134,8 @@ class Call(ABC):
             self._fault = self._logged = None
             self._body_ask = None
             self._chain.leave()
+            if ended is not None:
+                ended(self)
 
     @abstractmethod
     async def _run(self) -> None:
@@ -165,6 +166,7 @@ class Call(ABC):
 
     def wraps_send(self, layer: Layer) -> None:
         """A plugin hands on another `send` than it was given: it wants the response's body, unless it says not."""
+        self._wrapped = True
         if layer.options.response_body:
             self._reads = True
             self._reads_closed = self._reads_closed or layer.options.on_error == "closed"
@@ -252,6 +254,10 @@ class Call(ABC):
                 self._logged = exc
             raise
 
+    def _conclude(self) -> None:
+        self._complete()
+        self._sent = Sent.ALL
+
     def _take(self, message: Message) -> None:
         kind = message["type"]
         if kind == "http.response.debug":
@@ -279,8 +285,7 @@ class Call(ABC):
                     raise PluginError(f"the response body is longer than the protocol's {MAX_PAYLOAD} bytes")
                 self._body_parts.append(body)
             if not message.get("more_body", False):
-                self._complete()
-                self._sent = Sent.ALL
+                self._conclude()
         else:
             raise PluginError(f"a message of type {kind!r} is none of an HTTP response")
 

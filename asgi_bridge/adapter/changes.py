@@ -18,7 +18,6 @@ __all__ = ["Warn", "changed_args", "changed_headers", "changed_path", "checked_h
 Warn = Callable[[str, str], None]
 """Takes what a warning is about (warned once for each) and its text."""
 
-_NONE: Headers = []
 _token = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110, 5.6.2
 
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
@@ -34,26 +33,14 @@ def _lower(name: bytes) -> bytes:
     return name.lower()
 
 
-def checked_headers(headers: Iterable[Any], known: Headers = _NONE) -> Headers:
+def checked_headers(headers: Iterable[Any]) -> Headers:
     """`headers` as lower-case pairs of bytes.
-
-    Args:
-        headers: pairs of bytes, or what can pass for them.
-        known: pairs that need no check.
 
     Raises:
         PluginError: a name is no token, or a value holds CR, LF or NUL: APISIX would send something else.
     """
     checked: Headers = []
-    good = set(known)
-    for entry in headers:
-        try:
-            if entry in good:
-                checked.append(entry)
-                continue
-        except TypeError:  # a list, or not of bytes
-            pass
-        name, value = entry
+    for name, value in headers:
         if type(name) is not bytes or type(value) is not bytes:
             try:
                 name, value = bytes(memoryview(name)), bytes(memoryview(value))
@@ -74,15 +61,23 @@ def group(pairs: Iterable[tuple[bytes, Any]]) -> dict[bytes, list[Any]]:
     return groups
 
 
-def _differing(before: Headers, after: Headers) -> tuple[dict[bytes, list[bytes]], dict[bytes, list[bytes]]]:
-    """The values of each name on both sides, names that do not differ left out where that is quick to see."""
-    old, new = dict(before), dict(after)
-    if len(old) != len(before) or len(new) != len(after):  # repeats
-        return group(before), group(after)
-    return (
-        {name: [value] for name, value in old.items() if new.get(name) != value},
-        {name: [value] for name, value in new.items() if old.get(name) != value},
-    )
+def _differing(before: Headers, after: list[Any]) -> tuple[dict[bytes, list[bytes]], dict[bytes, list[bytes]]]:
+    """The values of each name of which any entry differs, on both sides.
+
+    What a middleware leaves alone are the same objects, mostly in front: those are neither checked nor compared.
+    """
+    same = 0
+    for entry, other in zip(before, after, strict=False):
+        if entry is not other:
+            break
+        same += 1
+    old, new = group(before[same:]), group(checked_headers(after[same:]))
+    touched = old.keys() | new.keys()
+    for name, value in reversed(before[:same]):
+        if name in touched:
+            old.setdefault(name, []).insert(0, value)
+            new.setdefault(name, []).insert(0, value)
+    return old, new
 
 
 def changed_path(before: str, after: object) -> bytes | None:
@@ -121,7 +116,7 @@ def changed_args(before: Args, query: object, warn: Warn) -> list[TextEntry]:
     return entries
 
 
-def changed_headers(before: Headers, after: Headers, body_changed: bool, warn: Warn) -> list[TextEntry]:
+def changed_headers(before: Headers, after: list[Any], body_changed: bool, warn: Warn) -> list[TextEntry]:
     """The headers to set and delete so that `after` results.
 
     A Rewrite sets each name once, so repeats are joined: cookies by ``; `` (RFC 9113, 8.2.3), all others by ``, ``

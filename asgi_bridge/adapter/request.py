@@ -25,8 +25,8 @@ from ..errors import LocalProtocolError, PluginError, RemoteProtocolError
 from ..plugins import Chain
 from ..wire import MAX_PAYLOAD, HTTPReqCallReq, HTTPReqCallResp, Info, Rewrite, Stop
 from .answer import check_length, response_headers, stop
-from .call import WITH_BODY, Call, Host
-from .changes import changed_args, changed_headers, changed_path, checked_headers
+from .call import WITH_BODY, Call, Host, Sent
+from .changes import changed_args, changed_headers, changed_path
 from .exchange import Answer, Exchange
 from .scope import EXACT_VARIABLES, Args, Headers, build_scope, exact_scope, forwarded_origin, needs_escaping
 from .upstream import Response
@@ -54,8 +54,6 @@ class RequestCall(Call):
         exchange: the way back to the gateway.
         host: what all calls share.
     """
-
-    __slots__ = ("_args", "_delivered", "_message", "_parks", "_resumed", "_rewrite", "_uri", "blamed")
 
     def __init__(self, message: HTTPReqCallReq, chain: Chain, exchange: Exchange, host: Host) -> None:
         super().__init__("request", chain, exchange, host)
@@ -126,10 +124,18 @@ class RequestCall(Call):
                 self._fault = self._fault or exc
                 raise
             await self._respond(response, send)
-        else:
-            self._parks = False
+            return
+        self._parks = False
+        if self._wrapped or self._sent is not Sent.NOTHING or self._disconnected:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+        else:  # the same, where nobody looks at it on its way
+            self._status, self._sent = 200, Sent.START
+            try:
+                self._conclude()
+            except PluginError as exc:
+                self._fault = self._fault or exc
+                raise
 
     async def _changed_body(self, receive: Receive) -> bytes | None:
         """The body that `receive` gives, if it is not the request's."""
@@ -172,8 +178,7 @@ class RequestCall(Call):
             args = changed_args(self._args, query, self._warn) or None
         headers = None
         if scope["headers"] != before["headers"]:
-            after = checked_headers(scope["headers"], before["headers"])
-            headers = changed_headers(before["headers"], after, body is not None, self._warn) or None
+            headers = changed_headers(before["headers"], list(scope["headers"]), body is not None, self._warn) or None
         if path is None and headers is None and args is None and body is None:
             return _NO_CHANGE
         return Rewrite(path, headers, args, None, body)

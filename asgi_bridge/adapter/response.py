@@ -41,8 +41,6 @@ class ResponseCall(Call):
         host: what all calls share.
     """
 
-    __slots__ = ("_halves", "_insides", "_message", "_real", "_step", "_steps")
-
     def __init__(self, message: HTTPRespCallReq, chain: Chain, exchange: Exchange, host: Host) -> None:
         super().__init__("response", chain, exchange, host)
         self._message = message
@@ -183,8 +181,6 @@ class ResponseCall(Call):
 
 class _InnerForm(ResponseCall):
     """A run of plugins in the response form that is not outermost: its response goes to the step around it."""
-
-    __slots__ = ("_around", "finished")
 
     def __init__(self, around: ResponseCall, step: int, finished: "asyncio.Future[Response]") -> None:
         self._around = around

@@ -172,17 +172,14 @@ class RunnerProtocol(asyncio.BufferedProtocol):
         call: Call = kind(message, chain, self, self._runner.host)  # type: ignore[arg-type]
         self._call = call
         self._runner.calls.add(call)
-        call.task = asyncio.Task(self._run_call(call), loop=self._loop, **EAGER)
+        call.task = asyncio.Task(call.run(self._ended), loop=self._loop, **EAGER)
         if not call.task.done():
             self._server_state.tasks.add(call.task)
 
-    async def _run_call(self, call: Call) -> None:
-        try:
-            await call.run()
-        finally:
-            self._runner.calls.discard(call)
-            if call.task is not None:  # it is where it began eagerly and has ended at once
-                self._server_state.tasks.discard(call.task)
+    def _ended(self, call: Call) -> None:
+        self._runner.calls.discard(call)
+        if call.task is not None:  # it is where it began eagerly and has ended at once
+            self._server_state.tasks.discard(call.task)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task of its own, and so a context of its own: context variables must not leak into the next request."""
@@ -248,12 +245,14 @@ class RunnerProtocol(asyncio.BufferedProtocol):
     def answer(self, message: Answer, said: str) -> None:
         self._end(message)
         # answers still on their way are swallowed by the session
-        self._forsake("the call has been answered: the gateway cannot be asked any more")
+        if self._asks:
+            self._forsake("the call has been answered: the gateway cannot be asked any more")
         call, self._call = self._call, None
         if call is not None:
             # what it still does (background tasks, waiting for its response half) is nobody's deadline
             self._runner.calls.discard(call)
-            self._log_access(call.plugins, call.route_id, said)
+            if self._runner.options.access_log:
+                self._log_access(call.plugins, call.route_id, said)
 
     def _forsake(self, reason: str) -> None:
         """Nobody will tell what was asked."""
