@@ -67,6 +67,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return found
 
 
+SOURCES = '[tool.asgi_bridge.plugins.x] has one of app, middleware, factory, wsgi and wsgi_middleware, as "module:attr"'
+
+
 def table(folder: Path, text: str) -> None:
     (folder / "pyproject.toml").write_text(textwrap.dedent(text), "utf-8")
 
@@ -214,11 +217,11 @@ def test_a_nearest_pyproject_without_the_table_is_none(folder: Path, text: str) 
         ("[tool.asgi_bridge.plugins]\nx = 'a:b'", "[tool.asgi_bridge.plugins.x] is a table"),
         (
             "[tool.asgi_bridge.plugins.x]",
-            '[tool.asgi_bridge.plugins.x] has one of app, middleware, factory, wsgi and wsgi_middleware, as "module:attr"',
+            SOURCES,
         ),
         (
             "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:app'\nmiddleware = 'some_plugins:Both'",
-            '[tool.asgi_bridge.plugins.x] has one of app, middleware, factory, wsgi and wsgi_middleware, as "module:attr"',
+            SOURCES,
         ),
         (
             "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:app'\ndefaults = {}",
