@@ -43,12 +43,8 @@ _PATH_TABLE, _QUERY_TABLE = _table(_IN_PATH), _table(_IN_QUERY)
 
 def _escape(text: bytes, safe: bytes, table: list[bytes]) -> bytes:
     """`text` with all but `safe` percent-encoded, as `table` says."""
-    # deleting what is safe is the quickest way to see what else is there: nothing, or blanks only, most often
-    rest = text.translate(None, safe)
-    if not rest:
-        return text
-    if not rest.strip(b" "):
-        return text.replace(b" ", b"%20")
+    if not text.translate(None, safe).strip(b" "):
+        return text.replace(b" ", b"%20")  # blanks only, most often
     return b"".join([table[byte] for byte in text])
 
 
@@ -66,8 +62,13 @@ def encode_query(args: Args) -> bytes:
     """Decoded arguments as a query string; an argument of None has no ``=``."""
     parts = []
     for name, value in args:
-        part = _escape(name, _IN_QUERY, _QUERY_TABLE)
-        parts.append(part if value is None else part + b"=" + _escape(value, _IN_QUERY, _QUERY_TABLE))
+        # most need nothing: deleting what is safe is the quickest way to see that nothing else is there
+        part = _escape(name, _IN_QUERY, _QUERY_TABLE) if name.translate(None, _IN_QUERY) else name
+        if value is not None:
+            part += b"=" + (
+                _escape(value, _IN_QUERY, _QUERY_TABLE) if value.translate(None, _IN_QUERY) else value
+            )  # fmt: skip
+        parts.append(part)
     return b"&".join(parts)
 
 

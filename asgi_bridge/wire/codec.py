@@ -147,8 +147,12 @@ def _one_entry(buf: bytes, table: int) -> TextEntry:
     )
 
 
-def _entries(buf: bytes, field: int, budget: int, entries: list[TextEntry]) -> int:
-    """Append the entries of the vector that a field leads to; give back what is left of the budget.
+def _entries(
+    buf: bytes, field: int, budget: int, entries: list[TextEntry], known: int = _NOWHERE, name_first: bool = False
+) -> tuple[int, int, bool]:
+    """Append the entries of the vector that a field leads to.
+
+    Gives back what is left of the budget, and the vtable that was known last, which the next vector most often shares.
 
     Nearly all the time of decoding is spent here: no call per entry, but for what no known builder writes.
     """
@@ -171,8 +175,6 @@ def _entries(buf: bytes, field: int, budget: int, entries: list[TextEntry]) -> i
     # an entry with both strings are a table of 12 bytes with the name at 4 and the value at 8, or the other way round
     # (the official builders, which write backwards). The word behind the table is most often the length of the string
     # that the first field leads to.
-    known = _NOWHERE
-    name_first = False
     last = size - 16
     for offset in offsets:
         table = slot + offset
@@ -211,7 +213,7 @@ def _entries(buf: bytes, field: int, budget: int, entries: list[TextEntry]) -> i
         if budget < 0:
             raise _overdrawn(size)
         append(entry)
-    return budget
+    return budget, known, name_first
 
 
 def _decode_err_resp(buf: bytes) -> ErrResp:
@@ -253,14 +255,15 @@ def _decode_http_req_call_req(buf: bytes) -> HTTPReqCallReq:
         if end > size:
             raise _past_end(end, size)
         path = buf[start:end]
+    known, name_first = _NOWHERE, False
     args: list[TextEntry] | None = None
     if args_at:
         args = []
-        budget = _entries(buf, table + args_at, budget, args)
+        budget, known, name_first = _entries(buf, table + args_at, budget, args)
     headers: list[TextEntry] | None = None
     if headers_at:
         headers = []
-        _entries(buf, table + headers_at, budget, headers)
+        _entries(buf, table + headers_at, budget, headers, known, name_first)
     method = buf[table + method_at] if method_at else 0
     if method >= len(METHODS):
         raise RemoteProtocolError(f"unknown method number {method}")
@@ -303,9 +306,9 @@ def _decode_http_req_call_resp(buf: bytes) -> HTTPReqCallResp:
     args: list[TextEntry] | None = None
     resp_headers: list[TextEntry] | None = None
     if headers_at:
-        budget = _entries(buf, table + headers_at, budget, headers := [])
+        budget, _, _ = _entries(buf, table + headers_at, budget, headers := [])
     if args_at:
-        budget = _entries(buf, table + args_at, budget, args := [])
+        budget, _, _ = _entries(buf, table + args_at, budget, args := [])
     if resp_headers_at:
         _entries(buf, table + resp_headers_at, budget, resp_headers := [])
     rewrite = Rewrite(
