@@ -52,14 +52,14 @@ class ErrCode(IntEnum):
     CONF_TOKEN_NOT_FOUND = 2
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ErrResp:
     """``A6.Err.Resp``: in place of any answer. A code outside the enum is kept as a plain number."""
 
     code: ErrCode | int = ErrCode.BAD_REQUEST
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class PrepareConfReq:
     """``A6.PrepareConf.Req``: the plugins of one ``ext-plugin-*`` of one route, in order of execution."""
 
@@ -67,14 +67,14 @@ class PrepareConfReq:
     key: bytes | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class PrepareConfResp:
     """``A6.PrepareConf.Resp``."""
 
     conf_token: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class HTTPReqCallReq:
     """``A6.HTTPReqCall.Req``: a request, before it goes upstream."""
 
@@ -87,7 +87,7 @@ class HTTPReqCallReq:
     conf_token: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Stop:
     """``A6.HTTPReqCall.Stop``: the client gets this response, the upstream gets nothing."""
 
@@ -96,7 +96,7 @@ class Stop:
     body: bytes | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Rewrite:
     """``A6.HTTPReqCall.Rewrite``: what is present replaces that part of the request."""
 
@@ -107,7 +107,7 @@ class Rewrite:
     body: bytes | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class UnknownUnion:
     """A member of a union that this version of the protocol does not know. APISIX takes such an action as none."""
 
@@ -118,7 +118,7 @@ Action: TypeAlias = Stop | Rewrite | UnknownUnion | None
 """``A6.HTTPReqCall.Action``; None: the request goes on unchanged."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class HTTPReqCallResp:
     """``A6.HTTPReqCall.Resp``."""
 
@@ -126,19 +126,19 @@ class HTTPReqCallResp:
     action: Action = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Var:
     """``A6.ExtraInfo.Var``: asks for an nginx variable."""
 
     name: bytes | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ReqBody:
     """``A6.ExtraInfo.ReqBody``: asks for the whole request body."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class RespBody:
     """``A6.ExtraInfo.RespBody``: asks for the whole response body."""
 
@@ -147,21 +147,21 @@ Info: TypeAlias = Var | ReqBody | RespBody | UnknownUnion | None
 """``A6.ExtraInfo.Info``."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ExtraInfoReq:
     """``A6.ExtraInfo.Req``: the runner asks in the middle of a call."""
 
     info: Info = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ExtraInfoResp:
     """``A6.ExtraInfo.Resp``; a result of None: there is none (nil in Lua)."""
 
     result: bytes | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class HTTPRespCallReq:
     """``A6.HTTPRespCall.Req``: the upstream's response, before it goes to the client."""
 
@@ -171,7 +171,7 @@ class HTTPRespCallReq:
     conf_token: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class HTTPRespCallResp:
     """``A6.HTTPRespCall.Resp``."""
 
