@@ -270,7 +270,10 @@ def advise(findings: Findings) -> tuple[str, str]:
     if needs_response:
         return "response", "it changes the real response"
     if findings.wraps_send and not findings.headers:
-        return "both", "it watches the response, which it sees in the both form only"
+        return (
+            "both",
+            "it may watch the response, seen in the both form only (else request will do)",
+        )
     if findings.request or findings.answers or findings.headers:
         return "request", "it acts before the upstream, or adds headers that may be added beside the upstream's"
     return "request", "it watches requests"
@@ -293,7 +296,7 @@ def report(name: str, target: str, kind: str, conf: Mapping[str, Any], findings:
     if findings.body:
         yield "  changes the body of the response"
     if findings.wraps_send and not (findings.headers or findings.status or findings.body):
-        yield "  watches the response"
+        yield "  hands on a send of its own: it may watch the response"
     if findings.wraps_receive and "body" not in findings.request:
         yield "  watches the request body: request_body=False spares fetching it"
     if findings.lifespan:
