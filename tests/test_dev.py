@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -87,6 +88,7 @@ def dev(tmp_path: Path, *arguments: str) -> Iterator[Dev]:
             process.wait()
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl (apt-get install curl; .ci/run does)")
 def test_each_printed_line_does_what_the_text_beside_it_says(tmp_path: Path) -> None:
     with dev(tmp_path, "asgi_bridge_apps:bridge", "--routes", str(PLAYGROUND)) as running:
         running.wait_for("/anything?a=1")
