@@ -33,6 +33,10 @@ WITH_BODY = ("POST", "PUT", "PATCH")
 """Methods for which a body is asked for where no header says that there is none."""
 
 
+def _untold(exc: BaseException) -> None:
+    """The log is enough."""
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """What all calls of a process share.
@@ -48,7 +52,7 @@ class Host:
     app: ASGIApp
     ask_origin: bool = False
     lot: ParkingLot = field(default_factory=ParkingLot)
-    on_fault: Callable[[BaseException], None] | None = None
+    on_fault: Callable[[BaseException], None] = _untold
 
 
 class Sent(enum.Enum):
@@ -336,7 +340,7 @@ class Call(ABC):
 
     def _refuse(self, exc: BaseException, reason: str) -> None:
         """Fails closed, unless the answer is out: then it stands."""
-        if self._host.on_fault is not None and not isinstance(exc, asyncio.CancelledError):
+        if not isinstance(exc, asyncio.CancelledError):
             self._host.on_fault(exc)
         culprit = self.culprit[1] if self.culprit is not None and self.culprit[0] is exc else self._chain.names
         if self.answered:

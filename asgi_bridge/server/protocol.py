@@ -196,8 +196,7 @@ class RunnerProtocol(asyncio.BufferedProtocol):
             answer = PrepareConfResp(token)
         except ConfigurationError as exc:
             answer = ErrResp(ErrCode.BAD_REQUEST)  # the store has said why
-            if self._runner.host.on_fault is not None:
-                self._runner.host.on_fault(exc)
+            self._runner.host.on_fault(exc)
         finally:
             self._end(answer)
 
@@ -209,8 +208,7 @@ class RunnerProtocol(asyncio.BufferedProtocol):
             if chain is None:
                 code = ErrCode.CONF_TOKEN_NOT_FOUND
         except ConfigurationError as exc:  # the store has logged why
-            if self._runner.host.on_fault is not None:
-                self._runner.host.on_fault(exc)
+            self._runner.host.on_fault(exc)
         finally:
             if chain is None:
                 self._end(ErrResp(code))
@@ -251,8 +249,7 @@ class RunnerProtocol(asyncio.BufferedProtocol):
         if call is not None:
             # what it still does (background tasks, waiting for its response half) is nobody's deadline
             self._runner.calls.discard(call)
-            if self._runner.options.access_log:
-                self._log_access(call.plugins, call.route_id, said)
+            self._log_access(call.plugins, call.route_id, said)
 
     def _forsake(self, reason: str) -> None:
         """Nobody will tell what was asked."""
