@@ -76,6 +76,7 @@ class Runner:
     def __init__(self, path: str) -> None:
         self.path = path
         self.lock = threading.Lock()
+        self.told = threading.Condition(self.lock)
         self.listener: socket.socket | None = None
         self.connections: list[socket.socket] = []
         self.rpcs: list[dict[str, Any]] = []
@@ -89,6 +90,20 @@ class Runner:
             self.rpcs = list(rpcs)
             self.got = []
         self.hang_up()
+
+    def all_got(self) -> list[dict[str, Any]]:
+        """What it got, once it has read every answer to an ask that the recording has: one that it asked for together
+        with its own answer may come when the client has had its response."""
+
+        def settled() -> bool:
+            return all(
+                len(entry["extra"]) >= sum(frame["way"] == "in" for frame in rpc.get("frames_extra_hex", ()))
+                for entry, rpc in zip(self.got, self.rpcs, strict=False)
+            )
+
+        with self.told:
+            self.told.wait_for(settled, timeout=2)
+            return list(self.got)
 
     def hang_up(self) -> None:
         with self.lock:
@@ -172,7 +187,9 @@ class Runner:
             frame_type, payload = _read_frame(connection)
             message = decode(frame_type, payload, Role.RUNNER)
             assert isinstance(message, ExtraInfoResp)
-            entry["extra"].append(message.result)
+            with self.told:
+                entry["extra"].append(message.result)
+                self.told.notify_all()
         if waiting:
             # asked, and never answered: the gateway closes
             connection.sendall(waiting)
@@ -494,7 +511,7 @@ class Stage:
                     raise AssertionError(other)
         if case.get("before") == "down":
             self.runner.up()
-        return responses, list(self.runner.got), self.upstream.take()
+        return responses, self.runner.all_got(), self.upstream.take()
 
     def warm_up(self) -> None:
         """Leave an idle connection to the upstream behind, as the cases before had."""
