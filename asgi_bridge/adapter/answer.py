@@ -64,9 +64,8 @@ def stop(method: str, status: int, headers: Headers, body: bytes, cures: bool, w
     from putting its own error page there, and for HEAD the response's content-length may then be told; without a
     content-type APISIX would add text/plain, an empty one keeps it out.
     """
-    bodyless = method == "HEAD" or status in BODYLESS
     entries = _entries(method, headers, cures, warn)
-    if bodyless:
+    if method == "HEAD" or status in BODYLESS:
         body = b" " if cures else b""
     elif not body and status >= 300 and cures:
         body = b" "

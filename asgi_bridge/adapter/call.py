@@ -5,7 +5,6 @@ gateway's back; whatever goes wrong before it refuses the request.
 """
 
 import asyncio
-import enum
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ from .parking import ParkingLot
 from .scope import Headers
 from .upstream import Response, UpstreamBody
 
-__all__ = ["WITH_BODY", "Call", "Host", "Sent"]
+__all__ = ["NOTHING", "START", "Call", "Host"]
 
 logger = logging.getLogger("asgi_bridge.adapter")
 
@@ -55,64 +54,65 @@ class Host:
     on_fault: Callable[[BaseException], None] = _untold
 
 
-class Sent(enum.Enum):
-    """How much of its response a chain has sent."""
-
-    NOTHING = enum.auto()
-    START = enum.auto()
-    ALL = enum.auto()
+# How much of its response a chain has sent. Plain numbers: to get at members of an Enum takes a call in Python 3.11.
+NOTHING, START, ALL = range(3)
+_NEVER = float("inf")
 
 
 class Call(ABC):
     """One call of the gateway.
 
     Args:
-        phase: ``"request"`` or ``"response"``.
         chain: the plugins to run.
         exchange: the way back to the gateway.
         host: what all calls share.
 
     Attributes:
+        phase: ``"request"`` or ``"response"``.
         task: in which it runs; expiring ends it.
         answered: the gateway has its answer.
     """
 
-    # What most calls never touch stands here, and not in each of them: see plugins.OnionCall for the first lines.
-    request_id: str | None = None
-    deadline = float("inf")
-    changed_body = False
-    culprit: tuple[BaseException, str] | None = None
-    end: Step | None = None
-    task: asyncio.Task[None] | None = None
-    answered = False
-    _has_body = False
-    _body: bytes | None = None
-    _body_ask: asyncio.Future[list[bytes | None]] | None = None
-    _body_taken = False
-    _sent = Sent.NOTHING
-    _status = 0
-    _length = 0
-    _given: Response | None = None
-    _wrapped = False
-    _reads = False
-    _reads_closed = False
-    _fault: PluginError | None = None
-    _logged: PluginError | None = None
-    _expired = False
-    _disconnected = False
-    _ended: asyncio.Future[None] | None = None
+    __slots__ = (
+        "_body", "_body_ask", "_body_parts", "_body_taken", "_chain", "_disconnected", "_ended", "_exchange",
+        "_expired", "_fault", "_given", "_headers", "_host", "_length", "_logged", "_reads", "_reads_closed", "_scope",
+        "_sent", "_status", "_wrapped", "answered", "changed_body", "culprit", "deadline", "end", "extensions", "late",
+        "request_id", "route_id", "task", "__weakref__",
+    )  # fmt: skip
+    phase: str
 
-    def __init__(self, phase: str, chain: Chain, exchange: Exchange, host: "Host") -> None:
-        self.phase = phase
+    def __init__(self, chain: Chain, exchange: Exchange, host: "Host") -> None:
         self.route_id = chain.route_id
+        self.request_id: str | None = None
+        self.deadline = _NEVER
         self.late = chain.names
+        self.changed_body = False
+        self.culprit: tuple[BaseException, str] | None = None
         self.extensions: list[Apisix] = []
+        self.end: Step | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.answered = False
         self._chain = chain
         self._exchange = exchange
         self._host = host
         self._scope: dict[str, Any] = {}
+        self._body: bytes | None = None
+        self._body_ask: asyncio.Future[list[bytes | None]] | None = None
+        self._body_taken = False
+        self._sent = NOTHING
+        self._status = 0
         self._headers: Headers = []
         self._body_parts: list[bytes] = []
+        self._length = 0
+        self._given: Response | None = None
+        self._wrapped = False
+        self._reads = False
+        self._reads_closed = False
+        self._fault: PluginError | None = None
+        self._logged: PluginError | None = None
+        self._expired = False
+        self._disconnected = False
+        self._ended: asyncio.Future[None] | None = None
 
     async def run(self, ended: "Callable[[Call], None] | None" = None) -> None:
         """Runs the call to its end, the background tasks of its applications included. Raises nothing.
@@ -131,12 +131,14 @@ class Call(ABC):
         except BaseException as exc:
             self._refuse(exc, str(exc) if isinstance(exc, PluginError) else f"{type(exc).__name__}: {exc}")
         finally:
-            self._end()
             # exceptions hold their frames, and the frames this call: only the cyclic garbage collector would free it
             self.extensions.clear()
-            self.culprit = None
-            self._fault = self._logged = None
-            self._body_ask = None
+            if self.culprit is not None or self._fault is not None:
+                self.culprit = self._fault = self._logged = None
+            if self._body_ask is not None:
+                self._body_ask = None
+            if self._ended is not None:
+                self._end()
             self._chain.leave()
             if ended is not None:
                 ended(self)
@@ -225,11 +227,12 @@ class Call(ABC):
 
     async def _request_body(self) -> bytes:
         if self._body is None:
-            if not self._has_body or (self._body_ask is not None and self._body_ask.done()):
+            has_body = self._has_body()
+            if not has_body or (self._body_ask is not None and self._body_ask.done()):
                 # Without a step of the loop in between, Starlette's request.is_disconnected(), which cancels a
                 # receive that does not return at once, would swallow the body.
                 await asyncio.sleep(0)
-            if not self._has_body:
+            if not has_body:
                 self._body = b""
             else:
                 if self._body_ask is None:
@@ -238,6 +241,15 @@ class Call(ABC):
                 (body,) = await asyncio.shield(self._body_ask)
                 self._body = body or b""
         return self._body
+
+    def _has_body(self) -> bool:
+        """Whether there may be a request body."""
+        index = dict(self._scope["headers"])
+        length = index.get(b"content-length")
+        if length is not None:
+            return length != b"0"  # type: ignore[no-any-return]
+        # over HTTP/2 a body may come without either header
+        return b"transfer-encoding" in index or self._scope["method"] in WITH_BODY
 
     def _check_body_length(self) -> None:
         for name, value in self._scope["headers"]:
@@ -250,7 +262,33 @@ class Call(ABC):
     async def send(self, message: Message) -> None:
         """Takes the chain's response; the answer leaves with its last message."""
         try:
-            self._take(message)
+            kind = message["type"]
+            if self._sent == ALL or self._disconnected:
+                self._refuse_message(kind)
+            elif kind == "http.response.start":
+                if self._sent != NOTHING:
+                    raise PluginError("http.response.start twice")
+                self._status = check_status(message["status"])
+                headers = message.get("headers")
+                if headers:
+                    self._headers = checked_headers(headers)
+                self._sent = START
+            elif kind == "http.response.body":
+                if self._sent != START:
+                    raise PluginError("http.response.body before http.response.start")
+                body = message.get("body")
+                if body:
+                    if type(body) is not bytes:
+                        body = bytes(memoryview(body))  # bytes() alone takes a number for a length
+                    self._length += len(body)
+                    if self._length > MAX_PAYLOAD:
+                        raise PluginError(f"the response body is longer than the protocol's {MAX_PAYLOAD} bytes")
+                    self._body_parts.append(body)
+                if not message.get("more_body", False):
+                    self._complete()
+                    self._sent = ALL
+            elif kind != "http.response.debug":
+                raise PluginError(f"a message of type {kind!r} is none of an HTTP response")
         except PluginError as exc:
             self._fault = self._fault or exc
             if self.answered and not self._expired:
@@ -258,40 +296,13 @@ class Call(ABC):
                 self._logged = exc
             raise
 
-    def _conclude(self) -> None:
-        self._complete()
-        self._sent = Sent.ALL
-
-    def _take(self, message: Message) -> None:
-        kind = message["type"]
+    def _refuse_message(self, kind: str) -> None:
+        """For a message that nobody waits for any more."""
         if kind == "http.response.debug":
             return
-        if self._sent is Sent.ALL:
+        if self._sent == ALL:
             raise PluginError(f"{kind} after the response was complete")
-        if self._disconnected:
-            raise OSError("the gateway has closed the connection")
-        if kind == "http.response.start":
-            if self._sent is not Sent.NOTHING:
-                raise PluginError("http.response.start twice")
-            status = check_status(message["status"])
-            self._headers = checked_headers(message.get("headers") or ())
-            self._status = status
-            self._sent = Sent.START
-        elif kind == "http.response.body":
-            if self._sent is not Sent.START:
-                raise PluginError("http.response.body before http.response.start")
-            body = message.get("body") or b""
-            if type(body) is not bytes:
-                body = bytes(memoryview(body))  # bytes() alone takes a number for a length
-            if body:
-                self._length += len(body)
-                if self._length > MAX_PAYLOAD:
-                    raise PluginError(f"the response body is longer than the protocol's {MAX_PAYLOAD} bytes")
-                self._body_parts.append(body)
-            if not message.get("more_body", False):
-                self._conclude()
-        else:
-            raise PluginError(f"a message of type {kind!r} is none of an HTTP response")
+        raise OSError("the gateway has closed the connection")
 
     # a real response
 

@@ -6,7 +6,6 @@ that would be lost is either an error or a warning, never silence. Functions wit
 
 import re
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from typing import Any
 
 from ..errors import PluginError
@@ -23,14 +22,28 @@ _token = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110, 5.6.
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"expect"))
 """Of the connection between client and gateway: APISIX does not pass on what a runner says of them."""
+_GATEWAYS_OWN = _FRAMING | _HOP_BY_HOP | {b"x-real-ip"}
+"""What a runner cannot set."""
 
 
-@lru_cache(maxsize=1024)
-def _lower(name: bytes) -> bytes:
-    """A header name in lower case. Raises PluginError when it is none."""
-    if not _token(name):
-        raise PluginError(f"header {name!r}: that is no header name")
-    return name.lower()
+_KEPT_NAMES = 1024
+
+
+class _Names(dict[Any, bytes]):
+    """Header names, and what they are in lower case. Few make up most headers, so these are checked once."""
+
+    def __missing__(self, name: Any) -> bytes:
+        if type(name) is not bytes:
+            raise TypeError
+        if not _token(name):
+            raise PluginError(f"header {name!r}: that is no header name")
+        lower = name.lower()
+        if len(self) < _KEPT_NAMES:
+            self[name] = lower
+        return lower
+
+
+_names = _Names()
 
 
 def checked_headers(headers: Iterable[Any]) -> Headers:
@@ -39,18 +52,26 @@ def checked_headers(headers: Iterable[Any]) -> Headers:
     Raises:
         PluginError: a name is no token, or a value holds CR, LF or NUL: APISIX would send something else.
     """
-    checked: Headers = []
-    for name, value in headers:
-        if type(name) is not bytes or type(value) is not bytes:
-            try:
-                name, value = bytes(memoryview(name)), bytes(memoryview(value))
-            except TypeError:
-                raise PluginError(f"header {name!r}: name and value must be bytes") from None
-        lower = _lower(name)
-        if b"\n" in value or b"\r" in value or b"\0" in value:
-            raise PluginError(f"header {name.decode('latin-1')}: its value holds a CR, LF or NUL")
-        checked.append((lower, value))
+    pairs = list(headers)
+    try:
+        checked = [(_names[name], value) for name, value in pairs if type(value) is bytes]
+    except TypeError:  # a name that cannot be a key: a bytearray, say
+        checked = []
+    if len(checked) != len(pairs):
+        return checked_headers([_as_bytes(name, value) for name, value in pairs])
+    values = b"".join([value for _, value in checked])
+    if b"\n" in values or b"\r" in values or b"\0" in values:
+        for name, value in checked:
+            if any(byte in value for byte in (b"\n", b"\r", b"\0")):
+                raise PluginError(f"header {name.decode('latin-1')}: its value holds a CR, LF or NUL")
     return checked
+
+
+def _as_bytes(name: Any, value: Any) -> tuple[bytes, bytes]:
+    try:
+        return bytes(memoryview(name)), bytes(memoryview(value))
+    except TypeError:
+        raise PluginError(f"header {name!r}: name and value must be bytes") from None
 
 
 def group(pairs: Iterable[tuple[bytes, Any]]) -> dict[bytes, list[Any]]:
@@ -64,13 +85,15 @@ def group(pairs: Iterable[tuple[bytes, Any]]) -> dict[bytes, list[Any]]:
 def _differing(before: Headers, after: list[Any]) -> tuple[dict[bytes, list[bytes]], dict[bytes, list[bytes]]]:
     """The values of each name of which any entry differs, on both sides.
 
-    What a middleware leaves alone are the same objects, mostly in front: those are neither checked nor compared.
+    What a middleware leaves alone are the same objects, mostly in front: those are neither checked nor grouped.
     """
-    same = 0
-    for entry, other in zip(before, after, strict=False):
-        if entry is not other:
-            break
-        same += 1
+    same = len(before)
+    if after[:same] != before:  # else entries were added only
+        same = 0
+        for entry, other in zip(before, after, strict=False):
+            if entry is not other:
+                break
+            same += 1
     old, new = group(before[same:]), group(checked_headers(after[same:]))
     touched = old.keys() | new.keys()
     for name, value in reversed(before[:same]):
@@ -127,33 +150,37 @@ def changed_headers(before: Headers, after: list[Any], body_changed: bool, warn:
     for name, values in new.items():
         if old.get(name) == values:
             continue
-        text = name.decode("latin-1")
-        if name in _FRAMING:
-            if not body_changed:
-                warn(text, f"{text} is the gateway's own: a change of it without a change of the body is dropped")
-        elif name in _HOP_BY_HOP:
-            warn(text, f"{text} is between client and gateway: a change of it is dropped")
-        elif name == b"x-real-ip":
-            warn(text, "x-real-ip is set by APISIX: a change of it is dropped")
-        elif name == b"host" and (len(values) != 1 or not values[0]):
+        if name in _GATEWAYS_OWN:
+            _warn_of_own(name, body_changed, warn)
+            continue
+        if name == b"host" and (len(values) != 1 or not values[0]):
             raise PluginError(f"the host header was changed to {values!r}; a request has one")
+        value = values[0] if len(values) == 1 else (b"; " if name == b"cookie" else b", ").join(values)
+        if value:
+            entries.append((name, value))
         else:
-            value = (b"; " if name == b"cookie" else b", ").join(values)
-            if value:
-                entries.append((name, value))
-            else:
-                warn("empty " + text, f"an empty header deletes it in APISIX: the upstream gets no {text}")
-                if name in old:
-                    entries.append((name, None))
+            text = name.decode("latin-1")
+            warn("empty " + text, f"an empty header deletes it in APISIX: the upstream gets no {text}")
+            if name in old:
+                entries.append((name, None))
     for name in old:
         if name in new:
             continue
-        text = name.decode("latin-1")
-        if name in _HOP_BY_HOP or name in _FRAMING or name == b"x-real-ip":
-            if name in _FRAMING and not body_changed:
-                warn(text, f"{text} is the gateway's own: it cannot be deleted")
+        if name in _FRAMING and not body_changed:
+            text = name.decode("latin-1")
+            warn(text, f"{text} is the gateway's own: it cannot be deleted")
         elif name == b"host":
             raise PluginError("the host header was deleted; a request has one")
-        else:
+        elif name not in _GATEWAYS_OWN:
             entries.append((name, None))
     return entries
+
+
+def _warn_of_own(name: bytes, body_changed: bool, warn: Warn) -> None:
+    text = name.decode("latin-1")
+    if name in _HOP_BY_HOP:
+        warn(text, f"{text} is between client and gateway: a change of it is dropped")
+    elif name == b"x-real-ip":
+        warn(text, "x-real-ip is set by APISIX: a change of it is dropped")
+    elif not body_changed:
+        warn(text, f"{text} is the gateway's own: a change of it without a change of the body is dropped")

@@ -25,10 +25,19 @@ from ..errors import LocalProtocolError, PluginError, RemoteProtocolError
 from ..plugins import Chain
 from ..wire import MAX_PAYLOAD, HTTPReqCallReq, HTTPReqCallResp, Info, Rewrite, Stop
 from .answer import check_length, response_headers, stop
-from .call import WITH_BODY, Call, Host, Sent
+from .call import NOTHING, START, Call, Host
 from .changes import changed_args, changed_headers, changed_path
 from .exchange import Answer, Exchange
-from .scope import EXACT_VARIABLES, Args, Headers, build_scope, exact_scope, forwarded_origin, needs_escaping
+from .scope import (
+    EXACT_VARIABLES,
+    FORWARDED,
+    Args,
+    Headers,
+    build_scope,
+    exact_scope,
+    forwarded_origin,
+    needs_escaping,
+)
 from .upstream import Response
 
 __all__ = ["RequestCall"]
@@ -40,6 +49,7 @@ MAX_HEADERS = 99
 
 _UNKNOWN = "http", ("", 80)
 _NO_CHANGE = Rewrite()
+_LOOKED_AT = frozenset((*FORWARDED, b"transfer-encoding"))
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 TOO_MANY_HEADERS = Stop(431, [_TEXT], b"100 or more header fields: the gateway cannot check them\n")
 LENGTH_REQUIRED = Stop(411, [_TEXT], b"a request body needs a content-length here\n")
@@ -55,10 +65,12 @@ class RequestCall(Call):
         host: what all calls share.
     """
 
+    __slots__ = ("_delivered", "_message", "_parks", "_resumed", "_rewrite", "_uri", "blamed")
+    phase = "request"
+
     def __init__(self, message: HTTPReqCallReq, chain: Chain, exchange: Exchange, host: Host) -> None:
-        super().__init__("request", chain, exchange, host)
+        super().__init__(chain, exchange, host)
         self._message = message
-        self._args: Args = []
         self._rewrite: Rewrite | None = None
         self._parks = False
         self._resumed: asyncio.Future[Response] | None = None
@@ -73,19 +85,13 @@ class RequestCall(Call):
 
     async def _run(self) -> None:
         message, chain = self._message, self._chain
-        headers, self._args = _complete(message)
+        headers, args, index = _complete(message)
         if len(headers) > MAX_HEADERS:
             logger.warning("plugin %s: request refused with 431: 100 or more header fields", chain.names)
             self._answer(HTTPReqCallResp(message.id, TOO_MANY_HEADERS), "stop 431")
             return
         if not chain.request:
             raise PluginError("it is for the response phase: list it in ext-plugin-post-resp")
-        index = dict(headers)
-        length = index.get(b"content-length")
-        if length is not None:
-            self._has_body = length != b"0"
-        else:  # over HTTP/2 a body may come without either header
-            self._has_body = b"transfer-encoding" in index or message.method in WITH_BODY
         asks = chain.exact or self._host.ask_origin
         if chain.both and self._host.lot.admits(self):
             if b"transfer-encoding" in index:
@@ -97,12 +103,11 @@ class RequestCall(Call):
                 return
             self._parks = asks = True
         origin = None if asks else forwarded_origin(index)
-        scope = build_scope(message, headers, self._args, origin or _UNKNOWN, self._host.app)
+        scope = self._scope = build_scope(message, headers, args, origin or _UNKNOWN, self._host.app)
         if origin is None:
             found = await self._variables((*EXACT_VARIABLES, "uri") if self._parks else EXACT_VARIABLES)
             exact_scope(scope, found)
             self._uri = found.get("uri")
-        self._scope = scope
         await chain.enter(self, scope, self.receive, self.send)
 
     # what the chain does
@@ -126,16 +131,11 @@ class RequestCall(Call):
             await self._respond(response, send)
             return
         self._parks = False
-        if self._wrapped or self._sent is not Sent.NOTHING or self._disconnected:
+        if self._wrapped or self._sent != NOTHING or self._disconnected:
             await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
         else:  # the same, where nobody looks at it on its way
-            self._status, self._sent = 200, Sent.START
-            try:
-                self._conclude()
-            except PluginError as exc:
-                self._fault = self._fault or exc
-                raise
+            self._status, self._sent = 200, START
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _changed_body(self, receive: Receive) -> bytes | None:
         """The body that `receive` gives, if it is not the request's."""
@@ -158,7 +158,7 @@ class RequestCall(Call):
         if not body and self._body is None:
             # nobody has asked for the request's own: it may be empty too
             await self._request_body()
-        if body == self._body or (not body and not self._has_body):
+        if body == self._body or (not body and not self._has_body()):
             return None
         if not body:
             raise PluginError("the request body was emptied, which the protocol cannot express")
@@ -175,7 +175,7 @@ class RequestCall(Call):
             self._warn("raw_path", "a change of raw_path alone is dropped: change path")
         query, args = scope["query_string"], None
         if query != before["query_string"]:
-            args = changed_args(self._args, query, self._warn) or None
+            args = changed_args(cast(Args, self._message.args or []), query, self._warn) or None
         headers = None
         if scope["headers"] != before["headers"]:
             headers = changed_headers(before["headers"], list(scope["headers"]), body is not None, self._warn) or None
@@ -344,13 +344,16 @@ class _Gone:
 _GONE = _Gone()
 
 
-def _complete(message: HTTPReqCallReq) -> tuple[Headers, Args]:
-    """The headers and arguments of a request, if every one has what it needs."""
+def _complete(message: HTTPReqCallReq) -> tuple[Headers, Args, dict[bytes, bytes]]:
+    """The headers and arguments of a request, if all have what they need, and the headers that decide how to go on."""
     args, headers = message.args or [], message.headers or []
     for name, _ in args:
         if name is None:
             raise RemoteProtocolError("an argument without a name")
+    index: dict[bytes, bytes] = {}
     for name, value in headers:
         if name is None or value is None:
             raise RemoteProtocolError("a header without a name or value")
-    return cast(Headers, headers), cast(Args, args)
+        if name in _LOOKED_AT:
+            index[name] = value
+    return cast(Headers, headers), cast(Args, args), index

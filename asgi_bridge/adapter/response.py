@@ -20,7 +20,7 @@ from ..errors import PluginError, RemoteProtocolError
 from ..plugins import Chain
 from ..wire import HTTPRespCallReq, HTTPRespCallResp, RespBody
 from .answer import answer_response, check_length, upstream_headers
-from .call import WITH_BODY, Call, Host
+from .call import Call, Host
 from .exchange import Exchange
 from .request import RequestCall
 from .scope import RESPONSE_VARIABLES, Headers, response_scope
@@ -41,8 +41,11 @@ class ResponseCall(Call):
         host: what all calls share.
     """
 
+    __slots__ = ("_halves", "_insides", "_message", "_real", "_step", "_steps")
+    phase = "response"
+
     def __init__(self, message: HTTPRespCallReq, chain: Chain, exchange: Exchange, host: Host) -> None:
-        super().__init__("response", chain, exchange, host)
+        super().__init__(chain, exchange, host)
         self._message = message
         self._real: Response | None = None
         self._halves: list[RequestCall] = []
@@ -58,11 +61,6 @@ class ResponseCall(Call):
         names = chain.request_headers
         found = await self._variables([*RESPONSE_VARIABLES, *("http_" + name.replace("-", "_") for name in names)])
         self._scope = response_scope(found, names, self._host.app)
-        length = found["http_content_length"]
-        if length:
-            self._has_body = length != b"0"
-        else:
-            self._has_body = bool(found["http_transfer_encoding"]) or self._scope["method"] in WITH_BODY
         status = self._message.status
         length = dict(headers).get(b"content-length", b"")
         bodyless = self._scope["method"] == "HEAD" or status in BODYLESS
@@ -182,13 +180,14 @@ class ResponseCall(Call):
 class _InnerForm(ResponseCall):
     """A run of plugins in the response form that is not outermost: its response goes to the step around it."""
 
+    __slots__ = ("_around", "finished")
+
     def __init__(self, around: ResponseCall, step: int, finished: "asyncio.Future[Response]") -> None:
         self._around = around
         super().__init__(around._message, around._chain, around._exchange, around._host)
         self.request_id = around.request_id
         self.finished: asyncio.Future[Response] | None = finished
         self._scope = around._scope
-        self._has_body = around._has_body
         self._real = around._real
         self._insides = around._insides
         self._steps = around._steps

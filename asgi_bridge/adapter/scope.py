@@ -13,6 +13,7 @@ from ..wire import HTTPReqCallReq
 
 __all__ = [
     "EXACT_VARIABLES",
+    "FORWARDED",
     "RESPONSE_VARIABLES",
     "build_scope",
     "encode_query",
@@ -32,6 +33,7 @@ Headers = list[tuple[bytes, bytes]]
 _UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 _IN_PATH = _UNRESERVED + b"/:@!$&'()*+,;="
 _IN_QUERY = _UNRESERVED + b"/:@!$'()*,"
+_IN_QUERY_OR_BLANK = _IN_QUERY + b" "
 
 
 def _table(safe: bytes) -> list[bytes]:
@@ -43,9 +45,7 @@ _PATH_TABLE, _QUERY_TABLE = _table(_IN_PATH), _table(_IN_QUERY)
 
 def _escape(text: bytes, safe: bytes, table: list[bytes]) -> bytes:
     """`text` with all but `safe` percent-encoded, as `table` says."""
-    if not text.translate(None, safe).strip(b" "):
-        return text.replace(b" ", b"%20")  # blanks only, most often
-    return b"".join([table[byte] for byte in text])
+    return b"".join([table[byte] for byte in text]) if text.translate(None, safe) else text
 
 
 ORIGIN_VARIABLES = ("scheme", "http_host", "server_addr", "server_port")
@@ -60,15 +60,18 @@ RESPONSE_VARIABLES = (
 
 def encode_query(args: Args) -> bytes:
     """Decoded arguments as a query string; an argument of None has no ``=``."""
+    try:
+        query = b"&".join(map(b"=".join, args))  # type: ignore[arg-type]
+    except TypeError:  # a None
+        pass
+    else:
+        # Deleting what needs nothing is the quickest way to see that nothing is there but the separators.
+        if query.translate(None, _IN_QUERY_OR_BLANK) == (b"=&" * len(args))[:-1]:
+            return query.replace(b" ", b"%20")
     parts = []
     for name, value in args:
-        # most need nothing: deleting what is safe is the quickest way to see that nothing else is there
-        part = _escape(name, _IN_QUERY, _QUERY_TABLE) if name.translate(None, _IN_QUERY) else name
-        if value is not None:
-            part += b"=" + (
-                _escape(value, _IN_QUERY, _QUERY_TABLE) if value.translate(None, _IN_QUERY) else value
-            )  # fmt: skip
-        parts.append(part)
+        part = _escape(name, _IN_QUERY, _QUERY_TABLE)
+        parts.append(part if value is None else part + b"=" + _escape(value, _IN_QUERY, _QUERY_TABLE))
     return b"&".join(parts)
 
 
@@ -83,8 +86,12 @@ def parse_query(query: bytes) -> Args:
     return args
 
 
+FORWARDED = (b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port")
+"""Headers that APISIX 3.x adds: scheme, host and port that the client used."""
+
+
 def forwarded_origin(index: Mapping[bytes, bytes]) -> tuple[str, tuple[str, int]] | None:
-    """Scheme and server that the client used, out of the headers that APISIX 3.x adds; None: they are not (all) there.
+    """Scheme and server that the client used, out of ``FORWARDED``; None: they are not (all) there.
 
     Args:
         index: the request's headers.
@@ -209,7 +216,7 @@ def response_scope(found: Mapping[str, bytes | None], names: Sequence[str], app:
         (b"http_transfer_encoding", b"transfer-encoding"),
     ):
         value = found[variable.decode()]
-        if value is not None and header.decode() not in names:
+        if value and header.decode() not in names:
             headers.append((header, value))
     path = found["uri"] or b"/"
     address = (found["remote_addr"] or b"").decode("latin-1")

@@ -81,26 +81,11 @@ class Apisix(dict[str, Any]):
     ======== ============================== ======================================================
     """
 
-    __slots__ = ("_call", "_layer", "_limit", "_passed_on", "_receive", "_send")
+    __slots__ = ("_call", "_layer", "_receive", "_send")
     _call: OnionCall
     _layer: "Layer"
     _receive: Receive
     _send: Send
-    _passed_on: bool
-    _limit: asyncio.Timeout | None
-
-    def _pass_on(self, call: OnionCall) -> None:
-        """The plugin lets the request go inwards: from now on a fault may be another's."""
-        if self._limit is not None:
-            deadline = self._limit.when()
-            try:
-                self._limit.reschedule(None)
-            except RuntimeError:  # passed over already, or about to be
-                raise PluginError("the request cannot be passed on any more: the plugin's time is over") from None
-            if deadline is not None and deadline < call.deadline:
-                call.deadline = deadline
-                call.late = self._layer.name
-        self._passed_on = True
 
     @property
     def plugin(self) -> str:
@@ -125,6 +110,29 @@ class Apisix(dict[str, Any]):
     @property
     def var(self) -> Variables:
         return self["var"]  # type: ignore[no-any-return]
+
+
+class _OpenApisix(Apisix):
+    """That of a plugin mounted with ``on_error="open"``: it knows whether a fault is still the plugin's own."""
+
+    __slots__ = ("limit", "passed_on")
+    limit: asyncio.Timeout
+    passed_on: bool
+
+    def pass_on(self) -> None:
+        """The plugin lets the request go inwards: from now on a fault may be another's."""
+        if self.passed_on:
+            return
+        deadline = self.limit.when()
+        try:
+            self.limit.reschedule(None)
+        except RuntimeError:  # passed over already, or about to be
+            raise PluginError("the request cannot be passed on any more: the plugin's time is over") from None
+        call = self._call
+        if deadline is not None and deadline < call.deadline:
+            call.deadline = deadline
+            call.late = self._layer.name
+        self.passed_on = True
 
 
 _current: contextvars.ContextVar[Apisix] = contextvars.ContextVar("asgi_bridge.apisix")
@@ -159,24 +167,27 @@ async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
     await apisix(scope)._layer.following(scope, receive, send)
 
 
+def _leave(scope: Scope, receive: Receive, send: Send) -> OnionCall:
+    """Notes that a plugin passes the request on; gives the call."""
+    extension = apisix(scope)
+    call = extension._call
+    if type(extension) is _OpenApisix:
+        extension.pass_on()
+    if receive is not extension._receive and extension._layer.options.request_body:
+        call.changed_body = True
+    if send is not extension._send:
+        call.wraps_send(extension._layer)
+    return call
+
+
 class Step(ABC):
     """One step inwards, as an ASGI application: what a layer wraps."""
 
     __slots__ = ()
 
+    @abstractmethod
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await quiet_lifespan(scope, receive, send)
-            return
-        extension = apisix(scope)
-        call = extension._call
-        if not extension._passed_on:
-            extension._pass_on(call)
-        if receive is not extension._receive and extension._layer.options.request_body:
-            call.changed_body = True
-        if send is not extension._send:
-            call.wraps_send(extension._layer)
-        await self.enter(call, scope, receive, send)
+        """For the plugin around it."""
 
     @abstractmethod
     async def enter(self, call: OnionCall, scope: Scope, receive: Receive, send: Send) -> None:
@@ -187,6 +198,12 @@ class _Innermost(Step):
     """The step behind the last plugin: the call itself."""
 
     __slots__ = ()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await quiet_lifespan(scope, receive, send)
+        else:
+            await _leave(scope, receive, send).upstream(scope, receive, send)
 
     async def enter(self, call: OnionCall, scope: Scope, receive: Receive, send: Send) -> None:
         await call.upstream(scope, receive, send)
@@ -201,16 +218,22 @@ class Layer(Step):
         state: the lifespan state that each scope gets a copy of.
     """
 
-    __slots__ = ("app", "conf", "following", "lifespan", "name", "options", "state")
+    __slots__ = ("_entries", "app", "following", "lifespan", "name", "options", "state")
 
     def __init__(self, name: str, options: Options, conf: Any, following: Step) -> None:
         self.name = name
         self.options = options
-        self.conf = conf
         self.following = following
         self.app: ASGIApp = following
         self.lifespan: Lifespan | None = None
         self.state: dict[str, Any] = {}
+        self._entries = {"plugin": name, "phase": "", "conf": conf, "route_id": None, "request_id": None, "var": None}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await quiet_lifespan(scope, receive, send)
+        else:
+            await self.enter(_leave(scope, receive, send), scope, receive, send)
 
     async def enter(self, call: OnionCall, scope: Scope, receive: Receive, send: Send) -> None:
         if call.end is self:
@@ -223,10 +246,11 @@ class Layer(Step):
         if deadline < call.deadline:
             call.deadline = deadline
             call.late = self.name
-        extension = self._extension(call, receive, send)
+        extension = Apisix(self._entries)
+        inner = self._scope(call, scope, receive, send, extension)
         token = _current.set(extension)
         try:
-            await self.app(self._scope(scope, extension), receive, send)
+            await self.app(inner, receive, send)
         except BaseException as exc:
             self._blame(call, exc)
             raise
@@ -247,8 +271,10 @@ class Layer(Step):
             answering = True
             await send(message)
 
-        extension = self._extension(call, replay, sending)
-        limit = extension._limit = asyncio.timeout(None)
+        extension = _OpenApisix(self._entries)
+        inner = self._scope(call, scope, replay, sending, extension)
+        extension.passed_on = False
+        limit = extension.limit = asyncio.timeout(None)
         deadline = monotonic() + self.options.timeout
         token = _current.set(extension)
         try:
@@ -256,9 +282,9 @@ class Layer(Step):
                 # In a context of its own: a cancelled timer stays in the loop until its time has come, and keeps alive
                 # what its context holds, here the whole call.
                 contextvars.Context().run(limit.reschedule, deadline)
-                await self.app(self._scope(scope, extension), replay, sending)
+                await self.app(inner, replay, sending)
         except BaseException as exc:
-            if not isinstance(exc, Exception) or extension._passed_on or answering or replay.failed:
+            if not isinstance(exc, Exception) or extension.passed_on or answering or replay.failed:
                 self._blame(call, exc)
                 raise
             passed_over = True
@@ -270,28 +296,21 @@ class Layer(Step):
             _current.reset(token)
         await self.following.enter(call, scope, replay.again(), send)
 
-    def _extension(self, call: OnionCall, receive: Receive, send: Send) -> Apisix:
-        extension = Apisix(
-            plugin=self.name,
-            phase=call.phase,
-            conf=self.conf,
-            route_id=call.route_id,
-            request_id=call.request_id,
-            var=call.var,
-        )
+    def _scope(self, call: OnionCall, scope: Scope, receive: Receive, send: Send, extension: Apisix) -> Scope:
+        """This layer's own copy of `scope`, with its `extension`."""
+        extension["phase"] = call.phase
+        extension["route_id"] = call.route_id
+        extension["request_id"] = call.request_id
+        extension["var"] = call.var
         extension._call = call
         extension._layer = self
         extension._receive = receive
         extension._send = send
-        extension._passed_on = False
-        extension._limit = None
         call.extensions.append(extension)
-        return extension
-
-    def _scope(self, scope: Scope, extension: Apisix) -> Scope:
-        inner = dict(scope)
+        inner = scope.copy() if type(scope) is dict else dict(scope)
         inner["headers"] = list(scope["headers"])
-        inner["extensions"] = {**(scope.get("extensions") or {}), "apisix": extension}
+        extensions = scope.get("extensions")
+        inner["extensions"] = {**extensions, "apisix": extension} if extensions else {"apisix": extension}
         inner["state"] = self.state.copy()
         return inner
 

@@ -199,7 +199,7 @@ def serve(
         config = uvicorn.Config(
             "",
             factory=True,
-            http=RunnerProtocol,  # type: ignore[arg-type]
+            http=RunnerProtocol,
             ws="none",
             interface="asgi3",
             lifespan="on",

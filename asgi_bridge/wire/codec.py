@@ -87,6 +87,7 @@ _NOWHERE = -(1 << 40)
 # bytes (the field, the length, the NUL and padding).
 _ENTRY_COST = 8
 _STRING_COST = 12
+_REGULAR_COST = _ENTRY_COST + 2 * _STRING_COST
 
 
 def _budget(size: int) -> int:
@@ -155,6 +156,9 @@ def _entries(
     Gives back what is left of the budget, and the vtable that was known last, which the next vector most often shares.
 
     Nearly all the time of decoding is spent here: no call per entry, but for what no known builder writes.
+
+    Args:
+        entries: an empty list.
     """
     size = len(buf)
     slot: int = field + _u32(buf, field)[0]
@@ -162,50 +166,50 @@ def _entries(
     slot += 4
     if slot + 4 * count > size:
         raise _past_end(slot + 4 * count, size)
-    budget -= _ENTRY_COST * count
-    if budget < 0:
-        raise _overdrawn(size)
     offsets: Iterable[int]
     if count <= 64:
         offsets = _offsets_of[count](buf, slot)
     else:
         offsets = chain.from_iterable(_u32_iter(memoryview(buf)[slot : slot + 4 * count]))
-    append = entries.append
-    # Builders write a vtable once for all tables of the same shape, so the last one is remembered. The two shapes of
-    # an entry with both strings are a table of 12 bytes with the name at 4 and the value at 8, or the other way round
-    # (the official builders, which write backwards). The word behind the table is most often the length of the string
-    # that the first field leads to.
-    last = size - 16
-    for offset in offsets:
-        table = slot + offset
-        slot += 4
-        if table <= last:
-            back, first, second, behind = _table_of_two(buf, table)
-            vtable = table - back
-            if vtable != known:
+    append, table_of_two, u32 = entries.append, _table_of_two, _u32
+    # What builders write: the vtable, which they write once for all tables of one shape, is that of a table of 12 bytes
+    # with the name at 4 and the value at 8, or the other way round (the official builders, which write backwards);
+    # directly behind the table is the string that its first field leads to. Anything else is read again, with care.
+    left = budget
+    at = slot
+    try:
+        for offset in offsets:
+            table = at + offset
+            at += 4
+            back, first, second, behind = table_of_two(buf, table)
+            if table - back != known:
                 places = _slots(buf, table, 2)
-                if places == (8, 4):
-                    known = vtable
-                    name_first = False
-                elif places == (4, 8):
-                    known = vtable
-                    name_first = True
-            if vtable == known:
-                start = table + first + 8
-                end = start + (behind if first == 8 else _u32(buf, start - 4)[0])
-                second += table + 12
-                stop = second + _u32(buf, second - 4)[0]
-                if end > size or stop > size:
-                    raise _past_end(max(end, stop), size)
-                budget -= end - start + stop - second + 24
-                if budget < 0:
-                    raise _overdrawn(size)
-                if name_first:
-                    append((buf[start:end], buf[second:stop]))
-                else:
-                    append((buf[second:stop], buf[start:end]))
-                continue
-        name, value = entry = _one_entry(buf, table)
+                if places != (8, 4) and places != (4, 8):
+                    break
+                known = table - back
+                name_first = places == (4, 8)
+            if first != 8:
+                break
+            table += 16
+            second += table - 4
+            end = table + behind
+            stop = second + u32(buf, second - 4)[0]
+            left -= behind + stop - second + _REGULAR_COST
+            if end > size or stop > size or left < 0:
+                break
+            if name_first:
+                append((buf[table:end], buf[second:stop]))
+            else:
+                append((buf[second:stop], buf[table:end]))
+        else:
+            return left, known, name_first
+    except StructError:
+        pass  # a table near the end of the buffer
+    entries.clear()
+    for (offset,) in _u32_iter(memoryview(buf)[slot : slot + 4 * count]):
+        name, value = entry = _one_entry(buf, slot + offset)
+        slot += 4
+        budget -= _ENTRY_COST
         if name is not None:
             budget -= len(name) + _STRING_COST
         if value is not None:
@@ -829,10 +833,9 @@ def encode(message: Message) -> bytes:
         LocalProtocolError: A number is out of its range, the payload would be too long for a frame, or this is no
             message.
     """
-    encoder = _ENCODERS.get(type(message))
-    if encoder is None:
-        raise LocalProtocolError(f"{type(message).__name__} is no message")
     try:
-        return encoder(message)
+        return _ENCODERS[type(message)](message)
+    except KeyError:
+        raise LocalProtocolError(f"{type(message).__name__} is no message") from None
     except StructError as exc:
         raise LocalProtocolError(f"{type(message).__name__} holds a number that is out of range: {exc}") from None

@@ -76,6 +76,10 @@ class State(Enum):
     __hash__ = object.__hash__
 
 
+# Members of an Enum take a call to get at in Python 3.11.
+_IDLE, _DRAINING, _ERROR = State.IDLE, State.DRAINING, State.ERROR
+_EXTRA_INFO = FrameType.EXTRA_INFO.value
+
 _Moves: TypeAlias = dict[State, dict[int, State]]
 
 # What the gateway sends, by frame type. In all states but IDLE these are answers to asks.
@@ -180,7 +184,7 @@ class Session:
             RemoteProtocolError: The other side has broken the protocol before.
             LocalProtocolError: `receive_eof` has been called.
         """
-        if self._state is State.ERROR:
+        if self._state is _ERROR:
             self._refuse()
         if self._eof:
             raise LocalProtocolError("data after the end of the stream")
@@ -202,7 +206,7 @@ class Session:
         """
         while self._runner or not self._asks:
             state = self._state
-            if state is State.ERROR:
+            if state is _ERROR:
                 self._refuse()
             found = self._reader.next_frame()
             if found is None:
@@ -214,7 +218,7 @@ class Session:
             kind, payload = found
             if not self._move(kind, not self._runner):
                 self._break(f"a frame of type {_NAMES.get(kind, kind)} while the connection is {state.value}")
-            if state is not State.DRAINING:
+            if state is not _DRAINING:
                 return decode(kind, payload, self.role)
         return None
 
@@ -240,16 +244,16 @@ class Session:
         if new is None:
             return False
         if by_runner:
-            if kind == FrameType.EXTRA_INFO:
+            if kind == _EXTRA_INFO:
                 self._asks += 1
             elif self._asks:
-                new = State.DRAINING
-        elif state is not State.IDLE:
+                new = _DRAINING
+        elif state is not _IDLE:
             if not self._asks:
                 return False
             self._asks -= 1
-            if state is State.DRAINING and not self._asks:
-                new = State.IDLE
+            if state is _DRAINING and not self._asks:
+                new = _IDLE
         self._state = new
         return True
 

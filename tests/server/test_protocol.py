@@ -476,6 +476,22 @@ LOOPS = pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_e
 
 
 @LOOPS
+def test_each_loop_reads_in_the_way_that_is_quicker_for_it(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    buffered: list[int] = []
+
+    async def script(made: RunnerProtocol, connection: Connection, runner: Runner) -> None:
+        update = made.buffer_updated
+        made.buffer_updated = lambda nbytes: (buffered.append(nbytes), update(nbytes))[1]  # type: ignore[method-assign]
+        made._transport.set_protocol(made)  # loops look the methods up once
+        loop = asyncio.get_running_loop()
+        token = await loop.run_in_executor(None, connection.token, "hello")
+        assert body_of(await loop.run_in_executor(None, connection.call, token)) == b"hello"
+
+    in_loop(script, factory)
+    assert bool(buffered) is (factory is asyncio.new_event_loop)
+
+
+@LOOPS
 def test_an_answer_that_is_read_late_is_whole_at_a_stop(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
     async def script(made: RunnerProtocol, connection: Connection, runner: Runner) -> None:
         token = await asyncio.to_thread(connection.token, "big", 2**22)
