@@ -46,8 +46,8 @@ __all__ = ["bridge", "ready_made"]
 
 STARLETTE = {
     "cors": {"middleware": "starlette.middleware.cors:CORSMiddleware"},
-    "trusted-host": {"middleware": "starlette.middleware.trustedhost:TrustedHostMiddleware"},
-    "https-redirect": {"middleware": "starlette.middleware.httpsredirect:HTTPSRedirectMiddleware"},
+    "trusted-host": {"middleware": "starlette.middleware.trustedhost:TrustedHostMiddleware", "phase": "request"},
+    "https-redirect": {"middleware": "starlette.middleware.httpsredirect:HTTPSRedirectMiddleware", "phase": "request"},
     "session": {"middleware": "starlette.middleware.sessions:SessionMiddleware"},
     "gzip": {
         "middleware": "starlette.middleware.gzip:GZipMiddleware",
@@ -70,16 +70,19 @@ def ready_made(*, auth_app: ASGIApp | None = None) -> Bridge:
     made = Bridge()
     made.plugin("say")(say)
     made.plugin("fault-injection")(fault_injection)
-    made.plugin("limit-req")(limit_req)
-    made.plugin("request-body-rewrite")(request_body_rewrite)
     made.plugin("stop")(stop)
-    made.plugin("rewrite")(rewrite)
     # these want the real response
     made.plugin("response-rewrite", phase="response", request_headers=[])(response_rewrite)
-    made.plugin("etag", phase="response", request_headers=["if-none-match"])(etag)
+    made.plugin("etag", phase="both", request_body=False, request_headers=["if-none-match"])(etag)
     made.plugin("server-timing", phase="both", response_body=False)(server_timing)
-    made.add_middleware("forward-auth", ForwardAuth, defaults={} if auth_app is None else {"auth_app": auth_app})
-    # who may pass is decided before the request goes upstream: listed in the response phase these are refused
+    # what the request becomes, and who may pass, is decided before it goes upstream: listed in the response phase these
+    # are refused
+    made.plugin("rewrite", phase="request")(rewrite)
+    made.plugin("request-body-rewrite", phase="request")(request_body_rewrite)
+    made.plugin("limit-req", phase="request")(limit_req)
+    made.add_middleware(
+        "forward-auth", ForwardAuth, defaults={} if auth_app is None else {"auth_app": auth_app}, phase="request"
+    )
     made.plugin("jwt-auth", phase="request")(jwt_auth)
     made.plugin("basic-auth", phase="request")(basic_auth)
     made.plugin("hmac-auth", phase="request", exact=True, request_body=False)(hmac_auth)

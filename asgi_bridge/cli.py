@@ -59,9 +59,9 @@ def _finding(command: Command) -> Command:
     return command
 
 
-def _log_level(command: Command) -> Command:
-    return click.option("--log-level", type=click.Choice(LOG_LEVELS), default=None, help="Log level.  [default: info]")(
-        command
+def _log_level(default: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--log-level", type=click.Choice(LOG_LEVELS), default=None, help=f"Log level.  [default: {default}]"
     )
 
 
@@ -93,7 +93,7 @@ def cli() -> None:
     "--forwarded-headers", type=click.Choice(["trust", "ask"]), default="trust", show_default=True,
     help="Scheme and server of a request: trust the x-forwarded-* headers, or ask the gateway.",
 )  # fmt: skip
-@_log_level
+@_log_level("info")
 @click.option("--log-config", type=click.Path(exists=True), help="Logging configuration file: .ini, .json, .yaml.")
 @click.option("--env-file", type=click.Path(exists=True), help="Environment configuration file (needs python-dotenv).")
 def run(
@@ -111,7 +111,7 @@ def run(
 
 @cli.command()
 @_finding
-@click.option("--json", "as_json", is_flag=True, help="Name, kind, phases and JSON Schema of each, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Name, kind, phase and JSON Schema of each, as JSON.")
 def plugins(target: str | None, mounts: tuple[tuple[str, str], ...], app_dir: str, as_json: bool) -> None:
     """List the plugins and what a route may configure."""
     from .server.serve import Source
@@ -125,7 +125,7 @@ def plugins(target: str | None, mounts: tuple[tuple[str, str], ...], app_dir: st
     for each in described:
         required = set(each["schema"].get("required", ()))
         fields = [name if name in required else f"[{name}]" for name in each["schema"].get("properties", {})]
-        line = f"{each['name']:<{width}}  {each['kind']:<11}  {','.join(each['phases']):<8}  {' '.join(fields)}"
+        line = f"{each['name']:<{width}}  {each['kind']:<11}  {each['phase']:<8}  {' '.join(fields)}"
         click.echo(line.rstrip())
 
 
@@ -137,7 +137,7 @@ def plugins(target: str | None, mounts: tuple[tuple[str, str], ...], app_dir: st
 )  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of the gateway.")
 @click.option("--port", type=click.IntRange(0, 65535), default=9080, show_default=True, help="Port of the gateway.")
-@_log_level
+@_log_level("warning")
 def dev(
     target: str | None, mounts: tuple[tuple[str, str], ...], app_dir: str, routes: Path, host: str, port: int,
     log_level: str | None,

@@ -161,6 +161,13 @@ class ResponseCall(Call):
 
     async def upstream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The innermost application of a run of plugins: what the next step inwards answers."""
+        changed = [part for part in ("method", "path", "query_string", "headers") if scope[part] != self._scope[part]]
+        if changed:
+            self._warn(
+                "request",
+                f"in the response phase the request has gone upstream already: a change of its {' and '.join(changed)} "
+                "reaches nobody but the plugins further inside",
+            )
         await self._respond(await self._response_of(self._step + 1), send)
 
     def _complete(self) -> None:

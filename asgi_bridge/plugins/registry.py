@@ -58,10 +58,11 @@ class Plugin:
         return [phase] if phase in ("request", "response") else ["request", "response"]
 
     def describe(self) -> dict[str, Any]:
-        """Name, kind, phases and JSON Schema."""
+        """Name, kind, the ``phase`` that it is mounted with, the phases that it may be listed under, JSON Schema."""
         return {
             "name": self.name,
             "kind": self.kind,
+            "phase": self.options.phase,
             "phases": self.phases,
             "schema": self.configuration.schema(),
         }

@@ -43,8 +43,9 @@ MAX_TEXT_BYTES = 64 * 2**20
 
 
 def _stripped(key: bytes) -> bytes:
-    """`key` without the version behind its last ``#``: editing one route must not reset the others' state."""
-    return key.rpartition(b"#")[0] or key
+    """``TYPE#ID#PLUGIN`` of `key`, without the version behind it, or the two that a route with a plugin_config has:
+    editing one route must not reset the others' state."""
+    return b"#".join(key.split(b"#")[:3])
 
 
 def token_of(key: bytes | None, conf: Conf) -> int:

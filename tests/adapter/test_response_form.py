@@ -369,6 +369,17 @@ def test_an_empty_body_that_was_streamed(caplog: pytest.LogCaptureFixture) -> No
     ]
 
 
+def test_a_change_of_the_request_is_told_to_be_too_late(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await upstream({**scope, "path": "/y", "headers": [*scope["headers"], (b"x-a", b"1")]}, receive, send)
+
+    assert answered(app) == HTTPRespCallResp(9, 200, [TYPE], None)
+    assert warnings(caplog) == [
+        "plugin p0: in the response phase the request has gone upstream already: a change of its path and headers "
+        "reaches nobody but the plugins further inside"
+    ]
+
+
 def test_an_error_page_may_be_emptied(caplog: pytest.LogCaptureFixture) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         async def sending(message: Message) -> None:

@@ -41,10 +41,12 @@ upstream = Starlette(routes=[
 
 
 def through(**conf: Any) -> list[TestClient]:
-    """As plain ASGI, and through the gateway."""
+    """As plain ASGI, and through the gateway: listed in the response phase, and in both."""
     listed = {"conf": [{"name": "etag", "value": json.dumps(conf)}]}
-    gateway = Gateway(bridge, [{"uri": "/*", "plugins": {"ext-plugin-post-resp": listed}}], upstream=upstream)
-    return [PluginClient(bridge, "etag", conf, upstream=upstream), TestClient(gateway)]
+    response = [{"uri": "/*", "plugins": {"ext-plugin-post-resp": listed}}]
+    both = [{"uri": "/*", "plugins": {"ext-plugin-pre-req": listed, "ext-plugin-post-resp": listed}}]
+    gateways = [TestClient(Gateway(bridge, routes, upstream=upstream)) for routes in (response, both)]
+    return [PluginClient(bridge, "etag", conf, upstream=upstream), *gateways]
 
 
 @pytest.mark.parametrize("target", ["/200", "/stream"])

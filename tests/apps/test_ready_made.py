@@ -1,9 +1,11 @@
 """All ready-made plugins: what is mounted, what is documented, and Starlette's own by configuration alone."""
 
+import json
 import subprocess
 import sys
 from typing import Any
 
+import asgi_bridge_apps
 import pytest
 from asgi_bridge_apps import bridge, ready_made
 from starlette.requests import Request
@@ -78,9 +80,32 @@ except ConfigurationError as exc:
     assert run.stdout == 'asgi_bridge_apps needs argon2: pip install "asgi_bridge[apps]"\n'
 
 
-@pytest.mark.parametrize("plugin", ["jwt-auth", "basic-auth", "hmac-auth", "ip-access"])
+BEFORE_THE_UPSTREAM = [
+    "basic-auth", "forward-auth", "hmac-auth", "https-redirect", "ip-access", "jwt-auth", "limit-req", "request-id",
+    "request-body-rewrite", "rewrite", "trusted-host",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("plugin", BEFORE_THE_UPSTREAM)
 def test_who_may_pass_is_not_decided_after_the_upstream_has_answered(plugin: str) -> None:
     assert bridge.plugins[plugin].phases == ["request"]
+
+
+def test_the_command_lists_all_with_kind_phase_and_schema() -> None:
+    command = [sys.executable, "-m", "asgi_bridge", "plugins", "--json", "asgi_bridge_apps:bridge"]
+    listed = {each["name"]: each for each in json.loads(subprocess.check_output(command))}
+
+    assert set(listed) == set(bridge.plugins)
+    assert {name for name, each in listed.items() if each["phase"] == "request"} == set(BEFORE_THE_UPSTREAM)
+    assert {name for name, each in listed.items() if each["phase"] == "both"} == {"etag", "otel", "server-timing"}
+    assert {name for name, each in listed.items() if each["kind"] == "middleware"} == {
+        "forward-auth", *asgi_bridge_apps.STARLETTE
+    }  # fmt: skip
+    assert all(each["schema"]["type"] == "object" for each in listed.values())
+    assert set(listed["cors"]["schema"]["properties"]) == {
+        "allow_origins", "allow_methods", "allow_headers", "allow_credentials", "allow_origin_regex",
+        "allow_private_network", "expose_headers", "max_age",
+    }  # fmt: skip
 
 
 def test_cors() -> None:

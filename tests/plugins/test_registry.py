@@ -359,10 +359,11 @@ def test_a_plugin_describes_itself() -> None:
         "both": ["request", "response"],
     }
     assert [plugin.describe() for plugin in list(bridge.plugins.values())[:3]] == [
-        {"name": "app", "kind": "application", "phases": ["request", "response"], "schema": {}},
+        {"name": "app", "kind": "application", "phase": "auto", "phases": ["request", "response"], "schema": {}},
         {
             "name": "bare",
             "kind": "factory",
+            "phase": "auto",
             "phases": ["request", "response"],
             "schema": {
                 "title": "_unconfigured",
@@ -374,6 +375,7 @@ def test_a_plugin_describes_itself() -> None:
         {
             "name": "say",
             "kind": "factory",
+            "phase": "auto",
             "phases": ["request", "response"],
             "schema": {
                 "title": "SayConf",

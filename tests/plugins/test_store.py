@@ -110,6 +110,8 @@ def test_tokens_mean_the_same_in_every_process_and_version() -> None:
 
 def test_only_the_version_of_a_key_does_not_count() -> None:
     assert token_of(b"route#1#ext-plugin-pre-req#1", CORS) == token_of(b"route#1#ext-plugin-pre-req#2", CORS)
+    # a route with a plugin_config
+    assert token_of(b"route#1#ext-plugin-pre-req#1#1", CORS) == token_of(b"route#1#ext-plugin-pre-req#2#3", CORS)
     keys = [
         None,
         b"",
