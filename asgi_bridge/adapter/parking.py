@@ -2,15 +2,15 @@
 
 What ties the halves together is ``$request_id``, which is the same in all calls of one request, and the names of the
 plugins; not the key of the configuration, since a consumer changes it in between. Parked calls are bounded in number
-and time. A route that never sends the response half (the plugin is not listed in its ``ext-plugin-post-resp``) is told
-of in one warning and parks no more, until one comes.
+and time. A route that never sends the response half (the plugin is not listed in its ``ext-plugin-post-resp``), or does
+no longer, is told of in one warning and parks no more, until one comes.
 """
 
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable
 from time import monotonic
-from typing import Protocol
+from typing import Protocol, TypeAlias, TypeVar
 
 __all__ = ["MAX_PARKED", "PARK_SECONDS", "Parkable", "ParkingLot"]
 
@@ -19,6 +19,18 @@ logger = logging.getLogger("asgi_bridge.adapter")
 MAX_PARKED = 10_000
 PARK_SECONDS = 75.0
 """How long a half waits: APISIX gives an upstream 60 s to answer by default."""
+MISSED_IN_A_ROW = 100
+"""So many halves of a route without a response, where there were some before, and it is no longer listed. A few are
+usual: clients go away, and upstreams cannot be reached."""
+EVIDENT_SECONDS = 1.0
+"""A half that was ended early after less says nothing: there may have been no time for a response."""
+KEPT_ROUTES = 10_000
+"""Routes and plugins that are remembered."""
+
+
+_Place: TypeAlias = tuple[str | None, str]
+"""Where a response call is to come from: a route's id, and a plugin's name."""
+_Value = TypeVar("_Value")
 
 
 class Parkable(Protocol):
@@ -48,8 +60,9 @@ class ParkingLot:
         self._seconds = seconds
         self._until: OrderedDict[Parkable, float] = OrderedDict()
         self._by_request: dict[str, list[Parkable]] = {}
-        self._answered: set[tuple[str | None, str]] = set()
-        self._forsaken: set[tuple[str | None, str]] = set()
+        # halves that were missed since the last response call, for those of which one has come
+        self._missed: dict[_Place, int] = {}
+        self._forsaken: dict[_Place, None] = {}
         self._full = False
 
     def __len__(self) -> int:
@@ -70,7 +83,10 @@ class ParkingLot:
                     "plugin %s: a parked call was ended early, since %d are parked; so will be the oldest of all that "
                     "come on top", _said(oldest), self._limit,
                 )  # fmt: skip
+            waited = monotonic() + self._seconds - self._until[oldest]
             self.leave(oldest)
+            if waited >= EVIDENT_SECONDS:
+                self._miss(oldest)
             oldest.abandon()
         self._until[call] = monotonic() + self._seconds
         self._by_request.setdefault(call.request_id, []).append(call)
@@ -90,14 +106,18 @@ class ParkingLot:
     def take(self, route_id: str | None, request_id: str | None, names: Iterable[str]) -> list[Parkable]:
         """The halves of a request that the plugins of a response call wait for, the one parked last first."""
         wanted = set(names)
-        for name in wanted:
-            self._answered.add((route_id, name))
-            self._forsaken.discard((route_id, name))
         taken = [
             call for call in reversed(self._by_request.get(request_id or "", ())) if wanted.intersection(call.names)
         ]
         for call in taken:
             self.leave(call)
+        # the half may come from a global rule, and its response from a route
+        routes = {route_id, *(call.route_id for call in taken)}
+        for place in [(route, name) for route in routes for name in wanted]:
+            _remember(self._missed, place, 0)
+            self._forsaken.pop(place, None)
+        for name in wanted:
+            self._forsaken.pop((None, name), None)
         return taken
 
     def sweep(self, now: float) -> None:
@@ -111,7 +131,7 @@ class ParkingLot:
             if until > now:
                 return
             self.leave(call)
-            self._forsake(call)
+            self._miss(call)
             call.abandon()
 
     def close(self) -> None:
@@ -121,17 +141,33 @@ class ParkingLot:
             self.leave(call)
             call.abandon()
 
-    def _forsake(self, call: Parkable) -> None:
-        names = [(call.route_id, name) for name in call.names]
-        if any(name in self._answered or name in self._forsaken for name in names):
+    def _miss(self, call: Parkable) -> None:
+        """No response came for `call`."""
+        places = [(call.route_id, name) for name in call.names]
+        if any(place in self._forsaken for place in places):
             return
-        self._forsaken.update(names)
+        known = [place for place in places if place in self._missed]
+        for place in known:
+            self._missed[place] += 1
+        if any(self._missed[place] < MISSED_IN_A_ROW for place in known):
+            return
+        for place in places:
+            self._missed.pop(place, None)
+            _remember(self._forsaken, place, None)
         logger.warning(
             "plugin %s: no response call came for route %s: list it in ext-plugin-post-resp of that route too; until "
             "one comes it runs there as in the request phase alone",
             _said(call),
             call.route_id or "?",
         )
+
+
+def _remember(places: dict[_Place, _Value], place: _Place, value: _Value) -> None:
+    """Puts `value` last, and drops the first that are too many."""
+    places.pop(place, None)
+    places[place] = value
+    if len(places) > KEPT_ROUTES:
+        del places[next(iter(places))]
 
 
 def _said(call: Parkable) -> str:

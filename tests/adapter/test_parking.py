@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Bridge, apisix, upstream
 from asgi_bridge.adapter import Host, RequestCall, ResponseCall
-from asgi_bridge.adapter.parking import PARK_SECONDS, ParkingLot
+from asgi_bridge.adapter.parking import KEPT_ROUTES, MAX_PARKED, MISSED_IN_A_ROW, PARK_SECONDS, ParkingLot
 from asgi_bridge.wire import ErrCode, ErrResp, HTTPRespCallResp, ReqBody, Rewrite, Stop, Var
 
 from .calls import REFUSED, errors, request, responding, warnings
@@ -782,6 +782,93 @@ def test_a_request_whose_upstream_failed_says_nothing_about_its_route(caplog: py
 
     assert asyncio.run(in_a_lot(test)) is True
     assert warnings(caplog) == []
+
+
+class Clock:
+    """Monotonic seconds, as fast as a test wants them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr("asgi_bridge.adapter.parking.monotonic", lambda: self.now)
+
+
+@pytest.mark.parametrize("rate", [1, 200, 5000])
+def test_a_busy_route_that_never_sends_its_response_half_is_told_of_too(
+    rate: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At more than 10,000 in 75 seconds no half gets old: the oldest are ended before."""
+    clock, lot = Clock(monkeypatch), ParkingLot()
+    parked = 0
+    for number in range(rate * 100):
+        car = Car(f"r{number}", "a", "b")
+        if lot.admits(car):
+            lot.park(car)
+            parked += 1
+        clock.now += 1 / rate
+        lot.sweep(clock.now)
+    assert parked <= max(75 * rate, 10_000) + 1 and not lot.admits(Car("r", "a", "b"))
+    assert warnings(caplog).count(NEVER) == 1
+
+
+def test_a_burst_before_the_first_response_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, lot = Clock(monkeypatch), ParkingLot(limit=10)
+    for number in range(100):
+        lot.park(Car(f"r{number}"))
+        clock.now += 0.001
+    assert lot.admits(Car("r")) and NEVER.replace("a, b", "a") not in warnings(caplog)
+
+
+def test_a_route_that_does_not_send_its_response_half_any_longer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, lot = Clock(monkeypatch), ParkingLot()
+    lot.take("7", "r", ["a"])
+    admitted = []
+    for number in range(MISSED_IN_A_ROW + 1):
+        admitted.append(lot.admits(Car("r")))
+        lot.park(Car(f"r{number}"))
+        clock.now += PARK_SECONDS + 1
+        lot.sweep(clock.now)
+    assert admitted == [True] * MISSED_IN_A_ROW + [False]
+    assert warnings(caplog) == [NEVER.replace("a, b", "a")]
+
+
+def test_a_half_of_a_global_rule_whose_response_comes_from_a_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, lot = Clock(monkeypatch), ParkingLot()
+
+    def rule(request_id: str) -> Car:
+        car = Car(request_id)
+        car.route_id = None
+        return car
+
+    lot.park(rule("r1"))
+    clock.now += PARK_SECONDS + 1
+    lot.sweep(clock.now)
+    admitted = [lot.admits(rule("r2"))]
+    lot.take("7", "r2", ["a"])
+    admitted.append(lot.admits(rule("r3")))
+    half = rule("r3")
+    lot.park(half)
+    taken = lot.take("7", "r3", ["a"])
+    lot.park(rule("r4"))
+    clock.now += PARK_SECONDS + 1
+    lot.sweep(clock.now)  # one that was missed, of many that were not
+    assert (admitted, taken, lot.admits(rule("r5"))) == ([False, True], [half], True)
+
+
+def test_what_is_remembered_of_routes_is_bounded() -> None:
+    lot = ParkingLot()
+    for number in range(KEPT_ROUTES + 100):
+        lot.take(f"{number}", "r", ["a"])
+        lot.park(Car(f"r{number}", route_id=f"x{number}"))
+    lot.sweep(float("inf"))
+    assert (len(lot._missed), len(lot._forsaken)) == (KEPT_ROUTES, KEPT_ROUTES)
+
+
+def test_the_defaults() -> None:
+    assert (MAX_PARKED, PARK_SECONDS) == (10_000, 75.0)
 
 
 def test_at_the_end_of_the_process_all_are_ended() -> None:
