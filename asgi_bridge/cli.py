@@ -14,6 +14,8 @@ from .errors import BridgeError, ConfigurationError
 __all__ = ["main"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+_FOLDER = click.Path(exists=True, file_okay=False)
+_FILE = click.Path(exists=True, dir_okay=False)
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
 
@@ -52,7 +54,11 @@ def _finding(command: Command) -> Command:
             "--mount", "mounts", type=_Mount(), multiple=True, help="One more plugin. May be given several times."
         ),
         click.option(
-            "--app-dir", default=".", show_default=True, help="Folder to look for modules and pyproject.toml in."
+            "--app-dir",
+            type=_FOLDER,
+            default=".",
+            show_default=True,
+            help="Folder to look for modules and pyproject.toml in.",
         ),
     ):
         command = decorate(command)
@@ -82,7 +88,9 @@ def cli() -> None:
     "--uds-permissions", type=_Permissions(), default="666", show_default=True, help="Mode of the socket, octal."
 )
 @click.option("--reload", is_flag=True, help="Start anew when a Python file changes.")
-@click.option("--reload-dir", "reload_dirs", multiple=True, help="Folder to watch.  [default: that of --app-dir]")
+@click.option(
+    "--reload-dir", "reload_dirs", type=_FOLDER, multiple=True, help="Folder to watch.  [default: that of --app-dir]"
+)
 @click.option("--limit-concurrency", type=click.IntRange(min=1), help="Calls at once; further ones are refused.")
 @click.option(
     "--timeout-graceful-shutdown", type=click.FloatRange(min=0), default=0.3, show_default=True,
@@ -94,8 +102,8 @@ def cli() -> None:
     help="Scheme and server of a request: trust the x-forwarded-* headers, or ask the gateway.",
 )  # fmt: skip
 @_log_level("info")
-@click.option("--log-config", type=click.Path(exists=True), help="Logging configuration file: .ini, .json, .yaml.")
-@click.option("--env-file", type=click.Path(exists=True), help="Environment configuration file (needs python-dotenv).")
+@click.option("--log-config", type=_FILE, help="Logging configuration file: .ini, .json, .yaml.")
+@click.option("--env-file", type=_FILE, help="Environment configuration file (needs python-dotenv).")
 def run(
     target: str | None, mounts: tuple[tuple[str, str], ...], app_dir: str, reload_dirs: tuple[str, ...], **options: Any
 ) -> None:
@@ -155,7 +163,7 @@ def dev(
 @cli.command()
 @click.argument("target")
 @click.option("--conf", default="{}", show_default=True, help="Its configuration, JSON.")
-@click.option("--app-dir", default=".", show_default=True, help="Folder to look for modules in.")
+@click.option("--app-dir", type=_FOLDER, default=".", show_default=True, help="Folder to look for modules in.")
 def compat(target: str, conf: str, app_dir: str) -> None:
     """Try a middleware on probe requests, and say what it does and in which phase to mount it.
 

@@ -53,6 +53,7 @@ def develop(source: Source, routes: Path, host: str, port: int, log_level: str |
         ConfigurationError: the routes cannot be read, the plugins not loaded, or a port is taken.
     """
     logging.config.dictConfig(LOG_CONFIG)
+    source.load()  # what cannot work is said before anything starts
     file = _RouteFile(routes, source)
     found = file.load()
     with contextlib.ExitStack() as stack:
@@ -67,7 +68,7 @@ def develop(source: Source, routes: Path, host: str, port: int, log_level: str |
         else:
             servers.append((_server(echo, log_level), upstream))
         stack.enter_context(_runner(source, uds, log_level))
-        asyncio.run(_serve(app, servers, f"http://{host}:{listener.getsockname()[1]}", file))
+        asyncio.run(_serve(app, servers, _url(host, listener.getsockname()[1]), file))
 
 
 class _RouteFile:
@@ -116,6 +117,10 @@ def _route(plugin: Plugin) -> dict[str, object]:
         "plugins": {place: listed for place in places},
         "upstream": {"type": "roundrobin", "nodes": {f"127.0.0.1:{ECHO_PORT}": 1}},
     }
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @contextlib.contextmanager

@@ -75,6 +75,8 @@ class PluginClient(TestClient):
         phase: Literal["request", "response", "both"] | None = None,
         **kwargs: Any,
     ) -> None:
+        if phase not in (None, "request", "response", "both"):
+            raise ConfigurationError(f'phase is "request", "response" or "both", not {phase!r}')
         plugins = [(plugin, conf)] if isinstance(plugin, str) else list(plugin)
         application = _PluginApplication(bridge, plugins, upstream or _echo, dict(variables or {}), route_id, phase)
         super().__init__(application, **kwargs)
@@ -163,16 +165,19 @@ class _PlainCall:
     ) -> None:
         self.phase = phase
         self.route_id = chain.route_id
-        self.request_id: str | None = None
+        self._upstream = upstream
+        self._upstream_state = upstream_state
+        self._variables = variables
+        # where the runner has asked for it before the plugins run
+        asked = chain.exact or chain.both or phase == "response"
+        found = self._variable("request_id") if asked else None
+        self.request_id = None if found is None else found.decode("latin-1")
         self.deadline = float("inf")
         self.late = ""
         self.changed_body = False
         self.culprit: tuple[BaseException, str] | None = None
         self.extensions: list[Apisix] = []
         self.end: Step | None = None
-        self._upstream = upstream
-        self._upstream_state = upstream_state
-        self._variables = variables
 
     @overload
     async def var(self, name: str, /) -> bytes | None: ...
@@ -190,7 +195,7 @@ class _PlainCall:
         return value.encode() if isinstance(value, str) else value
 
     async def upstream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        extensions = {name: value for name, value in scope["extensions"].items() if name != "apisix"}
+        extensions = {name: value for name, value in (scope.get("extensions") or {}).items() if name != "apisix"}
         inner = {**scope, "extensions": extensions, "state": self._upstream_state.copy()}
         inner.pop("app", None)
         await self._upstream(inner, receive, send)
@@ -310,9 +315,11 @@ def _routes(routes: str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any]]
     if isinstance(routes, str | Path):
         return load_routes(routes)
     content = dict(routes) if isinstance(routes, Mapping) else {"routes": list(routes)}
+    if not (isinstance(content.get("routes"), list) and all(isinstance(route, Mapping) for route in content["routes"])):
+        return read_routes(content)  # which says what is wrong
     upstream = {"type": "roundrobin", "nodes": {"upstream.test:80": 1}}
     content["routes"] = [
         route if {"upstream", "upstream_id", "service_id"} & set(route) else {**route, "upstream": upstream}
-        for route in content.get("routes", ())
+        for route in content["routes"]
     ]
     return read_routes(content)

@@ -95,7 +95,8 @@ def test_run_without_options(command: Command, served: list[tuple[Source, dict[s
 
 
 def test_run_with_all_options(command: Command, served: list[tuple[Source, dict[str, Any]]], tmp_path: Path) -> None:
-    (tmp_path / "src").mkdir()
+    for name in ("src", "x", "y"):
+        (tmp_path / name).mkdir()
     (tmp_path / "log.json").touch()
     (tmp_path / ".env").touch()
     assert command(
@@ -146,8 +147,11 @@ def test_options_come_from_the_environment_too(
         (["--limit-concurrency", "0"], "0 is not in the range x>=1"),
         (["--timeout-graceful-shutdown", "-1"], "-1.0 is not in the range x>=0"),
         (["--log-level", "loud"], "'loud' is not one of"),
-        (["--log-config", "missing.json"], "Path 'missing.json' does not exist"),
-        (["--env-file", "missing.env"], "Path 'missing.env' does not exist"),
+        (["--log-config", "missing.json"], "File 'missing.json' does not exist"),
+        (["--env-file", "missing.env"], "File 'missing.env' does not exist"),
+        (["--env-file", "."], "File '.' is a directory"),
+        (["--app-dir", "missing"], "Directory 'missing' does not exist"),
+        (["--reload-dir", "missing"], "Directory 'missing' does not exist"),
         (["--workers", "2"], "No such option"),
     ],
 )

@@ -164,6 +164,16 @@ def test_without_a_route_file_each_plugin_has_a_route(tmp_path: Path) -> None:
         assert httpx2.get(running.url + "/hello", timeout=SECONDS).text == "here"
 
 
+def test_plugins_that_cannot_be_loaded_are_an_error_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "apisix.yaml").write_text(ROUTES.format(uri="/a"))
+    result = subprocess.run(
+        [sys.executable, "-m", "asgi_bridge", "dev", "nowhere:bridge"],
+        cwd=tmp_path, capture_output=True, timeout=SECONDS,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert result.stderr.startswith(b"asgi-bridge: cannot import 'nowhere:bridge': no module named 'nowhere'")
+
+
 def test_a_missing_route_file_is_an_error(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "asgi_bridge", "dev", "asgi_bridge_apps:bridge", "--routes", "none.yaml"],

@@ -314,8 +314,8 @@ def test_a_route_that_lists_it_in_the_request_phase_only(
     ended = asyncio.Event()
 
     class Watched(ParkingLot):
-        def _forsake(self, call: Any) -> None:
-            super()._forsake(call)
+        def _miss(self, call: Any) -> None:
+            super()._miss(call)
             ended.set()
 
     class Impatient(Runner):

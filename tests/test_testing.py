@@ -308,6 +308,38 @@ def test_upstream_gets_nothing_of_the_plugins_scope() -> None:
     assert (found[0]["state"], "apisix" in found[0]["extensions"], "app" in found[0]) == ({"own": 1}, False, False)
 
 
+def test_scope_may_be_a_smaller_one_of_the_plugins_own() -> None:
+    async def copies(scope: Scope, receive: Receive, send: Send) -> None:
+        wanted = ("type", "method", "path", "query_string", "headers")
+        await upstream({name: scope[name] for name in wanted}, receive, send)
+
+    assert PluginClient(bridge_of(p=copies), "p").get("/x").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "phase", "told"),
+    [
+        ({}, "request", None),
+        ({"exact": True}, "request", "r1"),
+        ({"phase": "both"}, None, "r1"),
+        ({}, "response", "r1"),
+    ],
+)
+def test_request_id_is_known_where_the_runner_has_asked_for_it(options: Any, phase: Any, told: str | None) -> None:
+    async def tells(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(str(apisix(scope).request_id))(scope, receive, send)
+
+    bridge = Bridge()
+    bridge.mount("p", tells, **options)
+    client = PluginClient(bridge, "p", variables={"request_id": "r1"}, phase=phase)
+    assert client.get("/x").text == str(told)
+
+
+def test_phase_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match='phase is "request", "response" or "both", not \'x\''):
+        PluginClient(Bridge(), "p", phase="x")  # type: ignore[arg-type]
+
+
 def test_variables_are_those_of_the_test() -> None:
     found: list[Any] = []
 
@@ -475,6 +507,35 @@ def test_exception_of_one_request_is_not_raised_in_the_next() -> None:
         with pytest.raises(ValueError, match="spilt"):
             client.get("/raise")
         assert client.get("/").text == "hello"
+
+
+def test_fault_behind_an_answer_is_not_raised_in_a_later_request(caplog: pytest.LogCaptureFixture) -> None:
+    failed = asyncio.Event()
+
+    async def late(scope: Scope, receive: Receive, send: Send) -> None:
+        await hello(scope, receive, send)
+        failed.set()
+        raise ValueError("behind the answer")
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await failed.wait()
+        await asyncio.sleep(0)
+        await hello(scope, receive, send)
+
+    with TestClient(Gateway(bridge_of(late=late, slow=slow), [route("late"), route("slow")])) as client:
+        assert [client.get("/late").text, client.get("/slow").text] == ["hello", "hello"]
+    assert "a fault after its answer, which stands" in caplog.text
+
+
+def test_plugin_that_takes_too_long_is_raised_in_the_test() -> None:
+    async def hangs(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await asyncio.Event().wait()
+
+    bridge = Bridge()
+    bridge.mount("hangs", hangs, timeout=0.01)
+    with TestClient(Gateway(bridge, [route("hangs")])) as client, pytest.raises(PluginError, match="no answer in time"):
+        client.get("/hangs")
 
 
 def test_refused_request_is_503_if_the_client_is_told_not_to_raise(caplog: pytest.LogCaptureFixture) -> None:

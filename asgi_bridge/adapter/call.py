@@ -161,6 +161,7 @@ class Call(ABC):
             return
         self._expired = True
         logger.error("plugin %s: request refused: no answer in time", self.late)
+        self._host.on_fault(PluginError(f"plugin {self.late}: no answer in time"))
         self._answer(ErrResp(ErrCode.SERVICE_UNAVAILABLE), "error timeout")
         if self.task is not None:
             self.task.cancel()
@@ -351,8 +352,6 @@ class Call(ABC):
 
     def _refuse(self, exc: BaseException, reason: str) -> None:
         """Fails closed, unless the answer is out: then it stands."""
-        if not isinstance(exc, asyncio.CancelledError):
-            self._host.on_fault(exc)
         culprit = self.culprit[1] if self.culprit is not None and self.culprit[0] is exc else self._chain.names
         if self.answered:
             if self._expired:
@@ -363,6 +362,7 @@ class Call(ABC):
         if self._disconnected:
             logger.debug("plugin %s: %s, after the gateway had closed the connection", culprit, reason)
             return
+        self._host.on_fault(exc if isinstance(exc, Exception) else PluginError(f"plugin {culprit}: {reason}"))
         code = ErrCode.BAD_REQUEST if isinstance(exc, RemoteProtocolError) else ErrCode.SERVICE_UNAVAILABLE
         expected = isinstance(exc, PluginError | RemoteProtocolError | asyncio.CancelledError)
         logger.error("plugin %s: request refused: %s", culprit, reason, exc_info=None if expected else exc)

@@ -291,7 +291,10 @@ class Layer(Step):
             reason = f"no answer within {self.options.timeout:g} s" if limit.expired() else repr(exc)
             logger.error("plugin %s: passed over, since it is mounted with on_error='open': %s", self.name, reason)
         else:
-            return
+            if extension.passed_on or answering:
+                return
+            passed_over = True
+            logger.error("plugin %s: passed over, since it is mounted with on_error='open': no answer", self.name)
         finally:
             _current.reset(token)
         await self.following.enter(call, scope, replay.again(), send)
@@ -335,7 +338,7 @@ class _Replay:
         except Exception:
             self.failed = True
             raise
-        self._seen.append(message)
+        self._seen.append(dict(message))
         return message
 
     def again(self) -> Receive:

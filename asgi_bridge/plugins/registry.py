@@ -98,6 +98,8 @@ class Bridge:
     def _mount(self, name: str, app: ASGIApp, options: Mapping[str, Any]) -> None:
         if not callable(app):
             raise ConfigurationError(f"plugin {name}: {app!r} is not an ASGI application")
+        if _parameter_names(app)[:1] == ["app"]:
+            raise ConfigurationError(f"plugin {name}: {app!r} wants an app to wrap: add_middleware mounts it")
         single = single_callable(app)
         self._add(name, "application", lambda conf, following: single, AnyConfiguration, options, single)
 
@@ -134,6 +136,7 @@ class Bridge:
         route configures. With a first parameter named ``app`` it is a factory of a middleware. It is called once
         for each configuration.
         """
+        _check_name(name)
 
         def decorate(factory: Factory) -> Factory:
             self._add_factory(name, factory, options)
@@ -183,8 +186,7 @@ class Bridge:
         options: Mapping[str, Any],
         application: ASGIApp | None = None,
     ) -> None:
-        if not isinstance(name, str) or not 1 <= len(name) <= 128:
-            raise ConfigurationError(f"a plugin's name has 1 to 128 characters (APISIX's schema), not {name!r}")
+        _check_name(name)
         if name in self.plugins:
             raise ConfigurationError(f"plugin {name}: the name is mounted already")
         try:
@@ -245,7 +247,10 @@ class Bridge:
                     f'{where} has one of app, middleware, factory, wsgi and wsgi_middleware, as "module:attr"'
                 )
             ((key, target),) = sources
-            found = import_string(target)
+            try:
+                found = import_string(target)
+            except ConfigurationError as exc:
+                raise ConfigurationError(f"{where} {key}: {exc}") from exc.__cause__
             if key.startswith("wsgi"):
                 found = _wsgi(key, found, options, where)
             defaults = options.pop("defaults", None)
@@ -281,6 +286,11 @@ class Bridge:
         from ..server.serve import serve  # this room knows nothing of the server otherwise
 
         serve(self, **options)
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not 1 <= len(name) <= 128:
+        raise ConfigurationError(f"a plugin's name has 1 to 128 characters (APISIX's schema), not {name!r}")
 
 
 def single_callable(app: Any) -> ASGIApp:
@@ -348,8 +358,10 @@ def load_bridge(target: str | None, mounts: Mapping[str, str] | None = None, *, 
             for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
                 try:
                     found = point.load()
-                except (ImportError, AttributeError) as exc:
-                    raise ConfigurationError(f"entry point {point.name} = {point.value!r}: {exc}") from exc
+                except Exception as exc:
+                    raise ConfigurationError(
+                        f"entry point {point.name} = {point.value!r}: {type(exc).__name__}: {exc}"
+                    ) from exc
                 bridge.add(point.name, found)
     for name, mounted in (mounts or {}).items():
         bridge.add(name, import_string(mounted))

@@ -301,7 +301,10 @@ async def _build_layer(
             app = await app
     except ConfigurationError as exc:
         raise ConfigurationError(f"plugin {plugin.name}: {exc}") from None
-    except Exception as exc:
+    except (Exception, SystemExit, asyncio.CancelledError) as exc:
+        task = asyncio.current_task()
+        if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise  # not the factory's own
         raise ConfigurationError(f"plugin {plugin.name}: it could not be built: {type(exc).__name__}: {exc}") from exc
     if not callable(app):
         raise ConfigurationError(f"plugin {plugin.name}: its factory returned {type(app).__name__}, not an application")

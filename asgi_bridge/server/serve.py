@@ -1,10 +1,13 @@
 """The process: uvicorn with our protocol class, its socket, and an end inside the second that APISIX leaves."""
 
+import contextlib
 import copy
 import functools
 import logging
 import os
 import queue
+import selectors
+import socket
 import sys
 import threading
 import time
@@ -15,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
+from uvicorn.config import LOGGING_CONFIG
 from uvicorn.supervisors import ChangeReload
 
 from ..errors import BridgeError, ConfigurationError
@@ -149,7 +152,7 @@ def _last_words() -> None:
 def serve(
     source: Source | Bridge,
     *,
-    uds: str | None = None,
+    uds: str | os.PathLike[str] | None = None,
     uds_permissions: int = DEFAULT_PERMISSIONS,
     reload: bool = False,
     reload_dirs: list[str] | None = None,
@@ -182,11 +185,17 @@ def serve(
     """
     if reload and isinstance(source, Bridge):
         raise ConfigurationError('reload imports the plugins anew, so it needs their "module:attr": use the command')
+    if forwarded_headers not in ("trust", "ask"):
+        raise ConfigurationError(f'forwarded_headers is "trust" or "ask", not {forwarded_headers!r}')
+    if limit_concurrency is not None and not (type(limit_concurrency) is int and limit_concurrency > 0):
+        raise ConfigurationError(f"limit_concurrency is a number of calls, 1 or more, not {limit_concurrency!r}")
+    if not (type(uds_permissions) is int and 0 <= uds_permissions <= 0o777):
+        raise ConfigurationError(f"uds_permissions is a mode such as 0o660, not {uds_permissions!r}")
     if not 0 <= timeout_graceful_shutdown < threading.TIMEOUT_MAX:
         raise ConfigurationError(f"timeout_graceful_shutdown is a number of seconds, not {timeout_graceful_shutdown}")
     if env_file is not None:
         _load_environment(env_file)
-    path = socket_path(uds)
+    path = socket_path(None if uds is None else os.fspath(uds))
     options = RunnerOptions(
         limit_concurrency=limit_concurrency,
         access_log=access_log,
@@ -256,7 +265,11 @@ def _load_environment(path: str) -> None:
         from dotenv import load_dotenv  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         raise ConfigurationError("an environment file needs python-dotenv: pip install python-dotenv") from None
-    load_dotenv(path)
+    try:
+        with open(path, encoding="utf-8") as lines:
+            load_dotenv(stream=lines)
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"the environment file {path} cannot be read: {exc}") from None
 
 
 def _configure_loggers(config: uvicorn.Config) -> None:
@@ -270,11 +283,27 @@ def _configure_loggers(config: uvicorn.Config) -> None:
 
 def _serve_reloaded(config: uvicorn.Config, seconds: float, sockets: Any) -> None:
     _configure_loggers(config)
+    server = RunnerServer(config, _nothing, seconds)
     try:
-        RunnerServer(config, _nothing, seconds).run(sockets=sockets)
+        server.run(sockets=sockets)
     except BridgeError as exc:
         logger.error("%s", exc)
-        sys.exit(STARTUP_FAILURE)
+    except Exception:
+        logger.exception("The plugins cannot be loaded")
+    except SystemExit:
+        pass  # uvicorn has said why
+    if not server.started:
+        logger.error("Calls are refused until the next change")
+        _refuse(sockets[0])
+
+
+def _refuse(sock: socket.socket) -> None:
+    """Hangs up on whoever calls, until a signal ends the process: in the backlog a call would wait for a minute."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
+        while selector.select():
+            with contextlib.suppress(OSError):
+                sock.accept()[0].close()
 
 
 def _nothing() -> None:

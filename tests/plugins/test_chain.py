@@ -601,12 +601,25 @@ def test_what_the_gateway_raises_is_no_fault_of_the_open_plugin() -> None:
     assert call.scopes == []
 
 
-def test_an_open_plugin_that_answers_or_does_nothing_is_no_fault() -> None:
-    async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
-        pass
-
+def test_an_open_plugin_that_answers_is_no_fault() -> None:
     assert run(chain_of(bridge_of(a=opened(answering(403))), "a")).status() == 403
-    assert run(chain_of(bridge_of(a=opened(nothing)), "a")).scopes == []
+
+
+def test_an_open_plugin_that_does_nothing_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+
+    call = run(chain_of(bridge_of(a=opened(nothing)), "a"), FakeCall([b"ab"]))
+    assert (call.status(), call.bodies) == (200, [b"ab"])
+    assert logged(caplog) == ["plugin a: passed over, since it is mounted with on_error='open': no answer"]
+
+
+def test_what_an_open_plugin_did_to_a_message_is_not_passed_on() -> None:
+    async def spoils(scope: Scope, receive: Receive, send: Send) -> None:
+        (await receive())["body"] = b"spoilt"
+        raise ValueError
+
+    assert run(chain_of(bridge_of(a=opened(spoils)), "a"), FakeCall([b"ab"])).bodies == [b"ab"]
 
 
 # the chain as a whole

@@ -255,6 +255,11 @@ def test_a_nearest_pyproject_without_the_table_is_none(folder: Path, text: str) 
             "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:ORIGINS'",
             "plugin x: ['https://a.test'] is not an ASGI application",
         ),
+        (
+            "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:nothing_there'",
+            "[tool.asgi_bridge.plugins.x] app: cannot import 'some_plugins:nothing_there': 'some_plugins' has no "
+            "attribute 'nothing_there'",
+        ),
     ],
 )
 def test_a_table_that_cannot_work_is_refused(folder: Path, text: str, reason: str) -> None:
@@ -316,12 +321,14 @@ def test_two_distributions_with_the_same_plugin_are_refused(folder: Path, site: 
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ("nowhere_at_all:x", "No module named 'nowhere_at_all'"),
-        ("some_plugins:nothing_there", "module 'some_plugins' has no attribute 'nothing_there'"),
+        ("nowhere_at_all:x", "ModuleNotFoundError: No module named 'nowhere_at_all'"),
+        ("some_plugins:nothing_there", "AttributeError: module 'some_plugins' has no attribute 'nothing_there'"),
+        ("broken_plugins:x", "ZeroDivisionError: division by zero"),
     ],
 )
 def test_an_entry_point_that_cannot_be_loaded_is_named(folder: Path, site: Path, value: str, reason: str) -> None:
     install(site, "one", {"say": value})
+    (site / "broken_plugins.py").write_text("1 / 0")
 
     assert refusal(None, folder) == f"entry point say = {value!r}: {reason}"
 

@@ -228,6 +228,14 @@ def unchecked(conf: PlainTextResponse) -> Any: ...
     [
         (lambda bridge: bridge.mount("there", upstream), "plugin there: the name is mounted already"),
         (lambda bridge: bridge.mount("x", 5), "plugin x: 5 is not an ASGI application"),
+        (
+            lambda bridge: bridge.mount("x", CORSMiddleware),
+            f"plugin x: {CORSMiddleware!r} wants an app to wrap: add_middleware mounts it",
+        ),
+        (
+            lambda bridge: bridge.plugin(unchecked),
+            f"a plugin's name has 1 to 128 characters (APISIX's schema), not {unchecked!r}",
+        ),
         (lambda bridge: bridge.add_middleware("x", 5), "plugin x: 5 is not a middleware"),
         (
             lambda bridge: bridge.add_middleware("x", no_middleware),

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -277,6 +278,14 @@ def broken() -> Bridge:
     async def raises_late() -> ASGIApp:
         raise TimeoutError("redis")
 
+    @bridge.plugin("exits")
+    def exits() -> ASGIApp:
+        sys.exit("no")
+
+    @bridge.plugin("cancelled")
+    async def cancelled() -> ASGIApp:
+        raise asyncio.CancelledError
+
     @bridge.plugin("nothing")
     def nothing() -> Any:
         return 5
@@ -304,8 +313,8 @@ RESPONSE_KEY = b"route#1#ext-plugin-post-resp#7"
         (
             KEY,
             [(b"crs", b"{}")],
-            "plugin crs is not mounted; mounted are: cors, fails-to-start, nothing, raises, raises-late, refuses, "
-            "request, response",
+            "plugin crs is not mounted; mounted are: cancelled, cors, exits, fails-to-start, nothing, raises, "
+            "raises-late, refuses, request, response",
         ),
         (
             KEY,
@@ -316,6 +325,8 @@ RESPONSE_KEY = b"route#1#ext-plugin-post-resp#7"
         (KEY, [(b"cors", b'{"max_age": "s3cret"}')], "plugin cors: field 'max_age': Input should be a valid integer"),
         (KEY, [(b"raises", b"")], "plugin raises: it could not be built: OSError: no route to redis"),
         (KEY, [(b"raises-late", b"")], "plugin raises-late: it could not be built: TimeoutError: redis"),
+        (KEY, [(b"exits", b"")], "plugin exits: it could not be built: SystemExit: no"),
+        (KEY, [(b"cancelled", b"")], "plugin cancelled: it could not be built: CancelledError: "),
         (KEY, [(b"nothing", b"")], "plugin nothing: its factory returned int, not an application"),
         (KEY, [(b"refuses", b"")], "plugin refuses: field 'a': not with 'b'"),
         (KEY, [(b"fails-to-start", b"")], "plugin fails-to-start: its lifespan start-up failed: no database"),

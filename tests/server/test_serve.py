@@ -170,16 +170,34 @@ def test_a_time_that_is_none(environment: pytest.MonkeyPatch, text: str, path: s
 
 
 def test_an_environment_file(start: Start, folder: Path, path: str) -> None:
-    # stands for python-dotenv, which nothing else here needs
-    (folder / "dotenv.py").write_text(
-        "import os\n"
-        "def load_dotenv(path):\n"
-        "    os.environ.update(line.split('=') for line in open(path).read().split())\n"
-    )
     (folder / "my.env").write_text(f"APISIX_LISTEN_ADDRESS=unix:{path}\nAPISIX_CONF_EXPIRE_TIME=17\n")
-    runner = start("--env-file", str(folder / "my.env"), path=None, env={**os.environ, "PYTHONPATH": str(folder)})
+    runner = start("--env-file", str(folder / "my.env"), path=None)
     Connection(path, patient=True).close()
     runner.stop()
+
+
+@pytest.mark.parametrize(("content", "reason"), [(None, "No such file or directory"), (b"A=\xff", "'utf-8' codec")])
+def test_an_environment_file_that_cannot_be_read(folder: Path, path: str, content: bytes | None, reason: str) -> None:
+    if content is not None:
+        (folder / "my.env").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=f"my.env cannot be read: .*{reason}"):
+        serve(Bridge(), uds=path, env_file=str(folder / "my.env"))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"forwarded_headers": "aks"}, 'forwarded_headers is "trust" or "ask", not \'aks\''),
+        ({"limit_concurrency": 0}, "limit_concurrency is a number of calls, 1 or more, not 0"),
+        ({"uds_permissions": "660"}, "uds_permissions is a mode such as 0o660, not '660'"),
+        ({"timeout_graceful_shutdown": -1.0}, "timeout_graceful_shutdown is a number of seconds, not -1.0"),
+    ],
+)
+def test_options_that_cannot_work(path: str, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Bridge().run(uds=path, **options)
+    assert str(caught.value) == reason
+    assert not os.path.exists(path)
 
 
 def test_an_environment_file_without_python_dotenv(monkeypatch: pytest.MonkeyPatch, folder: Path, path: str) -> None:
@@ -204,6 +222,9 @@ def test_reload(start: Start, folder: Path, path: str, sig: int) -> None:
     if sig == signal.SIGINT:
         edit_until(plugin, "import nowhere\n", lambda: "Reloading..." in runner.log)
         runner.logged("No module named 'nowhere'")
+        runner.logged("Calls are refused until the next change")
+        with runner.connect() as connection:  # at once, not after a minute in the backlog
+            assert connection.receive() is None
         plugin.write_text("bridge = None\n")
         runner.logged("ERROR:    plugin:bridge is no Bridge")
 
