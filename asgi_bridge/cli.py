@@ -165,21 +165,23 @@ def dev(
 @click.option("--conf", default="{}", show_default=True, help="Its configuration, JSON.")
 @click.option("--app-dir", type=_FOLDER, default=".", show_default=True, help="Folder to look for modules in.")
 def compat(target: str, conf: str, app_dir: str) -> None:
-    """Try a middleware on probe requests, and say what it does and in which phase to mount it.
+    """Try a plugin on probe requests, and say what it does and in which phase to mount it.
 
-    TARGET is "module:attr" of a middleware, a factory or an application.
+    TARGET is "module:attr" of a middleware, a factory or an application, ASGI or WSGI.
     """
-    from .compat import examine, load, report
+    from .compat import PROBES, examine, load, report
     from .plugins.configuration import parse_json
 
     sys.path.insert(0, os.path.abspath(app_dir))
-    plugin = load(target)
+    subject = load(target)
     try:
-        findings = examine(plugin, conf)
+        subject, findings = examine(subject, conf)
     except ConfigurationError as exc:
-        raise ConfigurationError(f"{target}: {exc}; --conf gives its configuration") from None
-    for line in report(plugin.name, target, plugin.kind, parse_json(conf), findings):
+        raise ConfigurationError(f"{exc}; --conf gives its configuration") from None
+    for line in report(subject, parse_json(conf), findings):
         click.echo(line)
+    if len(findings.errors) == len(PROBES):
+        sys.exit(1)
 
 
 def _unique(mounts: tuple[tuple[str, str], ...]) -> Mapping[str, str]:

@@ -1,26 +1,31 @@
-"""``asgi-bridge compat``: tries one middleware on probe requests, and says what it does and where to mount it.
+"""``asgi-bridge compat``: tries one plugin on probe requests, and says what it does and where to mount it.
 
-The middleware runs as plain ASGI, around an upstream that notes what it was called with. What it cannot know: a
-middleware that changes nothing here may still measure; so one that looks at the response is taken for an observer.
+It runs as in the runner, as the one plugin of a chain, around an upstream that notes what it was called with. What that
+cannot tell: a middleware that changes nothing here may still measure; so one that looks at the response is taken for an
+observer.
 """
 
 import asyncio
+import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.applications import Starlette
+from starlette.types import Message, Receive, Scope, Send
 
 from .adapter.answer import lost_in_request_phase
-from .errors import ConfigurationError
-from .plugins import Bridge, Plugin
+from .errors import ConfigurationError, PluginError
+from .plugins import Bridge, Chain, PlainCall, Plugin, build_chain
 from .plugins.importing import import_string
+from .plugins.lifespan import Lifespan
 
-__all__ = ["Findings", "advise", "examine", "report"]
+__all__ = ["PROBES", "Findings", "Subject", "advise", "examine", "load", "report"]
 
 PROBE_SECONDS = 10.0
+SHUTDOWN_SECONDS = 5.0
 _HTML = b"<html><body>" + b"<p>probe</p>" * 200 + b"</body></html>"
 _COMMON = [(b"host", b"probe.test"), (b"user-agent", b"probe"), (b"accept", b"*/*")]
 
@@ -89,34 +94,131 @@ class Findings:
     errors: dict[str, str] = field(default_factory=dict)
 
 
-def examine(plugin: Plugin, conf: str) -> Findings:
-    """Runs all probes through `plugin`.
+@dataclass(frozen=True)
+class Subject:
+    """What is tried.
+
+    Attributes:
+        target: its ``module:attr``.
+        plugin: it, under a name made of that.
+        source: the key that names it in ``[tool.asgi_bridge.plugins.NAME]``.
+    """
+
+    target: str
+    plugin: Plugin
+    source: str
+
+
+def load(target: str) -> Subject:
+    """What ``module:attr`` names, by what it is. Raises ConfigurationError."""
+    found = import_string(target)
+    if isinstance(found, Bridge):
+        raise ConfigurationError(f"{target} is a Bridge; name one middleware, factory or application")
+    attribute = target.rpartition(":")[2].rpartition(".")[2]
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", "-", attribute.removesuffix("Middleware") or attribute).lower()
+    if _is_wsgi(found):
+        return _wsgi(target, name, found)
+    bridge = Bridge()
+    bridge.add(name, found)
+    kind = bridge.plugins[name].kind
+    return Subject(target, bridge.plugins[name], "app" if kind == "application" else kind)
+
+
+def _wsgi(target: str, name: str, found: Any) -> Subject:
+    from .wsgi import WSGIApp, WSGIMiddleware
+
+    bridge = Bridge()
+    if _is_wsgi_application(found):
+        bridge.mount(name, WSGIApp(found))
+        return Subject(target, bridge.plugins[name], "wsgi")
+    bridge.add_middleware(name, WSGIMiddleware(found))
+    return Subject(target, bridge.plugins[name], "wsgi_middleware")
+
+
+def _is_wsgi_application(found: Any) -> bool:
+    """A plain callable of (environ, start_response)."""
+    if inspect.isclass(found) or not callable(found):
+        return False
+    function = found if inspect.isroutine(found) else type(found).__call__
+    if inspect.iscoroutinefunction(function):
+        return False
+    try:
+        parameters = inspect.signature(found).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    wanted = [each for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD]
+    return len(wanted) == 2 and wanted[0].name not in ("app", "application")
+
+
+def _is_wsgi(found: Any) -> bool:
+    """A WSGI application, or a middleware, seen before it has wrapped anything: a class whose instances are one."""
+    if not inspect.isclass(found):
+        return _is_wsgi_application(found)
+    call = found.__dict__.get("__call__") or getattr(found, "__call__", None)  # noqa: B004 the function is what counts
+    if not inspect.isfunction(call) or inspect.iscoroutinefunction(call):
+        return False
+    return [each.name for each in inspect.signature(call).parameters.values()][1:] == ["environ", "start_response"]
+
+
+def examine(subject: Subject, conf: str) -> tuple[Subject, Findings]:
+    """Runs all probes.
 
     Args:
-        plugin: a middleware, a factory of one, or an application.
+        subject: what to try.
         conf: its configuration, JSON.
+
+    Returns:
+        The findings; and what was tried, which is another where only the result of a function showed that it is WSGI.
 
     Raises:
         ConfigurationError: it cannot be built.
     """
-    return asyncio.run(_examine(plugin, conf))
+    made: list[Any] = []
+    plugin = subject.plugin
+    make = plugin.make
+
+    def noting(*arguments: Any) -> Any:
+        made.append(make(*arguments))
+        return made[-1]
+
+    plugin.make = noting
+    findings = asyncio.run(_examine(plugin, conf))
+    if subject.source in ("middleware", "factory") and made and _is_wsgi_application(made[-1]):
+        subject = _wsgi(subject.target, plugin.name, import_string(subject.target))
+        findings = asyncio.run(_examine(subject.plugin, conf))
+    if subject.source.startswith("wsgi"):
+        findings.wraps_send = findings.wraps_receive = False  # the adapter does, whatever it adapts
+    return subject, findings
 
 
 async def _examine(plugin: Plugin, conf: str) -> Findings:
     findings = Findings()
-    upstream = _Upstream()
-    app: Any = plugin.make(plugin.configuration.check(conf), upstream)
-    if asyncio.iscoroutine(app):
-        app = await app
-    await _lifespan(app, upstream, findings)
+    bridge = Bridge()
+    bridge.plugins[plugin.name] = plugin
+    mounted: dict[int, Lifespan | ConfigurationError] = {}
+    if plugin.application is not None:
+        lifespan = Lifespan(plugin.application, plugin.name)
+        try:
+            await lifespan.start(PROBE_SECONDS)
+        except PluginError as exc:
+            raise ConfigurationError(f"plugin {plugin.name}: {exc}") from None
+        mounted[id(plugin.application)] = lifespan
+        findings.lifespan = lifespan.own
+    chain = await build_chain(bridge, None, [(plugin.name.encode(), conf.encode())], mounted)
+    if chain.layers[0].lifespan is not None:
+        findings.lifespan = chain.layers[0].lifespan.own
     for probe in PROBES:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                await _probe(app, upstream, probe, findings)
+                await _probe(chain, probe, findings)
         except TimeoutError:
             findings.errors[probe.name] = f"no answer within {PROBE_SECONDS:g} s"
         except Exception as exc:
             findings.errors[probe.name] = f"{type(exc).__name__}: {exc}"
+    await chain.close(SHUTDOWN_SECONDS)
+    for each in mounted.values():
+        assert isinstance(each, Lifespan)
+        await each.stop(SHUTDOWN_SECONDS)
     return findings
 
 
@@ -126,21 +228,10 @@ class _Upstream:
     def __init__(self) -> None:
         self.scope: Scope | None = None
         self.body = b""
-        self.receive: Receive | None = None
-        self.send: Send | None = None
-        self.lifespan = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            self.lifespan = True
-            await receive()
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-            await send({"type": "lifespan.shutdown.complete"})
-            return
-        self.scope, self.receive, self.send = dict(scope), receive, send
+        self.scope = dict(scope)
         self.scope["headers"] = list(scope["headers"])
-        self.body = b""
         more = True
         while more:
             message = await receive()
@@ -153,29 +244,12 @@ class _Upstream:
 _RESPONSE = [
     (b"content-type", b"text/html; charset=utf-8"),
     (b"content-length", b"%d" % len(_HTML)),
+    (b"vary", b"accept-language"),
     (b"x-upstream", b"probe"),
 ]
 
 
-async def _lifespan(app: ASGIApp, upstream: _Upstream, findings: Findings) -> None:
-    inbox: asyncio.Queue[Message] = asyncio.Queue()
-    inbox.put_nowait({"type": "lifespan.startup"})
-    inbox.put_nowait({"type": "lifespan.shutdown"})
-    answered = False
-
-    async def send(message: Message) -> None:
-        nonlocal answered
-        answered = True
-
-    try:
-        async with asyncio.timeout(PROBE_SECONDS):
-            await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, inbox.get, send)
-    except Exception:
-        return  # it does not support lifespan, which is fine
-    findings.lifespan = answered and not upstream.lifespan
-
-
-async def _probe(app: ASGIApp, upstream: _Upstream, probe: Probe, findings: Findings) -> None:
+async def _probe(chain: Chain, probe: Probe, findings: Findings) -> None:
     headers = [*_COMMON, *probe.headers]
     if probe.body:
         headers.append((b"content-length", b"%d" % len(probe.body)))
@@ -193,7 +267,7 @@ async def _probe(app: ASGIApp, upstream: _Upstream, probe: Probe, findings: Find
         "client": ("203.0.113.7", 40000),
         "server": ("probe.test", 80),
         "extensions": {},
-        "state": {},
+        "app": Starlette(),
     }
     messages: list[Message] = []
     taken = False
@@ -213,14 +287,15 @@ async def _probe(app: ASGIApp, upstream: _Upstream, probe: Probe, findings: Find
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             ended.set()
 
-    upstream.scope = None
-    await app(scope, receive, send)
+    upstream = _Upstream()
+    call = PlainCall("request", chain, upstream, {}, {})
+    await chain.enter(call, scope, receive, send)
     status, response_headers, body = _response(messages)
     if upstream.scope is None:
         findings.answers[probe.name] = status
         return
-    findings.wraps_send = findings.wraps_send or upstream.send is not send
-    findings.wraps_receive = findings.wraps_receive or upstream.receive is not receive
+    findings.wraps_send = findings.wraps_send or call.wrapped_send
+    findings.wraps_receive = findings.wraps_receive or call.changed_body
     _compare_request(probe, headers, upstream, findings)
     findings.status = findings.status or status != 200
     findings.body = findings.body or body != _HTML
@@ -274,14 +349,23 @@ def advise(findings: Findings) -> tuple[str, str]:
             "both",
             "it may watch the response, seen in the both form only (else request will do)",
         )
-    if findings.request or findings.answers or findings.headers:
-        return "request", "it acts before the upstream, or adds headers that may be added beside the upstream's"
+    if findings.headers:
+        return "request", "it adds headers beside the upstream's (both, if their values depend on the response)"
+    if findings.request or findings.answers:
+        return "request", "it acts before the upstream"
     return "request", "it watches requests"
 
 
-def report(name: str, target: str, kind: str, conf: Mapping[str, Any], findings: Findings) -> Iterator[str]:
-    """The findings for a person, and the lines to paste."""
-    yield f"{target}, a {kind}, on {len(PROBES)} probe requests:"
+def report(subject: Subject, conf: Any, findings: Findings) -> Iterator[str]:
+    """The findings for a person, and the lines to paste.
+
+    Args:
+        subject: what was tried.
+        conf: its configuration, parsed.
+        findings: what came of it.
+    """
+    plugin, source = subject.plugin, subject.source
+    yield f"{subject.target}, {_KINDS[source]}, on {len(PROBES)} probe requests:"
     for status in sorted(set(findings.answers.values())):
         probes = [probe for probe, answered in findings.answers.items() if answered == status]
         yield f"  answers {status} by itself: {'all' if len(probes) == len(PROBES) else ', '.join(probes)}"
@@ -297,25 +381,30 @@ def report(name: str, target: str, kind: str, conf: Mapping[str, Any], findings:
         yield "  changes the body of the response"
     if findings.wraps_send and not (findings.headers or findings.status or findings.body):
         yield "  hands on a send of its own: it may watch the response"
-    if findings.wraps_receive and "body" not in findings.request:
+    watches_body = findings.wraps_receive and "body" not in findings.request
+    if watches_body:
         yield "  watches the request body: request_body=False spares fetching it"
     if findings.lifespan:
-        yield "  has a lifespan: it is run once for each configuration"
+        yield "  has a lifespan: it is run once for each " + (
+            "process" if source in ("app", "wsgi") else "configuration"
+        )
     for probe, error in findings.errors.items():
         yield f"  raised on {probe}: {error}"
-    phase, reason = advise(findings)
     yield ""
+    if len(findings.errors) == len(PROBES):
+        yield "It raised on every request, so nothing can be said of it."
+        return
+    phase, reason = advise(findings)
     yield f'Mount it with phase="{phase}": {reason}.'
     yield ""
-    if kind == "middleware":
-        yield f"  # [tool.asgi_bridge.plugins.{name}] in pyproject.toml"
-        yield f'  middleware = "{target}"'
-        yield f'  phase = "{phase}"'
-        if findings.wraps_receive and "body" not in findings.request:
-            yield "  request_body = false"
-        yield ""
+    yield f"  # [tool.asgi_bridge.plugins.{plugin.name}] in pyproject.toml"
+    yield f'  {source} = "{subject.target}"'
+    yield f'  phase = "{phase}"'
+    if watches_body:
+        yield "  request_body = false"
+    yield ""
     yield "  # the route"
-    entry = json.dumps([{"name": name, "value": json.dumps(dict(conf))}])
+    entry = json.dumps([{"name": plugin.name, "value": json.dumps(conf)}])
     places = {"request": ["pre-req"], "response": ["post-resp"], "both": ["pre-req", "post-resp"]}[phase]
     yield "  plugins:"
     for place in places:
@@ -323,13 +412,10 @@ def report(name: str, target: str, kind: str, conf: Mapping[str, Any], findings:
         yield f"      conf: {entry}"
 
 
-def load(target: str) -> Plugin:
-    """The plugin that ``module:attr`` names, by what it is. Raises ConfigurationError."""
-    bridge = Bridge()
-    found = import_string(target)
-    attribute = target.rpartition(":")[2].rpartition(".")[2]
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", "-", attribute.removesuffix("Middleware") or attribute).lower()
-    if isinstance(found, Bridge):
-        raise ConfigurationError(f"{target} is a Bridge; name one middleware or application")
-    bridge.add(name, found)
-    return bridge.plugins[name]
+_KINDS = {
+    "app": "an application",
+    "factory": "a factory",
+    "middleware": "a middleware",
+    "wsgi": "a WSGI application",
+    "wsgi_middleware": "a WSGI middleware",
+}

@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, cast
 
 import uvicorn
 from asgiref.typing import ASGI3Application
@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .errors import ConfigurationError, PluginError
 from .gateway import GatewayApp, Routes, echo, load_routes, read_routes
-from .plugins import Apisix, Bridge, Chain, Step, build_chain
+from .plugins import Bridge, Chain, PlainCall, build_chain
 from .plugins.lifespan import Lifespan
 from .server.protocol import RunnerProtocol
 from .server.runner import Runner, RunnerOptions
@@ -116,7 +116,7 @@ class _PluginApplication:
         if self._chain is None:
             # without the context manager each request has an event loop of its own: there is no lifespan
             self._chain = await build_chain(self._bridge, self._key, self._conf, None)
-        call = _PlainCall(self._phase, self._chain, self._upstream, self._upstream_state, self._variables)
+        call = PlainCall(self._phase, self._chain, self._upstream, self._upstream_state, self._variables)
         outer = {"asgi": {"version": "3.0", "spec_version": "2.4"}, "app": self._host, **scope}
         await self._chain.enter(call, outer, receive, send)
 
@@ -150,58 +150,6 @@ class _PluginApplication:
             self._chain = await build_chain(self._bridge, self._key, self._conf, mounted)
             stack.push_async_callback(self._chain.close, SHUTDOWN_SECONDS)
             yield
-
-
-class _PlainCall:
-    """A call whose innermost application is the upstream itself."""
-
-    def __init__(
-        self,
-        phase: str,
-        chain: Chain,
-        upstream: ASGIApp,
-        upstream_state: dict[str, Any],
-        variables: Mapping[str, bytes | str | None],
-    ) -> None:
-        self.phase = phase
-        self.route_id = chain.route_id
-        self._upstream = upstream
-        self._upstream_state = upstream_state
-        self._variables = variables
-        # where the runner has asked for it before the plugins run
-        asked = chain.exact or chain.both or phase == "response"
-        found = self._variable("request_id") if asked else None
-        self.request_id = None if found is None else found.decode("latin-1")
-        self.deadline = float("inf")
-        self.late = ""
-        self.changed_body = False
-        self.culprit: tuple[BaseException, str] | None = None
-        self.extensions: list[Apisix] = []
-        self.end: Step | None = None
-
-    @overload
-    async def var(self, name: str, /) -> bytes | None: ...
-    @overload
-    async def var(self, name: str, second: str, /, *more: str) -> dict[str, bytes | None]: ...
-    async def var(self, *names: str) -> bytes | None | dict[str, bytes | None]:
-        found = {name: self._variable(name) for name in names}
-        if found.get("request_id") is not None:
-            for extension in self.extensions:
-                extension["request_id"] = (found["request_id"] or b"").decode("latin-1")
-        return found if len(names) > 1 else found[names[0]]
-
-    def _variable(self, name: str) -> bytes | None:
-        value = self._variables.get(name)
-        return value.encode() if isinstance(value, str) else value
-
-    async def upstream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        extensions = {name: value for name, value in (scope.get("extensions") or {}).items() if name != "apisix"}
-        inner = {**scope, "extensions": extensions, "state": self._upstream_state.copy()}
-        inner.pop("app", None)
-        await self._upstream(inner, receive, send)
-
-    def wraps_send(self, layer: object) -> None:
-        """The response is the upstream's own in any case."""
 
 
 class Gateway:

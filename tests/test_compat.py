@@ -1,5 +1,6 @@
 """``asgi-bridge compat``: what it finds out about middleware that is known."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,25 +8,24 @@ from click.testing import CliRunner
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_bridge import Bridge, ConfigurationError
+from asgi_bridge import Bridge, ConfigurationError, upstream
 from asgi_bridge.cli import cli, main
-from asgi_bridge.compat import PROBES, Findings, advise, examine, load, report
-from asgi_bridge.plugins import Plugin
+from asgi_bridge.compat import PROBES, Findings, Subject, advise, examine, load, report
 
 STARLETTE = "starlette.middleware"
 
 
-def plugin(middleware: object, name: str = "x") -> Plugin:
+def findings_of(found: object, conf: str = "{}") -> Findings:
     bridge = Bridge()
-    bridge.add(name, middleware)
-    return bridge.plugins[name]
+    bridge.add("x", found)
+    return examine(Subject("m:x", bridge.plugins["x"], "middleware"), conf)[1]
 
 
 @pytest.mark.parametrize(
     ("target", "conf", "phase", "found"),
     [
         (
-            f"{STARLETTE}.cors:CORSMiddleware", '{"allow_origins": ["*"]}', "request",
+            f"{STARLETTE}.cors:CORSMiddleware", '{"allow_origins": ["*"]}', "both",
             {"answers": {"CORS preflight": 400}, "headers": {"access-control-allow-origin", "vary"}},
         ),
         (
@@ -47,7 +47,7 @@ def plugin(middleware: object, name: str = "x") -> Plugin:
     ],
 )  # fmt: skip
 def test_what_starlettes_middleware_does(target: str, conf: str, phase: str, found: dict[str, object]) -> None:
-    findings = examine(load(target), conf)
+    _, findings = examine(load(target), conf)
     assert advise(findings)[0] == phase
     assert {name: getattr(findings, name) for name in found} == found
     assert findings.errors == {} and findings.request == set()
@@ -72,7 +72,7 @@ class Changes:
 
 
 def test_all_changes_of_a_request_are_found() -> None:
-    findings = examine(plugin(Changes), "{}")
+    findings = findings_of(Changes)
     assert findings.request == {"method", "path", "query", "body", "header x-new"}
     assert findings.unmappable == {"method", "an empty body"}
     assert (findings.status, findings.wraps_receive, findings.wraps_send) == (True, True, True)
@@ -90,12 +90,14 @@ def test_a_middleware_that_watches_the_body_may_spare_fetching_it() -> None:
 
             await self.app(scope, counted, send)
 
-    lines = list(report("counts", "m:Counts", "middleware", {}, examine(plugin(Counts), "{}")))
-    assert "  request_body = false" in lines and advise(examine(plugin(Counts), "{}"))[0] == "request"
+    bridge = Bridge()
+    bridge.add("counts", Counts)
+    subject, findings = examine(Subject("m:Counts", bridge.plugins["counts"], "middleware"), "{}")
+    assert "  request_body = false" in list(report(subject, {}, findings)) and advise(findings)[0] == "request"
 
 
 def test_a_lifespan_of_its_own_is_found() -> None:
-    findings = examine(plugin(Starlette()), "{}")
+    findings = findings_of(Starlette())
     assert findings.lifespan
     assert set(findings.answers.values()) == {404}
 
@@ -112,7 +114,9 @@ def test_faults_are_named() -> None:
                 await send({"type": "http.response.start", "status": 200})
                 await send({"type": "http.response.body"})
 
-    findings = examine(plugin(Raises), "{}")
+    bridge = Bridge()
+    bridge.add("raises", Raises)
+    subject, findings = examine(Subject("m:R", bridge.plugins["raises"], "middleware"), "{}")
     assert findings.errors == {
         "HEAD": "RuntimeError: no response",
         "POST of a form": "ValueError: no posts",
@@ -120,7 +124,7 @@ def test_faults_are_named() -> None:
         "DELETE": "RuntimeError: no response",
         "CORS preflight": "RuntimeError: no response",
     }
-    assert any(line == "  raised on HEAD: RuntimeError: no response" for line in report("r", "m:R", "x", {}, findings))
+    assert any(line == "  raised on HEAD: RuntimeError: no response" for line in report(subject, {}, findings))
 
 
 def test_an_async_factory_is_awaited() -> None:
@@ -129,7 +133,7 @@ def test_an_async_factory_is_awaited() -> None:
 
     bridge = Bridge()
     bridge.plugin("made")(make)
-    assert examine(bridge.plugins["made"], "{}") == Findings()
+    assert examine(Subject("m:make", bridge.plugins["made"], "factory"), "{}")[1] == Findings()
 
 
 def test_the_command_prints_lines_to_paste() -> None:
@@ -160,11 +164,68 @@ def test_a_configuration_that_does_not_check_is_an_error(
     with pytest.raises(SystemExit, match="2"):
         main()
     assert capsys.readouterr().err == (
-        f"asgi-bridge: {STARLETTE}.sessions:SessionMiddleware: field 'secret_key': Field required; --conf gives its "
-        "configuration\n"
+        "asgi-bridge: plugin session: field 'secret_key': Field required; --conf gives its configuration\n"
     )
 
 
 def test_a_bridge_is_no_middleware() -> None:
-    with pytest.raises(ConfigurationError, match="is a Bridge; name one middleware or application"):
+    with pytest.raises(ConfigurationError, match="is a Bridge; name one middleware, factory or application"):
         load("asgi_bridge_apps:bridge")
+
+
+# the project's own form, and WSGI
+
+
+@pytest.mark.parametrize(
+    ("target", "conf", "source", "phase", "found"),
+    [
+        ("asgi_bridge_apps.say:say", "{}", "factory", "request", {}),
+        (
+            "asgi_bridge_apps.say:say", '{"body": "x"}', "factory", "request",
+            {"answers": {probe.name: 200 for probe in PROBES}},
+        ),
+        ("asgi_bridge_apps.request_id:request_id", "{}", "factory", "request", {"headers": {"x-request-id"}}),
+        ("asgi_bridge_apps.server_timing:server_timing", "{}", "factory", "request", {"headers": {"server-timing"}}),
+        ("werkzeug.middleware.proxy_fix:ProxyFix", "{}", "wsgi_middleware", "request", {}),
+        ("paste.gzipper:middleware", "{}", "wsgi_middleware", "response", {"body": True}),
+        ("tests.wsgi.compat_app:app", "{}", "wsgi", "request", {"answers": {probe.name: 404 for probe in PROBES}}),
+    ],
+)  # fmt: skip
+def test_plugins_of_this_project_and_wsgi(
+    target: str, conf: str, source: str, phase: str, found: dict[str, object]
+) -> None:
+    subject, findings = examine(load(target), conf)
+    assert (subject.source, advise(findings)[0]) == (source, phase)
+    assert findings.errors == {} and not findings.lifespan
+    assert {name: getattr(findings, name) for name in found} == found
+    assert f'  {source} = "{target}"' in list(report(subject, {}, findings))
+
+
+def test_a_configuration_is_any_json_for_an_application() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["extensions"]["apisix"]["conf"] == [1]
+        await upstream(scope, receive, send)
+
+    bridge = Bridge()
+    bridge.mount("app", app)
+    subject, findings = examine(Subject("m:app", bridge.plugins["app"], "app"), "[1]")
+    assert findings.errors == {}
+    assert list(report(subject, [1], findings))[-1] == '      conf: [{"name": "app", "value": "[1]"}]'
+
+
+def test_nothing_is_said_of_what_raises_always(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "always.py").write_text("async def app(scope, receive, send):\n    raise ValueError\n")
+    monkeypatch.setattr("sys.path", [*sys.path])
+    result = CliRunner().invoke(cli, ["compat", "always:app", "--app-dir", str(tmp_path)])
+    assert result.exit_code == 1
+    assert result.output.endswith("\n\nIt raised on every request, so nothing can be said of it.\n")
+
+
+def test_what_cannot_be_built_is_an_error_in_one_line() -> None:
+    def make(app: ASGIApp, conf: dict[str, int]) -> ASGIApp:
+        raise ValueError("level is 1 or more")
+
+    bridge = Bridge()
+    bridge.plugin("made")(make)
+    with pytest.raises(ConfigurationError, match="plugin made: it could not be built: ValueError: level is 1 or more"):
+        examine(Subject("m:make", bridge.plugins["made"], "factory"), "{}")

@@ -1,6 +1,7 @@
 """Plugins: the registry, their configuration, and the chains that are built of them."""
 
 from .chain import Apisix, Chain, Layer, OnionCall, Step, Variables, apisix, upstream
+from .plain import PlainCall
 from .registry import Bridge, Plugin, load_bridge
 from .store import ConfigurationStore, build_chain
 
@@ -11,6 +12,7 @@ __all__ = [
     "ConfigurationStore",
     "Layer",
     "OnionCall",
+    "PlainCall",
     "Plugin",
     "Step",
     "Variables",

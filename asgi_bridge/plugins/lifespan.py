@@ -30,6 +30,17 @@ class Lifespan:
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._started: asyncio.Future[Message | None] | None = None
         self._stopped: asyncio.Future[Message | None] | None = None
+        self._passed_on = False
+
+    @property
+    def own(self) -> bool:
+        """Whether the application has answered the start-up, and not passed it on to the one that it wraps."""
+        started = self._started
+        return started is not None and started.done() and started.result() is not None and not self._passed_on
+
+    def passed_on(self) -> None:
+        """The application has passed lifespan on."""
+        self._passed_on = True
 
     async def start(self, seconds: float) -> None:
         """Runs the start-up.
@@ -116,6 +127,9 @@ _ANSWERS = {
 
 async def quiet_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
     """What a middleware's inner application answers to lifespan: each plugin has its own."""
+    outer = getattr(send, "__self__", None)
+    if isinstance(outer, Lifespan):
+        outer.passed_on()
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
