@@ -518,11 +518,14 @@ def test_fault_behind_an_answer_is_not_raised_in_a_later_request(caplog: pytest.
         raise ValueError("behind the answer")
 
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
         await failed.wait()
         await asyncio.sleep(0)
         await hello(scope, receive, send)
 
-    with TestClient(Gateway(bridge_of(late=late, slow=slow), [route("late"), route("slow")])) as client:
+    with TestClient(
+        Gateway(bridge_of(late=late, slow=slow), [route("late", uri="/late"), route("slow", uri="/slow")])
+    ) as client:
         assert [client.get("/late").text, client.get("/slow").text] == ["hello", "hello"]
     assert "a fault after its answer, which stands" in caplog.text
 
