@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ECOSYSTEM := .venv-ecosystem
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
-.PHONY: run test test-ecosystem check bench fuzz clean
+.PHONY: run test test-ecosystem check bench fuzz soak clean
 
 run: $(VENV)/.run-$(VERSION)
 	@exec $(BIN)/asgi-bridge dev asgi_bridge_apps:bridge --routes examples/playground/apisix.yaml
@@ -33,6 +33,10 @@ bench: $(VENV)/.test-$(VERSION)
 # the property and fuzz tests, ten times as long
 fuzz: $(VENV)/.test-$(VERSION)
 	FUZZ_FACTOR=10 $(BIN)/python -m pytest tests/wire tests/test_differences.py tests/test_phases.py
+
+# the tests that look for what calls leave behind, with 100,000 calls
+soak: $(VENV)/.test-$(VERSION)
+	LEAK_CALLS=100000 $(BIN)/python -m pytest tests/server/test_leaks.py tests/test_fail_closed.py -k leave
 
 clean:
 	rm -rf $(VENV) $(ECOSYSTEM) build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.build

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_bridge import Bridge, ConfigurationError, upstream
 from asgi_bridge.adapter.parking import ParkingLot
 from asgi_bridge.gateway import GatewayApp
-from asgi_bridge.server.runner import Runner
+from asgi_bridge.server.runner import Runner, RunnerOptions
 from asgi_bridge.testing import Gateway, PluginClient
 from tests.runner_process import client_of, routes_of, runner_process
 
@@ -301,6 +301,32 @@ def test_a_local_variable_is_never_another_requests(caplog: pytest.LogCaptureFix
         return right, mixed
 
     assert asyncio.run(main()) == (total, 0)
+
+
+def test_parked_calls_are_outside_the_limit() -> None:
+    async def main() -> list[int]:
+        parked, go_on = asyncio.Semaphore(0), asyncio.Semaphore(0)
+
+        async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                parked.release()
+                await go_on.acquire()
+                await numbered(scope, receive, send)
+
+        options = RunnerOptions(limit_concurrency=1)
+        gateway = Gateway(bridge_of(p="both"), [route(pre=["p"], post=["p"])], upstream=waiting, options=options)
+        async with started(gateway):
+            requests = []
+            for number in range(3):
+                requests.append(asyncio.create_task(ask(gateway, f"/{number}")))
+                await asyncio.wait_for(parked.acquire(), 10)
+            statuses = []
+            for request in requests:
+                go_on.release()
+                statuses.append((await request)[0])
+            return statuses
+
+    assert asyncio.run(main()) == [200, 200, 200]
 
 
 # the other half does not come

@@ -12,7 +12,7 @@ from typing import Any
 
 from .client import SECONDS, Connection, until
 
-__all__ = ["BIN", "HERE", "Runner", "best_of_three"]
+__all__ = ["BIN", "HERE", "Runner", "two_of_three"]
 
 HERE = Path(__file__).parent
 BIN = str(Path(sys.executable).with_name("asgi-bridge"))
@@ -109,11 +109,11 @@ class Runner:
         self._log.close()
 
 
-def best_of_three(trial: Callable[[], float], seconds: float) -> None:
-    """Asserts that `trial` takes less than `seconds`; a busy machine gets three tries."""
+def two_of_three(trial: Callable[[], float], seconds: float) -> None:
+    """Asserts that `trial` takes less than `seconds` in two tries of three: a busy machine may spoil one."""
     times: list[float] = []
     while len(times) < 3:
         times.append(trial())
-        if times[-1] < seconds:
+        if sum(time < seconds for time in times) == 2:
             return
-    raise AssertionError(f"it took {times} seconds, each more than {seconds}")
+    raise AssertionError(f"it took {times} seconds, most of them more than {seconds}")

@@ -19,6 +19,7 @@ from asgi_bridge import Bridge, ConfigurationError
 from asgi_bridge.server import serve as module
 from asgi_bridge.server.runner import conf_expire_of_environment
 from asgi_bridge.server.serve import LOG_CONFIG, RunnerServer, Source, serve
+from asgi_bridge.wire import ExtraInfoReq, Var
 
 from .client import Connection, body_of, until
 from .processes import HERE, Runner
@@ -206,6 +207,17 @@ def test_an_environment_file_without_python_dotenv(monkeypatch: pytest.MonkeyPat
         serve(Bridge(), uds=path, env_file=str(folder / "my.env"))
 
 
+@pytest.mark.parametrize("option", ["trust", "ask"])
+def test_scheme_and_server_are_trusted_or_asked_for(start: Start, option: str) -> None:
+    runner = start("--forwarded-headers", option)
+    with runner.connect() as connection:
+        connection.begin(connection.token("hello"))
+        first = connection.receive()
+    asked = ExtraInfoReq(Var(b"scheme"))
+    assert (first == asked) is (option == "ask")
+    runner.stop()
+
+
 # reload
 
 
@@ -241,6 +253,26 @@ def test_reload(start: Start, folder: Path, path: str, sig: int) -> None:
         assert connection.receive() is None
     until(lambda: not runner.left())  # multiprocessing's resource tracker goes last
     assert os.listdir(folder) == ["app"]
+
+
+def test_reload_of_another_folder(start: Start, folder: Path, path: str) -> None:
+    code, other = folder / "app", folder / "other"
+    code.mkdir()
+    other.mkdir()
+    (other / "part.py").write_text("TEXT = b'one'\n")
+    (code / "plugin.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(other)!r})\nfrom part import TEXT\n" + PLUGIN.replace('b"%s"', "TEXT")
+    )
+    runner = start("--reload", "--reload-dir", str(other), target="plugin:bridge", app_dir=str(code))
+    with runner.connect() as connection:
+        assert say(connection) == b"one"
+
+    def changed() -> bool:
+        with runner.connect() as connection:
+            return say_if_there(connection) == b"two"
+
+    edit_until(other / "part.py", "TEXT = b'two'\n", changed)
+    runner.stop()
 
 
 def edit_until(file: Path, text: str, condition: Callable[[], bool]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from .client import UNAVAILABLE, Connection, body_of, until
-from .processes import Runner, best_of_three
+from .processes import Runner, two_of_three
 
 BOUND = 0.8
 """Seconds from the signal to the end of the process, as the project promises."""
@@ -54,7 +54,7 @@ def test_idle_connections_and_long_calls(start: Start, sig: int) -> None:
             connection.close()
         return seconds
 
-    best_of_three(trial, BOUND)
+    two_of_three(trial, BOUND)
 
 
 def test_an_idle_runner_ends_soon_and_cleanly(start: Start) -> None:
@@ -66,7 +66,7 @@ def test_an_idle_runner_ends_soon_and_cleanly(start: Start) -> None:
         assert "Traceback" not in runner.log and "Not stopped in time" not in runner.log
         return seconds
 
-    best_of_three(trial, 0.7)
+    two_of_three(trial, 0.7)
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
@@ -86,7 +86,7 @@ def test_a_call_that_blocks_the_event_loop(start: Start, sig: int) -> None:
             connection.close()
         return seconds
 
-    best_of_three(trial, BOUND)
+    two_of_three(trial, BOUND)
 
 
 def test_a_call_that_needs_a_little_is_answered(start: Start) -> None:
@@ -99,7 +99,7 @@ def test_a_call_that_needs_a_little_is_answered(start: Start) -> None:
         call.close()
         return seconds
 
-    best_of_three(trial, BOUND)
+    two_of_three(trial, BOUND)
 
 
 def test_a_longer_grace_is_kept(start: Start) -> None:
@@ -131,7 +131,7 @@ def test_a_lifespan_shutdown_that_hangs(start: Start) -> None:
         runner.logged("plugin hang: its lifespan shutdown took more than")
         return seconds
 
-    best_of_three(trial, BOUND)
+    two_of_three(trial, BOUND)
 
 
 def test_a_stop_while_modules_are_imported(start: Start, folder: object) -> None:
@@ -143,7 +143,7 @@ def test_a_stop_while_modules_are_imported(start: Start, folder: object) -> None
         assert runner.process.stdout.readline() == b"importing\n"
         return stop(runner, signal.SIGTERM)
 
-    best_of_three(trial, BOUND)
+    two_of_three(trial, BOUND)
 
 
 def test_a_log_that_nobody_reads_does_not_keep_it_alive(start: Start, folder: object) -> None:
@@ -164,7 +164,7 @@ def test_a_log_that_nobody_reads_does_not_keep_it_alive(start: Start, folder: ob
         finally:
             os.close(end)
 
-    best_of_three(trial, BOUND + 0.1)
+    two_of_three(trial, BOUND + 0.1)
 
 
 def unanswered(connection: Connection, token: int) -> bool:

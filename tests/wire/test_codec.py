@@ -1,5 +1,6 @@
 """The codec against the official package, at its limits, and with bytes that mean nothing."""
 
+import os
 import random
 import struct
 import time
@@ -38,7 +39,7 @@ from tests.wire import oracle
 from tests.wire.generate import MESSAGES, Source
 
 many = settings(
-    max_examples=10_000,
+    max_examples=int(10_000 * float(os.environ.get("FUZZ_FACTOR", "1"))),
     deadline=None,
     database=None,
     phases=(Phase.explicit, Phase.generate, Phase.shrink),

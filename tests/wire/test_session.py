@@ -1,5 +1,6 @@
 """The session: what may come when, in both roles, as tables of state, event and bytes."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ from asgi_bridge.wire import (
     frame,
 )
 
+EXAMPLES = int(2_000 * float(os.environ.get("FUZZ_FACTOR", "1")))
 PREPARE = PrepareConfReq([(b"say", b"{}")], b"route#1#ext-plugin-pre-req#1")
 PREPARED = PrepareConfResp(7)
 REQ = HTTPReqCallReq(0, b"\x7f\0\0\1", "GET", b"/", [], [(b"host", b"a")], 7)
@@ -419,7 +421,12 @@ def outcome(tried: Session) -> list[Any]:
             tried.send(ERROR)
 
 
-@settings(max_examples=2_000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=int(2_000 * float(os.environ.get("FUZZ_FACTOR", "1"))),
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 @given(
     st.sampled_from([Role.RUNNER, Role.GATEWAY]),
     st.lists(
