@@ -11,7 +11,6 @@ from .upstream import BODYLESS, Response, UpstreamBody
 
 __all__ = [
     "answer_response",
-    "check_length",
     "check_status",
     "lost_in_request_phase",
     "response_headers",
@@ -41,20 +40,13 @@ def check_status(status: object) -> int:
     Raises:
         PluginError: it cannot.
     """
+    if type(status) is int and 200 <= status <= 999 and status not in _BROKEN:
+        return status
     if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 999:
         raise PluginError(f"status {status!r}: a response has a status from 200 to 999")
     if status in _BROKEN:
         raise PluginError(f"status {status}: APISIX would close the client's connection without a byte")
     return status
-
-
-def check_length(method: str, status: int, headers: Headers, length: int) -> None:
-    """Raises PluginError when a content-length contradicts the body (RFC 9110, 8.6); HEAD and 304 have none."""
-    if method == "HEAD" or status in BODYLESS:
-        return
-    for name, value in headers:
-        if name == b"content-length" and value != b"%d" % length:
-            raise PluginError(f"content-length says {value.decode('latin-1')}, the body has {length} bytes")
 
 
 def stop(method: str, status: int, headers: Headers, body: bytes, cures: bool, warn: Warn) -> Stop:
@@ -63,33 +55,44 @@ def stop(method: str, status: int, headers: Headers, body: bytes, cures: bool, w
     Cures (protocol facts, seen on a real APISIX): where a body cannot or must not be sent, one filler byte keeps nginx
     from putting its own error page there, and for HEAD the response's content-length may then be told; without a
     content-type APISIX would add text/plain, an empty one keeps it out.
+
+    Raises:
+        PluginError: a content-length contradicts the body.
     """
-    entries = _entries(method, headers, cures, warn)
     if method == "HEAD" or status in BODYLESS:
-        body = b" " if cures else b""
-    elif not body and status >= 300 and cures:
+        return Stop(status, _entries(method, headers, None, cures, warn), b" " if cures else None)
+    entries = _entries(method, headers, len(body), cures, warn)
+    if not body and status >= 300 and cures:
         body = b" "
     return Stop(status, entries, body or None)
 
 
-def _entries(method: str, headers: Headers, cures: bool, warn: Warn) -> list[TextEntry]:
-    """The headers of a whole response, as APISIX may have them."""
+def _entries(method: str, headers: Headers, length: int | None, cures: bool, warn: Warn) -> list[TextEntry]:
+    """The headers of a whole response, as APISIX may have them.
+
+    Args:
+        length: of the body; None: there is none that a content-length has to tell (HEAD and 304), or it is not known.
+    """
     entries: list[TextEntry] = []
     typed = told = False
     for entry in headers:
         name, value = entry
         if name in _FRAMING:
-            if name == b"content-length" and method == "HEAD" and cures and value.isdigit() and not told:
-                told = True  # a second one would reach the client too
-                entries.append(entry)
-        elif name == b"server":
-            warn("server", "APISIX sends its own server header: this one is dropped")
-        elif value:
-            typed = typed or name == b"content-type"
-            entries.append(entry)
-        else:
+            if name == b"content-length":
+                if length is not None and value != b"%d" % length:  # RFC 9110, 8.6
+                    raise PluginError(f"content-length says {value.decode('latin-1')}, the body has {length} bytes")
+                if method == "HEAD" and cures and value.isdigit() and not told:
+                    told = True  # a second one would reach the client too
+                    entries.append(entry)
+        elif not value:
             text = name.decode("latin-1")
             warn("empty " + text, f"an empty header deletes it in APISIX: the client gets no {text}")
+        elif name == b"server":
+            warn("server", "APISIX sends its own server header: this one is dropped")
+        else:
+            if name == b"content-type":
+                typed = True
+            entries.append(entry)
     if cures and not typed:
         entries.append((b"content-type", b""))
     return entries
@@ -108,18 +111,23 @@ def answer_response(
     The list of headers is complete: APISIX drops content-type and others of the upstream where it is empty. Where the
     upstream's response has no body (HEAD, 204, 304), APISIX would fetch it a second time and ignore the answer, but for
     a filler byte (a cure).
+
+    Raises:
+        PluginError: a content-length contradicts the body.
     """
     # the upstream's own server header is dropped by APISIX for everybody, and its empty headers too
     given = set(real.headers)
     headers = [entry for entry in response.headers if (entry[0] != b"server" and entry[1]) or entry not in given]
-    entries = _entries(method, headers, cures, warn)
     assert isinstance(real.body, UpstreamBody)
     body = response.body
+    bodyless = method == "HEAD" or response.status in BODYLESS
+    length = len(body) if isinstance(body, bytes) and not bodyless else None
+    entries = _entries(method, headers, length, cures, warn)
     if body and body == real.body.content:
         body = real.body  # the gateway has it
     if not cures:
         return entries, (body or None) if isinstance(body, bytes) else None
-    if method == "HEAD" or response.status in BODYLESS:
+    if bodyless:
         return entries, b" "
     if isinstance(body, UpstreamBody):
         return entries, b" " if body.bodyless else None

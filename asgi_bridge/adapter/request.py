@@ -24,7 +24,7 @@ from starlette.types import Message, Receive, Scope, Send
 from ..errors import LocalProtocolError, PluginError, RemoteProtocolError
 from ..plugins import Chain
 from ..wire import MAX_PAYLOAD, HTTPReqCallReq, HTTPReqCallResp, Info, Rewrite, Stop
-from .answer import check_length, response_headers, stop
+from .answer import response_headers, stop
 from .call import NOTHING, START, Call, Host
 from .changes import changed_args, changed_headers, changed_path
 from .exchange import Answer, Exchange
@@ -191,9 +191,7 @@ class RequestCall(Call):
         action: Stop | Rewrite | None
         if rewrite is None or status >= 400:
             body = b"".join(self._body_parts)
-            method = self._message.method
-            check_length(method, status, self._headers, len(body))
-            action = stop(method, status, self._headers, body, self._chain.cures, self._warn)
+            action = stop(self._message.method, status, self._headers, body, self._chain.cures, self._warn)
             said = f"stop {status}"
         else:
             if self._fault is not None:  # swallowed by the chain: what went wrong must not let a request pass
