@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import click
 import pytest
@@ -48,7 +49,9 @@ def runner_options(command: list[str]) -> dict[str, Any]:
     """What the command line makes of a runner's command; fails where it does not know an option."""
     assert command[1] == "run"
     parent = click.Context(cli.cli, **cli.cli.context_settings)
-    return cli.run.make_context("run", command[2:], parent=parent).params
+    # the folders that it names are the image's
+    with mock.patch.object(cli._FOLDER, "exists", False):
+        return cli.run.make_context("run", command[2:], parent=parent).params
 
 
 def test_docker_starts_what_the_image_has() -> None:

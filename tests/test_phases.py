@@ -319,7 +319,7 @@ def test_parked_calls_are_outside_the_limit() -> None:
             requests = []
             for number in range(3):
                 requests.append(asyncio.create_task(ask(gateway, f"/{number}")))
-                await asyncio.wait_for(parked.acquire(), 10)
+                await asyncio.wait_for(parked.acquire(), 60)
             statuses = []
             for request in requests:
                 go_on.release()

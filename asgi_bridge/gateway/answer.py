@@ -8,10 +8,12 @@ from collections.abc import AsyncIterable, Mapping
 from email.utils import formatdate
 from typing import Any
 
+from asgi_bridge.gateway.builtin import header_operations
 from asgi_bridge.gateway.conditions import status_after_conditions
 from asgi_bridge.gateway.exchange import Exchange
-from asgi_bridge.gateway.headers import Header
+from asgi_bridge.gateway.headers import Header, ResponseHeaders
 from asgi_bridge.gateway.pages import CLOSING, VARIANTS_OF_400, page
+from asgi_bridge.gateway.routes import Plugins
 
 __all__ = ["SERVER", "exit_with", "instead", "refuse", "send_generated", "send_page", "send_upstream"]
 
@@ -42,54 +44,72 @@ def _with_charset(status: int, content_type: bytes) -> bytes:
 
 
 class _Head:
-    """Status and headers, until they are sent."""
+    """Status and headers, until they are sent.
 
-    def __init__(self, status: int) -> None:
+    Args:
+        status: plugins may change it.
+        content_type: without the charset, which comes last; None or empty: there is none.
+    """
+
+    def __init__(self, status: int, content_type: bytes | None) -> None:
         self.status = status
+        self.content_type = content_type
         self.front: list[Header] = []
         self.items: list[Header] = []
         self.close = False
 
     def headers(self, exchange: Exchange) -> list[Header]:
         front = list(self.front)
+        if self.content_type:
+            front.insert(0, (b"Content-Type", _with_charset(self.status, self.content_type)))
         if exchange.http_version.startswith("1"):
             closing = self.close or exchange.closing
             front.append((b"Connection", b"close" if closing else b"keep-alive"))
-        return [*front, *self.items, (b"Server", SERVER)]
+        return [*front, *self.items]
 
 
 def _filtered(exchange: Exchange, head: _Head) -> bytes | None:
-    """APISIX's header filters of the emulated plugins. What is given back is the new body, if there is one."""
-    builtin: Mapping[str, Mapping[str, Any]] = exchange.plugins.builtin
+    """APISIX's header filter: its own name, then the emulated plugins. What is given back is the new body, if any."""
+    headers = ResponseHeaders()
+    headers.items, headers.content_type = head.items, head.content_type
+    headers.set(b"Server", SERVER)
+    body = None
+    for plugins in (exchange.global_rules, exchange.plugins):
+        replaced = _filter(exchange, head, headers, plugins.builtin)
+        body = body if replaced is None else replaced
+    head.items, head.content_type = headers.items, headers.content_type
+    return body
 
-    def put(name: str, value: str) -> None:
-        encoded = name.encode("latin-1"), value.encode("latin-1")
-        for at, (old, _) in enumerate(head.items):
-            if old.lower() == encoded[0].lower():
-                head.items[at] = old, encoded[1]
-                return
-        head.items.append(encoded)
 
-    if "request-id" in builtin and exchange.headers.values(b"x-request-id"):
-        put("X-Request-Id", exchange.headers.values(b"x-request-id")[0].decode("latin-1"))
+def _filter(
+    exchange: Exchange, head: _Head, headers: ResponseHeaders, builtin: Mapping[str, Mapping[str, Any]]
+) -> bytes | None:
+    # what the rewrite phase has found or made, unless the response has an id already
+    if "request-id" in builtin and headers.get(b"x-request-id") is None:
+        headers.set(b"X-Request-Id", exchange.plugin_request_id)
     if "cors" in builtin:
-        put("Access-Control-Allow-Origin", "*")
-        put("Access-Control-Allow-Methods", "*")
-        put("Access-Control-Max-Age", "5")
-        put("Access-Control-Allow-Headers", "*")
+        headers.set(b"Access-Control-Allow-Origin", b"*")
+        headers.set(b"Access-Control-Allow-Methods", b"*")
+        headers.set(b"Access-Control-Max-Age", b"5")
+        headers.set(b"Access-Control-Allow-Headers", b"*")
     conf = builtin.get("response-rewrite", {})
     head.status = conf.get("status_code", head.status)
-    for name, value in conf.get("headers", {}).get("set", {}).items():
-        put(name, str(value))
-    body = conf.get("body")
-    if body is None:
-        return None
-    # the old length and encoding belong to the old body
-    dropped = b"content-length", b"content-encoding", b"last-modified", b"etag"
-    head.front = [item for item in head.front if item[0].lower() not in dropped]
-    head.items = [item for item in head.items if item[0].lower() not in dropped]
-    encoded: bytes = body.encode()
-    return encoded
+    body: str | None = conf.get("body")
+    if body is not None:
+        # the old length and encoding belong to the old body
+        headers.remove(b"content-length", b"content-encoding", b"last-modified", b"etag")
+        head.front = [item for item in head.front if item[0].lower() != b"content-length"]
+    operations = header_operations(conf)
+    for name, value in operations.add:
+        headers.add(name.encode(), value.encode())
+    for name, value in operations.set:
+        headers.set(name.encode(), value.encode())
+    for name in operations.remove:
+        headers.set(name.encode(), None)
+    if conf.get("status_code") == 204:
+        # only of a status that Lua has set, not of the upstream's own (ngx_http_header_filter_module.c, status_line)
+        headers.content_type, head.front = None, []
+    return None if body is None else body.encode()
 
 
 async def _send_parts(exchange: Exchange, body: bytes, more: AsyncIterable[bytes], *, bodiless: bool) -> None:
@@ -122,16 +142,12 @@ async def send_page(exchange: Exchange, status: int, *, upstream_status: bytes |
         upstream_status: of a request that got no answer from the upstream.
     """
     content = page(status)
-    if status in VARIANTS_OF_400:
-        status = 400
-    head = _Head(status)
-    if content is not None:
-        head.front.append((b"Content-Type", _with_charset(status, b"text/html")))
-    head.front.append((b"Content-Length", str(len(content or b"")).encode()))
+    head = _Head(400 if status in VARIANTS_OF_400 else status, None if content is None else b"text/html")
     head.close = status in CLOSING
+    head.front.append((b"Content-Length", str(len(content or b"")).encode()))
     exchange.response.remove(b"accept-ranges", b"last-modified", b"etag")
     head.items = list(exchange.response)
-    if exchange.response.get(b"date") is None:
+    if not exchange.response.date_set:
         head.items.append(_date())
     if upstream_status is not None:
         head.items.append((b"X-APISIX-Upstream-Status", upstream_status))
@@ -163,10 +179,9 @@ async def instead(exchange: Exchange, what: str) -> None:
         exchange: the request.
         what: what APISIX would have done: "closed the connection".
     """
-    route = exchange.route.id if exchange.route is not None else "?"
-    logger.warning("%s (route %s): answered 502; APISIX would have %s", exchange.request_line, route, what)
-    exchange.response.items.clear()
-    exchange.response.content_length = None
+    line = exchange.request_line
+    logger.warning("%s (route %s): answered 502; APISIX would have %s", line, exchange.route_id, what)
+    exchange.response = ResponseHeaders()
     await send_page(exchange, 502)
 
 
@@ -211,10 +226,16 @@ async def send_generated(
         more = None
     encodings = [value.lower() for name, value in response if name.lower() == b"transfer-encoding"]
     length = response.content_length
+    asked_for = status
     status = status_after_conditions(exchange, status)
-    if status == 412:
+    if status == 412 != asked_for:
+        # ngx_http_filter_finalize_request begins anew: no header is left, and no plugin's header filter runs
+        exchange.response = ResponseHeaders()
+        exchange.global_rules = exchange.plugins = Plugins()
         await send_page(exchange, 412)
         return
+    if status == 304 != asked_for:
+        length = None
     bodiless = status in (204, 304)
     if not bodiless and exchange.request_method != "HEAD":
         what = None
@@ -229,23 +250,20 @@ async def send_generated(
         if what is not None:
             await instead(exchange, what)
             return
-    head = _Head(status)
+    head = _Head(status, None)
     if not bodiless:
-        content_type = DEFAULT_TYPE if response.content_type is None else response.content_type
-        if content_type:
-            head.front.append((b"Content-Type", _with_charset(status, content_type)))
-    else:
+        head.content_type = DEFAULT_TYPE if response.content_type is None else response.content_type
+    elif asked_for == 304:
+        head.content_type = response.content_type
+    elif status == 304:
         response.remove(b"accept-ranges", b"content-encoding")
-        if status == 204:
-            response.remove(b"last-modified")
-            length = None
     if length is not None:
         head.front.append((b"content-length", str(length).encode()))
     elif encodings and not bodiless and exchange.request_method != "HEAD":
         # nginx writes its own beside the plugin's
         head.front.append((b"Transfer-Encoding", b"chunked"))
     head.items = [item for item in response if item[0].lower() != b"server"]
-    if response.get(b"date") is None:
+    if not response.date_set:
         head.items.append(_date())
     replaced = _filtered(exchange, head)
     if replaced is not None:
@@ -263,11 +281,9 @@ _NOT_PASSED = frozenset(
 async def send_upstream(exchange: Exchange, status: int, headers: list[Header], body: AsyncIterable[bytes]) -> None:
     """Pass an upstream's response on, as nginx's proxy module does; what plugins have set comes beside it."""
     response = exchange.response
-    head = _Head(status)
     values = {name.lower(): value for name, value in headers}
-    content_type = values.get(b"content-type")
-    if content_type:
-        head.front.append((b"Content-Type", _with_charset(status, content_type)))
+    # without one of the upstream's, that of a plugin stays (after a fetch of post-resp that came to nothing)
+    head = _Head(status, values.get(b"content-type", response.content_type))
     length: bytes | None = values.get(b"content-length")
     if b"transfer-encoding" in values:
         length = None

@@ -1,7 +1,8 @@
 """The gateway: an ASGI application that does to requests and responses what APISIX 3.18 does to them.
 
 The phases of a request, in APISIX's order: rewrite (plugins by priority, then those that came with the consumer),
-access, before_proxy (post-resp), proxy, header filter. Not for production: it is what plugins are tried on.
+access, before_proxy (post-resp), proxy, header filter; in each of them global rules come first. Not for production: it
+is what plugins are tried on.
 """
 
 import logging
@@ -14,7 +15,7 @@ from asgiref.typing import ASGI3Application
 
 from asgi_bridge.gateway.answer import exit_with, instead, refuse, send_generated, send_page, send_upstream
 from asgi_bridge.gateway.builtin import BUILTIN, Refusal, rewrite
-from asgi_bridge.gateway.calls import Observer, RunnerFailed, call_runner
+from asgi_bridge.gateway.calls import Observer, RunnerFailed, call_runner, configuration_key
 from asgi_bridge.gateway.connection import Limits
 from asgi_bridge.gateway.exchange import ClientGone, Exchange, ResponseSource
 from asgi_bridge.gateway.headers import LuaError
@@ -117,15 +118,9 @@ class GatewayApp:
             return
         exchange.add_forwarded_headers()
         exchange.route = self._routes.match(exchange.method, exchange.host, exchange.path)
-        if exchange.route is None:
-            await exit_with(exchange, 404, _NO_ROUTE)
-            return
-        exchange.plugins = exchange.route.plugins
-        exchange.upstream = exchange.route.upstream
+        exchange.global_rules = self._routes.global_rules
         try:
-            refusal = await self._rewrite_phase(exchange)
-            if refusal is None:
-                refusal = await self._ext(exchange, "ext-plugin-post-req")
+            refusal = await self._request_phases(exchange)
         except RunnerFailed:
             refusal = Refusal(503)
         except LuaError:
@@ -134,14 +129,29 @@ class GatewayApp:
             await exit_with(exchange, refusal.status, refusal.body)
             return
         if exchange.upstream is None or exchange.upstream.node is None:
-            logger.error("%s (route %s): missing upstream configuration", exchange.request_line, exchange.route.id)
+            logger.error("%s (route %s): missing upstream configuration", exchange.request_line, exchange.route_id)
             await send_page(exchange, 503)
             return
-        if "ext-plugin-post-resp" in exchange.plugins.ext and await self._response_phase(exchange):
-            return
+        for plugins in (exchange.global_rules, exchange.plugins):
+            if "ext-plugin-post-resp" in plugins.ext and await self._response_phase(exchange, plugins):
+                return
         await self._proxy(exchange)
 
     # --- request phases ---------------------------------------------------------------------------------------------
+
+    async def _request_phases(self, exchange: Exchange) -> Refusal | None:
+        # global rules first, in each phase (and, in the end, for nothing where there is no route)
+        refusal = await self._rewrite(exchange, exchange.global_rules)
+        if refusal is None and exchange.route is not None:
+            exchange.plugins = exchange.route.plugins
+            exchange.upstream = exchange.route.upstream
+            refusal = await self._rewrite_phase(exchange)
+        for plugins in (exchange.global_rules, exchange.plugins):
+            if refusal is None:
+                refusal = await self._ext(exchange, "ext-plugin-post-req", plugins)
+        if refusal is None and exchange.route is None:
+            return Refusal(404, _NO_ROUTE)
+        return refusal
 
     async def _rewrite_phase(self, exchange: Exchange) -> Refusal | None:
         own = exchange.plugins
@@ -161,22 +171,26 @@ class GatewayApp:
 
     async def _rewrite(self, exchange: Exchange, plugins: Plugins) -> Refusal | None:
         names: list[tuple[int, str]] = [(_priority(name, conf), name) for name, conf in plugins.builtin.items()]
-        if "ext-plugin-pre-req" in plugins.ext:
-            names.append((_PRE_REQ_PRIORITY, "ext-plugin-pre-req"))
+        pre_req = plugins.ext.get("ext-plugin-pre-req")
+        if pre_req is not None:
+            priority = _PRE_REQ_PRIORITY if pre_req.priority is None else pre_req.priority
+            names.append((priority, "ext-plugin-pre-req"))
         for _, name in sorted(names, key=lambda entry: -entry[0]):
             if name == "ext-plugin-pre-req":
-                refusal = await self._ext(exchange, name)
+                refusal = await self._ext(exchange, name, plugins)
             else:
                 refusal = rewrite(exchange, name, plugins.builtin[name], self._routes.consumers)
             if refusal is not None:
                 return refusal
         return None
 
-    async def _ext(self, exchange: Exchange, phase: str) -> Refusal | None:
-        plugin = exchange.plugins.ext.get(phase)
+    async def _ext(self, exchange: Exchange, phase: str, plugins: Plugins) -> Refusal | None:
+        plugin = plugins.ext.get(phase)
         if plugin is None:
             return None
-        return await call_runner(self.runner, exchange, phase, plugin, self._version, self.observe)
+        of_global_rules = plugins is exchange.global_rules
+        key = configuration_key(exchange, phase, self._version, of_global_rules=of_global_rules)
+        return await call_runner(self.runner, exchange, phase, plugin, key, self.observe)
 
     # --- the upstream -----------------------------------------------------------------------------------------------
 
@@ -190,6 +204,13 @@ class GatewayApp:
             length = declared[-1].decode("latin-1")
             await instead(exchange, f"hung or cut the request: Content-Length: {length} for {len(body)} bytes")
             return
+        if body and not exchange.has_body:
+            logger.warning(
+                "%s (route %s): a plugin has deleted Content-Length: the request goes on without its body, which nginx "
+                "takes for the client's next request",
+                exchange.request_line,
+                exchange.route_id,
+            )
         try:
             request = proxied_request(exchange)
         except BadUpstreamURI as exc:
@@ -212,7 +233,7 @@ class GatewayApp:
             tries = ", ".join([str(status)] * getattr(exc, "tries", 1))
             await send_page(exchange, status, upstream_status=tries.encode())
 
-    async def _response_phase(self, exchange: Exchange) -> bool:
+    async def _response_phase(self, exchange: Exchange, plugins: Plugins) -> bool:
         """post-resp: fetch the upstream's response, ask the runner, answer.
 
         Returns:
@@ -232,16 +253,16 @@ class GatewayApp:
             async with self.upstream.send(exchange, request, keep=False) as response:
                 headers = list(response.headers.raw)
                 exchange.source = ResponseSource(response.status_code, headers, chunks_of(response))
-                return await self._respond(exchange, exchange.source)
+                return await self._respond(exchange, exchange.source, plugins)
         except (FetchError, httpx2.TransportError) as exc:
             logger.error("%s: failed to request: %s", exchange.request_line, exc)
             await send_page(exchange, 502)
             return True
 
-    async def _respond(self, exchange: Exchange, source: ResponseSource) -> bool:
+    async def _respond(self, exchange: Exchange, source: ResponseSource, plugins: Plugins) -> bool:
         """Ask the runner what to do with a fetched response, and do it. See `_response_phase`."""
         try:
-            answer = await self._ext(exchange, "ext-plugin-post-resp") or Refusal(0)
+            answer = await self._ext(exchange, "ext-plugin-post-resp", plugins) or Refusal(0)
         except RunnerFailed:
             # 503, yet with the upstream's body
             answer = Refusal(503)
@@ -252,9 +273,14 @@ class GatewayApp:
         if answer.body is not None:
             await exit_with(exchange, status, answer.body)
             return True
-        chunked = any(name.lower() == b"transfer-encoding" for name, _ in source.headers)
+        names = {name.lower() for name, _ in source.headers}
+        chunked = b"transfer-encoding" in names
         if exchange.method == "HEAD" or source.status in (204, 304):
             return False
+        if not source.asked and not chunked and b"content-length" in names and await source.ask() is None:
+            # lua-resty-http reads a body of known length in one piece, so of one that is cut short nothing is sent
+            await send_page(exchange, 502)
+            return True
         if source.asked:
             if source.body is None or (chunked and not source.body):
                 return False
@@ -289,7 +315,9 @@ def _refused_by_nginx(exchange: Exchange) -> int:
         return 414
     if max(exchange.header_sizes, default=0) > _BUFFER:
         return 494
-    if exchange.hosts > 1 or (not exchange.hosts and exchange.http_version == "1.1") or exchange.uri is None:
+    if exchange.hosts > 1 or (not exchange.hosts and exchange.http_version == "1.1"):
+        return 400
+    if not exchange.host or exchange.uri is None:
         return 400
     if exchange.request_method in ("TRACE", "CONNECT"):
         return 405

@@ -14,7 +14,7 @@ from asgi_bridge.gateway.exchange import Exchange
 from asgi_bridge.gateway.routes import Consumer
 from asgi_bridge.gateway.uri import escape_uri
 
-__all__ = ["BUILTIN", "Refusal", "check_builtin", "rewrite"]
+__all__ = ["BUILTIN", "Refusal", "check_builtin", "check_meta", "header_operations", "rewrite"]
 
 BUILTIN: Mapping[str, int] = {
     "request-id": 12015,
@@ -25,6 +25,9 @@ BUILTIN: Mapping[str, int] = {
     "response-rewrite": 899,
 }
 """Name and priority: in a phase the plugin with the greater one runs first."""
+
+# how response-rewrite reads an entry of headers.add
+_HEADER_LINE = re.compile(r"([^:\s]+)\s*:\s*([^:]+)")
 
 # No Lua here: the one form of function that is understood.
 _SET_HEADER = re.compile(
@@ -48,9 +51,74 @@ def _only(conf: Mapping[str, Any], *fields: str) -> None:
         raise ValueError(f"the stand-in understands {known} here, not {', '.join(more)}")
 
 
-def _strings(value: Any, what: str) -> None:
-    if not isinstance(value, Mapping) or not all(isinstance(v, str | int) for v in value.values()):
+def _check_headers(headers: Any, *, add: type) -> None:
+    if not isinstance(headers, Mapping) or not headers:
+        raise ValueError("headers has to be a mapping of names to strings, or one of set, add and remove")
+    if _is_plain(headers):
+        _check_strings(headers, "headers")
+        return
+    more = sorted(set(map(str, headers)) - {"set", "add", "remove"})
+    if more:
+        raise ValueError(f"the stand-in understands set, add and remove in headers, not {', '.join(more)}")
+    removed = headers.get("remove", [])
+    if not isinstance(removed, list) or not all(isinstance(name, str) for name in removed):
+        raise ValueError("headers.remove has to be a list of names")
+    _check_strings(headers.get("set", {}), "headers.set")
+    added = headers.get("add", add())
+    if add is list:
+        if not isinstance(added, list) or not all(isinstance(e, str) and _HEADER_LINE.fullmatch(e) for e in added):
+            raise ValueError("headers.add has to be a list of strings like 'Name: value', with one colon each")
+        added = dict(header_operations({"headers": headers}).add)
+    _check_strings(added, "headers.add")
+
+
+def _check_strings(value: Any, what: str) -> None:
+    if not isinstance(value, Mapping) or not all(
+        isinstance(v, str | int) and not isinstance(v, bool) for v in value.values()
+    ):
         raise ValueError(f"{what} has to be a mapping of names to strings")
+    if any("$" in str(v) for v in value.values()):
+        raise ValueError(f"the stand-in puts no variables into headers; take the $ out of {what}")
+
+
+def _is_plain(headers: Mapping[str, Any]) -> bool:
+    # is_new_headers_conf: a header may be called set, as long as its value is a string
+    return not any(isinstance(headers.get(name), Mapping | list) for name in ("set", "add", "remove"))
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderOperations:
+    """What a rewriting plugin does to headers, in this order."""
+
+    add: tuple[tuple[str, str], ...]
+    set: tuple[tuple[str, str], ...]
+    remove: tuple[str, ...]
+
+
+def header_operations(conf: Mapping[str, Any]) -> HeaderOperations:
+    """Read ``headers`` of proxy-rewrite and of response-rewrite (``create_header_operation``)."""
+    headers = conf.get("headers", {})
+    if _is_plain(headers):
+        return HeaderOperations((), tuple((name, str(value)) for name, value in headers.items()), ())
+    added = headers.get("add", {})
+    if isinstance(added, Mapping):
+        add = tuple((name, str(value)) for name, value in added.items())
+    else:
+        add = tuple((match[1], match[2]) for line in added if (match := _HEADER_LINE.fullmatch(line)) is not None)
+    changed = tuple((name, str(value)) for name, value in headers.get("set", {}).items())
+    return HeaderOperations(add, changed, tuple(headers.get("remove", ())))
+
+
+def check_meta(conf: Mapping[str, Any]) -> None:
+    """Check ``_meta``, which every plugin may have.
+
+    Raises:
+        ValueError: it has more than the stand-in does.
+    """
+    meta = conf.get("_meta", {})
+    priority = meta.get("priority", 0)
+    if set(meta) - {"priority", "disable"} or isinstance(priority, bool) or not isinstance(priority, int):
+        raise ValueError("the stand-in understands only disable and a priority that is a number in _meta")
 
 
 def check_builtin(name: str, conf: Mapping[str, Any]) -> None:
@@ -59,10 +127,7 @@ def check_builtin(name: str, conf: Mapping[str, Any]) -> None:
     Raises:
         ValueError: it is wrong, or more than the stand-in does.
     """
-    meta = conf.get("_meta", {})
-    priority = meta.get("priority", 0)
-    if set(meta) - {"priority", "disable"} or isinstance(priority, bool) or not isinstance(priority, int):
-        raise ValueError("the stand-in understands only disable and a priority that is a number in _meta")
+    check_meta(conf)
     if name == "proxy-rewrite":
         _only(conf, "uri", "method", "host", "headers")
         for field in ("uri", "method", "host"):
@@ -90,10 +155,11 @@ def check_builtin(name: str, conf: Mapping[str, Any]) -> None:
     else:
         _only(conf)
     if "headers" in conf:
-        headers = conf["headers"]
-        if not isinstance(headers, Mapping) or set(headers) - {"set"}:
-            raise ValueError("the stand-in understands only headers.set")
-        _strings(headers.get("set", {}), "headers.set")
+        _check_headers(conf["headers"], add=dict if name == "proxy-rewrite" else list)
+        operations = header_operations(conf)
+        for header, _ in (*operations.add, *operations.set):
+            if header.replace("_", "-").lower() == "content-length":
+                raise ValueError("a Content-Length in headers would not fit the body; take it out")
 
 
 def rewrite(
@@ -115,13 +181,16 @@ def rewrite(
         if exchange.request_method == "OPTIONS":
             return Refusal(200)
     elif name == "request-id":
-        if not exchange.headers.values(b"x-request-id"):
-            exchange.headers.set(b"X-Request-Id", str(uuid.uuid4()).encode())
+        given = exchange.headers.values(b"x-request-id")
+        exchange.plugin_request_id = given[0] if given and given[0] else str(uuid.uuid4()).encode()
+        if exchange.plugin_request_id not in given:
+            exchange.set_header(b"X-Request-Id", exchange.plugin_request_id)
+        exchange.variables["apisix_request_id"] = exchange.plugin_request_id
     elif name == "serverless-pre-function":
         for text in conf["functions"]:
             match = _SET_HEADER.fullmatch(text)
             assert match is not None
-            exchange.headers.set(match[1].encode(), match[2].encode())
+            exchange.set_header(match[1].encode(), match[2].encode())
     return None
 
 
@@ -132,8 +201,13 @@ def _proxy_rewrite(exchange: Exchange, conf: Mapping[str, Any]) -> None:
     if exchange.args:
         uri += (b"&" if question else b"?") + exchange.args
     exchange.upstream_uri = uri
-    for name, value in conf.get("headers", {}).get("set", {}).items():
-        exchange.headers.set(name.encode(), str(value).encode())
+    operations = header_operations(conf)
+    for name, value in operations.add:
+        exchange.add_header(name.encode(), value.encode())
+    for name, value in operations.set:
+        exchange.set_header(name.encode(), value.encode())
+    for name in operations.remove:
+        exchange.set_header(name.encode(), None)
     if "host" in conf:
         exchange.upstream_host = conf["host"].encode()
     if "method" in conf:
@@ -148,5 +222,5 @@ def _key_auth(exchange: Exchange, consumers: Mapping[str, Consumer]) -> Refusal 
         why = b"Invalid API key in request" if given else b"Missing API key in request"
         return Refusal(401, b'{"message":"%s"}\n' % why)
     exchange.consumer = consumer
-    exchange.headers.set(b"X-Consumer-Username", consumer.username.encode())
+    exchange.set_header(b"X-Consumer-Username", consumer.username.encode())
     return None

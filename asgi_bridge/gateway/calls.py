@@ -27,7 +27,7 @@ from asgi_bridge.wire.messages import (
     Var,
 )
 
-__all__ = ["Call", "Observer", "RunnerFailed", "call_runner"]
+__all__ = ["Call", "Observer", "RunnerFailed", "call_runner", "configuration_key"]
 
 logger = logging.getLogger("asgi_bridge.gateway")
 
@@ -43,7 +43,7 @@ class Call:
     """One call of the runner, for whoever watches.
 
     Attributes:
-        route_id: of the route.
+        route_id: of the route; ``?`` where a global rule runs for a request without one.
         phase: ``ext-plugin-pre-req``, ``ext-plugin-post-req`` or ``ext-plugin-post-resp``.
         plugins: the names in the route's list.
         request_line: method and target of the client's request.
@@ -72,8 +72,13 @@ class RunnerFailed(Exception):
     """The call failed and nothing allows to go on: 503."""
 
 
-def _key(exchange: Exchange, phase: str, version: int) -> str:
-    """``plugin_ctx_id`` of core/lrucache.lua, over what plugin.lua has merged into the route."""
+def configuration_key(exchange: Exchange, phase: str, version: int, *, of_global_rules: bool) -> str:
+    """``plugin_ctx_id`` of core/lrucache.lua, over what plugin.lua has merged into the route.
+
+    Global rules are merged too, into one whose id is always 1 (``merge_global_rules``).
+    """
+    if of_global_rules:
+        return f"global_rule#1#{phase}#{version}"
     route = exchange.route
     assert route is not None
     kinds, ids, versions = ["route"], [route.id], [str(version)]
@@ -99,15 +104,17 @@ def _request_call(exchange: Exchange) -> Callable[[int, int], HTTPReqCallReq]:
         exchange.set_args(query)
 
     def build(number: int, token: int) -> HTTPReqCallReq:
-        if exchange.method not in METHODS:
-            raise LuaError(f"method {exchange.method} has no number: attempt to compare nil with number")
+        # a variable too, so it stays as the first call had it, whatever proxy-rewrite makes of the method
+        method = exchange.variables.setdefault("method", exchange.method.encode()).decode()
+        if method not in METHODS:
+            raise LuaError(f"method {method} has no number: attempt to compare nil with number")
         args: list[TextEntry] = [(name, value) for name, values in exchange.uri_args().items() for value in values]
         headers: list[TextEntry] = [
             (name, exchange.upstream_host if name == b"host" else value)
             for name, values in exchange.headers.table.items()
             for value in values
         ]
-        return HTTPReqCallReq(number, exchange.src_ip, exchange.method, path, args, headers, token)
+        return HTTPReqCallReq(number, exchange.src_ip, method, path, args, headers, token)
 
     return build
 
@@ -146,12 +153,16 @@ def _apply_request(exchange: Exchange, answer: HTTPReqCallResp | HTTPRespCallRes
 
 
 def _rewrite(exchange: Exchange, action: Rewrite) -> None:
+    # in APISIX's order: what stands before an entry that raises has been done
     for name, value in action.headers or ():
         if name is None:
             raise LuaError('invalid header name "nil": got nil, expected string')
-        exchange.headers.set(name, value)
+        exchange.set_header(name, value)
         if name.lower() == b"host":
             exchange.upstream_host = value or b""
+    if action.body:
+        exchange.set_body(action.body)
+    exchange.response.take_entries(action.resp_headers or (), drop=NOT_FROM_RUNNER)
     if action.args:
         args = exchange.uri_args()
         changed: set[bytes] = set()
@@ -168,11 +179,9 @@ def _rewrite(exchange: Exchange, action: Rewrite) -> None:
         exchange.set_args(args)
     if action.path is not None:
         exchange.upstream_uri = escape_uri(action.path)
-        if exchange.args and (action.path or action.args):
+        # trap: an empty path counts as one (it is true in Lua), so that only the query is left
+        if exchange.args:
             exchange.upstream_uri += b"?" + exchange.args
-    exchange.response.take_entries(action.resp_headers or (), drop=NOT_FROM_RUNNER)
-    if action.body:
-        exchange.set_body(action.body)
 
 
 def _apply_response(exchange: Exchange, answer: HTTPReqCallResp | HTTPRespCallResp) -> Refusal | None:
@@ -186,9 +195,9 @@ def _apply_response(exchange: Exchange, answer: HTTPReqCallResp | HTTPRespCallRe
 
 
 async def call_runner(
-    runner: RunnerClient, exchange: Exchange, phase: str, plugin: ExtPlugin, version: int, observe: Observer | None
+    runner: RunnerClient, exchange: Exchange, phase: str, plugin: ExtPlugin, key: str, observe: Observer | None
 ) -> Refusal | None:
-    """Call the runner for one ``ext-plugin-*`` of the route (``communicate`` in ext-plugin/init.lua).
+    """Call the runner for one ``ext-plugin-*`` (``communicate`` in ext-plugin/init.lua).
 
     Returns:
         What ends the request. In the response phase: status (0: the upstream's) and body (None: the upstream's).
@@ -204,8 +213,6 @@ async def call_runner(
     else:
         build = _request_call(exchange)
         apply = _apply_request
-    key = _key(exchange, phase, version)
-    assert exchange.route is not None
     answer: HTTPReqCallResp | HTTPRespCallResp | None = None
 
     def applied(message: HTTPReqCallResp | HTTPRespCallResp) -> Refusal | None:
@@ -225,7 +232,7 @@ async def call_runner(
             error = str(exc)
             runner.flush_tokens()
             logger.warning(
-                "%s (route %s): the runner lost its token: %s", exchange.request_line, exchange.route.id, exc
+                "%s (route %s): the runner lost its token: %s", exchange.request_line, exchange.route_id, exc
             )
             again = tries < MAX_TRIES
             degraded = plugin.allow_degradation and not again
@@ -234,17 +241,17 @@ async def call_runner(
             degraded = plugin.allow_degradation
         except LuaError as exc:
             error = str(exc)
-            logger.error("%s (route %s): lua entry thread aborted: %s", exchange.request_line, exchange.route.id, exc)
+            logger.error("%s (route %s): lua entry thread aborted: %s", exchange.request_line, exchange.route_id, exc)
             raise
         finally:
             if observe is not None:
                 milliseconds = (time.perf_counter() - started) * 1000
                 names = tuple(plugin.names)
                 line = exchange.request_line
-                observe(Call(exchange.route.id, phase, names, line, answer, milliseconds, error, degraded, tries))
+                observe(Call(exchange.route_id, phase, names, line, answer, milliseconds, error, degraded, tries))
         if again:
             continue
-        logger.error("%s (route %s): %s", exchange.request_line, exchange.route.id, error)
+        logger.error("%s (route %s): %s", exchange.request_line, exchange.route_id, error)
         if not degraded:
             raise RunnerFailed(error)
         logger.warning("%s: the plugin runner is wrong, allow degradation", exchange.request_line)

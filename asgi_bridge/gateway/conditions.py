@@ -1,6 +1,7 @@
 """The conditions of a request (If-None-Match and its kin), as nginx checks them on what Lua has made."""
 
-from email.utils import parsedate_to_datetime
+import calendar
+from email.utils import parsedate
 
 from asgi_bridge.gateway.exchange import Exchange
 
@@ -26,25 +27,27 @@ def status_after_conditions(exchange: Exchange, status: int) -> int:
         tags = [tag.strip() for tag in header.split(b",")]
         return known in [tag.removeprefix(b"W/") if weak else tag for tag in tags]
 
-    modified = exchange.response.get(b"last-modified")
+    modified = _time(exchange.response.get(b"last-modified"))
     unmodified_since, since = wanted(b"if-unmodified-since"), wanted(b"if-modified-since")
-    if unmodified_since is not None and modified is not None and _later(modified, unmodified_since):
-        return 412
+    if unmodified_since is not None:
+        then = _time(unmodified_since)
+        # trap: what cannot be compared counts as modified
+        if modified is None or then is None or then < modified:
+            return 412
     match, none_match = wanted(b"if-match"), wanted(b"if-none-match")
     if match is not None and not tags_match(match, weak=False):
         return 412
     if since is None and none_match is None:
         return status
-    # if_modified_since exact: the very same date
-    if since is not None and since != modified:
+    # if_modified_since exact: the very same time
+    if since is not None and (modified is None or _time(since) != modified):
         return status
     if none_match is not None and not tags_match(none_match, weak=True):
         return status
     return 304
 
 
-def _later(one: bytes, other: bytes) -> bool:
-    try:
-        return parsedate_to_datetime(one.decode("latin-1")) > parsedate_to_datetime(other.decode("latin-1"))
-    except ValueError:
-        return False
+def _time(value: bytes | None) -> int | None:
+    # ngx_parse_http_time does not look at the zone either
+    parsed = None if value is None else parsedate(value.decode("latin-1"))
+    return None if parsed is None else calendar.timegm(parsed)

@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import logging
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -12,7 +13,16 @@ import httpx2
 
 from asgi_bridge.gateway.headers import Header, RequestHeaders, ResponseHeaders
 from asgi_bridge.gateway.routes import Consumer, Node, Plugins, Route, Upstream
-from asgi_bridge.gateway.uri import Args, encode_args, escape_uri, normalise_path, parse_args, split_target
+from asgi_bridge.gateway.uri import (
+    Args,
+    encode_args,
+    escape_uri,
+    host_name,
+    normalise_path,
+    parse_args,
+    split_authority,
+    split_target,
+)
 
 __all__ = ["ClientGone", "Exchange", "ResponseSource"]
 
@@ -22,6 +32,7 @@ logger = logging.getLogger("asgi_bridge.gateway")
 _NAME_CHARACTERS = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_")
 # nginx_config.http.real_ip_from of APISIX's defaults
 _TRUSTED = frozenset({"127.0.0.1"})
+_ADDRESS_AND_PORT = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]+)")
 
 
 class ClientGone(Exception):
@@ -83,7 +94,8 @@ class Exchange:
         self.request_method = self.method
         self.scheme: str = scope.get("scheme", "http")
         self.http_version: str = scope.get("http_version", "1.1")
-        raw_path: bytes = scope.get("raw_path") or escape_uri(scope["path"].encode())
+        # in absolute form it is only half read: h11 leaves it as it is, httptools drops the authority
+        authority, raw_path = split_authority(scope.get("raw_path") or escape_uri(scope["path"].encode()))
         query: bytes = scope.get("query_string", b"")
         self.target = raw_path + b"?" + query if query else raw_path
         path, self.args = split_target(self.target)
@@ -97,19 +109,21 @@ class Exchange:
         self.headers = RequestHeaders(
             (name, value) for name, value in all_headers if name and _NAME_CHARACTERS.issuperset(name)
         )
+        # what nginx has seen, whatever a plugin makes of the header later
+        self.chunked = bool(self.headers.values(b"transfer-encoding"))
         hosts = self.headers.values(b"host")
         self.hosts = len(hosts)
         self.http_host = hosts[0] if hosts else None
-        self.host = (self.http_host or b"").rpartition(b"@")[2].lower() or b"_"
-        if not self.host.startswith(b"["):
-            self.host = self.host.partition(b":")[0]
+        # the one in the request line counts; empty: nginx refuses it
+        named = authority if authority is not None else self.http_host
+        self.host = b"_" if named is None else host_name(named) or b""
         server = scope.get("server") or ("127.0.0.1", None)
         self.server_address = _address(server)
         self.server_port: int = server[1] or (443 if self.scheme == "https" else 80)
         client = scope.get("client")
         self.client_address = _address(client)
         self.client_port: int = client[1] if client is not None and len(client) > 1 and client[1] else 0
-        self.remote_address = self._real_address()
+        self.remote_address, self.remote_port = self._real_address()
         self.closing = self.http_version == "1.0" or any(
             b"close" in value.lower() for value in self.headers.values(b"connection")
         )
@@ -117,27 +131,39 @@ class Exchange:
         self.upstream_uri = b""
         self.upstream_host = self.http_host or b""
         self.request_id = secrets.token_hex(16)
+        self.plugin_request_id: bytes | None = None
         self.response = ResponseHeaders()
         self.route: Route | None = None
         self.plugins = Plugins()
+        self.global_rules = Plugins()
         self.upstream: Upstream | None = None
         self.node: Node | None = None
         self.consumer: Consumer | None = None
         self.source: ResponseSource | None = None
-        self.variables: dict[str, bytes | None] = {}
+        self.variables: dict[str, bytes] = {}
+        self.cookies: dict[bytes, bytes] | None = None
         self._args: Args | None = None
         self.body: bytes | None = None
         self.body_changed = False
 
-    def _real_address(self) -> str:
-        """``X-Real-IP`` of a trusted client (nginx's realip module)."""
+    def _real_address(self) -> tuple[str, int]:
+        """``X-Real-IP`` of a trusted client (nginx's realip module): of the first such header the last address.
+
+        Returns:
+            The address and its port, which is 0 where there is none.
+        """
         values = self.headers.values(b"x-real-ip")
         if self.client_address in _TRUSTED and values:
+            text = values[0].strip(b" ,").replace(b",", b" ").rpartition(b" ")[2].decode("latin-1")
+            host, port = text, "0"
+            with_port = _ADDRESS_AND_PORT.fullmatch(text)
+            if with_port is not None and 0 < int(with_port[3]) < 65536:
+                host, port = with_port[1] or with_port[2], with_port[3]
             try:
-                return str(ipaddress.ip_address(values[-1].decode("latin-1")))
+                return str(ipaddress.ip_address(host)), int(port)
             except ValueError:
                 pass
-        return self.client_address
+        return self.client_address, self.client_port
 
     def add_forwarded_headers(self) -> None:
         """What APISIX 3.18 puts on each request whose client is no trusted proxy: the facts of this connection."""
@@ -157,6 +183,11 @@ class Exchange:
         return f"{self.request_method} {self.target.decode('latin-1')}"
 
     @property
+    def route_id(self) -> str:
+        """The route's id, for people; global rules run without a route too."""
+        return "?" if self.route is None else self.route.id
+
+    @property
     def src_ip(self) -> bytes:
         """The client's address as 4 or 16 bytes."""
         return ipaddress.ip_address(self.remote_address).packed
@@ -173,10 +204,28 @@ class Exchange:
         self._args = None
         self.raw_target_valid = False
 
+    def set_header(self, name: bytes, value: bytes | None) -> None:
+        """``core.request.set_header``: in nginx's list and in the table, and the variable is read afresh.
+
+        Trap: its name is made with the header's dashes, ``http_x-a``, so ``http_x_a`` stays as it was. nginx itself
+        keeps ``http_referer``, because the format of the access log has it.
+        """
+        self.headers.set(name, value)
+        self._forget(name)
+
+    def add_header(self, name: bytes, value: bytes) -> None:
+        """``core.request.add_header``: as `set_header`, beside what is there."""
+        self.headers.add(name, value)
+        self._forget(name)
+
+    def _forget(self, name: bytes) -> None:
+        if name.lower() != b"referer":
+            self.variables.pop("http_" + name.lower().decode("latin-1"), None)
+
     @property
     def has_body(self) -> bool:
-        """The client announced a body, be it an empty one."""
-        return bool(self.headers.values(b"content-length") or self.headers.values(b"transfer-encoding"))
+        """A body is announced, be it an empty one. Trap: a plugin that deletes Content-Length takes it away."""
+        return self.chunked or bool(self.headers.values(b"content-length"))
 
     async def read_body(self) -> bytes:
         """Give the whole request body, as nginx buffers it before it goes on."""

@@ -41,8 +41,14 @@ class RequestHeaders:
         return [value for key, value in self.nginx if key.lower() == name]
 
     def set(self, name: bytes, value: bytes | None) -> None:
-        """``core.request.set_header``: replaces all of the name; None or an empty value deletes (in nginx's list)."""
+        """``core.request.set_header``: replaces all of the name; None or an empty value deletes (in nginx's list).
+
+        Raises:
+            LuaError: a Content-Length is no number.
+        """
         lower = name.lower()
+        if lower == b"content-length" and value and not value.isdigit():
+            raise LuaError("failed to set header")
         if self._table is None:
             # not looked at yet, so it will be made of the list
             pass
@@ -62,6 +68,12 @@ class RequestHeaders:
             kept.append(entry)
         self.nginx = kept
 
+    def add(self, name: bytes, value: bytes) -> None:
+        """``core.request.add_header``: beside those of the name."""
+        if self._table is not None:
+            self._table.setdefault(name.lower(), []).append(value)
+        self.nginx = [*self.nginx, (escape_header_name(name), escape_header_value(value))]
+
 
 # Headers for which nginx has a place of its own: a second value replaces the first, where others add up
 # (``ngx_http_lua_headers_out.c``, ngx_http_set_builtin_header).
@@ -71,18 +83,25 @@ _SINGLE = frozenset(
 )
 
 
+def _hyphenated(name: bytes) -> bytes:
+    # lua_transform_underscores_in_response_headers, which is on by default
+    return name.replace(b"_", b"-")
+
+
 class ResponseHeaders:
     """What plugins have put on the response so far (``r->headers_out``).
 
     Attributes:
         content_type: None: not set, so nginx writes its default; empty: deleted, so there is none.
         content_length: as the plugin gave it; it is believed.
+        date_set: nginx adds no Date then. Trap: to delete it is to set it too (ngx_http_set_builtin_header).
     """
 
     def __init__(self) -> None:
         self.items: list[Header] = []
         self.content_type: bytes | None = None
         self.content_length: int | None = None
+        self.date_set = False
 
     def __iter__(self) -> Iterator[Header]:
         return iter(self.items)
@@ -103,11 +122,13 @@ class ResponseHeaders:
                 raise LuaError("failed to set header")
             self.content_length = int(value) if value else None
         else:
+            self.date_set = self.date_set or lower == b"date"
             return not lower
         return True
 
     def set(self, name: bytes, value: bytes | None) -> None:
         """``core.response.set_header``: in place of all of the name; None or an empty value deletes."""
+        name = _hyphenated(name)
         lower = name.lower()
         value = escape_header_value(value or b"")
         if self._special(lower, value):
@@ -128,15 +149,16 @@ class ResponseHeaders:
 
     def add(self, name: bytes, value: bytes) -> None:
         """``core.response.add_header``: beside those of the name, except where nginx knows only one."""
+        name = _hyphenated(name)
         lower = name.lower()
         value = escape_header_value(value)
-        if self._special(lower, value) or not value:
+        if self._special(lower, value):
             return
         old = self.get(lower)
         # Location: nginx forgets its place for one that begins with a slash, so only an absolute one is replaced.
         if old is not None and (lower in _SINGLE or (lower == b"location" and not old.startswith(b"/"))):
             self.set(name, value)
-        else:
+        elif value:
             self.items.append((escape_header_name(name), value))
 
     def take_entries(

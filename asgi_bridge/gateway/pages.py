@@ -4,8 +4,8 @@ from http import HTTPStatus
 
 __all__ = ["CLOSING", "VARIANTS_OF_400", "page"]
 
-CLOSING = frozenset({400, 413, 414, 500, 501})
-"""After these pages nginx closes the connection."""
+CLOSING = frozenset({400, 413, 414, 495, 496, 497, 500, 501})
+"""After these pages nginx closes the connection; 494 is none of them, although the client sees a 400."""
 
 VARIANTS_OF_400 = {
     494: "Request Header Or Cookie Too Large",
@@ -36,6 +36,9 @@ def page(status: int) -> bytes | None:
     variant = VARIANTS_OF_400.get(status)
     if variant is not None:
         status = 400
+    if status == 498:
+        # a number of nginx's own too, with another one's page
+        status = 404
     if status not in _WITH_PAGE:
         return None
     title = f"{status} {_TITLES.get(status) or HTTPStatus(status).phrase}"

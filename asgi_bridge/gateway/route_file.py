@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from asgi_bridge.errors import ConfigurationError
-from asgi_bridge.gateway.builtin import BUILTIN, check_builtin
+from asgi_bridge.gateway.builtin import BUILTIN, check_builtin, check_meta
 from asgi_bridge.gateway.routes import PHASES, Consumer, ExtPlugin, Node, Plugins, Route, Routes, Upstream
 from asgi_bridge.wire.messages import METHODS, TextEntry
 
@@ -22,12 +22,13 @@ __all__ = ["load_routes", "parse_routes", "read_routes"]
 logger = logging.getLogger("asgi_bridge.gateway")
 
 _COMMENTARY = {"name", "desc", "labels", "create_time", "update_time"}
-_TOP = {"routes", "upstreams", "services", "plugin_configs", "consumers"}
+_TOP = {"routes", "upstreams", "services", "plugin_configs", "consumers", "global_rules"}
 _ROUTE = _COMMENTARY | {
     "id", "uri", "uris", "host", "hosts", "methods", "priority", "plugins", "upstream", "upstream_id", "service_id",
     "plugin_config_id", "status", "timeout", "enable_websocket",
 }  # fmt: skip
 _SERVICE = _COMMENTARY | {"id", "plugins", "upstream", "upstream_id", "hosts", "enable_websocket"}
+_GLOBAL_RULE = {"id", "plugins", "create_time", "update_time"}
 _PLUGIN_CONFIG = _COMMENTARY | {"id", "plugins"}
 _CONSUMER = _COMMENTARY | {"username", "plugins", "group_id"}
 _UPSTREAM = _COMMENTARY | {
@@ -159,7 +160,8 @@ class _Reader:
                 raise self.place("route", entry, number).wrong("there is another route with this id; ids are unique")
             routes[route.id] = route
         consumers = [self.consumer(entry, number) for number, entry in enumerate(self.entries("consumers"))]
-        return Routes(routes.values(), [consumer for consumer in consumers if consumer is not None])
+        known = [consumer for consumer in consumers if consumer is not None]
+        return Routes(routes.values(), known, self.global_rules())
 
     # --- shapes -----------------------------------------------------------------------------------------------------
 
@@ -323,6 +325,26 @@ class _Reader:
         key = self.string(auth, "key", auth_place.at(consumer.get("plugins"), "key-auth"))
         return Consumer(username, key, self.plugins(plugins, auth_place))
 
+    def global_rules(self) -> Plugins:
+        merged = Plugins()
+        seen: dict[str, str] = {}
+        for number, entry in enumerate(self.entries("global_rules")):
+            place = self.place("global rule", entry, number)
+            rule = self.mapping(entry, place)
+            self.known(rule, _GLOBAL_RULE, place)
+            self.identity(rule, place)
+            here = place.at(rule, "plugins")
+            if "plugins" not in rule:
+                raise place.wrong("it has no plugins; name them, or take the rule out")
+            for name in self.mapping(rule["plugins"], here):
+                if name in seen:
+                    raise here.at(rule["plugins"], name).wrong(
+                        f"{seen[name]} has this plugin as well, and APISIX then runs neither; keep one of them"
+                    )
+                seen[name] = place.what
+            merged = merged.over(self.plugins(rule["plugins"], here))
+        return merged
+
     def plugins(self, value: Any, place: _Place) -> Plugins:
         ext: dict[str, ExtPlugin] = {}
         builtin: dict[str, Mapping[str, Any]] = {}
@@ -334,12 +356,10 @@ class _Reader:
                 continue
             if name in PHASES:
                 self.known(conf, {"conf", "allow_degradation", "_meta"}, here)
+                self.checked(check_meta, here, conf)
                 ext[name] = self.ext_plugin(conf, here)
             elif name in BUILTIN:
-                try:
-                    check_builtin(name, conf)
-                except ValueError as exc:
-                    raise here.wrong(f"{exc}") from exc
+                self.checked(check_builtin, here, name, conf)
                 builtin[name] = conf
             else:
                 raise here.wrong(
@@ -348,13 +368,20 @@ class _Reader:
                 )
         return Plugins(ext, builtin)
 
+    def checked(self, check: Callable[..., None], place: _Place, *arguments: Any) -> None:
+        try:
+            check(*arguments)
+        except ValueError as exc:
+            raise place.wrong(f"{exc}") from exc
+
     def ext_plugin(self, conf: Mapping[Any, Any], place: _Place) -> ExtPlugin:
         degradation = conf.get("allow_degradation", False)
         if not isinstance(degradation, bool):
             here = place.at(conf, "allow_degradation")
             raise here.wrong(f"this has to be true or false, not {_named(degradation)}")
+        priority = conf.get("_meta", {}).get("priority")
         if "conf" not in conf:
-            return ExtPlugin(None, degradation)
+            return ExtPlugin(None, degradation, priority)
         here = place.at(conf, "conf")
         entries = self.list(conf["conf"], here)
         if not entries:
@@ -372,7 +399,7 @@ class _Reader:
                     "this has to be a string that holds JSON, so put the JSON in single quotes"
                 )
             texts.append((name.encode(), self.string(pair, "value", spot).encode()))
-        return ExtPlugin(texts, degradation)
+        return ExtPlugin(texts, degradation, priority)
 
     def own_upstream(self, mapping: Mapping[Any, Any], place: _Place) -> Upstream | None:
         if "upstream" in mapping and "upstream_id" in mapping:

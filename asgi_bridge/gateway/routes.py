@@ -14,6 +14,10 @@ __all__ = ["PHASES", "Consumer", "ExtPlugin", "Node", "Plugins", "Route", "Route
 PHASES = ("ext-plugin-pre-req", "ext-plugin-post-req", "ext-plugin-post-resp")
 """The three places where a route names a runner's plugins."""
 
+# ``/x/*`` is matched by the regular expression ``\/x\/((.|\n)*)`` (lua-resty-radixtree), whose PCRE2 JIT stack of
+# 200 KiB (apisix/init.lua) ends after so many bytes at the star. ``/x*`` needs none.
+_LONGEST_REST = 6398
+
 
 @dataclass(frozen=True, slots=True)
 class ExtPlugin:
@@ -22,10 +26,13 @@ class ExtPlugin:
     Attributes:
         conf: plugin names and configurations in order of execution; None: no ``conf`` at all.
         allow_degradation: go on without the plugins when the runner fails.
+        priority: of ``_meta``; None: the plugin's own. Of those before the proxying it moves only pre-req: no other
+            plugin has a part in the phases of the two others.
     """
 
     conf: list[TextEntry] | None = None
     allow_degradation: bool = False
+    priority: int | None = None
 
     @property
     def names(self) -> list[str]:
@@ -140,6 +147,8 @@ class Route:
             if pattern == path:
                 best_uri = max(best_uri, (1, len(pattern)))
             elif pattern.endswith("*") and path.startswith(pattern[:-1]):
+                if pattern.endswith("/*") and len(path) - len(pattern[:-1]) > _LONGEST_REST:
+                    continue
                 best_uri = max(best_uri, (0, len(pattern)))
         if best_host < 0 or best_uri[0] < 0:
             return None
@@ -147,15 +156,22 @@ class Route:
 
 
 class Routes:
-    """All routes, and the consumers that key-auth knows.
+    """All routes, the consumers that key-auth knows, and the plugins of all routes.
 
     Args:
         routes: in the file's order.
         consumers: who may call.
+        global_rules: the plugins of all global rules together; None: there are none.
     """
 
-    def __init__(self, routes: Iterable[Route] = (), consumers: Iterable[Consumer] = ()) -> None:
+    def __init__(
+        self,
+        routes: Iterable[Route] = (),
+        consumers: Iterable[Consumer] = (),
+        global_rules: Plugins | None = None,
+    ) -> None:
         self.routes = tuple(routes)
+        self.global_rules = Plugins() if global_rules is None else global_rules
         self.consumers = {consumer.key: consumer for consumer in consumers}
 
     def match(self, method: str, host: bytes, path: bytes) -> Route | None:

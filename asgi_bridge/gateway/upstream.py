@@ -20,7 +20,11 @@ _REPLACED = frozenset(
 )
 # lua-resty-http says who it is when the client did not; its version is that of APISIX 3.18's rockspec
 _RESTY_AGENT = b"lua-resty-http/0.17.2 (Lua) ngx_lua/10027"
-_INVALID_IN_PATH = re.compile(rb"[\x00-\x20\x7f#?]")
+# what lua-resty-http refuses to send (is_allowed_path and its kin); a path without a slash it does send
+_INVALID_IN_PATH = re.compile(rb"[\x00-\x20#<>?`]")
+_INVALID_IN_QUERY = re.compile(rb"[\x00-\x20#<>`]")
+_HEADER_KEY = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_INVALID_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class BadUpstreamURI(Exception):
@@ -72,7 +76,8 @@ def proxied_request(exchange: Exchange) -> tuple[str, bytes, list[Header], bytes
         host = exchange.upstream.upstream_host.encode()
     address = exchange.remote_address.encode()
     forwarded_for = exchange.headers.values(b"x-forwarded-for")
-    body = exchange.body or b""
+    # without a length nginx reads no body, so it has none to send
+    body = (exchange.body or b"") if exchange.has_body else b""
     headers: list[Header] = [(b"Host", host)] if host else []
     headers.append((b"X-Real-IP", address))
     headers.append((b"X-Forwarded-For", b", ".join([*forwarded_for, address])))
@@ -86,18 +91,27 @@ def fetch_request(exchange: Exchange) -> tuple[str, bytes, list[Header], bytes]:
     """Method, target, headers and body of the request that post-resp makes (``get_response``, lua-resty-http).
 
     Raises:
-        FetchError: lua-resty-http refuses the path. It is sent as it is, decoded.
+        FetchError: lua-resty-http refuses the path, which is sent as it is, decoded; or the query, or a header.
     """
     path, question, query = (exchange.upstream_uri or exchange.path).partition(b"?")
     if not exchange.upstream_uri:
         path, question = exchange.path, b""
-    if not path.startswith(b"/") or _INVALID_IN_PATH.search(path):
-        raise FetchError("invalid characters found in path")
     if not question:
         query = exchange.args
+    if query and not query.startswith(b"?"):
+        query = b"?" + query
+    if _INVALID_IN_PATH.search(path):
+        raise FetchError("invalid characters found in path")
+    if _INVALID_IN_QUERY.search(query):
+        raise FetchError("invalid characters found in query")
     body = exchange.body or b""
     # The Lua table, so: lower-case names, hop-by-hop headers too, no X-Real-IP, no X-Forwarded-For
     headers = [(name, value) for name, values in exchange.headers.table.items() for value in values]
+    for name, value in headers:
+        if not _HEADER_KEY.fullmatch(name):
+            raise FetchError("invalid characters found in header key")
+        if _INVALID_IN_VALUE.search(value):
+            raise FetchError("invalid characters found in header value")
     names = set(exchange.headers.table)
     if b"content-length" not in names and b"transfer-encoding" not in names:
         if body or exchange.method in ("POST", "PUT", "PATCH"):
@@ -107,7 +121,7 @@ def fetch_request(exchange: Exchange) -> tuple[str, bytes, list[Header], bytes]:
         headers.append((b"Host", exchange.node.authority))
     if b"user-agent" not in names:
         headers.append((b"User-Agent", _RESTY_AGENT))
-    return exchange.method, path + (b"?" + query if query else b""), headers, body
+    return exchange.method, path + query, headers, body
 
 
 async def chunks_of(response: httpx2.Response) -> AsyncIterator[bytes]:

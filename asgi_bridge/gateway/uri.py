@@ -4,6 +4,7 @@ What is decoded, merged and escaped here decides what a plugin sees and what the
 of nginx (``ngx_escape_uri``) and of lua-nginx-module (``ngx_http_lua_escape_uri``), not those of an RFC.
 """
 
+import re
 from collections.abc import Iterable
 from typing import TypeAlias
 
@@ -13,8 +14,10 @@ __all__ = [
     "escape_header_name",
     "escape_header_value",
     "escape_uri",
+    "host_name",
     "parse_args",
     "normalise_path",
+    "split_authority",
     "split_target",
 ]
 
@@ -29,6 +32,8 @@ def _table(escaped: Iterable[int]) -> list[bytes]:
     return [b"%%%02X" % code if code in escaped else bytes((code,)) for code in range(256)]
 
 
+_NOT_IN_HOST = re.compile(rb"[\x00-\x20\x7f/]")
+_ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 _CONTROLS = frozenset(range(0x20)) | {0x7F}
 _HIGH = frozenset(range(0x80, 0x100))
 # NGX_ESCAPE_URI of nginx 1.27; ``core.utils.uri_safe_encode`` of APISIX uses the same one
@@ -57,6 +62,32 @@ def escape_header_name(name: bytes) -> bytes:
 def escape_header_value(value: bytes) -> bytes:
     """Escape control characters, line breaks first of all."""
     return _escape(value, _HEADER_VALUE)
+
+
+def host_name(value: bytes) -> bytes | None:
+    """Give the name in a Host header, in lower case and without a port or a final dot (``ngx_http_validate_host``).
+
+    Returns:
+        None where nginx answers 400.
+    """
+    if b".." in value or _NOT_IN_HOST.search(value):
+        return None
+    if value.startswith(b"["):
+        name = value.partition(b"]")[0] + b"]" if b"]" in value else value
+    else:
+        name = value.partition(b":")[0]
+    if name.endswith(b".") and value.rfind(b".") == len(name) - 1:
+        name = name[:-1]
+    return name.lower() or None
+
+
+def split_authority(target: bytes) -> tuple[bytes | None, bytes]:
+    """Give the authority and the rest of a request target in absolute form; None: it is in origin form."""
+    absolute = _ABSOLUTE.match(target)
+    if absolute is None:
+        return None, target
+    rest = target[absolute.end() :]
+    return absolute[1], rest if rest.startswith(b"/") else b"/" + rest
 
 
 def split_target(target: bytes) -> tuple[bytes, bytes]:

@@ -13,14 +13,15 @@ from asgi_bridge.gateway.uri import parse_args
 
 __all__ = ["variable"]
 
-_GRAPHQL = re.compile(r"\s*(?:(query|mutation|subscription)\b)?\s*(\w+)?")
+# an operation and the first field of its selection; JSON has a quoted name there
+_GRAPHQL = re.compile(r"\s*(?:(query|mutation|subscription)\b)?\s*(\w+)?[^{]*\{\s*(?:\w|\.\.\.)")
 
-# Read afresh each time, where APISIX keeps the others as they were at the first look (trap: http_NAME does not follow
-# a Rewrite.headers of an earlier plugin).
-_NOT_CACHED = frozenset(
-    "args query_string is_args upstream_uri upstream_host method request_time msec time_iso8601 time_local "
-    "request_body request_length balancer_ip balancer_port upstream_unresolved_host consumer_name".split()
-)
+# Read afresh each time. Everything else is kept as it was when it was first there (trap: core/ctx.lua keeps arg_NAME
+# and the like too, whatever an earlier plugin has rewritten). The upstream_ ones are written through.
+_NOT_CACHED = frozenset({"args", "is_args", "upstream_uri", "upstream_host", "upstream_scheme"})
+
+# get_cookie_table of lua-resty-cookie: a space ends a value too
+_COOKIE = re.compile(rb"([^=]*)=([^; \t]*)(?:[; \t][ \t]*)?")
 
 
 def _text(value: str | int | None) -> bytes | None:
@@ -33,9 +34,15 @@ def _address_of_node(exchange: Exchange, port: bool) -> bytes | None:
     return None if node is None else _text(node.port if port else node.host)
 
 
+# client_body_buffer_size; a body of known length may be a quarter longer (ngx_http_read_client_request_body)
+_BODY_BUFFER = 16 * 1024
+
+
 def _request_body(exchange: Exchange) -> bytes | None:
-    # only what has been read already, and is not empty
-    return exchange.body or None
+    # Only what has been read already and is not empty. Trap: a body that fills the buffer lies in a file.
+    body = exchange.body or b""
+    in_memory = exchange.body_changed or len(body) < _BODY_BUFFER * (1.0 if exchange.chunked else 1.25)
+    return (body or None) if in_memory else None
 
 
 def _join(exchange: Exchange, name: bytes, separator: bytes = b", ") -> bytes | None:
@@ -85,7 +92,7 @@ _COMPUTED: Mapping[str, Callable[[Exchange], bytes | None]] = {
     "var_x_forwarded_port": lambda e: _text(e.server_port),
     "remote_addr": lambda e: _text(e.remote_address),
     "realip_remote_addr": lambda e: _text(e.client_address),
-    "remote_port": lambda e: _text(e.client_port),
+    "remote_port": lambda e: _text(e.remote_port or ""),
     "realip_remote_port": lambda e: _text(e.client_port),
     "binary_remote_addr": lambda e: e.src_ip,
     "server_addr": lambda e: _text(e.server_address),
@@ -146,15 +153,27 @@ async def variable(exchange: Exchange, name: bytes) -> bytes | None:
     """
     text = name.decode("latin-1")
     lower = text.lower()
-    if lower in exchange.variables:
-        return exchange.variables[lower]
+    if text in exchange.variables:
+        return exchange.variables[text]
     value = await _value(exchange, text, lower)
-    if lower not in _NOT_CACHED and not lower.startswith(("arg_", "cookie_", "post_arg")):
-        exchange.variables[lower] = value
+    if value is not None and lower not in _NOT_CACHED:
+        exchange.variables[text] = value
     return value
 
 
+# nginx's own names ignore case, APISIX's do not
+_OF_APISIX = (
+    "method route_id route_name service_id service_name consumer_name balancer_ip balancer_port resp_body "
+    "real_request_uri _ctx _cache _request graphql_name graphql_operation graphql_root_fields"
+).split()
+
+
 async def _value(exchange: Exchange, text: str, lower: str) -> bytes | None:
+    if text != lower and (lower in _OF_APISIX or lower.startswith("post_arg")) and not text.startswith("post_arg"):
+        return None
+    if text != lower == "request_uri":
+        # APISIX has put the decoded one over nginx's, under this spelling only
+        return exchange.target
     if lower in _COMPUTED:
         return _COMPUTED[lower](exchange)
     if lower in _CONSTANT:
@@ -175,12 +194,13 @@ async def _value(exchange: Exchange, text: str, lower: str) -> bytes | None:
 
 
 def _cookie(exchange: Exchange, wanted: bytes) -> bytes | None:
-    for header in exchange.headers.values(b"cookie"):
-        for pair in header.split(b";"):
-            name, equals, value = pair.strip().partition(b"=")
-            if equals and wanted and name == wanted:
-                return value
-    return None
+    if exchange.cookies is None:
+        header = _join(exchange, b"cookie", b"; ")
+        if header is None:
+            return None
+        # parsed once: what a plugin makes of the header later does not count; the last of a name does
+        exchange.cookies = dict(_COOKIE.findall(header.lstrip(b" \t")))
+    return exchange.cookies.get(wanted)
 
 
 async def _json(exchange: Exchange) -> Any:
@@ -211,11 +231,11 @@ async def _post_arg(exchange: Exchange, rest: str) -> bytes | None:
 
 
 def _lua_text(value: Any) -> bytes | None:
-    """``tostring`` of a decoded JSON value."""
-    if value is None:
+    """``tostring`` of a decoded JSON value; trap: one that is false is sent as none."""
+    if value is None or value is False:
         return None
-    if isinstance(value, bool):
-        return b"true" if value else b"false"
+    if value is True:
+        return b"true"
     if isinstance(value, dict | list):
         return b"table: 0x7f0000000050"
     if isinstance(value, float):
@@ -227,18 +247,19 @@ async def _graphql(exchange: Exchange, what: str) -> bytes | None:
     if what not in ("name", "operation", "root_fields"):
         return None
     body = await exchange.read_body()
-    content_type = b",".join(exchange.headers.values(b"content-type")).lower()
-    if exchange.request_method == "GET":
+    if exchange.method == "GET":
         query = _first(exchange.uri_args().get(b"query", [b""])).decode(errors="replace")
-    elif b"application/json" in content_type:
+    elif exchange.method != "POST":
+        return None
+    elif exchange.headers.values(b"content-type")[:1] == [b"application/json"]:
+        # trap: with a parameter, "; charset=utf-8", the JSON itself would be the query
         decoded = await _json(exchange)
         query = decoded.get("query", "") if isinstance(decoded, dict) else ""
     else:
         query = body.decode(errors="replace")
-    if not isinstance(query, str) or "{" not in query:
+    match = _GRAPHQL.match(query) if isinstance(query, str) else None
+    if match is None:
         return None
-    match = _GRAPHQL.match(query)
-    assert match is not None
     if what == "root_fields":
         return b"table: 0x7f0000000060"
     return (match[2] or "").encode() if what == "name" else (match[1] or "query").encode()

@@ -30,6 +30,7 @@ from tests.gateway.runner_double import Ask, RunnerDouble
 CONF = {"conf": [{"name": "a", "value": "{}"}]}
 PRE = {"ext-plugin-pre-req": CONF}
 RESP = {"ext-plugin-post-resp": CONF}
+NONE = {"_meta": {"disable": True}}
 
 
 def routes(plugins: dict[str, Any] | None = None, **fields: Any) -> Routes:
@@ -80,6 +81,15 @@ def test_stop_in_process(runner: RunnerDouble) -> None:
     answer = client(runner, PRE).get("/x")
     assert (answer.status_code, answer.text, answer.headers["x-a"]) == (403, "no", "1")
     assert "date" in answer.headers
+
+
+def test_deleted_date_is_not_made_up_for(runner: RunnerDouble) -> None:
+    for deleted in ([(b"Date", None)], [(b"date", b"")], [(b"Date", b"d"), (b"Date", b"")]):
+        for stop in (Stop(200, [*deleted], b"ok"), Stop(404, [*deleted])):
+            runner.calls(action(stop))
+            assert "date" not in client(runner, PRE).get("/x").headers
+        runner.calls(lambda message, ask, deleted=deleted: HTTPRespCallResp(message.id, 0, deleted, b"b"))
+        assert "date" not in client(runner, RESP).get("/x").headers
 
 
 def test_response_phase_in_process(runner: RunnerDouble) -> None:
@@ -160,6 +170,50 @@ def test_post_resp_sends_the_decoded_path(runner: RunnerDouble) -> None:
     assert client(runner, RESP).get("/a%20b").status_code == 502
 
 
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("/x/%3Cy%3E", 502),
+        ("/x/%60", 502),
+        ("/x/%7F", 200),
+        ("/x/%22%7B%7C%7D", 200),
+        ("/x?a=<b>", 502),
+        ("/x?a=`", 502),
+        ("/x??a", 200),
+    ],
+)
+def test_post_resp_sends_what_lua_resty_http_lets_through(runner: RunnerDouble, target: str, status: int) -> None:
+    runner.calls(lambda message, ask: HTTPRespCallResp(message.id))
+    path, _, query = target.partition("?")
+    app = GatewayApp(routes(RESP), runner.path, upstream=echo)
+    sent = asyncio.run(called(app, path=path, raw_path=path.encode(), query_string=query.encode()))
+    assert sent[0]["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "sent"),
+    [
+        (Rewrite(headers=[(b"X-A", b"a\r\nX-Injected: 1")]), None),
+        (Rewrite(headers=[(b"X-A", b"a\tb")]), "/x?a=1"),
+        (Rewrite(headers=[(b"X Bad", b"1")]), None),
+        (Rewrite(headers=[(b"", b"1")]), None),
+        (Rewrite(b"abc"), "abc?a=1"),
+        (Rewrite(b""), "?a=1"),
+        (Rewrite(args=[(b"?a", b"1"), (b"a", None)]), "/x?%3Fa=1"),
+    ],
+)
+def test_post_resp_checks_what_was_rewritten(runner: RunnerDouble, rewrite: Rewrite, sent: str | None) -> None:
+    def answer(message: Message, ask: Ask) -> Message:
+        if isinstance(message, HTTPReqCallReq):
+            return HTTPReqCallResp(message.id, rewrite)
+        assert isinstance(message, HTTPRespCallReq)
+        return HTTPRespCallResp(message.id)
+
+    runner.calls(answer)
+    got = client(runner, {**PRE, **RESP}).get("/x?a=1")
+    assert (got.status_code, got.json()["target"] if sent else None) == (200 if sent else 502, sent)
+
+
 def test_post_resp_says_who_it_is_and_frames_its_body(runner: RunnerDouble) -> None:
     runner.calls(lambda message, ask: HTTPRespCallResp(message.id))
     scope_headers = [(b"host", b"h.test")]
@@ -209,7 +263,8 @@ def test_bodies_are_streamed(runner: RunnerDouble) -> None:
         arrived = asyncio.Event()
 
         async def slow(scope: Scope, receive: Receive, send: Send) -> None:
-            await send({"type": "http.response.start", "status": 200, "headers": []})
+            chunked = [(b"transfer-encoding", b"chunked")]
+            await send({"type": "http.response.start", "status": 200, "headers": chunked})
             await send({"type": "http.response.body", "body": b"one", "more_body": True})
             await arrived.wait()
             await send({"type": "http.response.body", "body": b"two", "more_body": True})
@@ -326,11 +381,23 @@ def test_least_scope(runner: RunnerDouble) -> None:
     assert dict(call.headers or [])[b"x-forwarded-port"] == b"443"
 
 
+def test_target_in_absolute_form_names_the_host(runner: RunnerDouble) -> None:
+    """As uvicorn's parser h11 hands it over."""
+    up = {"nodes": {"up.test:80": 1}}
+    table = read_routes({"routes": [{"id": "r", "uri": "/x", "host": "line.test", "upstream": up}]})
+    app = GatewayApp(table, runner.path, upstream=echo)
+    sent = asyncio.run(called(app, path="http://Line.test./x", raw_path=b"http://Line.test./x", query_string=b"a=1"))
+    assert (sent[0]["status"], b'"target": "/x?a=1"' in sent[1]["body"]) == (200, True)
+    assert b'"host",\n   "h.test"' in sent[1]["body"]
+
+
 @pytest.mark.parametrize(
     ("more", "status"),
     [
         ({"headers": [(b"host", b"a"), (b"host", b"b")]}, 400),
         ({"no_host": True}, 400),
+        ({"headers": [(b"host", b"")]}, 400),
+        ({"headers": [(b"host", b"a..b")]}, 400),
         ({"path": "/.."}, 400),
         ({"headers": [(b"x", b"y" * 9000)]}, 400),
         ({"path": "/" + "x" * 9000}, 414),
@@ -354,6 +421,15 @@ def test_no_route_and_no_upstream(runner: RunnerDouble) -> None:
     assert (answer.status_code, answer.json()) == (404, {"error_msg": "404 Route Not Found"})
     without = read_routes({"routes": [{"uri": "/*"}]})
     assert TestClient(GatewayApp(without, runner.path)).get("/x").status_code == 503  # type: ignore[arg-type]
+
+
+def test_method_stays_as_the_first_call_had_it(runner: RunnerDouble) -> None:
+    plugins = {**PRE, "proxy-rewrite": {"method": "POST"}, "ext-plugin-post-req": CONF}
+    runner.calls(action(None))
+    for route, methods in ((plugins, ["GET", "GET"]), ({**plugins, **{"ext-plugin-pre-req": NONE}}, ["POST"])):
+        runner.got.clear()
+        assert client(runner, route).get("/x").json()["method"] == "POST"
+        assert [call.method for call in runner.got if isinstance(call, HTTPReqCallReq)] == methods
 
 
 def test_observer_sees_each_call(runner: RunnerDouble) -> None:
@@ -436,8 +512,8 @@ def test_broken_upstream_body_breaks_the_connection(runner: RunnerDouble) -> Non
                 yield part
             raise httpx2.ReadError("broken")
 
-    def transport(*parts: bytes) -> httpx2.MockTransport:
-        return httpx2.MockTransport(lambda request: httpx2.Response(200, stream=Broken(list(parts))))
+    def transport(*parts: bytes, **headers: str) -> httpx2.MockTransport:
+        return httpx2.MockTransport(lambda request: httpx2.Response(200, headers=headers, stream=Broken(list(parts))))
 
     with pytest.raises(httpx2.ReadError):
         client(runner, upstream=transport(b"x")).get("/x")
@@ -445,6 +521,11 @@ def test_broken_upstream_body_breaks_the_connection(runner: RunnerDouble) -> Non
     runner.calls(lambda message, ask: HTTPRespCallResp(message.id))
     assert client(runner, RESP, upstream=transport(b"x")).get("/x").text == "x"
     assert client(runner, RESP, upstream=transport()).get("/x").status_code == 502
+    # a body of known length is read whole before anything is sent; the runner's headers are there already
+    runner.calls(lambda message, ask: HTTPRespCallResp(message.id, 200, [(b"X-A", b"1")]))
+    answer = client(runner, RESP, upstream=transport(b"x", **{"Content-Length": "2", "X-Up": "1"})).get("/x")
+    assert (answer.status_code, answer.headers["x-a"]) == (502, "1")
+    assert "502 Bad Gateway" in answer.text
 
 
 def test_timeout_of_the_upstream(runner: RunnerDouble) -> None:
@@ -468,15 +549,36 @@ def test_rewritten_paths_that_nginx_cannot_use(runner: RunnerDouble) -> None:
 
 def test_rewritten_path_that_is_empty(runner: RunnerDouble) -> None:
     runner.calls(action(Rewrite(b"")))
-    assert client(runner, PRE).get("/x?a=1").json()["target"] == "/x?a=1"
+    assert client(runner, PRE).get("/x?a=1").json()["target"] == "/?a=1"
+    assert client(runner, PRE).get("/x%2Fy").json()["target"] == "/x%2Fy"
     runner.calls(action(Rewrite(b"", None, [(b"b", b"2")])))
     assert client(runner, PRE).get("/x").json()["target"] == "/?b=2"
 
 
-def test_entries_without_a_name_are_lua_errors(runner: RunnerDouble) -> None:
-    for rewrite in (Rewrite(args=[(None, b"1")]), Rewrite(headers=[(None, b"1")])):
+def test_deleted_content_length_takes_the_body_away(runner: RunnerDouble, caplog: pytest.LogCaptureFixture) -> None:
+    def sent(*headers: tuple[bytes | None, bytes | None], body: Any = b"hello") -> tuple[str, list[str]]:
+        runner.calls(action(Rewrite(headers=list(headers))))
+        answer = client(runner, PRE).post("/x", content=body).json()
+        return answer["body"], [value for name, value in answer["headers"] if name == "content-length"]
+
+    assert sent((b"Content-Length", None)) == ("", [])
+    assert "a plugin has deleted Content-Length: the request goes on without its body" in caplog.text
+    # nginx does not look at this header again
+    assert sent((b"Transfer-Encoding", None), body=iter([b"hel", b"lo"])) == ("hello", ["5"])
+    runner.calls(action(Rewrite(headers=[(b"Transfer-Encoding", b"chunked")])))
+    assert not {"content-length", "transfer-encoding"} & {
+        pair[0] for pair in client(runner, PRE).get("/x").json()["headers"]
+    }
+
+
+def test_entries_that_are_lua_errors(runner: RunnerDouble) -> None:
+    number = Rewrite(headers=[(b"Content-Length", b"abc")])
+    for rewrite in (Rewrite(args=[(None, b"1")]), Rewrite(headers=[(None, b"1")]), number):
         runner.calls(action(rewrite))
         assert client(runner, PRE).get("/x").status_code == 500
+    # the headers for the response come before the query
+    runner.calls(action(Rewrite(args=[(None, b"1")], resp_headers=[(b"X-R", b"1")])))
+    assert client(runner, PRE).get("/x").headers["x-r"] == "1"
 
 
 def test_conditions_of_the_request(runner: RunnerDouble) -> None:
@@ -496,31 +598,150 @@ def test_conditions_of_the_request(runner: RunnerDouble) -> None:
     assert status(if_modified_since=date) == 200
     assert status(if_match='"e"') == 412
     assert status(if_match='W/"e"') == 200
+    assert status(if_modified_since="Friday, 02-Jan-70 00:00:00 GMT") == 304
+    assert status(if_modified_since="never") == 200
+    assert status(if_unmodified_since=later) == 200
     assert status(if_unmodified_since=date) == 412
-    assert status(if_unmodified_since="never") == 200
+    assert status(if_unmodified_since="never") == 412
+    runner.calls(action(Stop(200, [(b"Last-Modified", date.encode())], b"ok")))
+    assert status(if_unmodified_since=date) == 200
     runner.calls(action(Stop(200, None, b"ok")))
     assert status(if_none_match='"e"') == 200
+    assert status(if_modified_since=date) == 200
+    assert status(if_unmodified_since=date) == 412
 
 
-def test_stop_with_an_impossible_body_on_head_and_204(runner: RunnerDouble) -> None:
+def test_what_is_left_of_a_response_that_the_conditions_have_changed(runner: RunnerDouble) -> None:
+    headers = [
+        (b"ETag", b'"e"'),
+        (b"Content-Length", b"2"),
+        (b"Content-Encoding", b"x"),
+        (b"X-A", b"1"),
+        (b"Date", b"d"),
+    ]
+    runner.calls(action(Stop(200, [*headers], b"ok")))
+    caller = client(runner, {**PRE, "cors": {}})
+    answer = caller.get("/x", headers={"If-None-Match": '"e"'})
+    assert [name for name in answer.headers if not name.startswith("access-")] == [
+        "connection", "etag", "x-a", "date", "server",
+    ]  # fmt: skip
+    answer = caller.get("/x", headers={"If-Match": '"f"'})
+    assert list(answer.headers) == ["content-type", "content-length", "connection", "date", "server"]
+    assert (answer.status_code, answer.headers["date"] == "d") == (412, False)
+    # a status that the runner itself has given is not looked at
+    runner.calls(action(Stop(412, [*headers], b"ok")))
+    assert caller.get("/x").headers["x-a"] == "1"
+
+
+def test_stop_where_no_body_can_be_keeps_the_headers_of_the_runner(runner: RunnerDouble) -> None:
+    """nginx forgets where they are, and prints them all the same (ngx_http_header_filter_module.c)."""
     headers: list[tuple[bytes | None, bytes | None]] = [
+        (b"Content-Type", b"text/html"),
         (b"Content-Length", b"77"),
         (b"Accept-Ranges", b"bytes"),
         (b"Last-Modified", b"x"),
+        (b"Date", None),
     ]
-    runner.calls(action(Stop(200, headers, b" ")))
-    assert client(runner, PRE).head("/x").headers["content-length"] == "77"
-    runner.calls(action(Stop(204, headers, b" ")))
-    answer = client(runner, PRE).get("/x")
-    assert answer.content == b""
-    assert not {"content-length", "last-modified"} & set(answer.headers)
+    rest = {"content-length": "77", "accept-ranges": "bytes", "last-modified": "x"}
+    html = {"content-type": "text/html; charset=utf-8"}
+    for method, status, seen in (("HEAD", 200, html | rest), ("GET", 204, rest), ("GET", 304, html | rest)):
+        runner.calls(action(Stop(status, headers, b" ")))
+        answer = client(runner, PRE).request(method, "/x")
+        assert answer.content == b""
+        assert dict(answer.headers) == {**seen, "connection": "keep-alive", "server": "APISIX/3.18.0"}
+    runner.calls(action(Stop(304, None, b" ")))
+    assert "content-type" not in client(runner, PRE).get("/x").headers
 
 
-def test_numbers_that_only_nginx_knows(runner: RunnerDouble) -> None:
-    runner.calls(action(Stop(496)))
+@pytest.mark.parametrize(
+    ("status", "seen"),
+    [
+        (494, (400, "keep-alive", "Request Header Or Cookie Too Large")),
+        (496, (400, "close", "No required SSL certificate was sent")),
+        (498, (498, "keep-alive", "404 Not Found")),
+    ],
+)
+def test_numbers_that_only_nginx_knows(runner: RunnerDouble, status: int, seen: tuple[int, str, str]) -> None:
+    runner.calls(action(Stop(status)))
     answer = client(runner, PRE).get("/x")
-    assert (answer.status_code, answer.headers["connection"]) == (400, "close")
-    assert "400 No required SSL certificate was sent" in answer.text
+    assert (answer.status_code, answer.headers["connection"]) == seen[:2]
+    assert seen[2] in answer.text
+
+
+def test_response_rewrite_of_content_type_and_status(runner: RunnerDouble) -> None:
+    def headers(conf: dict[str, Any], path: str = "/x") -> list[tuple[str, str]]:
+        answer = client(runner, {"response-rewrite": conf}).get(path)
+        return [pair for pair in answer.headers.multi_items() if pair[0] in ("content-type", "content-length")]
+
+    assert headers({"headers": {"set": {"content_type": "text/html"}}})[0] == (
+        "content-type",
+        "text/html; charset=utf-8",
+    )
+    assert headers({"headers": {"set": {"Content-Type": "text/html;a=b"}}})[0] == ("content-type", "text/html;a=b")
+    assert headers({"status_code": 302, "headers": {"set": {"Content-Type": "text/html"}}})[0][1] == "text/html"
+    assert headers({"status_code": 204}) == []
+
+
+def test_headers_of_rewriting_plugins(runner: RunnerDouble) -> None:
+    def sent(headers: Any) -> list[list[str]]:
+        got = client(runner, {"proxy-rewrite": {"headers": headers}}).get("/x", headers={"X-A": "0", "X-B": "0"})
+        return [pair for pair in got.json()["headers"] if pair[0] in ("x-a", "x-b")]
+
+    assert sent({"X-A": 1}) == [["x-a", "1"], ["x-b", "0"]]
+    assert sent({"add": {"X-A": "1"}, "remove": ["x-b"]}) == [["x-a", "0"], ["x-a", "1"]]
+    assert sent({"add": {"X-A": "1"}, "set": {"X-A": "2"}}) == [["x-a", "2"], ["x-b", "0"]]
+
+    def got(headers: Any) -> list[tuple[str, str]]:
+        runner.calls(action(Stop(200, [(b"X-A", b"0"), (b"X-B", b"0")], b"ok")))
+        answer = client(runner, {**PRE, "response-rewrite": {"headers": headers}}).get("/x")
+        return [pair for pair in answer.headers.multi_items() if pair[0] in ("x-a", "x-b", "content-type")][1:]
+
+    assert got({"X_A": 1}) == [("x-a", "1"), ("x-b", "0")]
+    assert got({"add": ["X-A : 1"], "remove": ["X-B"]}) == [("x-a", "0"), ("x-a", "1")]
+    assert got({"set": {"X-A": "1", "X-B": ""}, "remove": ["x_a", "Content-Type"]}) == []
+
+
+def test_response_rewrite_may_replace_the_name_of_the_server(runner: RunnerDouble) -> None:
+    conf = {"headers": {"Server": "own", "ETag": "e", "X-A": "€"}, "body": "b"}
+    start, body = asyncio.run(called(GatewayApp(routes({"response-rewrite": conf}), runner.path, upstream=echo)))
+    assert [pair for pair in start["headers"] if pair[0] in (b"Server", b"ETag", b"X-A")] == [
+        (b"Server", b"own"), (b"ETag", b"e"), (b"X-A", "€".encode()),
+    ]  # fmt: skip
+    assert body["body"] == b"b"
+
+
+def test_added_request_header_reaches_the_runner(runner: RunnerDouble) -> None:
+    runner.calls(action(None))
+    plugins = {**PRE, "ext-plugin-post-req": CONF, "proxy-rewrite": {"headers": {"add": {"X-A": "1"}}}}
+    client(runner, plugins).get("/x", headers={"X-A": "0"})
+    calls = [call.headers or [] for call in runner.got if isinstance(call, HTTPReqCallReq)]
+    assert [[value for name, value in headers if name == b"x-a"] for headers in calls] == [[b"0"], [b"0", b"1"]]
+
+
+def test_priority_of_pre_req_is_respected(runner: RunnerDouble) -> None:
+    runner.calls(action(None))
+    plugins = {"ext-plugin-pre-req": {**CONF, "_meta": {"priority": 1}}, "proxy-rewrite": {"uri": "/new"}}
+    client(runner, plugins).get("/x")
+    assert [call.path for call in runner.got if isinstance(call, HTTPReqCallReq)] == [b"/new"]
+
+
+def test_request_id_of_the_rewrite_phase_is_put_on_responses_that_have_none(runner: RunnerDouble) -> None:
+    caller = client(runner, {"request-id": {}, **PRE})
+    runner.calls(action(Stop(200, [(b"X-Request-Id", b"own")], b"ok")))
+    assert caller.get("/x", headers={"X-Request-Id": "7"}).headers.get_list("x-request-id") == ["own"]
+    runner.calls(action(Rewrite(headers=[(b"X-Request-Id", b"8")])))
+    answer = caller.get("/x", headers={"X-Request-Id": "7"})
+    assert answer.headers.get_list("x-request-id") == ["7"]
+    assert ["x-request-id", "8"] in answer.json()["headers"]
+    answer = caller.get("/x", headers={"X-Request-Id": ""})
+    assert len(answer.headers["x-request-id"]) == 36
+
+
+def test_second_fetch_keeps_the_content_type_of_the_runner(runner: RunnerDouble) -> None:
+    runner.calls(lambda message, ask: HTTPRespCallResp(message.id, 0, [(b"Content-Type", b"a/b")]))
+    for up, seen in (({}, "a/b"), ({"Content-Type": "c/d"}, "c/d")):
+        transport = httpx2.MockTransport(lambda request, up=up: httpx2.Response(304, headers=up))
+        assert client(runner, RESP, upstream=transport).get("/x").headers["content-type"] == seen
 
 
 def test_status_that_lua_cannot_set(runner: RunnerDouble) -> None:
@@ -557,6 +778,71 @@ def test_key_auth(runner: RunnerDouble) -> None:
     assert caller.get("/x", headers={"apikey": "k"}).status_code == 200
     key = runner.got[0]
     assert isinstance(key, PrepareConfReq) and (key.key or b"").startswith(b"route&consumer#r&bob#ext-plugin-pre-req#")
+
+
+def with_global_rules(runner: RunnerDouble, plugins: dict[str, Any], own: dict[str, Any], **fields: Any) -> TestClient:
+    up = {"nodes": {"up.test:80": 1}}
+    route = {"id": "r", "uri": "/x", "plugins": own, "upstream": up}
+    data = {"routes": [route], "global_rules": [{"id": 7, "plugins": plugins}], **fields}
+    return TestClient(GatewayApp(read_routes(data), runner.path, upstream=echo))  # type: ignore[arg-type]
+
+
+def prepared(runner: RunnerDouble) -> list[bytes]:
+    keys = [message.key or b"" for message in runner.got if isinstance(message, PrepareConfReq)]
+    return [key.rpartition(b"#")[0] for key in keys]
+
+
+def test_global_rules_run_before_the_route_in_each_phase(runner: RunnerDouble) -> None:
+    both = {**PRE, "ext-plugin-post-req": CONF}
+    runner.calls(action(None))
+    caller = with_global_rules(runner, {**both, "proxy-rewrite": {"uri": "/new"}}, {**both, "key-auth": {}},
+        consumers=[{"username": "bob", "plugins": {"key-auth": {"key": "k"}}}],
+    )  # fmt: skip
+    assert caller.get("/x", headers={"apikey": "k"}).json()["target"] == "/new"
+    assert prepared(runner) == [
+        b"global_rule#1#ext-plugin-pre-req",
+        b"route#r#ext-plugin-pre-req",
+        b"global_rule#1#ext-plugin-post-req",
+        b"route&consumer#r&bob#ext-plugin-post-req",
+    ]
+    assert [call.path for call in runner.got if isinstance(call, HTTPReqCallReq)] == [b"/x", b"/new", b"/new", b"/new"]
+
+
+def test_global_rule_stops_before_the_plugins_of_the_route(runner: RunnerDouble) -> None:
+    runner.calls(action(Stop(403, None, b"no")))
+    caller = with_global_rules(runner, {**PRE, "response-rewrite": {"headers": {"X-G": "1"}}}, {**PRE, "cors": {}})
+    answer = caller.get("/x")
+    assert (answer.status_code, answer.text, answer.headers["x-g"]) == (403, "no", "1")
+    # the route's plugins are not even loaded
+    assert "access-control-allow-origin" not in answer.headers
+    assert prepared(runner) == [b"global_rule#1#ext-plugin-pre-req"]
+
+
+def test_global_rules_run_without_a_route_too(runner: RunnerDouble) -> None:
+    runner.calls(action(Rewrite(resp_headers=[(b"X-R", b"1")])))
+    caller = with_global_rules(runner, {**PRE, "ext-plugin-post-req": CONF, **RESP, "cors": {}}, {})
+    answer = caller.get("/nowhere")
+    assert (answer.status_code, answer.headers["x-r"], answer.headers["access-control-max-age"]) == (404, "1", "5")
+    assert prepared(runner) == [b"global_rule#1#ext-plugin-pre-req", b"global_rule#1#ext-plugin-post-req"]
+    runner.calls(action(Stop(401)))
+    assert caller.get("/nowhere").status_code == 401
+
+
+def test_post_resp_of_a_global_rule_answers(runner: RunnerDouble) -> None:
+    runner.calls(lambda message, ask: HTTPRespCallResp(message.id, 201, [(b"X-A", b"1")], b"global"))
+    answer = with_global_rules(runner, RESP, RESP).get("/x")
+    assert (answer.status_code, answer.text, answer.headers["x-a"]) == (201, "global", "1")
+    assert prepared(runner) == [b"global_rule#1#ext-plugin-post-resp"]
+
+
+def test_header_filters_of_global_rules_come_first(runner: RunnerDouble) -> None:
+    def rewriting(value: str, **conf: Any) -> dict[str, Any]:
+        return {"response-rewrite": {"headers": {"add": [f"X-A: {value}"]}, **conf}}
+
+    answer = with_global_rules(runner, rewriting("global", body="g"), rewriting("own")).get("/x")
+    assert (answer.headers.get_list("x-a"), answer.text) == (["global", "own"], "g")
+    answer = with_global_rules(runner, rewriting("global", body="g"), rewriting("own", body="o")).get("/x")
+    assert answer.text == "o"
 
 
 def test_lost_token_is_tried_three_times(runner: RunnerDouble) -> None:

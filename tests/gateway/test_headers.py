@@ -62,9 +62,20 @@ def test_dropped_names_and_kept_spelling() -> None:
     assert headers.get(b"x-a") is None
 
 
+def test_underscores_in_response_names_become_hyphens_after_they_were_compared() -> None:
+    headers = ResponseHeaders()
+    headers.take_entries(
+        [(b"x_a", b"1"), (b"x-a", b"2"), (b"X_B", b"3"), (b"X_B", b"4"), (b"content_type", b"a/b")],
+        drop=frozenset({b"content-type"}),
+    )
+    assert (list(headers), headers.content_type) == ([(b"x-a", b"2"), (b"x-b", b"3"), (b"x-b", b"4")], b"a/b")
+
+
 def test_what_raises_in_lua() -> None:
     headers = ResponseHeaders()
     with pytest.raises(LuaError):
         headers.take_entries([(None, b"1")])
     with pytest.raises(LuaError):
         headers.take_entries([(b"Content-Length", b"abc")])
+    with pytest.raises(LuaError):
+        RequestHeaders([]).set(b"content-length", b"abc")

@@ -14,3 +14,7 @@ def test_page_of_a_header_that_is_too_large() -> None:
     content = page(494) or b""
     assert b"<title>400 Request Header Or Cookie Too Large</title>" in content
     assert b"<center>Request Header Or Cookie Too Large</center>" in content
+
+
+def test_498_has_the_page_of_404() -> None:
+    assert page(498) == page(404)

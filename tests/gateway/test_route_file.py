@@ -80,6 +80,16 @@ def test_good_file(tmp_path: Path) -> None:
     assert routes.consumers == {"k": Consumer("bob", "k", Plugins({"ext-plugin-pre-req": pre_req}))}
 
 
+def test_global_rules_are_merged() -> None:
+    rules = [
+        {"id": 1, "plugins": {"ext-plugin-pre-req": {}, "request-id": {"_meta": {"disable": True}}}},
+        {"plugins": {"cors": {}, "ext-plugin-post-resp": {"_meta": {"priority": 5}}}, "create_time": 1},
+    ]
+    ext = {"ext-plugin-pre-req": ExtPlugin(), "ext-plugin-post-resp": ExtPlugin(priority=5)}
+    assert read_routes({"global_rules": rules}).global_rules == Plugins(ext, {"cors": {}})
+    assert read_routes({}).global_rules == Plugins()
+
+
 def test_empty_file() -> None:
     assert parse_routes("#END").routes == ()
 
@@ -174,14 +184,39 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
         (upstream(timeout={"read": 0}), "timeout.read: this has to be a number of seconds, not 0 (int)"),
         (upstream(timeout={"reed": 1}), "timeout.reed: the stand-in does not know this field"),
         ({"consumers": [{"username": "a"}]}, "without key-auth no request finds this consumer"),
+        ({"global_rules": [{"id": 1}]}, "global rule '1': it has no plugins; name them, or take the rule out"),
+        ({"global_rules": [{"plugins": []}]}, "global rule number 1: plugins: this has to be a mapping, not [] (list)"),
+        ({"global_rules": [{"plugins": {"x": {}}}]}, "plugins.x: the stand-in does not have this plugin"),
+        ({"global_rules": [{"plugins": {}, "name": "x"}]}, "name: the stand-in does not know this field"),
+        (
+            {"global_rules": [{"id": 1, "plugins": {"cors": {}}}, {"id": 2, "plugins": {"cors": {}}}]},
+            "global rule '2': plugins.cors: global rule '1' has this plugin as well, and APISIX then runs neither",
+        ),
         (builtin("cors", allow_origins="*"), "only an empty configuration here, not allow_origins"),
         (builtin("cors", _meta={"filter": []}), "only disable and a priority that is a number in _meta"),
         (builtin("cors", _meta={"priority": "1"}), "only disable and a priority that is a number in _meta"),
         (builtin("proxy-rewrite", uri="/$a"), "uri has to be a string without variables"),
         (builtin("proxy-rewrite", uri="a"), "uri has to begin with a slash"),
         (builtin("proxy-rewrite", regex_uri=[]), "only uri, method, host, headers here, not regex_uri"),
-        (builtin("proxy-rewrite", headers={"add": {}}), "the stand-in understands only headers.set"),
+        (builtin("proxy-rewrite", headers=[]), "headers has to be a mapping of names to strings, or one of set"),
+        (
+            builtin("proxy-rewrite", headers={"add": {}, "X-A": "1"}),
+            "understands set, add and remove in headers, not X-A",
+        ),
         (builtin("proxy-rewrite", headers={"set": []}), "headers.set has to be a mapping of names to strings"),
+        (builtin("proxy-rewrite", headers={"X-A": True}), "headers has to be a mapping of names to strings"),
+        (builtin("proxy-rewrite", headers={"add": ["X-A: 1"]}), "headers.add has to be a mapping of names to strings"),
+        (builtin("proxy-rewrite", headers={"add": {"X-A": "$host"}}), "take the $ out of headers.add"),
+        (builtin("proxy-rewrite", headers={"remove": [1]}), "headers.remove has to be a list of names"),
+        (
+            builtin("response-rewrite", headers={"content_length": 5}),
+            "a Content-Length in headers would not fit the body",
+        ),
+        (builtin("response-rewrite", headers={"add": {"X-A": "1"}}), "headers.add has to be a list of strings like"),
+        (builtin("response-rewrite", headers={"add": ["X-A: b:c"]}), "headers.add has to be a list of strings like"),
+        (builtin("response-rewrite", headers={"add": ["X-A: $host"]}), "take the $ out of headers.add"),
+        (ext(_meta={"filter": []}), "only disable and a priority that is a number in _meta"),
+        (ext(_meta={"priority": True}), "only disable and a priority that is a number in _meta"),
         (builtin("response-rewrite", status_code=99), "status_code has to be a number from 200 to 598"),
         (builtin("response-rewrite", body=1), "body has to be a string"),
         (builtin("serverless-pre-function"), "only phase: rewrite with a list of functions"),

@@ -22,6 +22,14 @@ def test_exact_path_before_the_longest_prefix() -> None:
     ]  # fmt: skip
 
 
+def test_star_after_a_slash_matches_no_more_than_its_regular_expression_can() -> None:
+    routes = Routes(
+        [Route("star", uris=("/x/*",)), Route("prefix", uris=("/p*",)), Route("exact", ("/" + "e" * 7000,))]
+    )
+    assert [found(routes, path=path) for path in (b"/x/" + b"y" * 6398, b"/x/" + b"y" * 6399)] == ["star", None]
+    assert [found(routes, path=path) for path in (b"/" + b"p" * 7000, b"/" + b"e" * 7000)] == ["prefix", "exact"]
+
+
 def test_priority_and_method_decide_between_equals() -> None:
     routes = Routes([Route("low"), Route("high", priority=5), Route("post", methods=frozenset({"POST"}), priority=9)])
     assert found(routes) == "high"

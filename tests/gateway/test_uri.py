@@ -5,8 +5,10 @@ from asgi_bridge.gateway.uri import (
     escape_header_name,
     escape_header_value,
     escape_uri,
+    host_name,
     normalise_path,
     parse_args,
+    split_authority,
     split_target,
 )
 
@@ -35,6 +37,37 @@ from asgi_bridge.gateway.uri import (
 )
 def test_paths_are_normalised_as_nginx_does(raw: bytes, path: bytes | None) -> None:
     assert normalise_path(raw) == path
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (b"Name.Test", b"name.test"),
+        (b"name.test:81", b"name.test"),
+        (b"name.test.", b"name.test"),
+        (b"name.test.:81", b"name.test"),
+        (b"User@h.test:81", b"user@h.test"),
+        (b"[::1]:81", b"[::1]"),
+        (b"[::1", b"[::1"),
+        (b".test", b".test"),
+        (b"", None),
+        (b".", None),
+        (b":81", None),
+        (b"a..b", None),
+        (b"a/b", None),
+        (b"a b", None),
+        (b"a\x7f", None),
+    ],
+)
+def test_host_is_validated_as_nginx_does(value: bytes, name: bytes | None) -> None:
+    assert host_name(value) == name
+
+
+def test_target_in_absolute_form_is_split_at_its_path() -> None:
+    assert split_authority(b"http://a.test:1/x//y") == (b"a.test:1", b"/x//y")
+    assert split_authority(b"HTTP://a.test") == (b"a.test", b"/")
+    assert split_authority(b"http://a.test?a=1") == (b"a.test", b"/?a=1")
+    assert split_authority(b"/http://a.test") == (None, b"/http://a.test")
 
 
 def test_target_is_split_before_its_fragment() -> None:
