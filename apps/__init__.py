@@ -28,7 +28,6 @@ from .ip_access import ip_access
 from .limit_req import limit_req
 from .request_body_rewrite import request_body_rewrite
 from .request_id import request_id
-from .response_rewrite import response_rewrite
 from .rewrite import rewrite
 from .say import say
 from .server_timing import server_timing
@@ -39,6 +38,7 @@ try:
     from .hmac_auth import hmac_auth
     from .jwt_auth import jwt_auth
     from .otel import otel
+    from .response_rewrite import response_rewrite
 except ModuleNotFoundError as exc:
     raise ConfigurationError(f'asgi_bridge_apps needs {exc.name}: pip install "asgi_bridge[apps]"') from None
 

@@ -21,6 +21,7 @@ Its lifespan runs from the first route that needs it to the last. Its background
 import asyncio
 from collections.abc import Container
 from typing import Annotated
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -40,8 +41,9 @@ SHUTDOWN_SECONDS = 0.15
 
 _TOLD = frozenset((
     b"x-forwarded-proto", b"x-forwarded-method", b"x-forwarded-host", b"x-forwarded-uri", b"x-forwarded-for",
+    b"x-real-ip", b"forwarded",
 ))  # fmt: skip
-"""What the application is told of the request: the client must not say it in our place."""
+"""What the application is told of the request, and other ways to say it: the client must not, in our place."""
 
 _NOT_ASKED = _TOLD | frozenset((
     b"connection", b"content-encoding", b"content-length", b"expect", b"keep-alive", b"proxy-connection", b"te",
@@ -140,7 +142,7 @@ class ForwardAuth:
         return {
             **scope,
             "method": "GET",
-            "path": self._path,
+            "path": unquote(self._path),
             "raw_path": self._path.encode("ascii"),
             "query_string": self._query,
             "headers": headers,

@@ -66,6 +66,7 @@ def request_id(conf: RequestIdConf, make: Callable[[], str] = lambda: str(uuid.u
 
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
+                message.setdefault("headers", [])
                 MutableHeaders(scope=message)[name.decode("ascii")] = value.decode("ascii")
             await send(message)
 

@@ -340,8 +340,8 @@ def test_a_route_that_lists_it_in_the_request_phase_only(
     ended = asyncio.Event()
 
     class Watched(ParkingLot):
-        def _miss(self, call: Any) -> None:
-            super()._miss(call)
+        def _miss(self, call: Any, crowded: bool) -> None:
+            super()._miss(call, crowded)
             ended.set()
 
     class Impatient(Runner):

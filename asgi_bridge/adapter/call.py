@@ -249,8 +249,12 @@ class Call(ABC):
         length = index.get(b"content-length")
         if length is not None:
             return length != b"0"  # type: ignore[no-any-return]
-        # over HTTP/2 a body may come without either header
-        return b"transfer-encoding" in index or self._scope["method"] in WITH_BODY
+        # over HTTP/2 and 3 a body may come without either header; which it was is known with exact
+        return (
+            b"transfer-encoding" in index
+            or self._scope["method"] in WITH_BODY
+            or not self._scope["http_version"].startswith("1.")
+        )
 
     def _check_body_length(self) -> None:
         for name, value in self._scope["headers"]:

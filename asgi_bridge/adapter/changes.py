@@ -55,7 +55,7 @@ def checked_headers(headers: Iterable[Any]) -> Headers:
     pairs = list(headers)
     try:
         checked = [(_names[name], value) for name, value in pairs if type(value) is bytes]
-    except TypeError:  # a name that cannot be a key: a bytearray, say
+    except (TypeError, ValueError):  # a name that cannot be a key: a bytearray, a memoryview of one
         checked = []
     if len(checked) != len(pairs):
         return checked_headers([_as_bytes(name, value) for name, value in pairs])

@@ -20,8 +20,8 @@ MAX_PARKED = 10_000
 PARK_SECONDS = 75.0
 """How long a half waits: APISIX gives an upstream 60 s to answer by default."""
 MISSED_IN_A_ROW = 100
-"""So many halves of a route without a response, where there were some before, and it is no longer listed. A few are
-usual: clients go away, and upstreams cannot be reached."""
+"""So many halves of a route without a response, where there were some before, are worth a warning. A few are usual:
+clients go away, and upstreams cannot be reached."""
 EVIDENT_SECONDS = 1.0
 """A half that was ended early after less says nothing: there may have been no time for a response."""
 KEPT_ROUTES = 10_000
@@ -70,7 +70,8 @@ class ParkingLot:
 
     def admits(self, call: Parkable) -> bool:
         """Whether the response half of `call` is to be expected."""
-        return not any((call.route_id, name) in self._forsaken for name in call.names)
+        # of a list with plugins of the request phase too, these are never answered
+        return not all((call.route_id, name) in self._forsaken for name in call.names)
 
     def park(self, call: Parkable) -> None:
         """Keeps `call`, whose ``request_id`` is known, until it is taken or abandoned."""
@@ -86,7 +87,7 @@ class ParkingLot:
             waited = monotonic() + self._seconds - self._until[oldest]
             self.leave(oldest)
             if waited >= EVIDENT_SECONDS:
-                self._miss(oldest)
+                self._miss(oldest, crowded=True)
             oldest.abandon()
         self._until[call] = monotonic() + self._seconds
         self._by_request.setdefault(call.request_id, []).append(call)
@@ -131,7 +132,7 @@ class ParkingLot:
             if until > now:
                 return
             self.leave(call)
-            self._miss(call)
+            self._miss(call, crowded=False)
             call.abandon()
 
     def close(self) -> None:
@@ -141,25 +142,39 @@ class ParkingLot:
             self.leave(call)
             call.abandon()
 
-    def _miss(self, call: Parkable) -> None:
-        """No response came for `call`."""
+    def _miss(self, call: Parkable, crowded: bool) -> None:
+        """No response came for `call`.
+
+        Args:
+            crowded: it was ended early, to make room.
+        """
         places = [(call.route_id, name) for name in call.names]
-        if any(place in self._forsaken for place in places):
+        if all(place in self._forsaken for place in places):
             return
         known = [place for place in places if place in self._missed]
         for place in known:
             self._missed[place] += 1
-        if any(self._missed[place] < MISSED_IN_A_ROW for place in known):
-            return
+        missed = min((self._missed[place] for place in known), default=None)
+        if missed is None:
+            logger.warning(
+                "plugin %s: no response call came for route %s: list it in ext-plugin-post-resp of that route too; "
+                "until one comes it runs there as in the request phase alone",
+                _said(call),
+                call.route_id or "?",
+            )
+        else:
+            # The upstream may be down, and the half be wanted again when it is back: parked as before, but for others.
+            if missed == MISSED_IN_A_ROW:
+                logger.warning(
+                    "plugin %s: no response call came for the last %d requests of route %s: is the upstream down, or "
+                    "the plugin not listed in ext-plugin-post-resp any longer?",
+                    _said(call), missed, call.route_id or "?",
+                )  # fmt: skip
+            if not crowded or missed < MISSED_IN_A_ROW:
+                return
         for place in places:
             self._missed.pop(place, None)
             _remember(self._forsaken, place, None)
-        logger.warning(
-            "plugin %s: no response call came for route %s: list it in ext-plugin-post-resp of that route too; until "
-            "one comes it runs there as in the request phase alone",
-            _said(call),
-            call.route_id or "?",
-        )
 
 
 def _remember(places: dict[_Place, _Value], place: _Place, value: _Value) -> None:

@@ -161,7 +161,10 @@ class ResponseCall(Call):
 
     async def upstream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The innermost application of a run of plugins: what the next step inwards answers."""
-        changed = [part for part in ("method", "path", "query_string", "headers") if scope[part] != self._scope[part]]
+        before = self._scope
+        changed = [part for part in ("method", "path", "query_string") if scope.get(part, before[part]) != before[part]]
+        if list(scope.get("headers", before["headers"])) != before["headers"]:
+            changed.append("headers")
         if changed:
             self._warn(
                 "request",

@@ -291,7 +291,8 @@ class Layer(Step):
             reason = f"no answer within {self.options.timeout:g} s" if limit.expired() else repr(exc)
             logger.error("plugin %s: passed over, since it is mounted with on_error='open': %s", self.name, reason)
         else:
-            if extension.passed_on or answering:
+            task = asyncio.current_task()
+            if extension.passed_on or answering or replay.failed or (task is not None and task.cancelling()):
                 return
             passed_over = True
             logger.error("plugin %s: passed over, since it is mounted with on_error='open': no answer", self.name)

@@ -166,6 +166,8 @@ def _entries(
     slot += 4
     if slot + 4 * count > size:
         raise _past_end(slot + 4 * count, size)
+    if budget < _ENTRY_COST * count:
+        raise _overdrawn(size)
     offsets: Iterable[int]
     if count <= 64:
         offsets = _offsets_of[count](buf, slot)

@@ -19,9 +19,9 @@ EMPTY: Message = {"type": "http.request", "body": b"", "more_body": False}
 DISCONNECT: Message = {"type": "http.disconnect"}
 
 
-def run_with(app: ASGIApp, gateway: Gateway, message: HTTPReqCallReq = POST) -> Gateway:
+def run_with(app: ASGIApp, gateway: Gateway, message: HTTPReqCallReq = POST, **options: Any) -> Gateway:
     async def main() -> Gateway:
-        return await run(await chain_of(app), message, gateway)
+        return await run(await chain_of(app, **options), message, gateway)
 
     return asyncio.run(main())
 
@@ -54,6 +54,17 @@ def test_a_body_without_length_or_encoding_is_asked_for(method: str) -> None:
     gateway = run_with(app, Gateway(body=b"from HTTP/2"), request(method=method))
     assert received == [{"type": "http.request", "body": b"from HTTP/2", "more_body": False}]
     assert gateway.asked == [[ReqBody()]]
+
+
+@pytest.mark.parametrize(("version", "asked"), [(b"HTTP/1.1", False), (b"HTTP/2.0", True), (b"HTTP/3.0", True)])
+def test_with_exact_any_method_may_have_such_a_body(version: bytes, asked: bool) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert (await receive())["body"] == (b"evil" if asked else b"")
+        await upstream(scope, receive, send)
+
+    gateway = run_with(app, Gateway({"server_protocol": version}, body=b"evil"), request(method="DELETE"), exact=True)
+    assert ([ReqBody()] in gateway.asked) is asked
+    assert [answer.action for answer in gateway.answers] == [None]
 
 
 @pytest.mark.parametrize("message", [POST, CHUNKED], ids=["length", "chunked"])

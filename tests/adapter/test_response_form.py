@@ -380,6 +380,15 @@ def test_a_change_of_the_request_is_told_to_be_too_late(caplog: pytest.LogCaptur
     ]
 
 
+def test_a_scope_may_be_passed_on_without_what_it_does_not_change(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        smaller = {name: scope[name] for name in ("type", "path", "extensions")}
+        await upstream({**smaller, "headers": tuple(scope["headers"])}, receive, send)
+
+    assert answered(app) == HTTPRespCallResp(9, 200, [TYPE], None)
+    assert warnings(caplog) == []
+
+
 def test_an_error_page_may_be_emptied(caplog: pytest.LogCaptureFixture) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         async def sending(message: Message) -> None:

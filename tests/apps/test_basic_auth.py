@@ -134,6 +134,14 @@ def test_for_an_unknown_user_as_much_is_computed(verifications: Verifications) -
     assert verifications.hashes == [USERS["ada"]]
 
 
+def test_for_an_unknown_user_as_much_is_computed_as_for_the_dearest(verifications: Verifications) -> None:
+    dear = argon2.PasswordHasher(time_cost=3, memory_cost=64, parallelism=1).hash("x")
+    conf = {"users": {"cheap": USERS["ada"], "dear": dear}}
+    PluginClient(bridge, "basic-auth", conf).get("/", headers={"authorization": basic("eve", "x")})
+
+    assert verifications.hashes == [dear]
+
+
 def test_passwords_are_verified_outside_the_event_loop(verifications: Verifications) -> None:
     loops = []
 

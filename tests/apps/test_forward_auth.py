@@ -72,15 +72,16 @@ def test_what_the_client_says_under_those_names_never_reaches_the_upstream(given
 def test_the_application_is_told_of_the_request_and_never_by_the_client() -> None:
     auth_app, asked = answering(permission())
     spoofed = {f"x-forwarded-{name}": "spoofed" for name in ("proto", "method", "host", "uri", "for")}
-    sent = {"Cookie": "session=1", "Host": "shop.test", "Content-Type": "text/plain", "x_forwarded_for": "spoofed"}
+    spoofed |= {"x_forwarded_for": "spoofed", "X-Real-IP": "10.0.0.1", "x_real_ip": "10.0.0.1", "Forwarded": "for=a"}
+    sent = {"Cookie": "session=1", "Host": "shop.test", "Content-Type": "text/plain"}
 
-    client(auth_app, {"uri": "/check?level=2"}).put("/a%20b/?c=%2F", content=b"body", headers={**spoofed, **sent})
+    client(auth_app, {"uri": "/check%20it?level=2"}).put("/a%20b/?c=%2F", content=b"body", headers={**spoofed, **sent})
 
     (scope,) = asked
     assert {key: scope[key] for key in ("method", "path", "raw_path", "query_string")} == {
         "method": "GET",
-        "path": "/check",
-        "raw_path": b"/check",
+        "path": "/check it",
+        "raw_path": b"/check%20it",
         "query_string": b"level=2",
     }
     headers = [pair for pair in scope["headers"] if not pair[0].startswith((b"accept", b"user-agent"))]

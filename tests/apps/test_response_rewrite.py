@@ -1,6 +1,8 @@
 """``response-rewrite`` changes status, headers and body of the upstream's response."""
 
+import gzip
 import json
+import zlib
 from typing import Any
 
 import pytest
@@ -26,7 +28,34 @@ async def streamed(request: Request) -> Response:
 
 
 async def encoded(request: Request) -> Response:
-    return PlainTextResponse(BODY, headers={"content-encoding": "br"})
+    return PlainTextResponse(BODY, headers={"content-encoding": request.path_params["encoding"]})
+
+
+def deflated(data: bytes, bits: int) -> bytes:
+    compressor = zlib.compressobj(wbits=bits)
+    return compressor.compress(data) + compressor.flush()
+
+
+COMPRESSED = {
+    "gzip": gzip.compress(BODY.encode()),
+    "X-Gzip": gzip.compress(BODY.encode()),
+    "deflate": zlib.compress(BODY.encode()),
+    "Deflate": deflated(BODY.encode(), -zlib.MAX_WBITS),
+}
+BOMB = gzip.compress(b"0" * 2**24 + b"1")
+
+
+async def compressed(request: Request) -> Response:
+    encoding = request.path_params["encoding"]
+    return Response(COMPRESSED[encoding], media_type="text/plain", headers={"content-encoding": encoding})
+
+
+async def bomb(request: Request) -> Response:
+    return Response(BOMB, headers={"content-encoding": "gzip"})
+
+
+async def xs(request: Request) -> Response:
+    return PlainTextResponse("x" * 5000)
 
 
 async def nothing(request: Request) -> Response:
@@ -34,7 +63,15 @@ async def nothing(request: Request) -> Response:
 
 
 upstream = Starlette(
-    routes=[Route("/", plain), Route("/stream", streamed), Route("/br", encoded), Route("/204", nothing)]
+    routes=[
+        Route("/", plain),
+        Route("/stream", streamed),
+        Route("/says/{encoding}", encoded),
+        Route("/compressed/{encoding}", compressed),
+        Route("/bomb", bomb),
+        Route("/x", xs),
+        Route("/204", nothing),
+    ]
 )
 
 
@@ -83,15 +120,47 @@ def test_the_go_examples_header_can_be_set() -> None:
         assert client.get("/").headers.get_list("x-resp-a6-runner") == ["Go"]
 
 
-def test_an_encoded_body_is_not_searched_but_may_be_replaced() -> None:
+@pytest.mark.parametrize("encoding", ["br", "no-such", "gzip"])
+def test_what_cannot_be_decoded_is_not_searched_but_may_be_replaced(
+    encoding: str, caplog: pytest.LogCaptureFixture
+) -> None:
     for client in through({"filters": [{"regex": "hello"}]}):
-        with client.stream("GET", "/br") as found:
-            assert b"".join(found.iter_raw()).decode() == BODY
-            assert found.headers["content-encoding"] == "br"
+        with client:
+            for _ in range(2):
+                with client.stream("GET", f"/says/{encoding}") as found:
+                    assert b"".join(found.iter_raw()).decode() == BODY
+                    assert found.headers["content-encoding"] == encoding
+    warning = f"response-rewrite: filters find nothing in a body of content-encoding {encoding!r}"
+    assert [message.partition(":")[0] for message in caplog.messages].count("response-rewrite") == 2
+    assert all(warning in message for message in caplog.messages if message.startswith("response-rewrite"))
     for client in through({"body": "plain"}):
-        found = client.get("/br")
+        found = client.get("/says/br")
         assert found.text == "plain"
         assert "content-encoding" not in found.headers
+
+
+@pytest.mark.parametrize("encoding", COMPRESSED)
+def test_a_compressed_body_is_searched(encoding: str) -> None:
+    for client in through({"filters": [{"regex": "hello", "replace": "bye"}]}):
+        found = client.get(f"/compressed/{encoding}")
+        assert found.text == "bye world, hello gateway"
+        assert "content-encoding" not in found.headers
+    for client in through({"filters": [{"regex": "nothing", "replace": "bye"}]}):
+        with client.stream("GET", f"/compressed/{encoding}") as unchanged:
+            assert b"".join(unchanged.iter_raw()) == COMPRESSED[encoding]
+
+
+def test_a_compressed_body_that_is_too_long_is_not_searched(caplog: pytest.LogCaptureFixture) -> None:
+    (client, _) = through({"filters": [{"regex": "0", "replace": "1"}]})
+    with client.stream("GET", "/bomb") as found:
+        assert b"".join(found.iter_raw()) == BOMB
+    assert "filters find nothing in a body of content-encoding 'gzip'" in caplog.text
+
+
+def test_no_body_makes_a_filter_slow() -> None:
+    """It would take Python's own regular expressions longer than anybody waits."""
+    (client, _) = through({"filters": [{"regex": "(x+x+)+y"}]})
+    assert client.get("/x").text == "x" * 5000
 
 
 def test_a_response_without_a_body_gets_none() -> None:
@@ -110,7 +179,8 @@ def test_head(conf: Any, length: str | None) -> None:
 @pytest.mark.parametrize(
     ("conf", "reason"),
     [
-        ({"filters": [{"regex": "("}]}, "no regular expression"),
+        ({"filters": [{"regex": "("}]}, r"no regular expression of RE2: missing \)"),
+        ({"filters": [{"regex": "(?=a)"}]}, "no regular expression of RE2: invalid perl operator"),
         ({"filters": [{"regex": ""}]}, "String should have at least 1 character"),
         ({"filters": [{"regex": "a", "scope": "twice"}]}, "Input should be 'once' or 'global'"),
         ({"filters": {"regex": "a"}}, "Input should be a valid array"),

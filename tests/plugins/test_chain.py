@@ -1,6 +1,7 @@
 """The onion: what each layer gets, where `upstream` leads, and what a fault of a layer does."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import logging
@@ -612,6 +613,36 @@ def test_an_open_plugin_that_does_nothing_is_passed_over(caplog: pytest.LogCaptu
     call = run(chain_of(bridge_of(a=opened(nothing)), "a"), FakeCall([b"ab"]))
     assert (call.status(), call.bodies) == (200, [b"ab"])
     assert logged(caplog) == ["plugin a: passed over, since it is mounted with on_error='open': no answer"]
+
+
+def test_a_fault_of_the_gateway_that_an_open_plugin_swallows_lets_nothing_pass() -> None:
+    async def swallows(scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(OSError):
+            await receive()
+
+    async def fails() -> Message:
+        raise OSError("too much")
+
+    call = FakeCall()
+    call.receive = fails  # type: ignore[method-assign]
+    assert run(chain_of(bridge_of(a=opened(swallows)), "a"), call).scopes == []
+
+
+def test_a_cancellation_that_an_open_plugin_swallows_lets_nothing_pass() -> None:
+    async def swallows(scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    call, chain = FakeCall(), chain_of(bridge_of(a=opened(swallows)), "a")
+
+    async def main() -> None:
+        task = asyncio.create_task(call.through(chain))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(main())
+    assert call.scopes == []
 
 
 def test_what_an_open_plugin_did_to_a_message_is_not_passed_on() -> None:
