@@ -157,7 +157,8 @@ class Gateway:
 
     The runner works in the test's own event loop, over a real unix socket. Used with TestClient as a context manager
     it starts once, the lifespans of plugins and upstream included; otherwise once for each request. An exception that
-    refuses a request is raised again in the test, unless TestClient's `raise_server_exceptions` is False.
+    refuses a request, or comes behind its answer before the client has it, is raised again in the test, unless
+    TestClient's `raise_server_exceptions` is False.
 
     Args:
         bridge: the plugins.
@@ -190,6 +191,8 @@ class Gateway:
         self._options = options
         self._app: GatewayApp | None = None
         self._faults: list[BaseException] = []
+        self._server = uvicorn.server.ServerState()
+        self._earlier: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -212,9 +215,15 @@ class Gateway:
 
     async def _request(self, app: GatewayApp, scope: Scope, receive: Receive, send: Send) -> None:
         self._faults.clear()
+        self._earlier = set(self._server.tasks)
         await app(scope, receive, send)
         if self._faults:
             raise self._faults[0]
+
+    def _note(self, exc: BaseException) -> None:
+        """What an earlier request's task does in the background is not this one's fault."""
+        if asyncio.current_task() not in self._earlier:
+            self._faults.append(exc)
 
     @contextlib.asynccontextmanager
     async def _started(self, lifespan: bool) -> AsyncIterator[GatewayApp]:
@@ -224,7 +233,7 @@ class Gateway:
                 await upstream.start(STARTUP_SECONDS)
                 stack.push_async_callback(upstream.stop, SHUTDOWN_SECONDS)
             runner = Runner(self._bridge, self._options)
-            runner.host = dataclasses.replace(runner.host, on_fault=self._faults.append)
+            runner.host = dataclasses.replace(runner.host, on_fault=self._note)
             await runner.start()
             stack.push_async_callback(runner.stop)
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="asgi-bridge-"))
@@ -238,7 +247,7 @@ class Gateway:
                 proxy_headers=False,
             )
             config.load()
-            state = uvicorn.server.ServerState()
+            state = self._server = uvicorn.server.ServerState()
             server = await asyncio.get_running_loop().create_unix_server(
                 lambda: RunnerProtocol(config=config, server_state=state), path
             )

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import TypedDict
@@ -510,15 +512,17 @@ def test_exception_of_one_request_is_not_raised_in_the_next() -> None:
 
 
 def test_fault_behind_an_answer_is_not_raised_in_a_later_request(caplog: pytest.LogCaptureFixture) -> None:
-    failed = asyncio.Event()
+    next_one, failed = asyncio.Event(), asyncio.Event()
 
     async def late(scope: Scope, receive: Receive, send: Send) -> None:
         await hello(scope, receive, send)
+        await next_one.wait()
         failed.set()
         raise ValueError("behind the answer")
 
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
+        next_one.set()
         await failed.wait()
         await asyncio.sleep(0)
         await hello(scope, receive, send)
@@ -528,6 +532,19 @@ def test_fault_behind_an_answer_is_not_raised_in_a_later_request(caplog: pytest.
     ) as client:
         assert [client.get("/late").text, client.get("/slow").text] == ["hello", "hello"]
     assert "a fault after its answer, which stands" in caplog.text
+
+
+def test_exception_that_a_framework_answers_with_500_is_raised_in_the_test() -> None:
+    """Starlette's ServerErrorMiddleware sends its answer, and raises again so that tests can see why."""
+
+    def broken(request: Request) -> PlainTextResponse:
+        raise ValueError("in the view")
+
+    bridge = bridge_of(p=Starlette(routes=[Route("/{rest:path}", broken)]))
+    with TestClient(Gateway(bridge, [route("p")])) as client, pytest.raises(ValueError, match="in the view"):
+        client.get("/")
+    with TestClient(Gateway(bridge, [route("p")]), raise_server_exceptions=False) as client:
+        assert (client.get("/").status_code, client.get("/").text) == (500, "Internal Server Error")
 
 
 def test_plugin_that_takes_too_long_is_raised_in_the_test() -> None:

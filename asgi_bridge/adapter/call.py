@@ -45,7 +45,7 @@ class Host:
         ask_origin: scheme and server are asked for, although ``x-forwarded-*`` headers tell (they are the client's
             word where APISIX trusts it).
         lot: the request halves that wait for their response.
-        on_fault: told of every exception that refuses a call; for tests.
+        on_fault: told of every exception that refuses a call, or comes after its answer; for tests.
     """
 
     app: ASGIApp
@@ -357,6 +357,8 @@ class Call(ABC):
     def _refuse(self, exc: BaseException, reason: str) -> None:
         """Fails closed, unless the answer is out: then it stands."""
         culprit = self.culprit[1] if self.culprit is not None and self.culprit[0] is exc else self._chain.names
+        if not self._expired:
+            self._host.on_fault(exc if isinstance(exc, Exception) else PluginError(f"plugin {culprit}: {reason}"))
         if self.answered:
             if self._expired:
                 logger.debug("plugin %s: after its time was over: %s", culprit, reason)
@@ -366,7 +368,6 @@ class Call(ABC):
         if self._disconnected:
             logger.debug("plugin %s: %s, after the gateway had closed the connection", culprit, reason)
             return
-        self._host.on_fault(exc if isinstance(exc, Exception) else PluginError(f"plugin {culprit}: {reason}"))
         code = ErrCode.BAD_REQUEST if isinstance(exc, RemoteProtocolError) else ErrCode.SERVICE_UNAVAILABLE
         expected = isinstance(exc, PluginError | RemoteProtocolError | asyncio.CancelledError)
         logger.error("plugin %s: request refused: %s", culprit, reason, exc_info=None if expected else exc)
