@@ -43,6 +43,10 @@ def _with_charset(status: int, content_type: bytes) -> bytes:
     return content_type
 
 
+def _bodiless(exchange: Exchange, status: int) -> bool:
+    return exchange.request_method == "HEAD" or status in (204, 304)
+
+
 class _Head:
     """Status and headers, until they are sent.
 
@@ -64,15 +68,25 @@ class _Head:
             front.insert(0, (b"Content-Type", _with_charset(self.status, self.content_type)))
         if exchange.http_version.startswith("1"):
             closing = self.close or exchange.closing
+            if exchange.http_version == "1.0" and not _bodiless(exchange, self.status):
+                # without a length the end of the connection is the body's (ngx_http_chunked_filter_module.c)
+                closing = closing or all(name.lower() != b"content-length" for name, _ in self.front)
             front.append((b"Connection", b"close" if closing else b"keep-alive"))
         return [*front, *self.items]
 
 
-def _filtered(exchange: Exchange, head: _Head) -> bytes | None:
-    """APISIX's header filter: its own name, then the emulated plugins. What is given back is the new body, if any."""
+def _filtered(exchange: Exchange, head: _Head, upstream_status: bytes | None = None) -> bytes | None:
+    """APISIX's header filter: its own name, the upstream's failure, then the emulated plugins.
+
+    Returns:
+        The new body, if there is one.
+    """
     headers = ResponseHeaders()
     headers.items, headers.content_type = head.items, head.content_type
     headers.set(b"Server", SERVER)
+    if upstream_status is not None:
+        # in place of a plugin's (set_resp_upstream_status)
+        headers.set(b"X-APISIX-Upstream-Status", upstream_status)
     body = None
     for plugins in (exchange.global_rules, exchange.plugins):
         replaced = _filter(exchange, head, headers, plugins.builtin)
@@ -122,7 +136,7 @@ async def _send_parts(exchange: Exchange, body: bytes, more: AsyncIterable[bytes
 
 async def _send(exchange: Exchange, head: _Head, body: bytes, more: AsyncIterable[bytes] | None = None) -> None:
     await exchange.send({"type": "http.response.start", "status": head.status, "headers": head.headers(exchange)})
-    bodiless = exchange.request_method == "HEAD" or head.status in (204, 304)
+    bodiless = _bodiless(exchange, head.status)
     if more is not None:
         await exchange.while_there(_send_parts(exchange, body, more, bodiless=bodiless))
         body = b""
@@ -149,9 +163,7 @@ async def send_page(exchange: Exchange, status: int, *, upstream_status: bytes |
     head.items = list(exchange.response)
     if not exchange.response.date_set:
         head.items.append(_date())
-    if upstream_status is not None:
-        head.items.append((b"X-APISIX-Upstream-Status", upstream_status))
-    replaced = _filtered(exchange, head)
+    replaced = _filtered(exchange, head, upstream_status)
     await _send(exchange, head, (content or b"") if replaced is None else replaced)
 
 
@@ -293,9 +305,7 @@ async def send_upstream(exchange: Exchange, status: int, headers: list[Header], 
         head.front.append((b"Content-Length", length))
     head.items = [item for item in response if item[0].lower() != b"server"]
     head.items += [item for item in headers if item[0].lower() not in _NOT_PASSED]
-    if 500 <= status <= 599:
-        head.items.append((b"X-APISIX-Upstream-Status", str(status).encode()))
-    replaced = _filtered(exchange, head)
+    replaced = _filtered(exchange, head, str(status).encode() if 500 <= status <= 599 else None)
     if replaced is not None:
         await _send(exchange, head, replaced)
     else:

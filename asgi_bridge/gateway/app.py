@@ -35,8 +35,10 @@ __all__ = ["GatewayApp"]
 
 logger = logging.getLogger("asgi_bridge.gateway")
 
-# large_client_header_buffers of nginx: no line of a request's head may be longer
+# client_header_buffer_size and large_client_header_buffers of nginx
+_FIRST_BUFFER = 1024
 _BUFFER = 8 * 1024
+_BUFFERS = 4
 _PRE_REQ_PRIORITY = 12000
 _NO_ROUTE = b'{"error_msg":"404 Route Not Found"}\n'
 
@@ -309,12 +311,24 @@ def _priority(name: str, conf: Mapping[str, Any]) -> int:
     return priority
 
 
+def _too_large(lines: list[int]) -> int:
+    """414, 494 or 0: whether the lines of a head fit nginx's buffers (``ngx_http_alloc_large_header_buffer``)."""
+    size, used, buffers = _FIRST_BUFFER, 0, 0
+    for number, line in enumerate(lines):
+        if used + line > size:
+            # no line is spread over two buffers
+            size, used, buffers = _BUFFER, 0, buffers + 1
+            if line > _BUFFER or buffers > _BUFFERS:
+                return 494 if number else 414
+        used += line
+    return 0
+
+
 def _refused_by_nginx(exchange: Exchange) -> int:
     """The status of nginx's refusal; 0: it does not refuse."""
-    if len(exchange.method) + len(exchange.target) + 11 > _BUFFER:
-        return 414
-    if max(exchange.header_sizes, default=0) > _BUFFER:
-        return 494
+    too_large = _too_large(exchange.head_lines)
+    if too_large:
+        return too_large
     if exchange.hosts > 1 or (not exchange.hosts and exchange.http_version == "1.1"):
         return 400
     if not exchange.host or exchange.uri is None:

@@ -81,6 +81,16 @@ def _check_strings(value: Any, what: str) -> None:
         raise ValueError(f"the stand-in puts no variables into headers; take the $ out of {what}")
 
 
+def _check_patterns(value: Any) -> None:
+    if not isinstance(value, list) or not value or len(value) % 2 or not all(isinstance(text, str) for text in value):
+        raise ValueError("regex_uri has to be a list of patterns, each with what takes the place of its match")
+    for pattern in value[::2]:
+        try:
+            re.compile(pattern)
+        except re.error as exc:
+            raise ValueError(f"regex_uri: {pattern!r} is no regular expression: {exc}") from exc
+
+
 def _is_plain(headers: Mapping[str, Any]) -> bool:
     # is_new_headers_conf: a header may be called set, as long as its value is a string
     return not any(isinstance(headers.get(name), Mapping | list) for name in ("set", "add", "remove"))
@@ -129,12 +139,18 @@ def check_builtin(name: str, conf: Mapping[str, Any]) -> None:
     """
     check_meta(conf)
     if name == "proxy-rewrite":
-        _only(conf, "uri", "method", "host", "headers")
+        _only(conf, "uri", "regex_uri", "method", "host", "headers")
         for field in ("uri", "method", "host"):
             if not isinstance(conf.get(field, ""), str) or "$" in conf.get(field, ""):
                 raise ValueError(f"{field} has to be a string without variables")
         if not conf.get("uri", "/").startswith("/"):
             raise ValueError("uri has to begin with a slash")
+        _check_patterns(conf.get("regex_uri", ["", ""]))
+    elif name == "key-auth":
+        _only(conf, "header", "query", "hide_credentials")
+        _check_strings({field: conf.get(field, "") for field in ("header", "query")}, "header or query")
+        if not isinstance(conf.get("hide_credentials", False), bool):
+            raise ValueError("hide_credentials has to be true or false")
     elif name == "response-rewrite":
         _only(conf, "status_code", "headers", "body")
         status = conf.get("status_code", 200)
@@ -176,7 +192,7 @@ def rewrite(
     if name == "proxy-rewrite":
         _proxy_rewrite(exchange, conf)
     elif name == "key-auth":
-        return _key_auth(exchange, consumers)
+        return _key_auth(exchange, conf, consumers)
     elif name == "cors":
         if exchange.request_method == "OPTIONS":
             return Refusal(200)
@@ -194,9 +210,33 @@ def rewrite(
     return None
 
 
+# $1 or ${1} in what takes a match's place (ngx.re.sub); $$ is a dollar
+_GROUP = re.compile(r"\$(?:\$|(\d+)|\{(\d+)\})")
+
+
+def _substituted(path: str, patterns: list[str]) -> str:
+    """``regex_uri``: the first pattern that matches counts, and its first match is replaced."""
+    for pattern, text in zip(patterns[::2], patterns[1::2], strict=True):
+        found = re.search(pattern, path)
+        if found is not None:
+
+            def group(named: re.Match[str], found: re.Match[str] = found) -> str:
+                number = int(named[1] or named[2] or -1)
+                if number < 0:
+                    return "$"
+                return (found[number] or "") if number <= len(found.groups()) else ""
+
+            return path[: found.start()] + _GROUP.sub(group, text) + path[found.end() :]
+    return path
+
+
 def _proxy_rewrite(exchange: Exchange, conf: Mapping[str, Any]) -> None:
     # the URI is set even when only the method changes, so a later Rewrite.args is lost (proxy-rewrite.lua)
     path, question, query = conf.get("uri", "").encode().partition(b"?")
+    if not path and "regex_uri" in conf:
+        path = _substituted(exchange.path.decode("latin-1"), conf["regex_uri"]).encode("latin-1", "replace")
+        if b"?" not in exchange.path:
+            path, question, query = path.partition(b"?")
     uri = escape_uri(path or exchange.path) + question + query
     if exchange.args:
         uri += (b"&" if question else b"?") + exchange.args
@@ -214,13 +254,19 @@ def _proxy_rewrite(exchange: Exchange, conf: Mapping[str, Any]) -> None:
         exchange.method = conf["method"]
 
 
-def _key_auth(exchange: Exchange, consumers: Mapping[str, Consumer]) -> Refusal | None:
-    given: list[bytes | None] = [*exchange.headers.values(b"apikey"), *exchange.uri_args().get(b"apikey", [])]
+def _key_auth(exchange: Exchange, conf: Mapping[str, Any], consumers: Mapping[str, Consumer]) -> Refusal | None:
+    header, query = conf.get("header", "apikey").encode(), conf.get("query", "apikey").encode()
+    in_header = exchange.headers.values(header.lower())
+    given: list[bytes | None] = [*in_header, *exchange.uri_args().get(query, [])]
     consumer = consumers.get((given[0] or b"").decode("latin-1")) if given else None
     if consumer is None:
         exchange.response.set(b"WWW-Authenticate", b'apikey realm="key"')
         why = b"Invalid API key in request" if given else b"Missing API key in request"
         return Refusal(401, b'{"message":"%s"}\n' % why)
+    if conf.get("hide_credentials") and in_header:
+        exchange.set_header(header, None)
+    elif conf.get("hide_credentials"):
+        exchange.set_args({name: values for name, values in exchange.uri_args().items() if name != query})
     exchange.consumer = consumer
     exchange.set_header(b"X-Consumer-Username", consumer.username.encode())
     return None

@@ -104,10 +104,12 @@ class Exchange:
         # nginx sends the raw target upstream until somebody has changed the query
         self.raw_target_valid = True
         all_headers: list[Header] = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
-        self.head_size = len(self.method) + len(self.target) + 12 + sum(len(n) + len(v) + 4 for n, v in all_headers) + 2
-        self.header_sizes = [len(name) + len(value) + 4 for name, value in all_headers]
+        headers_lines = [len(name) + len(value) + 4 for name, value in all_headers]
+        self.head_lines = [len(self.method) + len(self.target) + 12, *headers_lines, 2]
+        self.head_size = sum(self.head_lines)
+        # httptools leaves the spaces behind a value; nginx takes them off (ngx_http_parse_header_line)
         self.headers = RequestHeaders(
-            (name, value) for name, value in all_headers if name and _NAME_CHARACTERS.issuperset(name)
+            (name, value.rstrip(b" ")) for name, value in all_headers if name and _NAME_CHARACTERS.issuperset(name)
         )
         # what nginx has seen, whatever a plugin makes of the header later
         self.chunked = bool(self.headers.values(b"transfer-encoding"))
@@ -124,9 +126,8 @@ class Exchange:
         self.client_address = _address(client)
         self.client_port: int = client[1] if client is not None and len(client) > 1 and client[1] else 0
         self.remote_address, self.remote_port = self._real_address()
-        self.closing = self.http_version == "1.0" or any(
-            b"close" in value.lower() for value in self.headers.values(b"connection")
-        )
+        connection = b",".join(self.headers.values(b"connection")).lower()
+        self.closing = b"close" in connection or (self.http_version == "1.0" and b"keep-alive" not in connection)
         # what Lua has made of it
         self.upstream_uri = b""
         self.upstream_host = self.http_host or b""

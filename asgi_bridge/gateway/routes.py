@@ -65,11 +65,6 @@ class Node:
     port: int
     weight: int = 1
 
-    @property
-    def authority(self) -> bytes:
-        """Host and port as nginx writes them into a Host header."""
-        return f"{self.host}:{self.port}".encode()
-
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
@@ -95,6 +90,11 @@ class Upstream:
     def node(self) -> Node | None:
         """The server that is asked."""
         return max(self.nodes, key=lambda node: node.weight, default=None)
+
+    def authority(self, node: Node) -> bytes:
+        """A server as the Host header names it: with its port, unless that is the scheme's own (balancer.lua)."""
+        standard = 443 if self.scheme == "https" else 80
+        return (node.host if node.port == standard else f"{node.host}:{node.port}").encode()
 
 
 @dataclass(frozen=True, slots=True)

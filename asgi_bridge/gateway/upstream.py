@@ -52,6 +52,11 @@ def _check_absolute(uri: bytes) -> None:
     raise BadUpstreamURI(500 if colon and not valid_port else 502)
 
 
+def _body(exchange: Exchange) -> bytes:
+    # without a length nginx reads no body, so there is none to send
+    return (exchange.body or b"") if exchange.has_body else b""
+
+
 def proxied_request(exchange: Exchange) -> tuple[str, bytes, list[Header], bytes]:
     """Method, target, headers and body of the request that nginx proxies.
 
@@ -71,13 +76,12 @@ def proxied_request(exchange: Exchange) -> tuple[str, bytes, list[Header], bytes
     assert exchange.upstream is not None and exchange.node is not None
     host = exchange.upstream_host
     if exchange.upstream.pass_host == "node":
-        host = exchange.node.authority
+        host = exchange.upstream.authority(exchange.node)
     elif exchange.upstream.pass_host == "rewrite":
         host = exchange.upstream.upstream_host.encode()
     address = exchange.remote_address.encode()
     forwarded_for = exchange.headers.values(b"x-forwarded-for")
-    # without a length nginx reads no body, so it has none to send
-    body = (exchange.body or b"") if exchange.has_body else b""
+    body = _body(exchange)
     headers: list[Header] = [(b"Host", host)] if host else []
     headers.append((b"X-Real-IP", address))
     headers.append((b"X-Forwarded-For", b", ".join([*forwarded_for, address])))
@@ -104,7 +108,7 @@ def fetch_request(exchange: Exchange) -> tuple[str, bytes, list[Header], bytes]:
         raise FetchError("invalid characters found in path")
     if _INVALID_IN_QUERY.search(query):
         raise FetchError("invalid characters found in query")
-    body = exchange.body or b""
+    body = _body(exchange)
     # The Lua table, so: lower-case names, hop-by-hop headers too, no X-Real-IP, no X-Forwarded-For
     headers = [(name, value) for name, values in exchange.headers.table.items() for value in values]
     for name, value in headers:
@@ -117,8 +121,8 @@ def fetch_request(exchange: Exchange) -> tuple[str, bytes, list[Header], bytes]:
         if body or exchange.method in ("POST", "PUT", "PATCH"):
             headers.append((b"Content-Length", str(len(body)).encode()))
     if b"host" not in names:
-        assert exchange.node is not None
-        headers.append((b"Host", exchange.node.authority))
+        assert exchange.upstream is not None and exchange.node is not None
+        headers.append((b"Host", exchange.upstream.authority(exchange.node)))
     if b"user-agent" not in names:
         headers.append((b"User-Agent", _RESTY_AGENT))
     return exchange.method, path + query, headers, body

@@ -1,5 +1,6 @@
 """The variables a runner may ask for (ExtraInfo Var): nginx's, and those that APISIX adds (``core/ctx.lua``)."""
 
+import base64
 import json
 import os
 import re
@@ -54,6 +55,17 @@ def _content_length(exchange: Exchange) -> bytes | None:
     return _join(exchange, b"content_length")
 
 
+def _remote_user(exchange: Exchange) -> bytes | None:
+    # ngx_http_auth_basic_user: nginx reads it whether or not anything asks for a password
+    scheme, _, encoded = (exchange.headers.values(b"authorization") or [b""])[0].partition(b" ")
+    encoded = encoded.lstrip(b" ").rstrip(b"=")
+    try:
+        user, colon, _ = base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True).partition(b":")
+    except ValueError:
+        return None
+    return user if user and colon and scheme.lower() == b"basic" else None
+
+
 _HOSTNAME = socket.gethostname()
 _CONSTANT: Mapping[str, bytes] = {
     "server_name": b"_",
@@ -91,6 +103,7 @@ _COMPUTED: Mapping[str, Callable[[Exchange], bytes | None]] = {
     "var_x_forwarded_proto": lambda e: e.scheme.encode(),
     "var_x_forwarded_port": lambda e: _text(e.server_port),
     "remote_addr": lambda e: _text(e.remote_address),
+    "remote_user": _remote_user,
     "realip_remote_addr": lambda e: _text(e.client_address),
     "remote_port": lambda e: _text(e.remote_port or ""),
     "realip_remote_port": lambda e: _text(e.client_port),

@@ -400,6 +400,7 @@ def test_target_in_absolute_form_names_the_host(runner: RunnerDouble) -> None:
         ({"headers": [(b"host", b"a..b")]}, 400),
         ({"path": "/.."}, 400),
         ({"headers": [(b"x", b"y" * 9000)]}, 400),
+        ({"headers": [(b"x", b"y" * 8000)] * 5}, 400),
         ({"path": "/" + "x" * 9000}, 414),
         ({"method": "TRACE"}, 405),
         ({"method": "CONNECT"}, 405),
@@ -409,6 +410,42 @@ def test_what_nginx_refuses(runner: RunnerDouble, more: dict[str, Any], status: 
     sent = asyncio.run(called(GatewayApp(routes(), runner.path, upstream=echo), **more))
     assert sent[0]["status"] == status
     assert dict(sent[0]["headers"])[b"Server"] == b"openresty"
+
+
+def test_head_that_just_fits_the_buffers_of_nginx(runner: RunnerDouble) -> None:
+    app = GatewayApp(routes(), runner.path, upstream=echo)
+    sent = asyncio.run(called(app, headers=[(b"x", b"y" * (8192 - 7))] * 4))
+    assert sent[0]["status"] == 200
+    sent = asyncio.run(called(app, raw_path=b"/" + b"x" * (8192 - 16)))
+    assert sent[0]["status"] == 404
+
+
+def test_spaces_behind_a_header_value_are_taken_off(runner: RunnerDouble) -> None:
+    """httptools leaves them there."""
+    runner.calls(action(None))
+    app = GatewayApp(routes(PRE), runner.path, upstream=echo)
+    asyncio.run(called(app, headers=[(b"x-a", b"a  b  ")]))
+    call = runner.got[1]
+    assert isinstance(call, HTTPReqCallReq) and (b"x-a", b"a  b") in (call.headers or [])
+
+
+@pytest.mark.parametrize(
+    ("method", "connection", "length", "seen"),
+    [
+        ("GET", b"", b"2", b"close"),
+        ("GET", b"Keep-Alive", b"2", b"keep-alive"),
+        ("GET", b"keep-alive", b"", b"close"),
+        ("HEAD", b"keep-alive", b"", b"keep-alive"),
+        ("GET", b"keep-alive, close", b"2", b"close"),
+    ],
+)
+def test_http_1_0_is_kept_alive_when_it_asks_and_there_is_a_length(
+    runner: RunnerDouble, method: str, connection: bytes, length: bytes, seen: bytes
+) -> None:
+    runner.calls(action(Stop(200, [(b"Content-Length", length)], b"ok")))
+    app = GatewayApp(routes(PRE), runner.path)
+    sent = asyncio.run(called(app, method, headers=[(b"connection", connection)], http_version="1.0"))
+    assert dict(sent[0]["headers"])[b"Connection"] == seen
 
 
 def test_head_of_what_nginx_refuses_has_no_body(runner: RunnerDouble) -> None:
@@ -539,6 +576,9 @@ def test_timeout_of_the_upstream(runner: RunnerDouble) -> None:
 def test_upstream_errors_are_shown_in_a_header(runner: RunnerDouble) -> None:
     transport = httpx2.MockTransport(lambda request: httpx2.Response(500, content=b"x"))
     assert client(runner, upstream=transport).get("/x").headers["x-apisix-upstream-status"] == "500"
+    runner.calls(action(Rewrite(resp_headers=[(b"X-APISIX-Upstream-Status", b"1")])))
+    answer = client(runner, PRE, upstream=transport).get("/x")
+    assert answer.headers.get_list("x-apisix-upstream-status") == ["500"]
 
 
 def test_rewritten_paths_that_nginx_cannot_use(runner: RunnerDouble) -> None:
@@ -563,6 +603,16 @@ def test_deleted_content_length_takes_the_body_away(runner: RunnerDouble, caplog
 
     assert sent((b"Content-Length", None)) == ("", [])
     assert "a plugin has deleted Content-Length: the request goes on without its body" in caplog.text
+    # post-resp's fetch has nothing to send either, and says so
+    runner.calls(
+        lambda message, ask: (
+            HTTPReqCallResp(message.id, Rewrite(headers=[(b"Content-Length", None)]))
+            if isinstance(message, HTTPReqCallReq)
+            else HTTPRespCallResp(message.id)
+        )
+    )
+    fetched = client(runner, {**PRE, **RESP}).post("/x", content=b"hello").json()
+    assert (fetched["body"], dict(fetched["headers"])["content-length"]) == ("", "0")
     # nginx does not look at this header again
     assert sent((b"Transfer-Encoding", None), body=iter([b"hel", b"lo"])) == ("hello", ["5"])
     runner.calls(action(Rewrite(headers=[(b"Transfer-Encoding", b"chunked")])))
@@ -757,6 +807,32 @@ def test_response_length_is_compared_with_a_streamed_body(runner: RunnerDouble) 
     assert client(runner, RESP, upstream=transport).get("/x").content == b"12345"
     transport = httpx2.MockTransport(lambda request: httpx2.Response(200, content=b"1"))
     assert client(runner, RESP, upstream=transport).get("/x").status_code == 502
+
+
+@pytest.mark.parametrize(
+    ("patterns", "path", "target"),
+    [
+        (["^/x/(.*)/(.*)", "/$2/${1}$9$$?p=1"], "/x/a/b%20c?q=1", "/b%20c/a$?p=1&q=1"),
+        (["^/y", "/n", "^/x", "/m"], "/x/x", "/m/x"),
+        (["^/y", "/n"], "/x/%41?q=1", "/x/A?q=1"),
+        (["^/x(.*)", "/n$1"], "/x%3Fa", "/n%3Fa"),
+    ],
+)
+def test_regex_uri_of_proxy_rewrite(runner: RunnerDouble, patterns: list[str], path: str, target: str) -> None:
+    assert client(runner, {"proxy-rewrite": {"regex_uri": patterns}}).get(path).json()["target"] == target
+
+
+def test_key_auth_elsewhere_and_hidden(runner: RunnerDouble) -> None:
+    up = {"nodes": {"h:1": 1}}
+    conf = {"header": "X-Key", "query": "k", "hide_credentials": True}
+    data = {
+        "routes": [{"id": "r", "uri": "/*", "plugins": {"key-auth": conf}, "upstream": up}],
+        "consumers": [{"username": "bob", "plugins": {"key-auth": {"key": "s"}}}],
+    }
+    caller = TestClient(GatewayApp(read_routes(data), runner.path, upstream=echo))  # type: ignore[arg-type]
+    assert caller.get("/x?apikey=s").status_code == 401
+    assert "x-key" not in dict(caller.get("/x", headers={"X-Key": "s"}).json()["headers"])
+    assert caller.get("/x?a=1&k=s").json()["target"] == "/x?a=1"
 
 
 def test_key_auth(runner: RunnerDouble) -> None:

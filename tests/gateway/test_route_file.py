@@ -197,7 +197,12 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
         (builtin("cors", _meta={"priority": "1"}), "only disable and a priority that is a number in _meta"),
         (builtin("proxy-rewrite", uri="/$a"), "uri has to be a string without variables"),
         (builtin("proxy-rewrite", uri="a"), "uri has to begin with a slash"),
-        (builtin("proxy-rewrite", regex_uri=[]), "only uri, method, host, headers here, not regex_uri"),
+        (builtin("proxy-rewrite", scheme="http"), "only uri, regex_uri, method, host, headers here, not scheme"),
+        (builtin("proxy-rewrite", regex_uri=["^/x"]), "regex_uri has to be a list of patterns"),
+        (builtin("proxy-rewrite", regex_uri=["(", "/"]), "regex_uri: '(' is no regular expression"),
+        (builtin("key-auth", realm="x"), "only header, query, hide_credentials here, not realm"),
+        (builtin("key-auth", header=["X-Key"]), "header or query has to be a mapping of names to strings"),
+        (builtin("key-auth", hide_credentials="yes"), "hide_credentials has to be true or false"),
         (builtin("proxy-rewrite", headers=[]), "headers has to be a mapping of names to strings, or one of set"),
         (
             builtin("proxy-rewrite", headers={"add": {}, "X-A": "1"}),

@@ -42,7 +42,9 @@ def test_upstream_goes_to_the_heaviest_node() -> None:
     upstream = Upstream((Node("a", 1, 1), Node("b", 2, 3), Node("c", 3, 3)))
     assert upstream.node == Node("b", 2, 3)
     assert Upstream().node is None
-    assert Node("a", 1).authority == b"a:1"
+    assert Upstream().authority(Node("a", 443)) == b"a:443"
+    assert Upstream().authority(Node("a", 80)) == b"a"
+    assert Upstream(scheme="https").authority(Node("a", 443)) == b"a"
 
 
 def test_plugins_are_put_over_others_by_name() -> None:

@@ -110,6 +110,22 @@ def test_cookies_are_read_when_the_first_one_is_asked_for() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("authorization", "user"),
+    [
+        ("Basic YTpi", b"a"),
+        ("bASIC  YWI6Og==", b"ab"),
+        ("Basic YTpiYw", b"a"),
+        ("Basic OmI=", None),
+        ("Basic YWI=", None),
+        ("Basic Y", None),
+        ("Bearer YTpi", None),
+    ],
+)
+def test_user_of_basic_authentication(authorization: str, user: bytes | None) -> None:
+    assert values(exchange(authorization=authorization), "remote_user") == [user]
+
+
 def test_route_and_consumer() -> None:
     made = exchange()
     names = "route_id", "route_name", "service_id", "service_name", "consumer_name", "balancer_ip", "upstream_scheme"
