@@ -7,7 +7,7 @@ gateway's back; whatever goes wrong before it refuses the request.
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -23,7 +23,7 @@ from .parking import ParkingLot
 from .scope import Headers
 from .upstream import Response, UpstreamBody
 
-__all__ = ["NOTHING", "START", "Call", "Host"]
+__all__ = ["ALL", "NOTHING", "Call", "Host"]
 
 logger = logging.getLogger("asgi_bridge.adapter")
 
@@ -122,7 +122,9 @@ class Call(ABC):
         """
         self._chain.calls += 1
         try:
-            await self._run()
+            running = self._begin()
+            if running is not None:
+                await running
             if not self.answered:
                 raise self._fault or PluginError("it ended without a complete response")
         except asyncio.CancelledError as exc:
@@ -144,8 +146,11 @@ class Call(ABC):
                 ended(self)
 
     @abstractmethod
-    async def _run(self) -> None:
-        """Makes the scope and runs the chain on it."""
+    def _begin(self) -> Awaitable[None] | None:
+        """Makes the scope, and gives the chain's run on it; None: the call is answered.
+
+        No coroutine itself, since most calls have nothing to wait for before their chain.
+        """
 
     @abstractmethod
     async def upstream(self, scope: Scope, receive: Receive, send: Send) -> None:

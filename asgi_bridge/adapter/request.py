@@ -16,7 +16,7 @@ and with a plugin of ``phase="both"``, for which the upstream is the real one::
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import cast
 
 from starlette.types import Message, Receive, Scope, Send
@@ -25,7 +25,7 @@ from ..errors import LocalProtocolError, PluginError, RemoteProtocolError
 from ..plugins import Chain
 from ..wire import MAX_PAYLOAD, HTTPReqCallReq, HTTPReqCallResp, Info, Rewrite, Stop
 from .answer import response_headers, stop
-from .call import NOTHING, START, Call, Host
+from .call import ALL, NOTHING, Call, Host
 from .changes import changed_args, changed_headers, changed_path
 from .exchange import Answer, Exchange
 from .scope import (
@@ -83,13 +83,13 @@ class RequestCall(Call):
         """The plugins of its list, outermost first."""
         return tuple(layer.name for layer in self._chain.layers)
 
-    async def _run(self) -> None:
+    def _begin(self) -> Awaitable[None] | None:
         message, chain = self._message, self._chain
         headers, args, index = _complete(message)
         if len(headers) > MAX_HEADERS:
             logger.warning("plugin %s: request refused with 431: 100 or more header fields", chain.names)
             self._answer(HTTPReqCallResp(message.id, TOO_MANY_HEADERS), "stop 431")
-            return
+            return None
         if not chain.request:
             raise PluginError("it is for the response phase: list it in ext-plugin-post-resp")
         asks = chain.exact or self._host.ask_origin
@@ -100,15 +100,20 @@ class RequestCall(Call):
                     "body", chain.names,
                 )  # fmt: skip
                 self._answer(HTTPReqCallResp(message.id, LENGTH_REQUIRED), "stop 411")
-                return
+                return None
             self._parks = asks = True
         origin = None if asks else forwarded_origin(index)
         scope = self._scope = build_scope(message, headers, args, origin or _UNKNOWN, self._host.app)
         if origin is None:
-            found = await self._variables((*EXACT_VARIABLES, "uri") if self._parks else EXACT_VARIABLES)
-            exact_scope(scope, found)
-            self._uri = found.get("uri")
-        await chain.enter(self, scope, self.receive, self.send)
+            return self._ask_and_enter()
+        return chain.enter(self, scope, self.receive, self.send)
+
+    async def _ask_and_enter(self) -> None:
+        """Runs the chain on the scope once the gateway has told what the message does not."""
+        found = await self._variables((*EXACT_VARIABLES, "uri") if self._parks else EXACT_VARIABLES)
+        exact_scope(self._scope, found)
+        self._uri = found.get("uri")
+        await self._chain.enter(self, self._scope, self.receive, self.send)
 
     # what the chain does
 
@@ -133,9 +138,16 @@ class RequestCall(Call):
         self._parks = False
         if self._wrapped or self._sent != NOTHING or self._disconnected:
             await send({"type": "http.response.start", "status": 200, "headers": []})
-        else:  # the same, where nobody looks at it on its way
-            self._status, self._sent = 200, START
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        # the same, where nobody looks at it on its way
+        self._status = 200
+        try:
+            self._complete()
+        except PluginError as exc:
+            self._fault = self._fault or exc
+            raise
+        self._sent = ALL
 
     async def _changed_body(self, receive: Receive) -> bytes | None:
         """The body that `receive` gives, if it is not the request's."""

@@ -11,6 +11,7 @@ Each of these is a *step*: a run of plugins in the response form, or one half.
 """
 
 import asyncio
+from collections.abc import Awaitable
 from time import monotonic
 from typing import cast
 
@@ -52,6 +53,9 @@ class ResponseCall(Call):
         self._insides: list[Call] = []
         self._steps: list[_Step] = []
         self._step = 0
+
+    def _begin(self) -> Awaitable[None]:
+        return self._run()
 
     async def _run(self) -> None:
         chain = self._chain
@@ -223,8 +227,8 @@ class _InnerForm(ResponseCall):
     def disconnect(self) -> None:
         Call.disconnect(self)
 
-    async def _run(self) -> None:
-        await self._play(self._step)
+    def _begin(self) -> Awaitable[None]:
+        return self._play(self._step)
 
     def _finish(self, response: Response) -> None:
         if self.finished is not None and not self.finished.done():
