@@ -203,6 +203,9 @@ class _Reader:
             raise place.at(mapping, key).wrong(f"this has to be a string, not {_named(value)}; put it in quotes")
         return value
 
+    def text(self, mapping: Mapping[Any, Any], key: str, place: _Place) -> str | None:
+        return self.string(mapping, key, place) if mapping.get(key) is not None else None
+
     def strings(self, value: Any, place: _Place) -> tuple[str, ...]:
         entries = self.list(value, place)
         if not entries or not all(isinstance(entry, str) for entry in entries):
@@ -237,7 +240,11 @@ class _Reader:
         place = self.place("route", entry, number)
         route = self.mapping(entry, place)
         self.known(route, _ROUTE, place)
-        if route.get("status", 1) == 0:
+        status = route.get("status", 1)
+        if isinstance(status, bool) or status not in (0, 1):
+            what = f"this has to be 1, or 0 to switch the route off, not {_named(status)}"
+            raise place.at(route, "status").wrong(what)
+        if status == 0:
             return None
         if route.get("enable_websocket"):
             raise place.at(route, "enable_websocket").wrong("the stand-in does not proxy WebSockets; take it out")
@@ -251,7 +258,7 @@ class _Reader:
         service = self.refer(route, "service_id", self.services, place)
         if service is not None:
             value, service_place = service
-            service_name = value.get("name")
+            service_name = self.text(value, "name", service_place)
             upstream = upstream or self.own_upstream(value, service_place)
             hosts = hosts or self.hosts(value, service_place)
             plugins = plugins.over(self.plugins(value.get("plugins", {}), service_place.at(value, "plugins")))
@@ -266,8 +273,8 @@ class _Reader:
             hosts,
             self.methods(route, place),
             priority,
-            route.get("name"),
-            route.get("desc"),
+            self.text(route, "name", place),
+            self.text(route, "desc", place),
             plugins,
             upstream,
             str(route["service_id"]) if service is not None else None,
