@@ -137,10 +137,8 @@ class Call(ABC):
             self.extensions.clear()
             if self.culprit is not None or self._fault is not None:
                 self.culprit = self._fault = self._logged = None
-            if self._body_ask is not None:
-                self._body_ask = None
-            if self._ended is not None:
-                self._end()
+            self._body_ask = None
+            self._end()
             self._chain.leave()
             if ended is not None:
                 ended(self)

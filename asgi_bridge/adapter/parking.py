@@ -2,8 +2,9 @@
 
 What ties the halves together is ``$request_id``, which is the same in all calls of one request, and the names of the
 plugins; not the key of the configuration, since a consumer changes it in between. Parked calls are bounded in number
-and time. A route that never sends the response half (the plugin is not listed in its ``ext-plugin-post-resp``), or does
-no longer, is told of in one warning and parks no more, until one comes.
+and time. A route that never sends the response half (the plugin is not listed in its ``ext-plugin-post-resp``) is told
+of in one warning and parks no more, until one comes. One that did send it is told of too, and parks on as long as there
+is room: its upstream may be down.
 """
 
 import logging

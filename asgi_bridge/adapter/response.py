@@ -11,7 +11,6 @@ Each of these is a *step*: a run of plugins in the response form, or one half.
 """
 
 import asyncio
-from collections.abc import Awaitable
 from time import monotonic
 from typing import cast
 
@@ -54,10 +53,7 @@ class ResponseCall(Call):
         self._steps: list[_Step] = []
         self._step = 0
 
-    def _begin(self) -> Awaitable[None]:
-        return self._run()
-
-    async def _run(self) -> None:
+    async def _begin(self) -> None:
         chain = self._chain
         if not chain.response:
             raise PluginError("it is for the request phase: list it in ext-plugin-pre-req or ext-plugin-post-req")
@@ -227,8 +223,8 @@ class _InnerForm(ResponseCall):
     def disconnect(self) -> None:
         Call.disconnect(self)
 
-    def _begin(self) -> Awaitable[None]:
-        return self._play(self._step)
+    async def _begin(self) -> None:
+        await self._play(self._step)
 
     def _finish(self, response: Response) -> None:
         if self.finished is not None and not self.finished.done():

@@ -113,13 +113,7 @@ def _filter(
         # the old length and encoding belong to the old body
         headers.remove(b"content-length", b"content-encoding", b"last-modified", b"etag")
         head.front = [item for item in head.front if item[0].lower() != b"content-length"]
-    operations = header_operations(conf)
-    for name, value in operations.add:
-        headers.add(name.encode(), value.encode())
-    for name, value in operations.set:
-        headers.set(name.encode(), value.encode())
-    for name in operations.remove:
-        headers.set(name.encode(), None)
+    header_operations(conf).apply(headers.add, headers.set)
     if conf.get("status_code") == 204:
         # only of a status that Lua has set, not of the upstream's own (ngx_http_header_filter_module.c, status_line)
         headers.content_type, head.front = None, []

@@ -6,7 +6,7 @@ A configuration that goes further is refused when the routes are read. What thes
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,15 @@ class HeaderOperations:
     add: tuple[tuple[str, str], ...]
     set: tuple[tuple[str, str], ...]
     remove: tuple[str, ...]
+
+    def apply(self, adding: Callable[[bytes, bytes], object], setting: Callable[[bytes, bytes | None], object]) -> None:
+        """Do it: `adding` puts a header beside those of its name, `setting` in their place, and None removes them."""
+        for name, value in self.add:
+            adding(name.encode(), value.encode())
+        for name, value in self.set:
+            setting(name.encode(), value.encode())
+        for name in self.remove:
+            setting(name.encode(), None)
 
 
 def header_operations(conf: Mapping[str, Any]) -> HeaderOperations:
@@ -241,13 +250,7 @@ def _proxy_rewrite(exchange: Exchange, conf: Mapping[str, Any]) -> None:
     if exchange.args:
         uri += (b"&" if question else b"?") + exchange.args
     exchange.upstream_uri = uri
-    operations = header_operations(conf)
-    for name, value in operations.add:
-        exchange.add_header(name.encode(), value.encode())
-    for name, value in operations.set:
-        exchange.set_header(name.encode(), value.encode())
-    for name in operations.remove:
-        exchange.set_header(name.encode(), None)
+    header_operations(conf).apply(exchange.add_header, exchange.set_header)
     if "host" in conf:
         exchange.upstream_host = conf["host"].encode()
     if "method" in conf:
