@@ -33,19 +33,24 @@ Headers = list[tuple[bytes, bytes]]
 _UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 _IN_PATH = _UNRESERVED + b"/:@!$&'()*+,;="
 _IN_QUERY = _UNRESERVED + b"/:@!$'()*,"
-_IN_QUERY_OR_BLANK = _IN_QUERY + b" "
 
 
-def _table(safe: bytes) -> list[bytes]:
+def _escapes(safe: bytes) -> list[bytes]:
     return [bytes((byte,)) if byte in safe else b"%%%02X" % byte for byte in range(256)]
 
 
-_PATH_TABLE, _QUERY_TABLE = _table(_IN_PATH), _table(_IN_QUERY)
+def _only(safe: bytes) -> bytes:
+    """For `bytes.translate`, which changes nothing with it where nothing else is: the quickest way to see that."""
+    return bytes(byte if byte in safe else safe[0] for byte in range(256))
 
 
-def _escape(text: bytes, safe: bytes, table: list[bytes]) -> bytes:
-    """`text` with all but `safe` percent-encoded, as `table` says."""
-    return b"".join([table[byte] for byte in text]) if text.translate(None, safe) else text
+_PATH_ESCAPES, _QUERY_ESCAPES = _escapes(_IN_PATH), _escapes(_IN_QUERY)
+_ONLY_PATH, _ONLY_QUERY = _only(_IN_PATH), _only(_IN_QUERY + b" =&")
+
+
+def _escape(text: bytes, escapes: list[bytes]) -> bytes:
+    """`text` percent-encoded as `escapes` says for each byte."""
+    return b"".join([escapes[byte] for byte in text])
 
 
 ORIGIN_VARIABLES = ("scheme", "http_host", "server_addr", "server_port")
@@ -65,13 +70,14 @@ def encode_query(args: Args) -> bytes:
     except TypeError:  # a None
         pass
     else:
-        # Deleting what needs nothing is the quickest way to see that nothing is there but the separators.
-        if query.translate(None, _IN_QUERY_OR_BLANK) == (b"=&" * len(args))[:-1]:
+        # what needs no escaping, and of the separators no more than those between the parts
+        count = len(args)
+        if query.translate(_ONLY_QUERY) == query and query.count(b"=") == count and query.count(b"&") == count - 1:
             return query.replace(b" ", b"%20")
     parts = []
     for name, value in args:
-        part = _escape(name, _IN_QUERY, _QUERY_TABLE)
-        parts.append(part if value is None else part + b"=" + _escape(value, _IN_QUERY, _QUERY_TABLE))
+        part = _escape(name, _QUERY_ESCAPES)
+        parts.append(part if value is None else part + b"=" + _escape(value, _QUERY_ESCAPES))
     return b"&".join(parts)
 
 
@@ -135,7 +141,14 @@ def _port(text: bytes) -> int | None:
 
 def needs_escaping(path: bytes) -> bool:
     """Whether a decoded path cannot go upstream as it is."""
-    return bool(path.translate(None, _IN_PATH))
+    return path.translate(_ONLY_PATH) != path
+
+
+@lru_cache(maxsize=1024)
+def _address(packed: bytes | None) -> str:
+    if packed is None or len(packed) not in (4, 16):
+        return ""
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
 
 
 def build_scope(
@@ -153,13 +166,7 @@ def build_scope(
         app: the host application.
     """
     path = message.path or b"/"
-    address = message.src_ip or b""
-    if len(address) == 4:
-        host = socket.inet_ntoa(address)
-    elif len(address) == 16:
-        host = socket.inet_ntop(socket.AF_INET6, address)
-    else:
-        host = ""
+    host = _address(message.src_ip)
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -167,7 +174,7 @@ def build_scope(
         "method": message.method,
         "scheme": origin[0],
         "path": path.decode("utf-8", "replace"),
-        "raw_path": _escape(path, _IN_PATH, _PATH_TABLE),
+        "raw_path": _escape(path, _PATH_ESCAPES) if needs_escaping(path) else path,
         "query_string": encode_query(args) if args else b"",
         "root_path": "",
         "headers": headers,
