@@ -69,7 +69,7 @@ class Call(ABC):
 
     Attributes:
         phase: ``"request"`` or ``"response"``.
-        task: in which it runs; expiring ends it.
+        task: in which it runs, until its end; expiring ends it.
         answered: the gateway has its answer.
     """
 
@@ -121,17 +121,18 @@ class Call(ABC):
             ended: called with it at the end.
         """
         self._chain.calls += 1
+        inside = True
         try:
             running = self._begin()
             if running is not None:
                 await running
+            inside = False
             if not self.answered:
                 raise self._fault or PluginError("it ended without a complete response")
-        except asyncio.CancelledError as exc:
-            task = asyncio.current_task()
-            self._refuse(exc, "it was cut off by the shutdown" if task and task.cancelling() else "CancelledError")
         except BaseException as exc:
-            self._refuse(exc, str(exc) if isinstance(exc, PluginError) else f"{type(exc).__name__}: {exc}")
+            if inside:
+                self._blame(exc)
+            self._refuse(exc, _reason(exc))
         finally:
             # exceptions hold their frames, and the frames this call: only the cyclic garbage collector would free it
             self.extensions.clear()
@@ -142,6 +143,8 @@ class Call(ABC):
             self._chain.leave()
             if ended is not None:
                 ended(self)
+            # its context holds the extension of a plugin, and that this call
+            self.task = None
 
     @abstractmethod
     def _begin(self) -> Awaitable[None] | None:
@@ -151,8 +154,12 @@ class Call(ABC):
         """
 
     @abstractmethod
-    async def upstream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The innermost application."""
+    def upstream(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None] | None:
+        """The innermost application; None: it has nothing to wait for, and is through."""
+
+    @abstractmethod
+    def _blame(self, exc: BaseException) -> None:
+        """An exception came out of the chain's run: notes out of which plugin, if that is not known yet."""
 
     @abstractmethod
     def _complete(self) -> None:
@@ -382,3 +389,12 @@ class Call(ABC):
 
     def _warn(self, about: str, text: str) -> None:
         self._chain.warn_once(about, text)
+
+
+def _reason(exc: BaseException) -> str:
+    if isinstance(exc, PluginError):
+        return str(exc)
+    if isinstance(exc, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return "it was cut off by the shutdown" if task and task.cancelling() else "CancelledError"
+    return f"{type(exc).__name__}: {exc}"

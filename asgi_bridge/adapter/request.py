@@ -69,7 +69,7 @@ class RequestCall(Call):
     phase = "request"
 
     def __init__(self, message: HTTPReqCallReq, chain: Chain, exchange: Exchange, host: Host) -> None:
-        super().__init__(chain, exchange, host)
+        Call.__init__(self, chain, exchange, host)
         self._message = message
         self._rewrite: Rewrite | None = None
         self._parks = False
@@ -106,7 +106,7 @@ class RequestCall(Call):
         scope = self._scope = build_scope(message, headers, args, origin or _UNKNOWN, self._host.app)
         if origin is None:
             return self._ask_and_enter()
-        return chain.enter(self, scope, self.receive, self.send)
+        return chain.begin(self, scope, self.receive, self.send)
 
     async def _ask_and_enter(self) -> None:
         """Runs the chain on the scope once the gateway has told what the message does not."""
@@ -117,37 +117,39 @@ class RequestCall(Call):
 
     # what the chain does
 
-    async def upstream(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def upstream(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None] | None:
         """Notes what it was called with, and answers an empty 200; or parks, and answers the real response."""
         try:
             if self._rewrite is not None:
                 raise PluginError("the upstream was called twice; the gateway sends a request once")
+            if self.changed_body or self._parks:
+                return self._pass_on(scope, receive, send)
+            self._rewrite = self._differences(scope, None)
+            if self._wrapped or self._sent != NOTHING or self._disconnected:
+                return _send_empty(send)
+            # the same, where nobody looks at it on its way
+            self._status = 200
+            self._complete()
+            self._sent = ALL
+        except PluginError as exc:
+            self._fault = self._fault or exc
+            raise
+        return None
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As `upstream`, where there is something to wait for."""
+        try:
             body = await self._changed_body(receive) if self.changed_body else None
             self._rewrite = self._differences(scope, body)
+            response = await self._park() if self._parks and self.request_id is not None else None
         except PluginError as exc:
             self._fault = self._fault or exc
             raise
-        if self._parks and self.request_id is not None:
-            try:
-                response = await self._park()
-            except PluginError as exc:
-                self._fault = self._fault or exc
-                raise
+        if response is not None:
             await self._respond(response, send)
-            return
-        self._parks = False
-        if self._wrapped or self._sent != NOTHING or self._disconnected:
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-            return
-        # the same, where nobody looks at it on its way
-        self._status = 200
-        try:
-            self._complete()
-        except PluginError as exc:
-            self._fault = self._fault or exc
-            raise
-        self._sent = ALL
+        else:
+            self._parks = False
+            await _send_empty(send)
 
     async def _changed_body(self, receive: Receive) -> bytes | None:
         """The body that `receive` gives, if it is not the request's."""
@@ -315,6 +317,11 @@ class RequestCall(Call):
         self.answered = True
         self._end()
 
+    def _blame(self, exc: BaseException) -> None:
+        # its chain was begun without `enter`, which notes that
+        if self.extensions and (self.culprit is None or self.culprit[0] is not exc):
+            self.culprit = exc, self._chain.layers[0].name
+
     def _refuse(self, exc: BaseException, reason: str) -> None:
         delivered = self._delivered
         if delivered is not None and not delivered.done():
@@ -352,6 +359,12 @@ class _Gone:
 
 
 _GONE = _Gone()
+
+
+async def _send_empty(send: Send) -> None:
+    """The response that stands for the upstream's, which has not answered yet."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _complete(message: HTTPReqCallReq) -> tuple[Headers, Args, dict[bytes, bytes]]:

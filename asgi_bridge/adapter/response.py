@@ -77,6 +77,9 @@ class ResponseCall(Call):
             self._abandon()
             self._insides.clear()
 
+    def _blame(self, exc: BaseException) -> None:
+        """The chain was entered, which notes that."""
+
     def _abandon(self) -> None:
         """Ends the halves that are not through."""
         for half in self._halves:
@@ -149,12 +152,12 @@ class ResponseCall(Call):
         finished: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         form = _InnerForm(self, step, finished)
         self._insides.append(form)
-        form.task = asyncio.get_running_loop().create_task(form.run())
+        task = form.task = asyncio.get_running_loop().create_task(form.run())
         try:
             return await finished
         finally:
             if finished.cancelled():
-                form.task.cancel()
+                task.cancel()
             # an exception holds its frames, and they these
             form.finished = None
             del finished

@@ -61,8 +61,8 @@ class OnionCall(Protocol):
     def wraps_send(self, layer: "Layer") -> None:
         """`layer` handed on another `send` than it was given."""
 
-    async def upstream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The innermost application."""
+    def upstream(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None] | None:
+        """The innermost application; None: it has nothing to wait for, and is through."""
 
 
 class Apisix(dict[str, Any]):
@@ -135,7 +135,7 @@ class _OpenApisix(Apisix):
         self.passed_on = True
 
 
-_current: contextvars.ContextVar[Apisix] = contextvars.ContextVar("asgi_bridge.apisix")
+_current: contextvars.ContextVar[Apisix | None] = contextvars.ContextVar("asgi_bridge.apisix")
 
 
 def apisix(scope: Scope) -> Apisix:
@@ -190,8 +190,19 @@ class Step(ABC):
         """For the plugin around it."""
 
     @abstractmethod
+    def begin(self, call: OnionCall, scope: Scope, receive: Receive, send: Send) -> Awaitable[None] | None:
+        """Begins this step of `call`: awaiting what it gives is the rest; None: there is none.
+
+        No coroutine itself: each one costs, and this one would only wait for the plugin's. Two things are left to
+        `enter`, or to whoever has a task of its own for the call: to note out of which plugin an exception came, and to
+        leave the context as it was.
+        """
+
     async def enter(self, call: OnionCall, scope: Scope, receive: Receive, send: Send) -> None:
         """Runs this step of `call`."""
+        running = self.begin(call, scope, receive, send)
+        if running is not None:
+            await running
 
 
 class _Innermost(Step):
@@ -202,11 +213,13 @@ class _Innermost(Step):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await quiet_lifespan(scope, receive, send)
-        else:
-            await _leave(scope, receive, send).upstream(scope, receive, send)
+            return
+        running = _leave(scope, receive, send).upstream(scope, receive, send)
+        if running is not None:
+            await running
 
-    async def enter(self, call: OnionCall, scope: Scope, receive: Receive, send: Send) -> None:
-        await call.upstream(scope, receive, send)
+    def begin(self, call: OnionCall, scope: Scope, receive: Receive, send: Send) -> Awaitable[None] | None:
+        return call.upstream(scope, receive, send)
 
 
 class Layer(Step):
@@ -220,39 +233,45 @@ class Layer(Step):
 
     __slots__ = ("_entries", "app", "following", "lifespan", "name", "options", "state")
 
-    def __init__(self, name: str, options: Options, conf: Any, following: Step) -> None:
+    def __init__(self, name: str, options: Options, conf: Any, following: Step, route_id: str | None = None) -> None:
         self.name = name
         self.options = options
         self.following = following
         self.app: ASGIApp = following
         self.lifespan: Lifespan | None = None
         self.state: dict[str, Any] = {}
-        self._entries = {"plugin": name, "phase": "", "conf": conf, "route_id": None, "request_id": None, "var": None}
+        entries = {"plugin": name, "phase": "", "conf": conf, "route_id": route_id, "request_id": None, "var": None}
+        self._entries = {phase: {**entries, "phase": phase} for phase in ("request", "response")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await quiet_lifespan(scope, receive, send)
-        else:
-            await self.enter(_leave(scope, receive, send), scope, receive, send)
+            return
+        await self.enter(_leave(scope, receive, send), scope, receive, send)
 
-    async def enter(self, call: OnionCall, scope: Scope, receive: Receive, send: Send) -> None:
+    def begin(self, call: OnionCall, scope: Scope, receive: Receive, send: Send) -> Awaitable[None] | None:
         if call.end is self:
-            await call.upstream(scope, receive, send)
-            return
+            return call.upstream(scope, receive, send)
         if self.options.on_error == "open":
-            await self._enter_open(call, scope, receive, send)
-            return
+            return self._enter_open(call, scope, receive, send)
         deadline = monotonic() + self.options.timeout
         if deadline < call.deadline:
             call.deadline = deadline
             call.late = self.name
-        extension = Apisix(self._entries)
+        extension = Apisix(self._entries[call.phase])
         inner = self._scope(call, scope, receive, send, extension)
-        token = _current.set(extension)
+        _current.set(extension)
+        return self.app(inner, receive, send)
+
+    async def enter(self, call: OnionCall, scope: Scope, receive: Receive, send: Send) -> None:
+        token = _current.set(None)
         try:
-            await self.app(inner, receive, send)
+            running = self.begin(call, scope, receive, send)
+            if running is not None:
+                await running
         except BaseException as exc:
-            self._blame(call, exc)
+            if call.end is not self:
+                self._blame(call, exc)
             raise
         finally:
             _current.reset(token)
@@ -271,7 +290,7 @@ class Layer(Step):
             answering = True
             await send(message)
 
-        extension = _OpenApisix(self._entries)
+        extension = _OpenApisix(self._entries[call.phase])
         inner = self._scope(call, scope, replay, sending, extension)
         extension.passed_on = False
         limit = extension.limit = asyncio.timeout(None)
@@ -302,9 +321,8 @@ class Layer(Step):
 
     def _scope(self, call: OnionCall, scope: Scope, receive: Receive, send: Send, extension: Apisix) -> Scope:
         """This layer's own copy of `scope`, with its `extension`."""
-        extension["phase"] = call.phase
-        extension["route_id"] = call.route_id
-        extension["request_id"] = call.request_id
+        if call.request_id is not None:
+            extension["request_id"] = call.request_id
         extension["var"] = call.var
         extension._call = call
         extension._layer = self
@@ -368,7 +386,7 @@ class Chain:
         exact, cures, request_headers: what the plugins' options come to.
         both: a plugin of it sees both halves of a request, so all of it does.
         request, response: whether its plugins may run in that phase.
-        enter: runs a call through all layers.
+        begin, enter: those of the outermost layer.
         calls: calls that are inside.
     """
 
@@ -382,7 +400,8 @@ class Chain:
         self.both = any(layer.options.phase == "both" for layer in layers)
         self.request = all(layer.options.phase != "response" for layer in layers)
         self.response = all(layer.options.phase != "request" for layer in layers)
-        self.enter = (layers[0] if layers else INNERMOST).enter
+        first = layers[0] if layers else INNERMOST
+        self.begin, self.enter = first.begin, first.enter
         self.calls = 0
         self._idle: asyncio.Event | None = None
         self._warned: set[str] = set()

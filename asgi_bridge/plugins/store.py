@@ -295,7 +295,7 @@ async def _build_layer(
         place = "ext-plugin-post-resp" if phase == "request" else "ext-plugin-pre-req or ext-plugin-post-req"
         raise ConfigurationError(f"plugin {plugin.name} is for the {plugin.phases[0]} phase: list it under {place}")
     try:
-        layer = Layer(plugin.name, plugin.options, parse_json(text), following)
+        layer = Layer(plugin.name, plugin.options, parse_json(text), following, route_id_of(key))
         app = plugin.make(plugin.configuration.check(text), following)
         if inspect.isawaitable(app):
             app = await app

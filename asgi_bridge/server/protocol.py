@@ -186,7 +186,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             call = ResponseCall(cast(HTTPRespCallReq, message), chain, self, runner.host)
         self._call = call
         runner.calls.add(call)
-        call.task = task = asyncio.Task(call.run(self._ended), loop=self._loop)
+        call.task = task = asyncio.Task(call.run(self._ended), loop=self._loop, name=chain.names)
         self._server_state.tasks.add(task)
 
     def _ended(self, call: Call) -> None:

@@ -12,7 +12,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Bridge, apisix, upstream
-from asgi_bridge.adapter import Host, RequestCall, ResponseCall
+from asgi_bridge.adapter import Call, Host, RequestCall, ResponseCall
 from asgi_bridge.adapter.parking import KEPT_ROUTES, MAX_PARKED, MISSED_IN_A_ROW, PARK_SECONDS, ParkingLot
 from asgi_bridge.wire import ErrCode, ErrResp, HTTPRespCallResp, ReqBody, Rewrite, Stop, Var
 
@@ -54,6 +54,13 @@ def by(exchange: Exchange) -> list[bytes]:
     return [value for name, value in answer.headers if name == b"x-by"]
 
 
+async def end_of(*calls: Call) -> None:
+    """Waits for the end of `calls`."""
+    tasks = [call.task for call in calls if call.task is not None]
+    if tasks:
+        await asyncio.wait(tasks)
+
+
 async def both(
     app: ASGIApp,
     message: Any = None,
@@ -70,8 +77,7 @@ async def both(
     host = host or fresh_host()
     call, action = await begin(await chain(bridge, PRE_REQ), host, message, exchange)
     answered = await respond(await chain(bridge), upstream_response or response(TYPE, LENGTH), response_exchange, host)
-    if call.task is not None:
-        await asyncio.wait([call.task])
+    await end_of(call)
     assert len(host.lot) == 0
     return action, answered
 
@@ -264,8 +270,7 @@ def test_a_plugin_that_does_not_wait_any_longer_answers_instead() -> None:
         host = fresh_host()
         first = Exchange()
         call, action = await begin(await chain({"p": app}, PRE_REQ, phase="both"), host, exchange=first)
-        assert call.task is not None
-        await call.task
+        await end_of(call)
         answered = await respond(await chain({"p": app}, phase="both"), response(TYPE, LENGTH), None, host)
         return action, first, answered
 
@@ -344,8 +349,7 @@ async def resumed(app: ASGIApp, then: Callable[[ResponseCall, Exchange], None], 
     call.task = asyncio.ensure_future(call.run())
     await waiting.wait()
     then(call, exchange)
-    assert half.task is not None
-    await asyncio.wait([call.task, half.task])
+    await end_of(call, half)
     return call, exchange
 
 
@@ -407,7 +411,7 @@ def test_a_plugin_between_two_halves_that_ignores_its_end(caplog: pytest.LogCapt
         call.task = asyncio.ensure_future(call.run())
         await started.wait()
         call.expire()
-        await asyncio.wait([call.task])
+        await end_of(call)
         await ended.wait()
         return exchange
 
@@ -513,8 +517,7 @@ def test_a_fault_of_a_plugin_between_two_halves(caplog: pytest.LogCaptureFixture
         first, _ = await begin(await chain(bridge, PRE_REQ, ["a"]), host)
         second, _ = await begin(await chain(bridge, POST_REQ, ["b"]), host)
         exchange = await respond(await chain(bridge), response(TYPE, LENGTH), None, host)
-        assert first.task is not None and second.task is not None
-        await asyncio.wait([first.task, second.task])
+        await end_of(first, second)
         return exchange, len(host.lot)
 
     exchange, parked = asyncio.run(main())
@@ -540,8 +543,7 @@ def test_a_plugin_between_two_halves_has_a_deadline(caplog: pytest.LogCaptureFix
         await started.wait()
         left = call.deadline - asyncio.get_running_loop().time()
         call.expire()
-        assert half.task is not None
-        await asyncio.wait([call.task, half.task])
+        await end_of(call, half)
         await asyncio.sleep(0)
         assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
         return exchange, left
@@ -569,8 +571,7 @@ def test_the_gateway_goes_away_from_a_plugin_between_two_halves() -> None:
         host = fresh_host()
         half, _ = await begin(await chain(bridge, PRE_REQ, ["a"]), host)
         await respond(await chain(bridge), response(TYPE, LENGTH), exchange, host)
-        assert half.task is not None
-        await asyncio.wait([half.task])
+        await end_of(half)
         return exchange
 
     assert asyncio.run(main()).answers == []
@@ -603,8 +604,7 @@ def test_an_outer_plugin_that_answers_itself_ends_the_half_inside() -> None:
         host = fresh_host()
         half, _ = await begin(await chain(bridge, PRE_REQ, ["a"]), host)
         exchange = await respond(await chain(bridge), response(TYPE, LENGTH), None, host)
-        assert half.task is not None
-        await asyncio.wait([half.task])
+        await end_of(half)
         return exchange.answers[0].body, half.parked, len(host.lot)
 
     assert asyncio.run(main()) == (b"mine", False, 0)
@@ -933,8 +933,7 @@ def test_an_abandoned_call_is_told_and_cancelled() -> None:
         host = fresh_host()
         call, _ = await begin(await chain({"p": app}, PRE_REQ, phase="both", request_body=False), host)
         host.lot.close()
-        assert call.task is not None
-        await asyncio.wait([call.task])
+        await end_of(call)
 
     asyncio.run(main())
     assert seen == ["http.disconnect", "no variables", "cancelled"]
@@ -951,8 +950,7 @@ def test_an_abandoned_call_that_will_not_end_bothers_nobody(caplog: pytest.LogCa
         host = fresh_host()
         call, _ = await begin(await chain({"p": app}, PRE_REQ, phase="both"), host)
         host.lot.close()
-        assert call.task is not None
-        await asyncio.wait([call.task])
+        await end_of(call)
 
     asyncio.run(main())
     assert errors(caplog) == []
@@ -965,7 +963,7 @@ def test_a_shutdown_ends_a_parked_call_without_a_word(caplog: pytest.LogCaptureF
         call, _ = await begin(await chain(bridge, PRE_REQ), host)
         assert call.task is not None
         call.task.cancel()
-        await asyncio.wait([call.task])
+        await end_of(call)
         # its response call, if one comes at this moment
         exchange = await respond(await chain(bridge), response(TYPE, LENGTH), None, host)
         return len(host.lot), exchange
@@ -1084,8 +1082,7 @@ def test_both_halves_are_freed_without_the_garbage_collector(app: ASGIApp, halve
         response_call.task = asyncio.ensure_future(response_call.run())
         await response_call.task
         for call in calls:
-            assert call.task is not None
-            await asyncio.wait([call.task])
+            await end_of(call)
         await asyncio.sleep(0)
         dead = [weakref.ref(call) for call in [*calls, response_call]]
         for call in calls:
