@@ -154,9 +154,10 @@ def ratio(case: Case, floor: Case) -> float:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="times that each is measured, in turns (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement (%(default)s)")
-    parser.add_argument("--warmup", type=float, default=0.5, help="seconds before it (%(default)s)")
+    # short and many: what else a shared machine does comes and goes within seconds, and hits one round or another
+    parser.add_argument("--rounds", type=int, default=15, help="times that each is measured, in turns (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.6, help="of one measurement (%(default)s)")
+    parser.add_argument("--warmup", type=float, default=0.1, help="seconds before it (%(default)s)")
     parser.add_argument("--connections", type=int, default=32, help="each with one call at a time (%(default)s)")
     parser.add_argument("--loop", choices=["uvloop", "asyncio"], default="uvloop", help="event loop (%(default)s)")
     parser.add_argument("--limit", action="store_true", help="measure a server in C too")
