@@ -1,9 +1,10 @@
 """Plugins: the registry, their configuration, and the chains that are built of them."""
 
+from .build import build_chain
 from .chain import Apisix, Chain, Layer, OnionCall, Step, Variables, apisix, upstream
 from .plain import PlainCall
 from .registry import Bridge, Plugin, load_bridge
-from .store import ConfigurationStore, build_chain
+from .store import ConfigurationStore
 
 __all__ = [
     "Apisix",

@@ -8,32 +8,26 @@ its text when it was evicted. Chains and texts are both bounded.
 
 import asyncio
 import hashlib
-import inspect
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ..errors import ConfigurationError, PluginError
-from .chain import INNERMOST, Chain, Layer, Step
-from .configuration import parse_json
+from .build import SHUTDOWN_SECONDS, Conf, build_chain
+from .chain import Chain
+from .key import route_id_of, stripped
 from .lifespan import Lifespan
-from .registry import Bridge, Plugin, single_callable
+from .registry import Bridge
 
-__all__ = ["ConfigurationStore", "build_chain", "phase_of", "route_id_of", "token_of"]
+__all__ = ["ConfigurationStore", "token_of"]
 
 logger = logging.getLogger("asgi_bridge.plugins")
 
-Conf = Sequence[tuple[bytes | None, bytes | None]]
-
-BUILD_SECONDS = 4.0
-"""What building a chain may take: APISIX's other workers wait 5 s for a PrepareConf."""
 FAILURE_SECONDS = 2.0
 """How long a failed preparation is remembered: the gateway asks again at every request, under a lock."""
-SHUTDOWN_SECONDS = 0.2
-"""What the lifespan shutdown of one plugin may take: APISIX kills the runner one second after SIGTERM."""
 STARTUP_SECONDS = 60.0
 """What the lifespan start-up of a mounted application may take, before the runner listens."""
 KEPT_LONGER = 1.2
@@ -42,32 +36,12 @@ MAX_CHAINS = 4096
 MAX_TEXT_BYTES = 64 * 2**20
 
 
-def _stripped(key: bytes) -> bytes:
-    """``TYPE#ID#PLUGIN`` of `key`, without the version behind it, or the two that a route with a plugin_config has:
-    editing one route must not reset the others' state."""
-    return b"#".join(key.split(b"#")[:3])
-
-
 def token_of(key: bytes | None, conf: Conf) -> int:
     """The token of a configuration: non-zero, 32 bits, a function of nothing but the content."""
     digest = hashlib.blake2b(digest_size=4)
-    for part in (None if key is None else _stripped(key), *(part for entry in conf for part in entry)):
+    for part in (None if key is None else stripped(key), *(part for entry in conf for part in entry)):
         digest.update(b"-" if part is None else b"%d:" % len(part) + part)
     return int.from_bytes(digest.digest()) or 1
-
-
-def route_id_of(key: bytes | None) -> str | None:
-    """The route's id in ``route#ID#ext-plugin-NAME#VERSION`` or ``route&consumer#ID&NAME#…``."""
-    parts = (key or b"").decode("utf-8", "replace").split("#")
-    return parts[1].split("&")[0] if len(parts) >= 3 and parts[0].split("&")[0] == "route" else None
-
-
-def phase_of(key: bytes | None) -> Literal["request", "response"] | None:
-    """The phase that a key is prepared for; None: it does not tell."""
-    parts = (key or b"").split(b"#")
-    if b"ext-plugin-post-resp" in parts:
-        return "response"
-    return "request" if b"ext-plugin-pre-req" in parts or b"ext-plugin-post-req" in parts else None
 
 
 @dataclass(slots=True)
@@ -237,92 +211,4 @@ def _text(key: bytes | None, conf: Conf) -> _Text:
 
 
 def _parts(key: bytes | None) -> bytes | None:
-    return None if key is None else _stripped(key)
-
-
-async def build_chain(
-    bridge: Bridge, key: bytes | None, conf: Conf, mounted: dict[int, Lifespan | ConfigurationError] | None
-) -> Chain:
-    """The chain of one configuration, every plugin's lifespan started.
-
-    Args:
-        bridge: the plugins.
-        key: what the gateway prepares it under.
-        conf: names and configurations, outermost first.
-        mounted: the lifespans of the mounted applications, by identity; None: no lifespan is run at all.
-
-    Raises:
-        ConfigurationError: a plugin is unknown, its configuration does not check, or it cannot be built.
-    """
-    layers: list[Layer] = []
-    plugin: Plugin | None = None
-    try:
-        async with asyncio.timeout(BUILD_SECONDS):
-            for name, text in reversed([_decoded(entry) for entry in conf]):
-                plugin = bridge.plugins.get(name)
-                if plugin is None:
-                    known = ", ".join(sorted(bridge.plugins))
-                    raise ConfigurationError(f"plugin {name} is not mounted; mounted are: {known}")
-                layers.insert(0, await _build_layer(plugin, key, text, layers[0] if layers else INNERMOST, mounted))
-    except BaseException as exc:
-        await Chain(layers, None).close(SHUTDOWN_SECONDS)
-        if isinstance(exc, TimeoutError):
-            blamed = "" if plugin is None else f"plugin {plugin.name}: "
-            raise ConfigurationError(f"{blamed}building took more than {BUILD_SECONDS:g} s") from None
-        raise
-    return Chain(layers, route_id_of(key))
-
-
-def _decoded(entry: tuple[bytes | None, bytes | None]) -> tuple[str, str]:
-    name, text = entry
-    if name is None or text is None:
-        raise ConfigurationError("an entry of the plugin list lacks its name or value")
-    try:
-        return name.decode(), text.decode()
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"plugin {name!r}: name and configuration must be UTF-8") from None
-
-
-async def _build_layer(
-    plugin: Plugin,
-    key: bytes | None,
-    text: str,
-    following: Step,
-    mounted: dict[int, Lifespan | ConfigurationError] | None,
-) -> Layer:
-    phase = phase_of(key)
-    if phase is not None and phase not in plugin.phases:
-        place = "ext-plugin-post-resp" if phase == "request" else "ext-plugin-pre-req or ext-plugin-post-req"
-        raise ConfigurationError(f"plugin {plugin.name} is for the {plugin.phases[0]} phase: list it under {place}")
-    try:
-        layer = Layer(plugin.name, plugin.options, parse_json(text), following, route_id_of(key))
-        app = plugin.make(plugin.configuration.check(text), following)
-        if inspect.isawaitable(app):
-            app = await app
-    except ConfigurationError as exc:
-        raise ConfigurationError(f"plugin {plugin.name}: {exc}") from None
-    except (Exception, SystemExit, asyncio.CancelledError) as exc:
-        task = asyncio.current_task()
-        if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
-            raise  # not the factory's own
-        raise ConfigurationError(f"plugin {plugin.name}: it could not be built: {type(exc).__name__}: {exc}") from exc
-    if not callable(app):
-        raise ConfigurationError(f"plugin {plugin.name}: its factory returned {type(app).__name__}, not an application")
-    layer.app = single_callable(app)
-    if mounted is None:
-        return layer
-    if plugin.application is None:
-        lifespan = Lifespan(layer.app, plugin.name)
-        try:
-            await lifespan.start(BUILD_SECONDS)
-        except PluginError as exc:
-            raise ConfigurationError(f"plugin {plugin.name}: {exc}") from None
-        layer.lifespan = lifespan
-        layer.state = lifespan.state
-    else:
-        found = mounted.get(id(plugin.application))
-        if isinstance(found, ConfigurationError):
-            raise ConfigurationError(str(found))
-        if found is not None:
-            layer.state = found.state
-    return layer
+    return None if key is None else stripped(key)

@@ -17,8 +17,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import Bridge, ConfigurationError, upstream
 from asgi_bridge.plugins import Chain, ConfigurationStore, build_chain
+from asgi_bridge.plugins import build as building
 from asgi_bridge.plugins import store as module
-from asgi_bridge.plugins.store import phase_of, route_id_of, token_of
+from asgi_bridge.plugins.key import phase_of, route_id_of
+from asgi_bridge.plugins.store import token_of
 
 from .calls import KEY, FakeCall, answering
 
@@ -422,8 +424,8 @@ def test_a_remembered_failure_does_not_grow_and_is_forgotten(clock: Clock) -> No
 
 @pytest.mark.parametrize("where", ["factory", "lifespan"])
 def test_building_takes_four_seconds_at_most(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert module.BUILD_SECONDS == 4.0
-    monkeypatch.setattr(module, "BUILD_SECONDS", 0.01)
+    assert building.BUILD_SECONDS == 4.0
+    monkeypatch.setattr(building, "BUILD_SECONDS", 0.01)
     bridge = cors()
 
     async def hangs(scope: Scope, receive: Receive, send: Send) -> None:
@@ -445,7 +447,7 @@ def test_building_takes_four_seconds_at_most(where: str, monkeypatch: pytest.Mon
 
 def test_a_time_limit_that_no_plugin_is_to_blame_for(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        monkeypatch.setattr(module, "_decoded", lambda entry: (_ for _ in ()).throw(TimeoutError))
+        monkeypatch.setattr(building, "_decoded", lambda entry: (_ for _ in ()).throw(TimeoutError))
         await build_chain(Bridge(), KEY, CORS, None)
 
     assert refused(main()) == "building took more than 4 s"
@@ -676,7 +678,7 @@ def test_thousands_of_edits_leave_bounded_traces(clock: Clock, monkeypatch: pyte
 
 def test_close_shuts_everything_down_side_by_side(clock: Clock) -> None:
     """Mounted applications, chains, one that still has a call, one that is being built: one time limit for all."""
-    assert module.SHUTDOWN_SECONDS == 0.2
+    assert building.SHUTDOWN_SECONDS == 0.2
     life = Life()
     bridge, _ = counting(life)
     bridge.mount("mounted", life.app())
@@ -715,7 +717,7 @@ def test_close_shuts_everything_down_side_by_side(clock: Clock) -> None:
     seconds = asyncio.run(main())
 
     assert life.events.count("up") == life.events.count("down") == 4
-    assert seconds < 10 * module.SHUTDOWN_SECONDS
+    assert seconds < 10 * building.SHUTDOWN_SECONDS
 
 
 def test_closing_an_empty_store() -> None:
