@@ -1,77 +1,100 @@
 """The token store: what the gateway prepared, and the chains built for it.
 
-A token is a digest of the configuration and of the key that it was prepared under, so it means the same after a
-restart and in every process, and two routes never share state. The text of a configuration is kept longer than the
-gateway keeps its token, since an unknown token makes the gateway flush those of all routes; a chain is rebuilt from
-its text when it was evicted. Chains and texts are both bounded.
+Which token stands for which configuration is written down in a file (:mod:`.claims`); this module keeps the chains
+that are in use. A chain that was pushed out, or that another process prepared, is built from the file again. The file
+is used in a thread, and only when the gateway prepares a configuration or names a token that has no chain here.
 """
 
 import asyncio
-import hashlib
 import logging
+import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import ConfigurationError, PluginError
 from .build import SHUTDOWN_SECONDS, Conf, build_chain
 from .chain import Chain
-from .key import route_id_of, stripped
+from .claims import Claims, Text
+from .key import route_id_of
 from .lifespan import Lifespan
 from .registry import Bridge
 
-__all__ = ["ConfigurationStore", "token_of"]
+__all__ = ["ConfigurationStore"]
 
 logger = logging.getLogger("asgi_bridge.plugins")
 
+Result = TypeVar("Result")
+
 FAILURE_SECONDS = 2.0
-"""How long a failed preparation is remembered: the gateway asks again at every request, under a lock."""
+"""How long a first failure is remembered: the gateway asks again at every request, under a lock."""
+MAX_FAILURE_SECONDS = 60.0
+"""The time doubles with each failure of the same configuration, up to this."""
+MAX_FAILURES = 4096
 STARTUP_SECONDS = 60.0
 """What the lifespan start-up of a mounted application may take, before the runner listens."""
 KEPT_LONGER = 1.2
-"""A text is kept this many times as long as the gateway keeps its token (the Go runner's factor)."""
+"""A claim is kept this many times as long as the gateway keeps its token (the Go runner's factor)."""
+SWEEP_SECONDS = 1.0
+"""Chains whose time is over are closed this often, at most."""
 MAX_CHAINS = 4096
-MAX_TEXT_BYTES = 64 * 2**20
-
-
-def token_of(key: bytes | None, conf: Conf) -> int:
-    """The token of a configuration: non-zero, 32 bits, a function of nothing but the content."""
-    digest = hashlib.blake2b(digest_size=4)
-    for part in (None if key is None else stripped(key), *(part for entry in conf for part in entry)):
-        digest.update(b"-" if part is None else b"%d:" % len(part) + part)
-    return int.from_bytes(digest.digest()) or 1
 
 
 @dataclass(slots=True)
-class _Text:
-    key: bytes | None
-    conf: list[tuple[bytes | None, bytes | None]]
-    size: int
-    used: float
+class _Prepared:
+    """A chain under its token.
+
+    Attributes:
+        fresh_until: the claim on the token has long to live until then; later the file has to be asked, which
+            extends it.
+    """
+
+    chain: Chain
+    digest: bytes
+    fresh_until: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why a configuration was refused. Not the exception: one that is raised again and again gathers a traceback."""
+
+    reason: str
+    seconds: float
+    until: float
 
 
 class ConfigurationStore:
-    """Tokens, texts and chains of one runner process.
+    """Tokens and chains of one runner process.
 
     Args:
         bridge: the plugins.
         expire: seconds that the gateway keeps a token (``APISIX_CONF_EXPIRE_TIME``).
-        clock: monotonic seconds.
+        clock: seconds since the epoch.
+        folder: the private folder of the socket path, where tokens outlive the process; None: they do not.
     """
 
-    def __init__(self, bridge: Bridge, *, expire: float = 3600.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        bridge: Bridge,
+        *,
+        expire: float = 3600.0,
+        clock: Callable[[], float] = time.time,
+        folder: str | None = None,
+    ) -> None:
         self.bridge = bridge
-        self._keep = KEPT_LONGER * expire
+        self._expire = expire
         self._clock = clock
-        self._texts: dict[int, _Text] = {}
-        self._text_bytes = 0
-        self._swept = clock()
-        self._chains: OrderedDict[int, Chain] = OrderedDict()
-        self._building: dict[int, tuple[_Text, asyncio.Task[Chain]]] = {}
-        # the reasons, not the exceptions: one that is raised again and again gathers a traceback without end
-        self._failures: dict[int, tuple[float, str]] = {}
+        self._claims = Claims(folder, KEPT_LONGER * expire, clock)
+        self._generation = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokens")
+        self._closed = False
+        self._swept = 0.0
+        self._prepared: OrderedDict[int, _Prepared] = OrderedDict()
+        self._building: dict[tuple[int, bytes], asyncio.Task[Chain | None]] = {}
+        self._failures: OrderedDict[bytes, _Failure] = OrderedDict()
         self._mounted: dict[int, Lifespan | ConfigurationError] = {}
         self._retiring: dict[Chain, asyncio.Task[None]] = {}
 
@@ -94,8 +117,8 @@ class ConfigurationStore:
 
     async def close(self) -> None:
         """Runs all shutdowns, side by side: the gateway leaves a runner one second."""
-        chains = list(self._chains.values())
-        ending: list[asyncio.Task[Any]] = [task for _, task in self._building.values()]
+        chains = [prepared.chain for prepared in self._prepared.values()]
+        ending: list[asyncio.Task[Any]] = list(self._building.values())
         for task in ending:
             task.cancel()
         for chain, retiring in self._retiring.items():
@@ -104,8 +127,12 @@ class ConfigurationStore:
                 retiring.cancel()
                 chains.append(chain)
         mounted = [each for each in self._mounted.values() if isinstance(each, Lifespan)]
-        self._chains.clear()
+        self._prepared.clear()
         self._mounted.clear()
+        if not self._closed:
+            self._closed = True
+            ending.append(asyncio.ensure_future(asyncio.wrap_future(self._thread.submit(self._claims.close))))
+            self._thread.shutdown(wait=False)
         await asyncio.gather(
             *[chain.close(SHUTDOWN_SECONDS) for chain in chains],
             *[lifespan.stop(SHUTDOWN_SECONDS) for lifespan in mounted],
@@ -118,97 +145,123 @@ class ConfigurationStore:
         Raises:
             ConfigurationError: it cannot be run; the message says which plugin, which field and why.
         """
-        token = token_of(key, conf)
-        self._sweep()
-        text = self._texts.get(token)
-        if text is None:
-            text = self._building[token][0] if token in self._building else _text(key, conf)
-        if text.conf != list(conf) or _parts(text.key) != _parts(key):
-            reason = "two configurations have the same token; change either a little (a blank in its JSON will do)"
-            logger.error("route %s refused: %s", route_id_of(key) or "?", reason)
-            raise ConfigurationError(reason)
-        text.used = self._clock()
-        await self._build(token, text)
-        return token
+        text = Text(key, tuple(conf))
+        while True:
+            self._refuse_failed(text)
+            token, generation = await self._in_thread(lambda: self._claims.claim(text))
+            prepared = self._prepared.get(token)
+            if prepared is not None and prepared.digest == text.digest:
+                prepared.fresh_until = self._clock() + self._expire
+            else:
+                await self._build(token, text, generation)
+            if generation == self._generation:
+                return token
 
     def find(self, token: int) -> Chain | None:
-        """The chain of `token`, if it stands; :meth:`restore` may rebuild it if not."""
-        chain = self._chains.get(token)
-        if chain is not None:
-            self._chains.move_to_end(token)
-            self._texts[token].used = self._clock()
-        return chain
+        """The chain of `token`, if it stands here; :meth:`restore` may build it if not."""
+        prepared = self._prepared.get(token)
+        if prepared is None or prepared.fresh_until <= self._clock():
+            return None
+        self._prepared.move_to_end(token)
+        return prepared.chain
 
     async def restore(self, token: int) -> Chain | None:
-        """The chain of `token`, rebuilt if need be; None: the token is unknown.
+        """The chain of `token`, built if need be; None: the token is unknown.
 
         Raises:
-            ConfigurationError: it could not be rebuilt.
+            ConfigurationError: it could not be built.
         """
-        text = self._texts.get(token)
+        text, generation = await self._in_thread(lambda: self._claims.find(token))
         if text is None:
             return None
-        text.used = self._clock()
-        return await self._build(token, text)
+        prepared = self._prepared.get(token)
+        if prepared is not None and prepared.digest == text.digest:
+            prepared.fresh_until = self._clock() + self._expire
+            return prepared.chain
+        self._refuse_failed(text)
+        return await self._build(token, text, generation)
 
-    async def _build(self, token: int, text: _Text) -> Chain:
-        chain = self._chains.get(token)
-        if chain is not None:
-            return chain
-        failure = self._failures.get(token)
-        if failure is not None:
-            if self._clock() < failure[0]:
-                raise ConfigurationError(failure[1])
-            del self._failures[token]
-        if token not in self._building:
-            task = asyncio.get_running_loop().create_task(self._build_once(token, text))
-            self._building[token] = text, task
-            task.add_done_callback(lambda done: self._building.pop(token, None))
+    async def _in_thread(self, work: Callable[[], Result]) -> tuple[Result, int]:
+        """What `work` on the claims gives, and the generation of the tokens in it."""
+
+        def both() -> tuple[Result, int]:
+            return work(), self._claims.generation
+
+        try:
+            if not self._closed:
+                result, generation = await asyncio.get_running_loop().run_in_executor(self._thread, both)
+        except sqlite3.Error as exc:
+            logger.error("Tokens cannot be kept, so a route is refused: %s", exc)
+            raise ConfigurationError(f"tokens cannot be kept: {exc}") from None
+        if self._closed:
+            raise ConfigurationError("the runner is stopping")
+        if generation > self._generation:  # a new secret: the tokens of the old one mean nothing
+            self._generation = generation
+            for token in list(self._prepared):
+                self._retire(token)
+        return result, generation
+
+    def _refuse_failed(self, text: Text) -> None:
+        failure = self._failures.get(text.digest)
+        if failure is not None and self._clock() < failure.until:
+            raise ConfigurationError(failure.reason)
+
+    def _fail(self, text: Text, reason: str) -> None:
+        before = self._failures.pop(text.digest, None)
+        now = self._clock()
+        seconds = FAILURE_SECONDS
+        if before is not None and now < before.until + MAX_FAILURE_SECONDS:
+            seconds = min(2 * before.seconds, MAX_FAILURE_SECONDS)
+        self._failures[text.digest] = _Failure(reason, seconds, now + seconds)
+        while len(self._failures) > MAX_FAILURES:
+            self._failures.popitem(last=False)
+
+    async def _build(self, token: int, text: Text, generation: int) -> Chain | None:
+        which = token, text.digest
+        if which not in self._building:
+            task = asyncio.get_running_loop().create_task(self._build_once(token, text, generation))
+            self._building[which] = task
+            task.add_done_callback(lambda done: self._building.pop(which, None))
         # shielded: others may be waiting for the same chain
-        return await asyncio.shield(self._building[token][1])
+        return await asyncio.shield(self._building[which])
 
-    async def _build_once(self, token: int, text: _Text) -> Chain:
+    async def _build_once(self, token: int, text: Text, generation: int) -> Chain | None:
         try:
             chain = await build_chain(self.bridge, text.key, text.conf, self._mounted)
         except ConfigurationError as exc:
             logger.error("route %s refused: %s", route_id_of(text.key) or "?", exc, exc_info=exc.__cause__)
-            self._failures[token] = self._clock() + FAILURE_SECONDS, str(exc)
+            self._fail(text, str(exc))
             raise
-        # in one step: wherever there is a chain there is its text
-        if token not in self._texts:
-            self._texts[token] = text
-            self._text_bytes += text.size
-        self._chains[token] = chain
-        while len(self._chains) > MAX_CHAINS:
-            self._retire(next(iter(self._chains)))
+        self._failures.pop(text.digest, None)
+        if generation != self._generation:
+            self._retire_chain(chain)
+            return None
+        self._sweep()
+        self._retire(token)  # that of a configuration whose claim has expired
+        self._prepared[token] = _Prepared(chain, text.digest, self._clock() + self._expire)
+        while len(self._prepared) > MAX_CHAINS:
+            self._retire(next(iter(self._prepared)))
         return chain
 
-    def _retire(self, token: int) -> None:
-        chain = self._chains.pop(token, None)
-        if chain is not None:
-            task = asyncio.get_running_loop().create_task(chain.retire(SHUTDOWN_SECONDS))
-            self._retiring[chain] = task
-            task.add_done_callback(lambda done: self._retiring.pop(chain, None))
-
     def _sweep(self) -> None:
-        """Forgets what nobody has used for long, and what is too much."""
+        """Closes the chains whose claim is over, and forgets old failures."""
         now = self._clock()
-        if now < self._swept + 1.0 and self._text_bytes <= MAX_TEXT_BYTES:
+        if 0 <= now - self._swept < SWEEP_SECONDS:
             return
         self._swept = now
-        self._failures = {token: failure for token, failure in self._failures.items() if now < failure[0]}
-        for token, text in sorted(self._texts.items(), key=lambda item: item[1].used):
-            if text.used + self._keep >= now and self._text_bytes <= MAX_TEXT_BYTES:
-                break
-            del self._texts[token]
-            self._text_bytes -= text.size
+        over = now - (KEPT_LONGER - 1) * self._expire
+        for token in [token for token, prepared in self._prepared.items() if prepared.fresh_until < over]:
             self._retire(token)
+        over = now - MAX_FAILURE_SECONDS
+        for digest in [digest for digest, failure in self._failures.items() if failure.until < over]:
+            del self._failures[digest]
 
+    def _retire(self, token: int) -> None:
+        prepared = self._prepared.pop(token, None)
+        if prepared is not None:
+            self._retire_chain(prepared.chain)
 
-def _text(key: bytes | None, conf: Conf) -> _Text:
-    size = len(key or b"") + sum(len(part or b"") for entry in conf for part in entry) + 200
-    return _Text(key, list(conf), size, 0.0)
-
-
-def _parts(key: bytes | None) -> bytes | None:
-    return None if key is None else stripped(key)
+    def _retire_chain(self, chain: Chain) -> None:
+        task = asyncio.get_running_loop().create_task(chain.retire(SHUTDOWN_SECONDS))
+        self._retiring[chain] = task
+        task.add_done_callback(lambda done: self._retiring.pop(chain, None))

@@ -33,12 +33,14 @@ class RunnerOptions:
         access_log: one line for each call.
         ask_origin: scheme and server of a request are asked for although ``x-forwarded-*`` headers tell.
         conf_expire: seconds that the gateway keeps a configuration token.
+        folder: the private folder, where tokens outlive the process; None: they do not.
     """
 
     limit_concurrency: int | None = None
     access_log: bool = False
     ask_origin: bool = False
     conf_expire: float = 3600.0
+    folder: str | None = None
 
 
 def conf_expire_of_environment() -> float:
@@ -73,7 +75,7 @@ class Runner:
 
     def __init__(self, bridge: Bridge, options: RunnerOptions | None = None) -> None:
         self.options = options or RunnerOptions()
-        self.store = ConfigurationStore(bridge, expire=self.options.conf_expire)
+        self.store = ConfigurationStore(bridge, expire=self.options.conf_expire, folder=self.options.folder)
         self.host = Host(Starlette(), self.options.ask_origin)
         self.calls: set[Call] = set()
         self.stopping = False

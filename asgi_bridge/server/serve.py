@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import logging
 import os
@@ -24,6 +25,7 @@ from uvicorn.supervisors import ChangeReload
 from ..errors import BridgeError, ConfigurationError
 from ..plugins import Bridge, load_bridge
 from .accept import Acceptor
+from .private import PrivateFolder
 from .protocol import RunnerProtocol
 from .runner import Runner, RunnerOptions, conf_expire_of_environment, runner_of
 from .sockets import DEFAULT_PERMISSIONS, bind, has_owner, socket_path
@@ -89,11 +91,19 @@ class RunnerServer(uvicorn.Server):
         config: uvicorn's.
         ended: called when no new connections are wanted any more.
         seconds: the process ends so long after a signal, whatever blocks it.
+        finally_: called when nothing runs any more, or before the process ends although something blocks it.
     """
 
-    def __init__(self, config: uvicorn.Config, ended: Callable[[], None], seconds: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        ended: Callable[[], None],
+        seconds: float,
+        finally_: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(config)
         self._ended = ended
+        self._finally = finally_
         self._seconds = seconds
         # a SimpleQueue, since its put() is the only way to wake a thread that is safe in a signal handler: starting
         # the thread there could wait for ever for a lock that the interrupted code holds
@@ -119,6 +129,7 @@ class RunnerServer(uvicorn.Server):
         self._ended()
         runner_of(self.config).stopping = True
         await super().shutdown(sockets)
+        self._finally()  # uvicorn raises the signal again, so nothing behind it is reached
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._signals.put(sig)
@@ -140,6 +151,7 @@ class RunnerServer(uvicorn.Server):
         words = threading.Thread(target=_last_words, daemon=True)
         words.start()
         words.join(LAST_WORDS_SECONDS)
+        self._finally()
         os._exit(128 + sig)
 
 
@@ -203,7 +215,7 @@ def serve(
         conf_expire=conf_expire_of_environment(),
     )
     library = isinstance(source, Bridge)
-    folder = None if isinstance(source, Bridge) else source.app_dir
+    source_folder = None if isinstance(source, Bridge) else source.app_dir
     try:
         config = uvicorn.Config(
             "",
@@ -218,7 +230,7 @@ def serve(
             workers=1,
             timeout_graceful_shutdown=timeout_graceful_shutdown,  # type: ignore[arg-type]
             reload=reload,
-            reload_dirs=reload_dirs or ([folder] if reload and folder else None),
+            reload_dirs=reload_dirs or ([source_folder] if reload and source_folder else None),
             log_level=log_level,
             log_config=LOG_CONFIG if log_config is None else log_config,
         )
@@ -234,8 +246,9 @@ def serve(
     if not reload and isinstance(source, Source) and has_owner(path):
         # before its socket is taken, so that it is left alone if there is nothing to follow it
         source = source.load()
-    config.app = functools.partial(_load_runner, source, options)
     listening = bind(path, uds_permissions)
+    private = PrivateFolder(path)
+    config.app = functools.partial(_load_runner, source, dataclasses.replace(options, folder=private.path))
     owner = os.getpid()
     seconds = timeout_graceful_shutdown + WATCHDOG_SECONDS
 
@@ -244,7 +257,7 @@ def serve(
             listening.unlink()
 
     logger.info("Runner listens on unix socket %s (Press CTRL+C to quit)", listening.path)
-    server = RunnerServer(config, ended, seconds)
+    server = RunnerServer(config, ended, seconds, private.close)
     try:
         if reload:
             target = functools.partial(_serve_reloaded, config, seconds)
@@ -256,6 +269,7 @@ def serve(
     finally:
         ended()
         listening.sock.close()
+        private.close()
         if library:
             server.release()
 
@@ -307,4 +321,4 @@ def _refuse(sock: socket.socket) -> None:
 
 
 def _nothing() -> None:
-    """The supervisor owns the socket's path."""
+    """The supervisor owns the socket's path and the private folder."""

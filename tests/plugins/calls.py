@@ -13,6 +13,14 @@ from asgi_bridge.plugins.chain import Layer, Step
 KEY = b"route#1#ext-plugin-pre-req#7"
 
 
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class FakeCall:
     """What the layers know of a call, and nothing else.
 

@@ -9,42 +9,21 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import Bridge, ConfigurationError, upstream
-from asgi_bridge.plugins import Chain, ConfigurationStore, build_chain
+from asgi_bridge.plugins import Chain, ConfigurationStore, build_chain, claims
 from asgi_bridge.plugins import build as building
 from asgi_bridge.plugins import store as module
 from asgi_bridge.plugins.key import phase_of, route_id_of
-from asgi_bridge.plugins.store import token_of
 
-from .calls import KEY, FakeCall, answering
+from .calls import KEY, Clock, FakeCall, answering
 
 Conf = list[tuple[bytes | None, bytes | None]]
 Lines = Callable[[], list[str]]
 CORS: Conf = [(b"cors", b"{}")]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def lines(caplog: pytest.LogCaptureFixture) -> Lines:
-    return lambda: [record.getMessage() for record in caplog.records if record.name == "asgi_bridge.plugins"]
 
 
 class Life:
@@ -98,75 +77,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-# tokens
-
-
-def test_tokens_mean_the_same_in_every_process_and_version() -> None:
-    """Pinned: a runner that is restarted, or another worker, must give the tokens that the gateway already has."""
-    assert [
-        token_of(b"route#1#ext-plugin-pre-req#1704067200", [(b"cors", b"{}")]),
-        token_of(b"route&consumer#1&jack#ext-plugin-post-req#3&4", [(b"cors", b"{}"), (b"say", b"")]),
-        token_of(None, []),
-        token_of(None, [(None, None)]),
-    ] == [1621712705, 2820824037, 2878670601, 715150961]
-
-
-def test_only_the_version_of_a_key_does_not_count() -> None:
-    assert token_of(b"route#1#ext-plugin-pre-req#1", CORS) == token_of(b"route#1#ext-plugin-pre-req#2", CORS)
-    # a route with a plugin_config
-    assert token_of(b"route#1#ext-plugin-pre-req#1#1", CORS) == token_of(b"route#1#ext-plugin-pre-req#2#3", CORS)
-    keys = [
-        None,
-        b"",
-        b"#1",
-        b"route",
-        b"route#1#ext-plugin-pre-req#1",
-        b"route#2#ext-plugin-pre-req#1",
-        b"route#1#ext-plugin-post-req#1",
-        b"route&consumer#1&jack#ext-plugin-pre-req#1&1",
-        b"route&consumer#1&jill#ext-plugin-pre-req#1&1",
-    ]
-
-    assert len({token_of(key, CORS) for key in keys}) == len(keys)
-
-
-texts = st.none() | st.binary(max_size=3) | st.text("-:012", max_size=3).map(str.encode)
-confs = st.lists(st.tuples(texts, texts), max_size=3)
-
-
-class _Fed:
-    """Stands in for blake2b, to see what is digested: with 32 bits, inequality of digests proves nothing."""
-
-    def __init__(self, digest_size: int) -> None:
-        self.fed = b""
-        fed.append(self)
-
-    def update(self, data: bytes) -> None:
-        self.fed += data
-
-    def digest(self) -> bytes:
-        return b"\0\0\0\0"
-
-
-fed: list[_Fed] = []
-
-
-@given(confs, confs, texts, texts)
-def test_what_is_digested_is_another_for_every_other_content(
-    one: Conf, other: Conf, key: bytes | None, other_key: bytes | None
-) -> None:
-    fed.clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module.hashlib, "blake2b", _Fed)
-        tokens = {token_of(key, one), token_of(other_key, other)}
-
-    assert tokens == {1}  # never 0, which the gateway takes for none
-    assert (fed[0].fed == fed[1].fed) == ((key, one) == (other_key, other))
-
-
-@given(confs, texts)
-def test_a_token_is_32_bits_and_not_zero(conf: Conf, key: bytes | None) -> None:
-    assert 0 < token_of(key, conf) < 2**32
+# keys
 
 
 @pytest.mark.parametrize(
@@ -197,7 +108,7 @@ def test_a_prepared_configuration_is_found_by_its_token(clock: Clock) -> None:
         token = await store.prepare(KEY, CORS)
         chain = store.find(token)
         assert chain is not None
-        assert (token, chain.names, chain.route_id) == (token_of(KEY, CORS), "cors", "1")
+        assert (chain.names, chain.route_id) == ("cors", "1")
         assert await store.prepare(KEY, CORS) == token
         assert await store.prepare(b"route#1#ext-plugin-pre-req#8", CORS) == token
         assert store.find(token) is chain
@@ -209,16 +120,14 @@ def test_a_prepared_configuration_is_found_by_its_token(clock: Clock) -> None:
     asyncio.run(main())
 
 
-def test_concurrent_preparations_build_once_and_count_their_text_once(clock: Clock) -> None:
+def test_concurrent_preparations_build_once(clock: Clock) -> None:
     bridge, calls = counting()
 
     async def main() -> None:
         store = ConfigurationStore(bridge, clock=clock)
         tokens = await asyncio.gather(*[store.prepare(KEY, conf_of(1)) for _ in range(5)])
-        assert tokens == [token_of(KEY, conf_of(1))] * 5
+        assert len(set(tokens)) == 1
         assert calls == [{"a": 1}]
-        (text,) = store._texts.values()
-        assert store._text_bytes == text.size
         assert store._building == {}
         await store.close()
 
@@ -240,31 +149,6 @@ def test_whoever_gives_up_waiting_does_not_end_the_build_of_the_others(clock: Cl
         await store.close()
 
     asyncio.run(main())
-
-
-@pytest.mark.parametrize("while_building", [False, True])
-def test_two_configurations_with_one_token_are_refused_with_a_line(
-    clock: Clock, lines: Lines, monkeypatch: pytest.MonkeyPatch, while_building: bool
-) -> None:
-    bridge, calls = counting()
-    monkeypatch.setattr(module, "token_of", lambda key, conf: 5)  # a collision of 32 bits takes long to find
-
-    async def main() -> None:
-        store = ConfigurationStore(bridge, clock=clock)
-        first = asyncio.get_running_loop().create_task(store.prepare(KEY, conf_of(1)))
-        await (asyncio.sleep(0) if while_building else first)
-        for key, conf in ((KEY, conf_of(2)), (b"route#2#ext-plugin-pre-req#7", conf_of(1)), (None, conf_of(1))):
-            with pytest.raises(ConfigurationError, match="^two configurations have the same token; change either"):
-                await store.prepare(key, conf)
-        assert await first == 5
-        assert await store.prepare(b"route#1#ext-plugin-pre-req#8", conf_of(1)) == 5
-        assert calls == [{"a": 1}]
-        await store.close()
-
-    asyncio.run(main())
-
-    words = "refused: two configurations have the same token; change either a little (a blank in its JSON will do)"
-    assert lines() == [f"route 1 {words}", f"route 2 {words}", f"route ? {words}"]
 
 
 def broken() -> Bridge:
@@ -352,7 +236,7 @@ def test_what_cannot_be_run_is_refused_with_one_line(
         try:
             await store.prepare(key, conf)
         finally:
-            assert (store._chains, store._texts, store._text_bytes) == ({}, {}, 0)
+            assert store._prepared == {}
             await store.close()
 
     assert refused(main()) == reason
@@ -376,14 +260,14 @@ def test_the_cause_of_a_failed_build_is_logged(caplog: pytest.LogCaptureFixture)
     assert record.exc_info is not None and isinstance(record.exc_info[1], OSError)
 
 
-def test_a_failure_is_remembered_for_two_seconds(clock: Clock, lines: Lines) -> None:
+def test_a_failure_is_remembered_longer_each_time(clock: Clock, lines: Lines) -> None:
     bridge = Bridge()
     attempts: list[int] = []
 
     @bridge.plugin("late")
     def late() -> ASGIApp:
         attempts.append(1)
-        if len(attempts) < 3:
+        if len(attempts) < 9:
             raise OSError("not yet")
         return upstream
 
@@ -391,18 +275,47 @@ def test_a_failure_is_remembered_for_two_seconds(clock: Clock, lines: Lines) -> 
 
     async def main() -> None:
         store = ConfigurationStore(bridge, clock=clock)
-        for now, tried in ((0.0, 1), (0.1, 1), (1.9, 1), (2.0, 2), (3.9, 2)):
+
+        async def refused(now: float) -> int:
             clock.now = 1000.0 + now
             with pytest.raises(ConfigurationError, match="^plugin late: it could not be built: OSError: not yet$"):
                 await store.prepare(KEY, conf)
-            assert len(attempts) == tried
-        clock.now = 1004.0
-        assert await store.prepare(KEY, conf) == token_of(KEY, conf)
+            return len(attempts)
+
+        tried, now = [], 0.0
+        for seconds in (2, 4, 8, 16, 32, 60, 60):
+            tried.append([await refused(now), await refused(now + 0.1), await refused(now + seconds - 0.1)])
+            now += seconds
+        assert tried == [[number] * 3 for number in range(1, 8)]
+        # long after the last one, the next is a first one again
+        now += 200
+        assert [await refused(now), await refused(now + 1.9)] == [8, 8]
+        clock.now = 1000.0 + now + 2
+        assert await store.prepare(KEY, conf)
+        assert store._failures == {}
         await store.close()
 
     asyncio.run(main())
 
-    assert len(lines()) == 2
+    assert len(lines()) == 8
+
+
+def test_a_failure_is_that_of_its_content(clock: Clock) -> None:
+    """Not of a token: another configuration that wants the same token has its own."""
+    bridge, calls = counting()
+    bridge.plugin("raises")(lambda: 1 / 0)
+
+    async def main() -> None:
+        store = ConfigurationStore(bridge, clock=clock)
+        with pytest.raises(ConfigurationError):
+            await store.prepare(KEY, [(b"raises", b"")])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(claims, "token_of", lambda secret, digest, number: 5 + number)
+            assert await store.prepare(KEY, conf_of(1)) == 5
+        await store.close()
+
+    asyncio.run(main())
+    assert calls == [{"a": 1}]
 
 
 def test_a_remembered_failure_does_not_grow_and_is_forgotten(clock: Clock) -> None:
@@ -414,7 +327,7 @@ def test_a_remembered_failure_does_not_grow_and_is_forgotten(clock: Clock) -> No
                 await store.prepare(KEY, [(b"raises", b"")])
             raised.append(caught.value)
         assert len(set(map(id, raised))) == 3  # one raised again and again would gather tracebacks
-        clock.now += 3
+        clock.now += 63
         await store.prepare(KEY, CORS)
         assert store._failures == {}
         await store.close()
@@ -527,8 +440,9 @@ def test_a_text_expires_after_its_time_and_use_extends_it(clock: Clock) -> None:
             await store.prepare(b"route#%d#x#1" % number, conf_of(number)) for number in range(4)
         ]
         clock.now += 119
-        assert store.find(found) is not None
-        assert await store.restore(restored) is not None
+        for token in (found, restored):  # the file is asked, which extends the claim
+            assert store.find(token) is None
+            assert await store.restore(token) is store.find(token) is not None
         await store.prepare(b"route#2#x#1", conf_of(2))
         clock.now += 2
         await store.prepare(b"route#9#x#1", conf_of(9))
@@ -536,7 +450,7 @@ def test_a_text_expires_after_its_time_and_use_extends_it(clock: Clock) -> None:
         assert await store.restore(unused) is None
         clock.now += 117
         await store.prepare(b"route#10#x#1", conf_of(10))
-        assert None not in [store.find(token) for token in (found, restored, prepared)]
+        assert None not in [await store.restore(token) for token in (found, restored, prepared)]
         await settle()
         assert (life.events.count("up"), life.events.count("down")) == (6, 1)
         await store.close()
@@ -564,7 +478,6 @@ def test_a_chain_too_many_is_retired_and_rebuilt_on_use_under_the_same_token(
         rebuilt = await store.restore(b)
         assert rebuilt is not None and store.find(b) is rebuilt
         assert calls == [{"a": 0}, {"a": 1}, {"a": 2}, {"a": 1}]
-        assert store._text_bytes == sum(text.size for text in store._texts.values())
         await store.close()
 
     asyncio.run(main())
@@ -620,26 +533,6 @@ def test_a_retired_chain_lives_until_its_calls_have_ended(clock: Clock, monkeypa
     asyncio.run(main())
 
 
-def test_the_bytes_of_all_texts_are_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_TEXT_BYTES", 10_000)
-    bridge = Bridge()
-    bridge.mount("a", upstream)
-
-    async def main() -> None:
-        store = ConfigurationStore(bridge, clock=clock)
-        tokens = []
-        for number in range(100):
-            clock.now += 0.01
-            tokens.append(await store.prepare(KEY, [(b"a", b'"%d%s"' % (number, b"x" * 1000))]))
-            assert store._text_bytes == sum(text.size for text in store._texts.values()) < 12_000
-        assert store.find(tokens[0]) is None
-        assert store.find(tokens[-1]) is not None
-        assert set(store._chains) <= set(store._texts)
-        await store.close()
-
-    asyncio.run(main())
-
-
 def test_thousands_of_edits_leave_bounded_traces(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each edit of a route is a new configuration; the old ones go with their time."""
     monkeypatch.setattr(module, "MAX_CHAINS", 50)
@@ -659,9 +552,8 @@ def test_thousands_of_edits_leave_bounded_traces(clock: Clock, monkeypatch: pyte
                 counts.append(
                     sum(isinstance(each, Chain | ConfigurationError | asyncio.Task) for each in gc.get_objects())
                 )
-        assert len(store._texts) <= 110
-        assert len(store._chains) <= 50
-        assert len(store._failures) <= 3
+        assert len(store._prepared) <= 50
+        assert len(store._failures) <= 60
         assert (store._building, store._retiring) == ({}, {})
         assert counts[1] <= counts[0] + 10
         await store.close()
@@ -706,12 +598,14 @@ def test_close_shuts_everything_down_side_by_side(clock: Clock) -> None:
         clock.now += 2
         await store.prepare(b"route#3#x#1", conf_of(3))
         building = loop.create_task(store.prepare(b"route#4#x#1", [(b"slow", b""), (b"made", b"")]))
+        while not store._building:
+            await asyncio.sleep(0)
         await settle()
         before = loop.time()
         await store.close()
         with pytest.raises(asyncio.CancelledError):
             await building
-        assert (store._chains, store._mounted) == ({}, {})
+        assert (store._prepared, store._mounted) == ({}, {})
         return loop.time() - before
 
     seconds = asyncio.run(main())

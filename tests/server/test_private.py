@@ -1,0 +1,137 @@
+"""The private folder beside the socket: what may be used, what may not, what is left."""
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from asgi_bridge.plugins.claims import FILE
+from asgi_bridge.server.private import PrivateFolder
+
+from .client import Connection, body_of
+from .processes import Runner
+
+Start = Callable[..., Runner]
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def test_it_is_made_for_the_runners_user_alone(start: Start, path: str) -> None:
+    runner = start(umask=0)
+    with runner.connect() as connection:
+        connection.token("hello")
+        folder = Path(path + ".d")
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        modes = {name: stat.S_IMODE((folder / name).stat().st_mode) for name in os.listdir(folder)}
+        assert modes == {FILE: 0o600, f"{FILE}-wal": 0o600, f"{FILE}-shm": 0o600}
+    runner.stop()
+    assert os.listdir(folder) == [FILE]
+
+
+UNUSABLE = {
+    "open to others": "others may use it (its mode is 777, and 700 is wanted)",
+    "readable to its group": "others may use it (its mode is 740, and 700 is wanted)",
+    "read-only": "it cannot be written to",
+    "a link": "it is a link",
+    "a link to nothing": "it is a link",
+    "a file": "it is no folder",
+    "somebody else's": "it belongs to the user with id 65534",
+}
+
+
+@pytest.mark.parametrize("what", UNUSABLE)
+def test_one_that_is_not_private_is_not_used_and_not_touched(start: Start, folder: Path, path: str, what: str) -> None:
+    place = Path(path + ".d")
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir(0o700)
+    if what == "a link":
+        place.symlink_to(elsewhere)
+    elif what == "a link to nothing":
+        place.symlink_to(folder / "nothing")
+    elif what == "a file":
+        place.write_text("precious")
+    else:
+        place.mkdir()
+        place.chmod({"open to others": 0o777, "readable to its group": 0o740, "read-only": 0o500}.get(what, 0o700))
+        if what == "somebody else's":
+            if os.geteuid() != 0:
+                pytest.skip("only root can give a folder away")
+            os.chown(place, 65534, 65534)
+    before = place.lstat()
+
+    runner = start()
+    with runner.connect() as connection:
+        assert body_of(connection.call(connection.token("hello"))) == b"hello"
+    log = runner.log
+    assert f"The private folder {place} cannot be used: {UNUSABLE[what]}. Tokens are kept in " in log
+    temporary = Path(log.partition("Tokens are kept in ")[2].partition(",")[0])
+    assert stat.S_IMODE(temporary.stat().st_mode) == 0o700
+    assert FILE in os.listdir(temporary)
+    runner.stop()
+
+    assert not temporary.exists()
+    after = place.lstat()
+    assert (after.st_mode, after.st_uid, after.st_ino) == (before.st_mode, before.st_uid, before.st_ino)
+    assert list(elsewhere.iterdir()) == []
+    if place.is_dir():
+        assert os.listdir(place) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, lines: Callable[[], list[str]]) -> None:
+    made = PrivateFolder(str(tmp_path / "missing" / "r.sock"))
+    try:
+        assert made.temporary
+        (line,) = lines()
+        assert "cannot be used: No such file or directory. Tokens are kept in" in line
+    finally:
+        made.close()
+    assert not os.path.exists(made.path)
+
+
+def test_folders_of_gateways_that_are_gone_are_removed(tmp_path: Path) -> None:
+    """APISIX names the socket by its process id, so its next start would leave the folder behind."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    dead = tmp_path / f"apisix-{process.pid}.sock.d"
+    alive = tmp_path / f"apisix-{os.getpid()}.sock.d"
+    other, file = tmp_path / "other-1.sock.d", tmp_path / f"apisix-{process.pid}0.sock.d"
+    linked = tmp_path / f"apisix-0{process.pid}.sock.d"
+    for each in (dead, alive, other):
+        each.mkdir(0o700)
+        (each / FILE).write_text("")
+    file.write_text("")
+    linked.symlink_to(other)
+
+    made = PrivateFolder(str(tmp_path / "r.sock"))
+    assert dead.exists()  # not one of APISIX's
+    made = PrivateFolder(str(tmp_path / f"apisix-{os.getppid()}.sock"))
+
+    assert not made.temporary
+    assert not dead.exists()
+    assert [each.exists() for each in (alive, other, file, linked)] == [True] * 4
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+def test_tokens_outlive_the_process(start: Start, path: str, how: str) -> None:
+    first = start()
+    with first.connect() as connection:
+        tokens = [connection.token("hello", key=f"route#{number}#ext-plugin-pre-req#1") for number in range(5)]
+    if how == "SIGTERM":
+        first.stop()
+    else:
+        first.process.kill()
+        first.wait()
+    second = start()
+    second.logged("Runner listens")
+    with Connection(path, patient=True) as connection:
+        # the gateway does not know that there was a restart
+        assert [body_of(connection.call(token)) for token in tokens] == [b"hello"] * 5
+        again = [connection.token("hello", key=f"route#{number}#ext-plugin-pre-req#2") for number in range(5)]
+    assert again == tokens

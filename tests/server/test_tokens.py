@@ -1,0 +1,42 @@
+"""Tokens under load: as many configurations as an editor of routes can write. TOKENS=300000 runs the long form."""
+
+import os
+from collections.abc import Callable
+
+from .client import Connection
+from .processes import Runner
+
+TOKENS = int(os.environ.get("TOKENS", "12000"))
+FIRST = 10_000
+
+
+def test_hundreds_of_thousands_of_configurations(start: Callable[..., Runner]) -> None:
+    """None is refused, none gets another's token, and the last costs what the first did."""
+    runner = start()
+    tokens: set[int] = set()
+    figures: list[tuple[float, int]] = []
+    with runner.connect() as connection:
+        for first in range(0, TOKENS, 1000):
+            begun = cpu(runner)
+            tokens |= prepared(connection, first, 1000)
+            figures.append((cpu(runner) - begun, runner.rss()))
+    assert len(tokens) == TOKENS
+    early, late = figures[2 : FIRST // 1000], figures[-3:]
+    print(
+        f"CPU seconds a thousand: {figures[2][0]:.2f}, {figures[-1][0]:.2f}; MiB: {[rss >> 20 for _, rss in figures]}"
+    )
+    assert min(seconds for seconds, _ in late) < 1.5 * max(seconds for seconds, _ in early)
+    assert late[-1][1] < figures[FIRST // 1000 - 1][1] + 30 * 2**20
+
+
+def prepared(connection: Connection, first: int, count: int) -> set[int]:
+    return {
+        connection.token("hello", key=f"route#{number}#ext-plugin-pre-req#1") for number in range(first, first + count)
+    }
+
+
+def cpu(runner: Runner) -> float:
+    """Seconds of processor time that the runner has had."""
+    with open(f"/proc/{runner.pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
