@@ -574,9 +574,11 @@ def test_close_shuts_everything_down_side_by_side(clock: Clock) -> None:
     life = Life()
     bridge, _ = counting(life)
     bridge.mount("mounted", life.app())
+    begun = asyncio.Event()
 
     @bridge.plugin("slow")
     async def slow() -> ASGIApp:
+        begun.set()
         await asyncio.Event().wait()
         return upstream
 
@@ -598,9 +600,7 @@ def test_close_shuts_everything_down_side_by_side(clock: Clock) -> None:
         clock.now += 2
         await store.prepare(b"route#3#x#1", conf_of(3))
         building = loop.create_task(store.prepare(b"route#4#x#1", [(b"slow", b""), (b"made", b"")]))
-        while not store._building:
-            await asyncio.sleep(0)
-        await settle()
+        await begun.wait()
         before = loop.time()
         await store.close()
         with pytest.raises(asyncio.CancelledError):
