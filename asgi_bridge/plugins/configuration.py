@@ -140,6 +140,16 @@ class KeywordConfiguration:
                 return import_string(value)
             raise ConfigurationError(f"default {key!r}: {exc}") from None
 
+    @property
+    def objects(self) -> list[str]:
+        """The parameters that have to be given, and that JSON may not be able to give."""
+        in_json = self._checker.schema()["properties"]
+        return [
+            name
+            for name, annotation in self._annotations.items()
+            if not (name in self._defaults or name in self._own_defaults) and (annotation is Any or name not in in_json)
+        ]
+
     def takes(self, name: str) -> bool:
         """Whether the middleware has a parameter `name`, or takes any keyword."""
         return self._extra or name in self._annotations

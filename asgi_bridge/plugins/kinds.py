@@ -347,7 +347,9 @@ def signature_of(found: Any) -> inspect.Signature | None:
             signature = inspect.signature(found, follow_wrapped=follow)
         except (TypeError, ValueError):
             continue
-        if not _passes_on(signature):
+        # mypyc's coroutine functions seem to have no parameters
+        hidden = not signature.parameters and inspect.iscoroutinefunction(found) and not inspect.isfunction(found)
+        if not (hidden or _passes_on(signature)):
             return signature
     return None
 

@@ -184,7 +184,7 @@ class Bridge:
 
         return decorate
 
-    def add(self, name: str, found: Any, target: str | None = None) -> None:
+    def add(self, name: str, found: Any, target: str | None = None, defaults: Mapping[str, Any] | None = None) -> None:
         """Mounts what a ``module:attr`` or an entry point named, by what it is (see :mod:`~.kinds`).
 
         A :class:`Bridge` gives all its plugins, under their own names.
@@ -193,9 +193,11 @@ class Bridge:
             name: the plugin's name.
             found: what to mount.
             target: its ``module:attr``, for messages.
+            defaults: of a middleware, as a file has them.
 
         Raises:
-            ConfigurationError: it is nothing that can be mounted, or nothing tells what it is.
+            ConfigurationError: it is nothing that can be mounted, or nothing tells what it is, or it takes no such
+                defaults.
         """
         if isinstance(found, Bridge):
             self.include(found)
@@ -207,7 +209,9 @@ class Bridge:
             source = "app"  # an object without a signature to read: a compiled application
         if source is None:
             raise ConfigurationError(f"plugin {name}: {refusal(found, verdict, place, 'a plugin')}")
-        self._add_source(place, source, found, {})
+        if defaults and source not in ("middleware", "wsgi_middleware"):
+            raise ConfigurationError(f"plugin {name}: only a middleware has defaults, and this is {verdict.kind.value}")
+        self._add_source(place, source, found, {}, defaults)
 
     def _add_source(
         self,
