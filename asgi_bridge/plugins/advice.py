@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .importing import is_import_string
-from .kinds import Kind, Verdict, judge, spelled
+from .kinds import Kind, Verdict, is_routine, judge, spelled
 
 __all__ = ["Place", "line_of", "line_with_defaults", "plugin_name", "refusal", "result_refusal"]
 
@@ -50,7 +50,7 @@ def refusal(found: Any, verdict: Verdict, place: Place, wanted: str) -> str:
 def _described(found: Any) -> str:
     if inspect.isclass(found):
         return f"the class {found.__name__}"
-    if inspect.isroutine(found):
+    if is_routine(found):
         return f"the function {found.__name__}"
     if inspect.ismodule(found):
         return f"the module {found.__name__}"
@@ -133,7 +133,7 @@ def _python_line(found: Any, verdict: Verdict, place: Place) -> str:
         case Kind.APPLICATION_CLASS:
             return f"bridge.mount({name}, {made})"
         case Kind.UNAWAITABLE:
-            return f"async def {text + '(' if inspect.isroutine(found) else '__call__(self, '}scope, receive, send)"
+            return f"async def {text + '(' if is_routine(found) else '__call__(self, '}scope, receive, send)"
         case Kind.WSGI:
             return f"from asgi_bridge.wsgi import WSGIApp; bridge.mount({name}, WSGIApp({text}))"
         case Kind.WSGI_CLASS:

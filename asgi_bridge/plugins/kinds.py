@@ -29,7 +29,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import PluginError
 
-__all__ = ["Kind", "Verdict", "WrongApplication", "asgi3", "hints_of", "judge", "names_of", "signature_of", "spelled"]
+__all__ = [
+    "Kind",
+    "Shape",
+    "Verdict",
+    "WrongApplication",
+    "asgi3",
+    "hints_of",
+    "is_routine",
+    "judge",
+    "names_of",
+    "signature_of",
+    "spelled",
+]
 
 
 class Kind(Enum):
@@ -178,7 +190,7 @@ def judge(found: Any) -> Verdict:
         return _judge_class(found, made)
     if _is_wsgify(made):
         return Verdict(Kind.WSGI, True, Shape(("environ", "start_response"), 2, 2))
-    function = made if inspect.isroutine(made) else _attribute(type(made), "__call__")
+    function = made if is_routine(made) else _attribute(type(made), "__call__")
     return _judge_call(_shape(found), function, isinstance(made, types.FunctionType))
 
 
@@ -302,6 +314,11 @@ def _attribute(owner: type, name: str) -> Any:
     return found.__func__ if isinstance(found, staticmethod | classmethod) else found
 
 
+def is_routine(found: Any) -> bool:
+    """Whether it is a function or method, compiled or not; no object with a ``__call__`` written in Python."""
+    return inspect.isroutine(found) and not inspect.isfunction(_attribute(type(found), "__call__"))
+
+
 def _is_bound_to_instances(call: Any) -> bool:
     """Whether its first parameter is the instance; Cython's functions have code too."""
     return hasattr(call, "__code__") or isinstance(call, types.WrapperDescriptorType | types.MethodDescriptorType)
@@ -393,7 +410,7 @@ def hints_of(found: Callable[..., Any]) -> dict[str, Any]:
     if inspect.isclass(function):
         function = function.__new__ if function.__init__ is object.__init__ else function.__init__
     elif not isinstance(function, types.FunctionType | types.MethodType):
-        function = function if inspect.isroutine(function) else type(function).__call__
+        function = function if is_routine(function) else type(function).__call__
     try:
         return typing.get_type_hints(function, include_extras=True)
     except Exception:  # any expression may stand in an annotation, so anything may come out
@@ -503,7 +520,7 @@ def asgi3(found: Any) -> ASGIApp:
     three = verdict.shape.takes(3) or verdict.kind is Kind.UNCLEAR
     if verdict.is_class and verdict.kind is Kind.DOUBLE:
         three = False
-    function = found if inspect.isroutine(found) else _attribute(type(found), "__call__")
+    function = found if is_routine(found) else _attribute(type(found), "__call__")
     if three and inspect.iscoroutinefunction(function):
         return found  # type: ignore[no-any-return]
     called = _called.get(id(found))  # it keeps what it calls alive, so the id is no other object's

@@ -15,7 +15,7 @@ from ..errors import ConfigurationError
 from .advice import Place, line_of, line_with_defaults, plugin_name, refusal, result_refusal
 from .configuration import AnyConfiguration, Configuration, KeywordConfiguration, TypedConfiguration
 from .importing import import_string
-from .kinds import Kind, Verdict, asgi3, judge, names_of, signature_of, spelled
+from .kinds import Kind, Verdict, asgi3, is_routine, judge, names_of, signature_of, spelled
 from .options import Options, OptionsDict, parse_options
 
 __all__ = ["Bridge", "Plugin", "load_bridge"]
@@ -205,7 +205,7 @@ class Bridge:
         place = Place(name, target)
         verdict = judge(found)
         source = _SOURCE_OF.get(verdict.kind)
-        if verdict.kind is Kind.UNCLEAR and not inspect.isroutine(found):
+        if verdict.kind is Kind.UNCLEAR and not is_routine(found):
             source = "app"  # an object without a signature to read: a compiled application
         if source is None:
             raise ConfigurationError(f"plugin {name}: {refusal(found, verdict, place, 'a plugin')}")
@@ -322,7 +322,7 @@ class Bridge:
         verdict = _judged(place, factory, "a factory")
         if not (verdict.may_be_factory or (verdict.kind is Kind.OTHER and not verdict.is_class)):
             raise ConfigurationError(f"plugin {name}: {refusal(factory, verdict, place, 'a factory')}")
-        if signature_of(factory) is None and not inspect.isroutine(factory):
+        if signature_of(factory) is None and not is_routine(factory):
             raise ConfigurationError(
                 f"plugin {name}: {spelled(factory)} has no signature to read, which would say what a route may "
                 f"configure: write def make(conf: dict): return {spelled(factory)}(conf)"

@@ -84,6 +84,25 @@ async def injected(scope: Scope, receive: Receive, send: Send, text: str) -> Non
     await PlainTextResponse(text)(scope, receive, send)
 
 
+class Decorated:
+    """What a decorator that is a class makes of a function, or of a method."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return functools.partial(self, instance)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self.function(*args, **options)
+
+
+@Decorated
+async def decorated(scope: Scope, receive: Receive, send: Send) -> None:
+    await here(scope, receive, send)
+
+
 class Endpoint(HTTPEndpoint):
     async def get(self, request: Request) -> PlainTextResponse:
         return here

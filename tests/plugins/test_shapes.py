@@ -1,15 +1,18 @@
 """Every shape of object, mounted in every way: it works, or it is refused with the line to write instead."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import Bridge, ConfigurationError
 from asgi_bridge.plugins import load_bridge
-from asgi_bridge.testing import PluginClient
+from asgi_bridge.testing import Gateway, PluginClient
 from asgi_bridge.wsgi import WSGIApp, WSGIMiddleware
 
 from . import shapes
@@ -54,6 +57,7 @@ SHAPES: list[tuple[str, set[str], str, str]] = [
             ("partial", "partial(with_more, ...)"),
             ("passed_on", "returns_awaitable"),
             ("injected", "injected"),
+            ("decorated", "decorated"),
             ("Endpoint", "Endpoint"),
             ("double", "double"),
             ("Double", "Double"),
@@ -300,12 +304,9 @@ def returns_a_class(conf: dict[str, Any]) -> Any:
 
 
 def returns_without_async(conf: dict[str, Any]) -> Any:
-    def app(scope: Scope, receive: Any, send: Any) -> None: ...
+    def app(scope: Any, receive: Any, send: Any) -> None: ...
 
     return app
-
-
-Scope = Any
 
 
 def returns_nothing(conf: dict[str, Any]) -> Any:
@@ -540,3 +541,33 @@ def test_a_middleware_compiled_by_mypyc(tmp_path: Path, caplog: pytest.LogCaptur
 
 def tag(body: bytes) -> str:
     return str(len(body))
+
+
+# through frames
+
+
+def test_shapes_answer_and_pass_requests_on_through_a_gateway() -> None:
+    bridge = Bridge()
+    bridge.add_middleware("plain", Passing, phase="both")
+    bridge.add_middleware("future", passing_by_future, phase="both")
+    bridge.add_middleware("no-signature", shapes.no_signature_middleware, phase="both")
+    bridge.mount("answer", shapes.returns_future)
+    passing = [{"name": name, "value": "{}"} for name in ("plain", "future", "no-signature")]
+    both = {"ext-plugin-pre-req": {"conf": passing}, "ext-plugin-post-resp": {"conf": passing}}
+    answer = {"ext-plugin-pre-req": {"conf": [{"name": "answer", "value": "{}"}]}}
+    routes = [{"uri": "/both", "plugins": both}, {"uri": "/answer", "plugins": answer}]
+
+    with TestClient(Gateway(bridge, routes, upstream=PlainTextResponse("upstream"))) as client:
+        assert [client.get(path).text for path in ("/both", "/answer", "/both")] == ["upstream", "here", "upstream"]
+
+
+class Passing:
+    def __init__(self, wrapped: ASGIApp) -> None:
+        self.wrapped = wrapped
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return self.wrapped(scope, receive, send)
+
+
+def passing_by_future(application: ASGIApp) -> Any:
+    return lambda scope, receive, send: asyncio.ensure_future(application(scope, receive, send))  # type: ignore[arg-type]
