@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import Bridge, ConfigurationError
 from asgi_bridge.plugins import load_bridge
+from asgi_bridge.plugins.kinds import signature_of
 from asgi_bridge.testing import Gateway, PluginClient
 from asgi_bridge.wsgi import WSGIApp, WSGIMiddleware
 
@@ -529,9 +530,11 @@ def test_a_middleware_compiled_by_mypyc(tmp_path: Path, caplog: pytest.LogCaptur
     for bridge in (in_python, load_bridge(None, start=tmp_path)):
         with PluginClient(bridge, "x", {"ignore_paths": None}, upstream=PlainTextResponse("text")) as client:
             assert client.get("/").headers["etag"] == "4"
-    assert [record.getMessage() for record in caplog.records if "signature" in record.getMessage()] == [
-        "plugin x: ETagMiddleware has no signature to read, so a route may configure any JSON object"
-    ] * 2
+    said = "plugin x: ETagMiddleware has no signature to read, so a route may configure any JSON object"
+    readable = signature_of(etags.ETagMiddleware) is not None  # newer releases of mypyc leave one
+    assert [record.getMessage() for record in caplog.records if "signature" in record.getMessage()] == (
+        [] if readable else [said, said]
+    )
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "pyproject.toml").touch()
     assert load_bridge(None, {"x": target}, start=tmp_path / "empty").plugins["x"].kind == "middleware"
