@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from typing import Any
 
 from starlette.applications import Starlette
@@ -162,6 +163,7 @@ def spied(middleware: Callable[..., Any], note: Callable[[], None]) -> Callable[
     It does so if it hands on another ``start_response`` than it was given, or returns another iterable than it got.
     """
 
+    @wraps(middleware)
     def watched(*arguments: Any, **options: Any) -> Any:
         upstream, *rest = arguments
         given: Any = None
@@ -443,12 +445,14 @@ async def _vary(trial: _Trial) -> None:
                 findings.replays = True
             elif findings.limit is None:
                 findings.limit = (len(outcomes) + 1, outcome.status)
-            return
+            break
         outcomes.append(outcome)
         kept_status = outcome.status == response.status or page.status != _PAGE.status
         kept_body = outcome.body == response.body or page.body != _PAGE.body
         if outcome.changed != page.changed or not (kept_status and kept_body):
             findings.reacts.add(response.name)
+    if len(outcomes) < 3:  # it let too few pass: those of other requests are better than none
+        outcomes = [each for each in trial.outcomes.values() if each.upstream.scope is not None]
     known = {value for outcome in outcomes for _, value in outcome.upstream.scope["headers"]}  # type: ignore[index]
     for name in page.changed:
         values = [tuple(outcome.added(name)) for outcome in outcomes]

@@ -1,5 +1,6 @@
 """Plugins for ``compat`` to be tried on."""
 
+import asyncio
 import itertools
 import time
 from collections.abc import Iterable
@@ -282,3 +283,78 @@ def passed_on(path: str) -> Any:
 
 
 limiting = Limiter(Middleware)  # type: ignore[arg-type]
+
+
+class HTMLOnly(Middleware):
+    """It can live with pages only."""
+
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def picky(message: Message) -> None:
+            if (b"content-type", b"application/json") in message.get("headers", ()):
+                raise ValueError("no page")
+            await send(message)
+
+        await self.app(scope, receive, picky)
+
+
+class RaisesAtLast(Limiter):
+    """It refuses by raising, once there were enough requests."""
+
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise PermissionError("enough")
+        await self.app(scope, receive, send)
+
+
+class CachesAfterAWhile(Limiter):
+    """It begins to keep responses late."""
+
+    def __init__(self, app: ASGIApp, limit: int = 20) -> None:
+        super().__init__(app, limit)
+        self.kept: list[Message] = []
+
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.left -= 1
+        if self.left < 0 and self.kept:
+            for message in self.kept:
+                await send(message)
+            return
+        self.kept.clear()
+
+        async def keeping(message: Message) -> None:
+            self.kept.append(message)
+            await send(message)
+
+        await self.app(scope, receive, keeping)
+
+
+class RefusesKeys(Middleware):
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if header(scope, b"idempotency-key"):
+            raise ValueError("no keys here")
+        if header(scope, b"x-idempotency-key"):
+            await PlainTextResponse("no keys here", 400)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+class HangsOnPost(Middleware):
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            await asyncio.get_running_loop().create_future()
+        await self.app(scope, receive, send)
+
+
+class TimesOut(Middleware):
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise TimeoutError("its own")
+
+
+class WSGIReturnsNothing:
+    def __init__(self, app: Any) -> None: ...
+
+    def __new__(cls, app: Any) -> Any:
+        return 5
+
+    def __call__(self, environ: Any, start_response: Any) -> Any: ...

@@ -262,6 +262,13 @@ SUBJECTS = "tests.compat_subjects"
         ("WSGIWatchingBody", "{}", "wsgi_middleware", "both", "it may watch the response"),
         ("WSGIUser", "{}", "wsgi_middleware", "request", "it acts before the upstream, and looked at no response"),
         ("limiter", "{}", "wsgi", "both", "it acts on the request"),
+        ("Limiter", '{"limit": 20}', "middleware", "both", "it sets x-ratelimit-remaining to another value each time"),
+        ("Limiter", '{"limit": 7}', "middleware", "both", "it sets x-ratelimit-remaining to another value each time"),
+        ("HTMLOnly", "{}", "middleware", "both", "it is different with JSON"),
+        ("RaisesAtLast", "{}", "middleware", "request", "it acts before the upstream, and looked at no response"),
+        ("CachesAfterAWhile", "{}", "middleware", "both", "it keeps responses and answers with them"),
+        ("CachesAfterAWhile", '{"limit": 60}', "middleware", "both", "it keeps responses and answers with them"),
+        ("RefusesKeys", "{}", "middleware", "both", "it did nothing with any probe"),
         ("wsgi_function", "{}", "wsgi_middleware", "both", "it may watch the response"),
     ],
 )
@@ -350,3 +357,19 @@ def test_webobs_decorator_is_wsgi() -> None:
     bridge.add("app", app)
     bridge.add("middleware", Middleware)
     assert [plugin.source for plugin in bridge.plugins.values()] == ["wsgi", "wsgi_middleware"]
+
+
+def test_a_probe_that_is_not_answered_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asgi_bridge.probes.PROBE_SECONDS", 0.05)
+    assert examine(load(f"{SUBJECTS}:HangsOnPost"), "{}")[1].errors == {
+        "POST of a form": "no answer within 0.05 s",
+        "POST of JSON": "no answer within 0.05 s",
+    }
+    assert examine(load(f"{SUBJECTS}:TimesOut"), "{}")[1].errors == {
+        probe.name: "TimeoutError: its own" for probe in PROBES
+    }
+
+
+def test_a_middleware_of_wsgi_that_makes_something_else() -> None:
+    with pytest.raises(ConfigurationError, match="WSGIReturnsNothing made 5, which is not a WSGI application"):
+        examine(load(f"{SUBJECTS}:WSGIReturnsNothing"), "{}")

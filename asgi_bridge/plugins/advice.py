@@ -217,7 +217,9 @@ def result_refusal(result: Any, maker: Any, verdict: Verdict, source: str, place
     made = spelled(maker)
     if verdict.kind in (Kind.DATA, Kind.STRING, Kind.MODULE, Kind.COROUTINE, Kind.ENTRY):
         said = f"its factory returned {type(result).__name__}, not an application"
-        return f"{said}: write return in {made}, before the application" if result is None else said
+        if result is None:
+            return f"{said}: write return in {made}, before the application"
+        return f"{said}: write async def __call__(self, scope, receive, send)" if inspect.isclass(maker) else said
     said = f"its {source} {made} returned {verdict.kind.value}, not an ASGI application"
     if verdict.kind is Kind.WSGI and source == "middleware":
         return f"{said}: write {line_of(maker, Verdict(Kind.WSGI_MIDDLEWARE, True, judge(maker).shape), place)}"

@@ -270,6 +270,8 @@ def _kind_of_class(shape: Shape, made: type) -> tuple[Kind, bool]:
     if call is None:
         if isinstance(made.__new__, types.FunctionType):  # it may make anything
             return Kind.MIDDLEWARE, False
+        if shape.wraps:  # told when it is built: until then something may give it one
+            return Kind.MIDDLEWARE, False
         is_response = shape.required == 2 and shape.takes(2) and hasattr(made, "__iter__")  # PEP 3333 allows a class
         return (Kind.WSGI, True) if is_response else (Kind.OTHER, True)
     if _is_wsgify(call):

@@ -272,6 +272,11 @@ class LacksAsync:
         self.app(scope, receive, send)
 
 
+class WithoutCall:
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+
 def view(request: Request) -> PlainTextResponse:
     return here
 

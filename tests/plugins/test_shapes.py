@@ -370,6 +370,7 @@ def test_what_a_middleware_returns_is_judged_at_the_first_preparation(tmp_path: 
     bridge = Bridge()
     bridge.add_middleware("paste", shapes.paste_function)
     bridge.add_middleware("limit", limit)
+    bridge.add_middleware("bare", shapes.WithoutCall)
     in_file = load("middleware", "paste_function", tmp_path)
 
     for client, reason in [
@@ -383,6 +384,11 @@ def test_what_a_middleware_returns_is_judged_at_the_first_preparation(tmp_path: 
             PluginClient(in_file, "x"),
             "plugin x: its middleware paste_function returned a WSGI application, not an ASGI application: write "
             'wsgi_middleware = "tests.plugins.shapes:paste_function" in [tool.asgi_bridge.plugins.x]',
+        ),
+        (
+            PluginClient(bridge, "bare"),
+            "plugin bare: its factory returned WithoutCall, not an application: write async def __call__(self, scope, "
+            "receive, send)",
         ),
         (
             PluginClient(bridge, "limit"),
