@@ -163,21 +163,30 @@ def dev(
 @cli.command()
 @click.argument("target")
 @click.option("--conf", default="{}", show_default=True, help="Its configuration, JSON.")
+@click.option(
+    "--default",
+    "defaults",
+    type=_Mount(),
+    multiple=True,
+    help="An object as a keyword argument of a middleware. May be given several times.",
+)
 @click.option("--app-dir", type=_FOLDER, default=".", show_default=True, help="Folder to look for modules in.")
-def compat(target: str, conf: str, app_dir: str) -> None:
+def compat(target: str, conf: str, defaults: tuple[tuple[str, str], ...], app_dir: str) -> None:
     """Try a plugin on probe requests, and say what it does and in which phase to mount it.
 
     TARGET is "module:attr" of a middleware, a factory or an application, ASGI or WSGI.
     """
-    from .compat import PROBES, examine, load, report
+    from .compat import PROBES, examine, load, missing_objects, report
     from .plugins.configuration import parse_json
 
     sys.path.insert(0, os.path.abspath(app_dir))
-    subject = load(target)
+    subject = load(target, dict(defaults))
     try:
         subject, findings = examine(subject, conf)
     except ConfigurationError as exc:
-        raise ConfigurationError(f"{exc}; --conf gives its configuration") from None
+        objects = [f"--default {name}=module:attr" for name in missing_objects(subject, str(exc))]
+        given = f", {', '.join(objects)} an object" if objects else ""
+        raise ConfigurationError(f"{exc}; --conf gives its configuration{given}") from None
     for line in report(subject, parse_json(conf), findings):
         click.echo(line)
     if len(findings.errors) == len(PROBES):
