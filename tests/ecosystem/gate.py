@@ -1,5 +1,6 @@
 """What a configuration file names, since it cannot hold it: callables, stores, policies; one's own in a project."""
 
+import hashlib
 from typing import Any
 
 import starsessions
@@ -76,6 +77,12 @@ handlers = {PermissionError: forbidden, 404: forbidden}
 context_plugins = (RequestIdPlugin(), CorrelationIdPlugin(), UserAgentPlugin(), ForwardedForPlugin())
 secure_headers = Secure.with_default_headers()
 csp = CSPConfig(report_uri=b"https://a.test/report", default_src="none")
+
+
+def etag(body: bytes) -> str:
+    """An entity tag of the content."""
+    return f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+
 
 store = starsessions.InMemoryStore()
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import asgi_babel
 import asgi_correlation_id
 import starlette_context
 from asgi_request_id import request_id_ctx_var
@@ -29,6 +30,7 @@ TELLS: dict[str, Callable[[Scope], Any]] = {
     "client": lambda scope: [scope["client"][0], scope["scheme"]],
     "context": _context,
     "correlation-id": lambda scope: asgi_correlation_id.correlation_id.get(),
+    "locale": lambda scope: str(asgi_babel.current_locale.get()),
     "request-id": lambda scope: request_id_ctx_var.get(),
     "csrftoken": lambda scope: bool(scope["csrftoken"]() if callable(scope["csrftoken"]) else scope["csrftoken"]),
     "user": lambda scope: [scope["user"].display_name, scope["auth"].scopes],

@@ -6,6 +6,7 @@ A configuration names these objects as it would name a project's own; `reset` fu
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import asgi_prometheus
 import elasticapm
 import sentry_sdk
 import starlette_exporter
@@ -57,6 +58,30 @@ def clear_exporter() -> None:
 
 def exporter_samples() -> list[Any]:
     return _samples(REGISTRY, "gate_")
+
+
+def clear_asgi_prometheus() -> None:
+    """asgi-prometheus keeps its metrics in its module."""
+    for metric in _ASGI_PROMETHEUS:
+        metric.clear()
+
+
+def asgi_prometheus_samples() -> list[Any]:
+    return [
+        sample
+        for sample in _samples(REGISTRY)
+        if sample[0].startswith(("requests_", "responses_", "exceptions_"))
+        and not sample[0].startswith("requests_time_")
+    ]
+
+
+_ASGI_PROMETHEUS = (
+    asgi_prometheus.REQUESTS,
+    asgi_prometheus.REQUESTS_TIME,
+    asgi_prometheus.REQUESTS_IN_PROGRESS,
+    asgi_prometheus.RESPONSES,
+    asgi_prometheus.EXCEPTIONS,
+)
 
 
 # timing-asgi

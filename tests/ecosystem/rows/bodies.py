@@ -4,12 +4,15 @@ import gzip
 
 import msgpack
 
+from tests.ecosystem.gate import etag
 from tests.ecosystem.stage import Request, Row, get, sent
 
 __all__ = ["ROWS"]
 
 JSON = "application/json"
 MSGPACK = "application/vnd.msgpack"
+TEXT = b"All work and no play. "
+"""The upstream's /text."""
 
 
 def compressed(encoding: str) -> list[Request]:
@@ -30,6 +33,28 @@ def compressed(encoding: str) -> list[Request]:
 
 
 ROWS = [
+    Row(
+        "etags",
+        "asgi-etags",
+        {
+            "etags": {
+                "middleware": "asgi_etags:ETagMiddleware",
+                "phase": "both",
+                "defaults": {"etag_generator": "tests.ecosystem.gate:etag"},
+            }
+        },
+        "both",
+        [
+            get("/text"),
+            get("/text", if_none_match=etag(TEXT)),
+            get("/text", if_none_match='"another"'),
+            get("/text", if_match='"another"', limit="blank"),
+            get("/text", if_match=etag(TEXT)),
+            sent("POST", "/echo", b"x"),
+            get("/status/404"),
+        ],
+        remark="compiled: a route may configure any JSON object",
+    ),
     Row(
         "brotli",
         "brotli-asgi",

@@ -30,6 +30,20 @@ ROWS = [
         alone=["beside"],
     ),
     Row(
+        "babel",
+        "asgi-babel",
+        {"babel": {"middleware": "asgi_babel:BabelMiddleware", "phase": "both"}, "tell": TELL},
+        "both",
+        [
+            get("/text", accept_language="de-AT,de;q=0.8,en;q=0.5"),
+            get("/text", accept_language="fr"),
+            get("/json"),
+            sent("POST", "/echo", b"x", accept_language="pt-BR"),
+        ],
+        conf={"default_locale": "es"},
+        inside=[("tell", {"what": "locale"})],
+    ),
+    Row(
         "correlation-id-request",
         "asgi-correlation-id",
         {"correlation-id-request": {"middleware": "asgi_correlation_id:CorrelationIdMiddleware", "phase": "request"}},

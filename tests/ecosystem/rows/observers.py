@@ -38,6 +38,21 @@ ROWS = [
         remark="metrics compared",
     ),
     Row(
+        "asgi-prometheus",
+        "asgi-prometheus",
+        {
+            "asgi-prometheus": {"middleware": "asgi_prometheus:PrometheusMiddleware", "phase": "both"},
+            "faulty": FAULTY,
+        },
+        "both",
+        [*WATCHED, *FAULTS, get("/json/deep/down")],
+        conf={"group_paths": ["/json"]},
+        inside=[("faulty", {})],
+        reset=recorders.clear_asgi_prometheus,
+        recorded=recorders.asgi_prometheus_samples,
+        remark="metrics compared",
+    ),
+    Row(
         "exporter",
         "starlette_exporter",
         {

@@ -113,6 +113,22 @@ ROWS = [
         remark="needs itsdangerous",
     ),
     Row(
+        "asgi-sessions",
+        "asgi-sessions",
+        {"asgi-sessions": {"middleware": "asgi_sessions:SessionMiddleware", "phase": "both"}, "visits": VISITS},
+        "both",
+        [
+            get("/text?logout"),
+            get("/text?quiet"),
+            get("/text"),
+            get("/text"),
+            sent("POST", "/echo", b"x"),
+            get("/status/404?quiet"),
+        ],
+        conf={"secret_key": "a secret for tests only", "cookie_name": "gate"},
+        inside=[("visits", {})],
+    ),
+    Row(
         "authentication",
         "starlette",
         {
