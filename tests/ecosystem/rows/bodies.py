@@ -5,7 +5,7 @@ import gzip
 import msgpack
 
 from tests.ecosystem.gate import etag
-from tests.ecosystem.stage import Request, Row, get, sent
+from tests.ecosystem.stage import COMMON, Request, Row, get, sent
 
 __all__ = ["ROWS"]
 
@@ -48,11 +48,12 @@ ROWS = [
             get("/text"),
             get("/text", if_none_match=etag(TEXT)),
             get("/text", if_none_match='"another"'),
-            get("/text", if_match='"another"', limit="blank"),
             get("/text", if_match=etag(TEXT)),
             sent("POST", "/echo", b"x"),
-            get("/status/404"),
+            get("/text?size=3000"),
         ],
+        # no server can send what it makes of a stream (a second start for each part); an upstream's own etag it doubles
+        common=[each for each in COMMON if each.target not in ("/own", "/stream")],
         remark="compiled: a route may configure any JSON object",
     ),
     Row(
