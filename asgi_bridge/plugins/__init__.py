@@ -4,9 +4,11 @@ from .build import build_chain
 from .chain import Apisix, Chain, Layer, OnionCall, Step, Variables, apisix, upstream
 from .plain import PlainCall
 from .registry import Bridge, Plugin, load_bridge
+from .state import Apart, State
 from .store import ConfigurationStore
 
 __all__ = [
+    "Apart",
     "Apisix",
     "Bridge",
     "Chain",
@@ -15,6 +17,7 @@ __all__ = [
     "OnionCall",
     "PlainCall",
     "Plugin",
+    "State",
     "Step",
     "Variables",
     "apisix",
