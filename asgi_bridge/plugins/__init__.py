@@ -1,6 +1,6 @@
 """Plugins: the registry, their configuration, and the chains that are built of them."""
 
-from .build import build_chain
+from .build import MAX_CONFIGURATION_BYTES, build_chain
 from .chain import Apisix, Chain, Layer, OnionCall, Step, Variables, apisix, upstream
 from .plain import PlainCall
 from .registry import Bridge, Plugin, load_bridge
@@ -8,6 +8,7 @@ from .state import Apart, State
 from .store import ConfigurationStore
 
 __all__ = [
+    "MAX_CONFIGURATION_BYTES",
     "Apart",
     "Apisix",
     "Bridge",
