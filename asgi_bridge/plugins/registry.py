@@ -134,7 +134,7 @@ class Bridge:
 
         The configuration parameter's annotation (a pydantic model, dataclass, TypedDict, dict, …) checks what a
         route configures. With a first parameter named ``app`` it is a factory of a middleware. It is called once
-        for each configuration.
+        for each route and configuration, with ``share=True`` for each configuration.
         """
         _check_name(name)
 

@@ -21,6 +21,7 @@ from asgi_bridge.testing import Gateway, PluginClient
 from asgi_bridge.wsgi import WSGIApp
 from asgi_bridge.wsgi import upstream as wsgi_upstream
 
+from ..server.client import until
 from .calls import FakeCall, chain_of
 
 SEEN = ("root_path", "path", "raw_path")
@@ -37,18 +38,9 @@ def served() -> Iterator[str]:
     """The address of a uvicorn with a root path."""
     config = uvicorn.Config(show, port=0, root_path="/api/v1", lifespan="off", log_config=None)
     server = uvicorn.Server(config)
-    started = threading.Event()
-
-    async def serve() -> None:
-        running = asyncio.get_running_loop().create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        started.set()
-        await running
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread = threading.Thread(target=server.run)
     thread.start()
-    assert started.wait(60)
+    until(lambda: server.started or not thread.is_alive())
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     thread.join(60)
