@@ -1,12 +1,15 @@
 """Plugins: the registry, their configuration, and the chains that are built of them."""
 
-from .build import build_chain
+from .build import MAX_CONFIGURATION_BYTES, build_chain
 from .chain import Apisix, Chain, Layer, OnionCall, Step, Variables, apisix, upstream
 from .plain import PlainCall
 from .registry import Bridge, Plugin, load_bridge
+from .state import Apart, State
 from .store import ConfigurationStore
 
 __all__ = [
+    "MAX_CONFIGURATION_BYTES",
+    "Apart",
     "Apisix",
     "Bridge",
     "Chain",
@@ -15,6 +18,7 @@ __all__ = [
     "OnionCall",
     "PlainCall",
     "Plugin",
+    "State",
     "Step",
     "Variables",
     "apisix",

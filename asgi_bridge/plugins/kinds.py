@@ -361,6 +361,9 @@ def signature_of(found: Any) -> inspect.Signature | None:
 
     A decorated function is called as its wrapper says; one that passes everything on is called as what it wraps.
     """
+    call = inspect.getattr_static(type(found), "__call__", None)
+    if isinstance(call, staticmethod):  # inspect takes its first parameter for the object itself
+        found = call.__func__
     for follow in (False, True):
         try:
             signature = inspect.signature(found, follow_wrapped=follow)

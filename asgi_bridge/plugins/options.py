@@ -1,5 +1,6 @@
 """The options of a mounted plugin, the same words in Python and in ``[tool.asgi_bridge.plugins.NAME]``."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
@@ -18,6 +19,8 @@ REQUEST_HEADERS = (
     "origin", "range", "referer", "user-agent", "x-request-id", "traceparent",
 )  # fmt: skip
 """What most middleware wants of a request, when it sees the response."""
+
+_is_root_path = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+").fullmatch  # nothing that needs escaping
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,11 @@ class Options:
         on_missing: with phase "both", when the request half is gone: ``"rerun"`` the response form, or ``"refuse"``.
         cures: with the answers that APISIX would spoil (empty error bodies, HEAD) send what keeps them whole.
         timeout: seconds from the plugin's call to its answer.
+        share: one application for all routes that configure it equally, kept as long as the process runs: for one that
+            can be built once only (a metric registered in ``__init__``). Without it each route has its own.
+        root_path: the path under which clients know this plugin, where something in front has taken it off: as
+            uvicorn's ``--root-path`` it is ``scope["root_path"]``, and stands before ``path`` and ``raw_path``. It is
+            taken off again where the plugin passes the request on.
     """
 
     phase: Phase = "auto"
@@ -50,6 +58,14 @@ class Options:
     on_missing: Literal["rerun", "refuse"] = "rerun"
     cures: bool = True
     timeout: float = 30.0
+    share: bool = False
+    root_path: str = ""
+
+
+def _root_path(text: str) -> str:
+    if text and not _is_root_path(text):
+        raise ValueError('it looks like "/api": a slash first and none last, and nothing that a URL would escape')
+    return text
 
 
 class OptionsDict(TypedDict, total=False):
@@ -64,6 +80,8 @@ class OptionsDict(TypedDict, total=False):
     on_missing: Literal["rerun", "refuse"]
     cures: bool
     timeout: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
+    share: bool
+    root_path: Annotated[str, pydantic.AfterValidator(_root_path)]
 
 
 _options: pydantic.TypeAdapter[OptionsDict] = pydantic.TypeAdapter(OptionsDict)

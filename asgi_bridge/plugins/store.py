@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..errors import ConfigurationError, PluginError
-from .build import SHUTDOWN_SECONDS, Conf, build_chain
+from .build import MAX_CONFIGURATION_BYTES, MAX_KEY_BYTES, SHUTDOWN_SECONDS, Conf, build_chain, check_sizes
 from .chain import Chain
 from .claims import Claims, Text
+from .instances import Instances
 from .key import route_id_of
 from .lifespan import Lifespan
 from .registry import Bridge
@@ -72,6 +73,7 @@ class ConfigurationStore:
     Args:
         bridge: the plugins.
         expire: seconds that the gateway keeps a token (``APISIX_CONF_EXPIRE_TIME``).
+        limit_configuration_size: bytes that the configuration of one plugin may have.
         clock: seconds since the epoch.
         folder: the private folder of the socket path, where tokens outlive the process; None: they do not.
     """
@@ -81,11 +83,14 @@ class ConfigurationStore:
         bridge: Bridge,
         *,
         expire: float = 3600.0,
+        limit_configuration_size: int = MAX_CONFIGURATION_BYTES,
         clock: Callable[[], float] = time.time,
         folder: str | None = None,
     ) -> None:
         self.bridge = bridge
         self._expire = expire
+        self._limit = limit_configuration_size
+        self._instances = Instances(KEPT_LONGER * expire, clock)
         self._clock = clock
         self._claims = Claims(folder, KEPT_LONGER * expire, clock)
         self._generation = 0
@@ -145,9 +150,10 @@ class ConfigurationStore:
         Raises:
             ConfigurationError: it cannot be run; the message says which plugin, which field and why.
         """
+        self._check_sizes(key, conf)
         text = Text(key, tuple(conf))
         while True:
-            self._refuse_failed(text)
+            self._refuse_failed(text.digest)
             token, generation = await self._in_thread(lambda: self._claims.claim(text))
             prepared = self._prepared.get(token)
             if prepared is not None and prepared.digest == text.digest:
@@ -178,7 +184,7 @@ class ConfigurationStore:
         if prepared is not None and prepared.digest == text.digest:
             prepared.fresh_until = self._clock() + self._expire
             return prepared.chain
-        self._refuse_failed(text)
+        self._refuse_failed(text.digest)
         return await self._build(token, text, generation)
 
     async def _in_thread(self, work: Callable[[], Result]) -> tuple[Result, int]:
@@ -201,18 +207,29 @@ class ConfigurationStore:
                 self._retire(token)
         return result, generation
 
-    def _refuse_failed(self, text: Text) -> None:
-        failure = self._failures.get(text.digest)
+    def _check_sizes(self, key: bytes | None, conf: Conf) -> None:
+        try:
+            check_sizes(key, conf, self._limit)
+        except ConfigurationError as exc:
+            # by its key: a digest of what is too large would cost what is to be saved
+            about = b"size of " + (key or b"")[:MAX_KEY_BYTES]
+            self._refuse_failed(about)
+            logger.error("route %s refused: %s", route_id_of(key) or "?", exc)
+            self._fail(about, str(exc))
+            raise
+
+    def _refuse_failed(self, digest: bytes) -> None:
+        failure = self._failures.get(digest)
         if failure is not None and self._clock() < failure.until:
             raise ConfigurationError(failure.reason)
 
-    def _fail(self, text: Text, reason: str) -> None:
-        before = self._failures.pop(text.digest, None)
+    def _fail(self, digest: bytes, reason: str) -> None:
+        before = self._failures.pop(digest, None)
         now = self._clock()
         seconds = FAILURE_SECONDS
         if before is not None and now < before.until + MAX_FAILURE_SECONDS:
             seconds = min(2 * before.seconds, MAX_FAILURE_SECONDS)
-        self._failures[text.digest] = _Failure(reason, seconds, now + seconds)
+        self._failures[digest] = _Failure(reason, seconds, now + seconds)
         while len(self._failures) > MAX_FAILURES:
             self._failures.popitem(last=False)
 
@@ -227,10 +244,12 @@ class ConfigurationStore:
 
     async def _build_once(self, token: int, text: Text, generation: int) -> Chain | None:
         try:
-            chain = await build_chain(self.bridge, text.key, text.conf, self._mounted)
+            chain = await build_chain(
+                self.bridge, text.key, text.conf, self._mounted, instances=self._instances, limit=self._limit
+            )
         except ConfigurationError as exc:
             logger.error("route %s refused: %s", route_id_of(text.key) or "?", exc, exc_info=exc.__cause__)
-            self._fail(text, str(exc))
+            self._fail(text.digest, str(exc))
             raise
         self._failures.pop(text.digest, None)
         if generation != self._generation:

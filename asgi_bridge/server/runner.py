@@ -14,7 +14,7 @@ from uvicorn.config import Config
 
 from ..adapter import Call, Host
 from ..errors import ConfigurationError
-from ..plugins import Bridge, ConfigurationStore
+from ..plugins import MAX_CONFIGURATION_BYTES, Bridge, ConfigurationStore
 
 __all__ = ["Runner", "RunnerOptions", "conf_expire_of_environment", "runner_of"]
 
@@ -34,6 +34,7 @@ class RunnerOptions:
         ask_origin: scheme and server of a request are asked for although ``x-forwarded-*`` headers tell.
         conf_expire: seconds that the gateway keeps a configuration token.
         folder: the private folder, where tokens outlive the process; None: they do not.
+        limit_configuration_size: bytes that a route's configuration of one plugin may have.
     """
 
     limit_concurrency: int | None = None
@@ -41,6 +42,7 @@ class RunnerOptions:
     ask_origin: bool = False
     conf_expire: float = 3600.0
     folder: str | None = None
+    limit_configuration_size: int = MAX_CONFIGURATION_BYTES
 
 
 def conf_expire_of_environment() -> float:
@@ -75,7 +77,12 @@ class Runner:
 
     def __init__(self, bridge: Bridge, options: RunnerOptions | None = None) -> None:
         self.options = options or RunnerOptions()
-        self.store = ConfigurationStore(bridge, expire=self.options.conf_expire, folder=self.options.folder)
+        self.store = ConfigurationStore(
+            bridge,
+            expire=self.options.conf_expire,
+            limit_configuration_size=self.options.limit_configuration_size,
+            folder=self.options.folder,
+        )
         self.host = Host(Starlette(), self.options.ask_origin)
         self.calls: set[Call] = set()
         self.stopping = False
