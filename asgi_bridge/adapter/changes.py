@@ -12,12 +12,17 @@ from ..errors import PluginError
 from ..wire import TextEntry
 from .scope import Args, Headers, parse_query
 
-__all__ = ["Warn", "changed_args", "changed_headers", "changed_path", "checked_headers", "group"]
+__all__ = ["Warn", "changed_args", "changed_headers", "changed_path", "checked_headers", "encoding_args", "group"]
 
 Warn = Callable[[str, str], None]
 """Takes what a warning is about (warned once for each) and its text."""
 
 _token = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110, 5.6.2
+
+_BLANKS = b" \t"
+"""What may stand around a header's value without being part of it (RFC 9110, 5.6.3)."""
+_CONTROLS = bytes(byte for byte in (*range(0x20), 0x7F) if byte != 0x09)
+"""What no header's value may hold (RFC 9110, 5.5)."""
 
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"expect"))
@@ -27,6 +32,8 @@ _GATEWAYS_OWN = _FRAMING | _HOP_BY_HOP | {b"x-real-ip"}
 
 
 _KEPT_NAMES = 1024
+_KEPT_LENGTH = 64
+"""Bytes of a header name that is kept. Anybody can make up names, so their number and their lengths are bounded."""
 
 
 class _Names(dict[Any, bytes]):
@@ -38,7 +45,7 @@ class _Names(dict[Any, bytes]):
         if not _token(name):
             raise PluginError(f"header {name!r}: that is no header name")
         lower = name.lower()
-        if len(self) < _KEPT_NAMES:
+        if len(name) <= _KEPT_LENGTH and len(self) < _KEPT_NAMES:
             self[name] = lower
         return lower
 
@@ -46,24 +53,31 @@ class _Names(dict[Any, bytes]):
 _names = _Names()
 
 
-def checked_headers(headers: Iterable[Any]) -> Headers:
-    """`headers` as lower-case pairs of bytes.
+def checked_headers(headers: Iterable[Any], known: Iterable[tuple[bytes, bytes]] = ()) -> Headers:
+    """`headers` as lower-case pairs of bytes, without the blanks around the values.
+
+    Args:
+        headers: what a plugin gave.
+        known: what the plugin was given. A control character in one of these is not the plugin's doing.
 
     Raises:
-        PluginError: a name is no token, or a value holds CR, LF or NUL: APISIX would send something else.
+        PluginError: a name is no token, or a value holds a control character: APISIX would send something else.
     """
     pairs = list(headers)
     try:
-        checked = [(_names[name], value) for name, value in pairs if type(value) is bytes]
+        checked = [(_names[name], value.strip(_BLANKS)) for name, value in pairs if type(value) is bytes]
     except (TypeError, ValueError):  # a name that cannot be a key: a bytearray, a memoryview of one
         checked = []
     if len(checked) != len(pairs):
-        return checked_headers([_as_bytes(name, value) for name, value in pairs])
+        return checked_headers([_as_bytes(name, value) for name, value in pairs], known)
     values = b"".join([value for _, value in checked])
-    if values.translate(None, b"\r\n\0") != values:
+    if values.translate(None, _CONTROLS) != values:
+        own = {(name, value.strip(_BLANKS)) for name, value in known}
         for name, value in checked:
-            if any(byte in value for byte in (b"\n", b"\r", b"\0")):
-                raise PluginError(f"header {name.decode('latin-1')}: its value holds a CR, LF or NUL")
+            if value.translate(None, _CONTROLS) != value and (name, value) not in own:
+                splits = value.translate(None, b"\r\n\0") != value
+                what = "a CR, LF or NUL" if splits else "a control character"
+                raise PluginError(f"header {name.decode('latin-1')}: its value holds {what}")
     return checked
 
 
@@ -83,7 +97,7 @@ def group(pairs: Iterable[tuple[bytes, Any]]) -> dict[bytes, list[Any]]:
 
 
 def _differing(before: Headers, after: list[Any]) -> tuple[dict[bytes, list[bytes]], dict[bytes, list[bytes]]]:
-    """The values of each name of which any entry differs, on both sides.
+    """The values of each name of which any entry differs, on both sides, without the blanks around them.
 
     What a middleware leaves alone are the same objects, mostly in front: those are neither checked nor grouped.
     """
@@ -94,7 +108,9 @@ def _differing(before: Headers, after: list[Any]) -> tuple[dict[bytes, list[byte
             if entry is not other:
                 break
             same += 1
-    old, new = group(before[same:]), group(checked_headers(after[same:]))
+    rest = before[same:]
+    old = group([(name, value.strip(_BLANKS)) for name, value in rest])
+    new = group(checked_headers(after[same:], rest))
     touched = old.keys() | new.keys()
     for name, value in reversed(before[:same]):
         if name in touched:
@@ -139,11 +155,34 @@ def changed_args(before: Args, query: object, warn: Warn) -> list[TextEntry]:
     return entries
 
 
+def encoding_args(args: Args, query: bytes) -> list[TextEntry] | None:
+    """Arguments for a Rewrite that change nothing, but make APISIX encode the query again; None: no need.
+
+    Trap: APISIX's own fetch, in ext-plugin-post-resp, refuses a query with one of these characters as it is. With any
+    argument in the Rewrite the query is put together anew, so one that is not there is deleted.
+
+    Args:
+        args: the arguments of the request, decoded.
+        query: the query as the client sent it.
+    """
+    if not args or query.translate(None, b"<>`") == query:
+        return None
+    names = {name for name, _ in args}
+    missing = b"_"
+    while missing in names:
+        missing += b"_"
+    return [(missing, None)]
+
+
 def changed_headers(before: Headers, after: list[Any], body_changed: bool, warn: Warn) -> list[TextEntry]:
     """The headers to set and delete so that `after` results.
 
     A Rewrite sets each name once, so repeats are joined: cookies by ``; `` (RFC 9113, 8.2.3), all others by ``, ``
     (RFC 9110, 5.3).
+
+    Trap: of some names (user-agent, referer, content-type and others that nginx knows) a Rewrite sets the first line
+    only, and the client's further lines go upstream behind it. A deletion takes all lines, so where there were several
+    it comes first.
     """
     old, new = _differing(before, after)
     entries: list[TextEntry] = []
@@ -153,10 +192,12 @@ def changed_headers(before: Headers, after: list[Any], body_changed: bool, warn:
         if name in _GATEWAYS_OWN:
             _warn_of_own(name, body_changed, warn)
             continue
-        if name == b"host" and (len(values) != 1 or not values[0]):
-            raise PluginError(f"the host header was changed to {values!r}; a request has one")
-        value = values[0] if len(values) == 1 else (b"; " if name == b"cookie" else b", ").join(values)
+        if name == b"host":
+            _check_host(values)
+        value = values[0] if len(values) == 1 else (b"; " if name == b"cookie" else b", ").join(values).strip(_BLANKS)
         if value:
+            if len(old.get(name, ())) > 1:
+                entries.append((name, None))
             entries.append((name, value))
         else:
             text = name.decode("latin-1")
@@ -174,6 +215,13 @@ def changed_headers(before: Headers, after: list[Any], body_changed: bool, warn:
         elif name not in _GATEWAYS_OWN:
             entries.append((name, None))
     return entries
+
+
+def _check_host(values: list[bytes]) -> None:
+    if len(values) != 1 or not values[0]:
+        raise PluginError(f"the host header was changed to {values!r}; a request has one")
+    if b"/" in values[0] or b".." in values[0]:
+        raise PluginError(f"the host header was changed to {values[0]!r}; nginx answers 500 to a / or .. in it")
 
 
 def _warn_of_own(name: bytes, body_changed: bool, warn: Warn) -> None:

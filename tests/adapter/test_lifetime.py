@@ -109,7 +109,7 @@ def test_expired_call_is_refused_once_and_ended(caplog: pytest.LogCaptureFixture
         assert chain.calls == 0
 
     asyncio.run(main())
-    assert errors(caplog) == ["plugin p0: request refused: no answer in time"]
+    assert errors(caplog) == ["plugin p0: request refused: no answer in time (option timeout: 30 s)"]
 
 
 def test_the_late_plugin_is_the_one_whose_time_is_up_first(caplog: pytest.LogCaptureFixture) -> None:
@@ -126,7 +126,7 @@ def test_the_late_plugin_is_the_one_whose_time_is_up_first(caplog: pytest.LogCap
         await task
 
     asyncio.run(main())
-    assert errors(caplog) == ["plugin quick: request refused: no answer in time"]
+    assert errors(caplog) == ["plugin quick: request refused: no answer in time (option timeout: 1 s)"]
 
 
 def test_a_plugin_that_answers_when_it_is_ended_late_answers_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -148,7 +148,7 @@ def test_a_plugin_that_answers_when_it_is_ended_late_answers_nobody(caplog: pyte
         return gateway
 
     assert asyncio.run(main()).answers == [REFUSED]
-    assert errors(caplog) == ["plugin p0: request refused: no answer in time"]
+    assert errors(caplog) == ["plugin p0: request refused: no answer in time (option timeout: 30 s)"]
 
 
 def test_background_tasks_have_no_deadline(caplog: pytest.LogCaptureFixture) -> None:

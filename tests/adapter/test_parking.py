@@ -174,14 +174,21 @@ def test_a_gateway_that_has_gone_leaves_nothing_parked() -> None:
     assert asyncio.run(main()) == (0, [])
 
 
-def test_a_gateway_that_does_not_know_the_request_id_gets_the_request_form() -> None:
+@pytest.mark.parametrize("request_id", [None, b""])
+def test_without_a_request_id_nothing_parks(request_id: bytes | None, caplog: pytest.LogCaptureFixture) -> None:
+    """Two requests without one would meet each other's halves."""
+
     async def main() -> tuple[Any, int]:
         host = fresh_host()
-        exchange = Exchange({"request_id": None})
+        exchange = Exchange({"request_id": request_id})
         _, action = await begin(await chain({"p": around("p")}, PRE_REQ, phase="both"), host, exchange=exchange)
         return action, len(host.lot)
 
-    assert asyncio.run(main()) == (Rewrite(resp_headers=[(b"x-by", b"p")]), 0)
+    assert asyncio.run(main()) == (REFUSED, 0)
+    assert errors(caplog) == [
+        "plugin p: request refused: the gateway gives no $request_id, by which phase='both' finds the response of a "
+        "request"
+    ]
 
 
 # while it is parked
@@ -367,7 +374,7 @@ def test_the_response_half_has_a_timeout_of_its_own(caplog: pytest.LogCaptureFix
     _, exchange = asyncio.run(resumed(for_ever, expire, timeout=5.0))
     assert exchange.answers == [REFUSED]
     assert 4.0 < left[0] <= 5.0
-    assert errors(caplog) == ["plugin p: request refused: no answer in time"]
+    assert errors(caplog) == ["plugin p: request refused: no answer in time (option timeout: 5 s)"]
 
 
 def test_a_half_that_ignores_its_end_reaches_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -387,7 +394,7 @@ def test_a_half_that_ignores_its_end_reaches_nobody(caplog: pytest.LogCaptureFix
     _, exchange = asyncio.run(resumed(stubborn, lambda call, exchange: call.expire()))
     assert seen == ["the gateway does not wait for this call any more"]
     assert exchange.answers == [REFUSED]
-    assert errors(caplog) == ["plugin p: request refused: no answer in time"]
+    assert errors(caplog) == ["plugin p: request refused: no answer in time (option timeout: 30 s)"]
 
 
 def test_a_plugin_between_two_halves_that_ignores_its_end(caplog: pytest.LogCaptureFixture) -> None:
@@ -416,7 +423,7 @@ def test_a_plugin_between_two_halves_that_ignores_its_end(caplog: pytest.LogCapt
         return exchange
 
     assert asyncio.run(main()).answers == [REFUSED]
-    assert errors(caplog) == ["plugin stubborn: request refused: no answer in time"]
+    assert errors(caplog) == ["plugin stubborn: request refused: no answer in time (option timeout: 30 s)"]
 
 
 def test_no_deadline_while_it_is_parked() -> None:
@@ -551,7 +558,7 @@ def test_a_plugin_between_two_halves_has_a_deadline(caplog: pytest.LogCaptureFix
     exchange, left = asyncio.run(main())
     assert exchange.answers == [REFUSED]
     assert 4.0 < left <= 5.0
-    assert errors(caplog) == ["plugin hanging: request refused: no answer in time"]
+    assert errors(caplog) == ["plugin hanging: request refused: no answer in time (option timeout: 5 s)"]
 
 
 def test_the_gateway_goes_away_from_a_plugin_between_two_halves() -> None:
