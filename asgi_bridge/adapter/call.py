@@ -17,7 +17,7 @@ from ..errors import LocalProtocolError, PluginError, RemoteProtocolError
 from ..plugins import Apisix, Chain, Layer, Step
 from ..wire import MAX_PAYLOAD, ErrCode, ErrResp, Info, ReqBody, Var
 from .answer import check_status
-from .changes import checked_headers
+from .changes import checked_headers, shown
 from .exchange import Answer, Exchange
 from .parking import ParkingLot
 from .scope import Headers
@@ -115,7 +115,7 @@ class Call(ABC):
         self._reads_closed = False
         self._fault: PluginError | None = None
         self._logged: PluginError | None = None
-        self._caught: list[PluginError] | None = None
+        self._caught: dict[str, None] | None = None
         self._expired = False
         self._disconnected = False
         self._ended: asyncio.Future[None] | None = None
@@ -138,8 +138,8 @@ class Call(ABC):
         except BaseException as exc:
             if inside:
                 self._blame(exc)
-            if self._caught is not None and exc in self._caught:
-                self._caught.remove(exc)  # nobody has caught it
+            if self._caught is not None:
+                self._caught.pop(str(exc), None)  # nobody has caught it
             self._refuse(exc, _reason(exc))
         finally:
             # exceptions hold their frames, and the frames this call: only the cyclic garbage collector would free it
@@ -234,9 +234,11 @@ class Call(ABC):
     async def var(self, name: str, second: str, /, *more: str) -> dict[str, bytes | None]: ...
     async def var(self, *names: str) -> bytes | None | dict[str, bytes | None]:
         """Variables of nginx and APISIX, in one round trip; None: there is no such."""
+        if self._is_turn():
+            await asyncio.sleep(0)
         try:
             if not names or not all(isinstance(name, str) and name for name in names):
-                raise PluginError(f"var takes names of variables, not {names!r}")
+                raise PluginError(f"var takes names of variables, not {names!r:.200}")
             found = await self._variables(names)
         except PluginError as exc:
             self._may_be_caught(exc)
@@ -244,8 +246,6 @@ class Call(ABC):
         return found if len(names) > 1 else found[names[0]]
 
     async def _variables(self, names: Sequence[str]) -> dict[str, bytes | None]:
-        if self._is_turn():
-            await asyncio.sleep(0)
         if self.answered:
             raise PluginError("the call has been answered: the gateway cannot be asked any more")
         values = await self._exchange.ask([Var(name.encode()) for name in names])
@@ -312,7 +312,7 @@ class Call(ABC):
         for name, value in self._scope["headers"]:
             if name == b"content-length" and (not value.isdigit() or int(value) > MAX_PAYLOAD):
                 raise PluginError(
-                    f"the request body has {value.decode('latin-1')} bytes, and only {MAX_PAYLOAD} can be handed over; "
+                    f"the request body has {shown(value)} bytes, and only {MAX_PAYLOAD} can be handed over; "
                     "mount the plugin with request_body=False if it does not change the body"
                 )
 
@@ -353,7 +353,7 @@ class Call(ABC):
                     self._complete()
                     self._sent = ALL
             elif kind != "http.response.debug":
-                raise PluginError(f"a message of type {kind!r} is none of an HTTP response")
+                raise PluginError(f"a message of type {kind!r:.200} is none of an HTTP response")
         except PluginError as exc:
             self._fault = self._fault or exc
             self._may_be_caught(exc)
@@ -373,15 +373,15 @@ class Call(ABC):
             self._logged = exc
             return
         if self._caught is None:
-            self._caught = []
-        if exc not in self._caught and len(self._caught) < MAX_CAUGHT:
-            self._caught.append(exc)
+            self._caught = {}
+        if len(self._caught) < MAX_CAUGHT:
+            self._caught[str(exc)] = None
 
     def _log_caught(self, said: str) -> None:
         """Logs the errors that went to a plugin and did not come out of it."""
-        caught, self._caught = self._caught, None  # exceptions hold their frames, and the frames this call
+        caught, self._caught = self._caught, None
         if not self._disconnected:
-            for text in dict.fromkeys(map(str, caught or ())):
+            for text in caught or ():
                 logger.error(
                     "plugin %s: %s; it has caught this error, and its answer is: %s", self._chain.names, text, said
                 )
@@ -483,7 +483,7 @@ def _told_body(length: bytes | None, told: list[bytes | None]) -> bytes:
     """
     body = told[0] if length is not None else told[1]
     if body is None and (length is not None or told[2]):
-        size = f"{length.decode('latin-1')} bytes" if length is not None else "a body without content-length"
+        size = f"{shown(length)} bytes" if length is not None else "a body without content-length"
         raise PluginError(
             f"the gateway could not read the request body ({size}): its error log says why; is its disk full, or "
             "client_body_temp_path not readable?"

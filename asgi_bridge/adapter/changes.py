@@ -12,7 +12,16 @@ from ..errors import PluginError
 from ..wire import TextEntry
 from .scope import Args, Headers, parse_query
 
-__all__ = ["Warn", "changed_args", "changed_headers", "changed_path", "checked_headers", "encoding_args", "group"]
+__all__ = [
+    "Warn",
+    "changed_args",
+    "changed_headers",
+    "changed_path",
+    "checked_headers",
+    "encoding_args",
+    "group",
+    "shown",
+]
 
 Warn = Callable[[str, str], None]
 """Takes what a warning is about (warned once for each) and its text."""
@@ -31,6 +40,11 @@ _GATEWAYS_OWN = _FRAMING | _HOP_BY_HOP | {b"x-real-ip"}
 """What a runner cannot set."""
 
 
+def shown(name: bytes) -> str:
+    """A header's name for a log line: cut short, since anybody can make up names."""
+    return name[:64].decode("latin-1") + ("..." if len(name) > 64 else "")
+
+
 _KEPT_NAMES = 1024
 _KEPT_LENGTH = 64
 """Bytes of a header name that is kept. Anybody can make up names, so their number and their lengths are bounded."""
@@ -43,7 +57,7 @@ class _Names(dict[Any, bytes]):
         if type(name) is not bytes:
             raise TypeError
         if not _token(name):
-            raise PluginError(f"header {name!r}: that is no header name")
+            raise PluginError(f"header {name!r:.200}: that is no header name")
         lower = name.lower()
         if len(name) <= _KEPT_LENGTH and len(self) < _KEPT_NAMES:
             self[name] = lower
@@ -77,7 +91,7 @@ def checked_headers(headers: Iterable[Any], known: Iterable[tuple[bytes, bytes]]
             if value.translate(None, _CONTROLS) != value and (name, value) not in own:
                 splits = value.translate(None, b"\r\n\0") != value
                 what = "a CR, LF or NUL" if splits else "a control character"
-                raise PluginError(f"header {name.decode('latin-1')}: its value holds {what}")
+                raise PluginError(f"header {shown(name)}: its value holds {what}")
     return checked
 
 
@@ -85,7 +99,7 @@ def _as_bytes(name: Any, value: Any) -> tuple[bytes, bytes]:
     try:
         return bytes(memoryview(name)), bytes(memoryview(value))
     except TypeError:
-        raise PluginError(f"header {name!r}: name and value must be bytes") from None
+        raise PluginError(f"header {name!r:.200}: name and value must be bytes") from None
 
 
 def group(pairs: Iterable[tuple[bytes, Any]]) -> dict[bytes, list[Any]]:
@@ -128,11 +142,11 @@ def changed_path(before: str, after: object) -> bytes | None:
     if after == before:
         return None
     if not isinstance(after, str) or not after.startswith("/"):
-        raise PluginError(f'the path was changed to {after!r}; a path begins with "/"')
+        raise PluginError(f'the path was changed to {after!r:.200}; a path begins with "/"')
     try:
         return after.encode()
     except UnicodeEncodeError:
-        raise PluginError(f"the path was changed to {after!r}, which is not UTF-8") from None
+        raise PluginError(f"the path was changed to {after!r:.200}, which is not UTF-8") from None
 
 
 def changed_args(before: Args, query: object, warn: Warn) -> list[TextEntry]:
@@ -143,7 +157,7 @@ def changed_args(before: Args, query: object, warn: Warn) -> list[TextEntry]:
         query: the query string after the chain.
     """
     if not isinstance(query, bytes):
-        raise PluginError(f"the query string was changed to {query!r}; it is bytes")
+        raise PluginError(f"the query string was changed to {query!r:.200}; it is bytes")
     old, new = group(before), group(parse_query(query))
     entries: list[TextEntry] = []
     for name, values in new.items():
@@ -200,7 +214,7 @@ def changed_headers(before: Headers, after: list[Any], body_changed: bool, warn:
                 entries.append((name, None))
             entries.append((name, value))
         else:
-            text = name.decode("latin-1")
+            text = shown(name)
             warn("empty " + text, f"an empty header deletes it in APISIX: the upstream gets no {text}")
             if name in old:
                 entries.append((name, None))
@@ -208,7 +222,7 @@ def changed_headers(before: Headers, after: list[Any], body_changed: bool, warn:
         if name in new:
             continue
         if name in _FRAMING and not body_changed:
-            text = name.decode("latin-1")
+            text = shown(name)
             warn(text, f"{text} is the gateway's own: it cannot be deleted")
         elif name == b"host":
             raise PluginError("the host header was deleted; a request has one")
@@ -219,13 +233,13 @@ def changed_headers(before: Headers, after: list[Any], body_changed: bool, warn:
 
 def _check_host(values: list[bytes]) -> None:
     if len(values) != 1 or not values[0]:
-        raise PluginError(f"the host header was changed to {values!r}; a request has one")
+        raise PluginError(f"the host header was changed to {values!r:.200}; a request has one")
     if b"/" in values[0] or b".." in values[0]:
-        raise PluginError(f"the host header was changed to {values[0]!r}; nginx answers 500 to a / or .. in it")
+        raise PluginError(f"the host header was changed to {values[0]!r:.200}; nginx answers 500 to a / or .. in it")
 
 
 def _warn_of_own(name: bytes, body_changed: bool, warn: Warn) -> None:
-    text = name.decode("latin-1")
+    text = shown(name)
     if name in _HOP_BY_HOP:
         warn(text, f"{text} is between client and gateway: a change of it is dropped")
     elif name == b"x-real-ip":

@@ -172,7 +172,7 @@ class RequestCall(Call):
             if message["type"] != "http.request":
                 if self._disconnected:
                     raise OSError("the client went away")
-                raise PluginError(f"receive gave {message['type']!r} before the end of the request body")
+                raise PluginError(f"receive gave {message['type']!r:.200} before the end of the request body")
             whole += memoryview(message.get("body", b""))
             if len(whole) > MAX_PAYLOAD:
                 raise PluginError(f"the request body was changed to more than the protocol's {MAX_PAYLOAD} bytes")
@@ -194,7 +194,7 @@ class RequestCall(Call):
     def _differences(self, scope: Scope, body: bytes | None) -> Rewrite:
         before = self._scope
         if scope["method"] != before["method"]:
-            raise PluginError(f"the method was changed to {scope['method']!r}, which the protocol cannot express")
+            raise PluginError(f"the method was changed to {scope['method']!r:.200}, which the protocol cannot express")
         path = changed_path(before["path"], scope["path"])
         if path is not None and "\ufffd" in scope["path"]:
             self._warn("path", "a path that is not UTF-8 was changed: what is not goes upstream as U+FFFD")

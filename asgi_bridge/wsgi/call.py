@@ -31,6 +31,7 @@ from .environ import (
     Headers,
     build_environ,
     changed_scope,
+    may_have_untold_body,
     parse_headers,
     parse_status,
     status_line,
@@ -285,7 +286,7 @@ class WSGICall:
             error, error.__cause__ = PluginError(f"the WSGI application raised {error!r}"), error
         refusal = self._refusal
         if refusal is not None and refusal is not error and not self._aborted:
-            logger.error("plugin %s: %s; the WSGI application has caught this error", self._plugin(), refusal)
+            logger.error("plugin %s: %s; the WSGI application has caught it", self._plugin(), refusal)
         self._error = error
         del error, refusal  # their tracebacks hold this frame
         self._finished = True
@@ -305,6 +306,15 @@ class WSGICall:
         extension = (self._scope.get("extensions") or {}).get("apisix")
         if isinstance(extension, Apisix):
             environ["asgi_bridge.apisix"] = WSGIApisix(extension, self._ask)
+        if may_have_untold_body(self._scope) and not (
+            isinstance(extension, Apisix) and not extension._layer.options.request_body
+        ):
+            # Trap: Django and others read CONTENT_LENGTH bytes, none without it, whatever wsgi.input_terminated says:
+            # a check would see an empty body.
+            length = self._input.read_ahead()
+            environ.pop("HTTP_TRANSFER_ENCODING", None)
+            if length:
+                environ["CONTENT_LENGTH"] = str(length)
         self._before = environ.copy()
         return environ
 

@@ -21,6 +21,7 @@ __all__ = [
     "Headers",
     "build_environ",
     "changed_scope",
+    "may_have_untold_body",
     "parse_headers",
     "parse_status",
     "status_line",
@@ -82,8 +83,20 @@ def _name(key: str) -> bytes | None:
         try:
             return key[5:].replace("_", "-").lower().encode("latin-1")
         except UnicodeEncodeError:
-            raise PluginError(f"environ[{key!r}]: that is no header name") from None
+            raise PluginError(f"environ[{key!r:.200}]: that is no header name") from None
     return {"CONTENT_TYPE": b"content-type", "CONTENT_LENGTH": b"content-length"}.get(key)
+
+
+def may_have_untold_body(scope: Scope) -> bool:
+    """Whether a body is to be expected that no content-length tells of."""
+    names = {name for name, _ in scope["headers"]}
+    if b"content-length" in names:
+        return False
+    return (
+        b"transfer-encoding" in names
+        or scope["method"] in ("POST", "PUT", "PATCH")
+        or scope.get("http_version", "1.1")[:1] != "1"
+    )
 
 
 def _split(scope: Scope) -> tuple[str, str]:
@@ -196,7 +209,7 @@ def _text(environ: Mapping[str, Any], key: str) -> str:
     if isinstance(value, int):  # of a length or a port; servers take it, so applications have it
         value = str(value)
     if not isinstance(value, str):
-        raise PluginError(f"environ[{key!r}] was changed to {type(value).__name__}; it is a str")
+        raise PluginError(f"environ[{key!r:.200}] was changed to {type(value).__name__}; it is a str")
     return value
 
 
@@ -204,7 +217,7 @@ def _bytes(environ: Mapping[str, Any], key: str) -> bytes:
     try:
         return _text(environ, key).encode("latin-1")
     except UnicodeEncodeError:
-        raise PluginError(f"environ[{key!r}] was changed to text that is not latin-1 (PEP 3333)") from None
+        raise PluginError(f"environ[{key!r:.200}] was changed to text that is not latin-1 (PEP 3333)") from None
 
 
 def _change_path(changed: Scope, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
@@ -223,7 +236,7 @@ def _change_path(changed: Scope, before: Mapping[str, Any], after: Mapping[str, 
             changed["path"] = path.decode()
             changed["raw_path"] = quote_from_bytes(path, _PATH_SAFE).encode("ascii")
     except UnicodeDecodeError:
-        raise PluginError(f"the path was changed to {path!r}, which is not UTF-8") from None
+        raise PluginError(f"the path was changed to {path!r:.200}, which is not UTF-8") from None
 
 
 def _change_headers(changed: Scope, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
@@ -266,7 +279,7 @@ def parse_status(status: object) -> int:
     """
     match = _status(status) if isinstance(status, str) else None
     if match is None:
-        raise PluginError(f'start_response was called with the status {status!r}; one looks like "200 OK"')
+        raise PluginError(f'start_response was called with the status {status!r:.200}; one looks like "200 OK"')
     return int(match[1])
 
 
@@ -285,21 +298,23 @@ def parse_headers(headers: Iterable[Any], known: Collection[tuple[str, str]] = (
         try:
             name, value = entry
         except (TypeError, ValueError):
-            raise PluginError(f"start_response was called with a header {entry!r}; it is a pair") from None
+            raise PluginError(f"start_response was called with a header {entry!r:.200}; it is a pair") from None
         if not isinstance(name, str) or not isinstance(value, str):
-            raise PluginError(f"start_response was called with the header {name!r}: name and value are str (PEP 3333)")
+            raise PluginError(
+                f"start_response was called with the header {name!r:.200}: name and value are str (PEP 3333)"
+            )
         if not _token(name):
-            raise PluginError(f"start_response was called with the header {name!r}: that is no header name")
+            raise PluginError(f"start_response was called with the header {name!r:.200}: that is no header name")
         if is_hop_by_hop(name):
-            raise PluginError(f"start_response was called with {name}, which is the server's own (PEP 3333)")
+            raise PluginError(f"start_response was called with {name:.200}, which is the server's own (PEP 3333)")
         control = _control(value)
         if control is not None and (name, value) not in known:
             what = "a CR, LF or NUL" if control[0] in "\r\n\0" else "a control character"
-            raise PluginError(f"start_response was called with {what} in the value of {name}")
+            raise PluginError(f"start_response was called with {what} in the value of {name:.200}")
         try:
             parsed.append((name.lower().encode("ascii"), value.strip(" \t").encode("latin-1")))
         except UnicodeEncodeError:
-            raise PluginError(f"start_response was called with a value of {name} that is not latin-1") from None
+            raise PluginError(f"start_response was called with a value of {name:.200} that is not latin-1") from None
     return parsed
 
 

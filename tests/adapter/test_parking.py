@@ -16,6 +16,7 @@ from asgi_bridge.adapter import Call, Host, RequestCall, ResponseCall
 from asgi_bridge.adapter.parking import KEPT_ROUTES, MAX_PARKED, MISSED_IN_A_ROW, PARK_SECONDS, ParkingLot
 from asgi_bridge.wire import ErrCode, ErrResp, HTTPRespCallResp, ReqBody, Rewrite, Stop, Var
 
+from .apisix import grouped, rewritten
 from .calls import REFUSED, errors, request, responding, warnings
 from .phases import POST_REQ, PRE_REQ, Exchange, begin, chain, fresh_host, respond, response
 
@@ -1047,6 +1048,46 @@ def test_a_request_body_of_the_same_length_may_be_changed() -> None:
 def test_a_path_that_needs_escaping_is_rewritten_to_itself(path: bytes, uri: bytes, cures: bool, action: Any) -> None:
     found, _ = asyncio.run(both(upstream, request(path=path), Exchange({"uri": uri}), cures=cures))
     assert found == action
+
+
+@pytest.mark.parametrize(
+    ("query", "args", "cures", "sent"),
+    [
+        (b"a=<b", [(b"a", b"<b")], True, [(b"_", None)]),
+        (b"a=b%3E>", [(b"a", b"b>>")], True, [(b"_", None)]),
+        (b"`", [(b"`", None)], True, [(b"_", None)]),
+        (b"flag&_=<&__&a=1&a=2", [(b"flag", None), (b"_", b"<"), (b"__", None), (b"a", b"1"), (b"a", b"2")], True,
+         [(b"___", None)]),
+        (b"a=<b", [(b"a", b"<b")], False, None),
+        # these pass as they are
+        (b"a=%3Cb", [(b"a", b"<b")], True, None),
+        (b'a="{|}^\\', [(b"a", b'"{|}^\\')], True, None),
+        (b"a=1", [(b"a", b"1")], True, None),
+        # APISIX drops what has no name, and a query of nothing else cannot be saved
+        (b"=<", None, True, None),
+    ],
+)  # fmt: skip
+def test_a_query_that_apisix_refuses_to_fetch_is_encoded_again(query: bytes, args: Any, cures: bool, sent: Any) -> None:
+    exchange = Exchange({"real_request_uri": b"/x?" + query})
+    found, _ = asyncio.run(both(upstream, request(args=args), exchange, cures=cures))
+    assert found == (None if sent is None else Rewrite(args=sent))
+    # the arguments stay as they are
+    assert rewritten(request(args=args), None, found)[1] == grouped(args)
+
+
+def test_a_changed_query_is_encoded_anyway() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await upstream({**scope, "query_string": scope["query_string"] + b"&b=`"}, receive, send)
+
+    exchange = Exchange({"real_request_uri": b"/x?a=<"})
+    found, _ = asyncio.run(both(app, request(args=[(b"a", b"<")]), exchange))
+    assert found == Rewrite(args=[(b"b", b"`")])
+
+
+def test_path_and_query_that_apisix_refuses_to_fetch() -> None:
+    exchange = Exchange({"real_request_uri": b"/a%20b?a=<", "uri": b"/a b"})
+    found, _ = asyncio.run(both(upstream, request(path=b"/a b", args=[(b"a", b"<")]), exchange))
+    assert found == Rewrite(path=b"/a b", args=[(b"_", None)])
 
 
 def test_an_answer_that_does_not_fit_into_a_frame_is_not_parked(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,13 +4,15 @@ import asyncio
 from typing import Any
 
 import pytest
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_bridge import upstream
+from asgi_bridge import Bridge, upstream
 from asgi_bridge.wire import MAX_PAYLOAD, HTTPReqCallReq, Info, ReqBody, Rewrite, Stop
 
 from .calls import BODY_IF_ANY, REFUSED, Gateway, answer, chain_of, errors, passing, request, responding, run
+from .phases import NGINX
 
 POST = request((b"content-length", b"5"), method="POST")
 CHUNKED = request((b"transfer-encoding", b"chunked"), method="POST")
@@ -261,6 +263,56 @@ def test_a_body_over_the_protocols_limit_is_refused(length: bytes, caplog: pytes
         "over; mount the plugin with request_body=False if it does not change the body"
     ]
     assert answer(passing(), message=message, asked=[]) is None
+
+
+UNREADABLE = "its error log says why; is its disk full, or client_body_temp_path not readable?"
+
+
+@pytest.mark.parametrize(
+    ("headers", "variables", "size"),
+    [
+        ([(b"content-length", b"5")], {}, "5 bytes"),
+        ([(b"content-length", b"0005")], {}, "0005 bytes"),
+        ([(b"transfer-encoding", b"chunked")], {"request_body_file": b"/tmp/1"}, "a body without content-length"),
+        ([], {"request_body_file": b"/tmp/1", "server_protocol": b"HTTP/2.0"}, "a body without content-length"),
+    ],
+)
+@pytest.mark.parametrize("app", ["reads", "compares"])
+def test_nil_for_a_body_that_there_is(
+    headers: Any, variables: dict[str, bytes | None], size: str, app: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """APISIX says nil for an empty body, and for one that it could not read: a check would see nothing, and pass it."""
+    message = request(*headers, method="POST")
+    found = answer({"reads": reading, "compares": wrapping}[app], message=message, variables=variables, body=None)
+    assert found == REFUSED
+    assert errors(caplog) == [
+        f"plugin p0: request refused: the gateway could not read the request body ({size}): {UNREADABLE}"
+    ]
+
+
+@pytest.mark.parametrize("phase", ["both", "request"])
+def test_nil_in_both_phases(phase: Any) -> None:
+    message = request((b"content-length", b"5"), method="PUT")
+    assert answer(reading, message=message, variables=NGINX, body=None, phase=phase) == REFUSED
+
+
+@pytest.mark.parametrize(("options", "expected"), [({}, REFUSED), ({"request_body": False}, None)])
+def test_a_body_that_middleware_reads_as_a_stream(
+    options: Any, expected: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``request.form()`` does so, and Starlette hands on an empty body then, under every server. That cannot be told
+    from a plugin that empties the body on purpose, so it is refused, and the line says what to do."""
+
+    class Form(BaseHTTPMiddleware):
+        async def dispatch(self, request: Request, call_next: Any) -> Any:
+            assert b"".join([chunk async for chunk in request.stream()]) == b"a=1"
+            return await call_next(request)
+
+    bridge = Bridge()
+    bridge.add_middleware("form", Form, **options)
+    message = request((b"content-length", b"3"), method="POST")
+    assert answer(bridge=bridge, message=message, body=b"a=1") == expected
+    assert all("request.form()" in line and "request_body=False" in line for line in errors(caplog))
 
 
 def test_a_body_of_the_protocols_limit() -> None:
