@@ -67,12 +67,12 @@ class _Names(dict[Any, bytes]):
 _names = _Names()
 
 
-def checked_headers(headers: Iterable[Any], known: Iterable[tuple[bytes, bytes]] = ()) -> Headers:
+def checked_headers(headers: Iterable[Any], given: Iterable[tuple[bytes, bytes]] = ()) -> Headers:
     """`headers` as lower-case pairs of bytes, without the blanks around the values.
 
     Args:
         headers: what a plugin gave.
-        known: what the plugin was given. A control character in one of these is not the plugin's doing.
+        given: what the plugin was given. A control character in one of these is not the plugin's doing.
 
     Raises:
         PluginError: a name is no token, or a value holds a control character: APISIX would send something else.
@@ -83,12 +83,12 @@ def checked_headers(headers: Iterable[Any], known: Iterable[tuple[bytes, bytes]]
     except (TypeError, ValueError):  # a name that cannot be a key: a bytearray, a memoryview of one
         checked = []
     if len(checked) != len(pairs):
-        return checked_headers([_as_bytes(name, value) for name, value in pairs], known)
+        return checked_headers([_as_bytes(name, value) for name, value in pairs], given)
     values = b"".join([value for _, value in checked])
     if values.translate(None, _CONTROLS) != values:
-        own = {(name, value.strip(_BLANKS)) for name, value in known}
+        known = {(name, value.strip(_BLANKS)) for name, value in given}
         for name, value in checked:
-            if value.translate(None, _CONTROLS) != value and (name, value) not in own:
+            if value.translate(None, _CONTROLS) != value and (name, value) not in known:
                 splits = value.translate(None, b"\r\n\0") != value
                 what = "a CR, LF or NUL" if splits else "a control character"
                 raise PluginError(f"header {shown(name)}: its value holds {what}")
@@ -128,6 +128,7 @@ def _differing(before: Headers, after: list[Any]) -> tuple[dict[bytes, list[byte
     touched = old.keys() | new.keys()
     for name, value in reversed(before[:same]):
         if name in touched:
+            value = value.strip(_BLANKS)
             old.setdefault(name, []).insert(0, value)
             new.setdefault(name, []).insert(0, value)
     return old, new
@@ -208,7 +209,7 @@ def changed_headers(before: Headers, after: list[Any], body_changed: bool, warn:
             continue
         if name == b"host":
             _check_host(values)
-        value = values[0] if len(values) == 1 else (b"; " if name == b"cookie" else b", ").join(values).strip(_BLANKS)
+        value = values[0] if len(values) == 1 else (b"; " if name == b"cookie" else b", ").join(values)
         if value:
             if len(old.get(name, ())) > 1:
                 entries.append((name, None))
