@@ -196,7 +196,7 @@ class Call(ABC):
         late = self.late.split(", ")
         seconds = min((layer.options.timeout for layer in self._layers() if layer.name in late), default=0.0)
         reason = f"no answer in time (option timeout: {seconds:g} s)"
-        if self._sent == START:
+        if self._has_begun():
             reason += "; it has begun to answer, but an answer is one message here: a stream without end cannot be sent"
         elif self.changed_body and self._body_taken and self._given is None:
             reason += (
@@ -204,6 +204,10 @@ class Call(ABC):
                 "request_body=False if it does not change the body"
             )
         return reason
+
+    def _has_begun(self) -> bool:
+        """Whether a response has begun, and is not complete."""
+        return self._sent == START
 
     def _layers(self) -> list[Layer]:
         """The plugins that its deadline may be due to."""

@@ -78,6 +78,18 @@ class ResponseCall(Call):
             self._abandon()
             self._insides.clear()
 
+    def _lateness(self) -> str:
+        reason = super()._lateness()
+        if self._real is not None and isinstance(self._real.body, UpstreamBody) and self._real.body.awaited:
+            reason += (
+                "; it waits for the upstream's body, which is handed over whole: a stream without end never is; mount "
+                "the plugin with response_body=False if it does not change the body"
+            )
+        return reason
+
+    def _has_begun(self) -> bool:
+        return any(Call._has_begun(call) for call in (self, *self._insides))
+
     def _layers(self) -> list[Layer]:
         return [*self._chain.layers, *(layer for half in self._halves for layer in half.layers)]
 

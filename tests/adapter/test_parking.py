@@ -361,6 +361,62 @@ async def resumed(app: ASGIApp, then: Callable[[ResponseCall, Exchange], None], 
     return call, exchange
 
 
+async def streams(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await asyncio.Event().wait()
+
+
+def test_a_half_that_streams_without_end_is_told_why(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        host, started = fresh_host(), asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            async def nowhere(message: Message) -> None: ...
+
+            await upstream(scope, receive, nowhere)
+            started.set()
+            await streams(scope, receive, send)
+
+        bridge = bridge_of(p=(app, "both"))
+        half, _ = await begin(await chain(bridge, PRE_REQ), host)
+        call = ResponseCall(response(TYPE, LENGTH), await chain(bridge), Exchange(), host)
+        call.task = asyncio.ensure_future(call.run())
+        await started.wait()
+        call.expire()
+        await end_of(call, half)
+
+    asyncio.run(main())
+    assert errors(caplog) == [
+        "plugin p: request refused: no answer in time (option timeout: 30 s); it has begun to answer, but an answer is "
+        "one message here: a stream without end cannot be sent"
+    ]
+
+
+def test_an_upstream_that_streams_without_end_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        host, exchange = fresh_host(), Exchange()
+        bridge = bridge_of(p=(around("p"), "both"))
+        half, _ = await begin(await chain(bridge, PRE_REQ), host)
+        exchange = Exchange(holding=True)
+        call = ResponseCall(response(TYPE), await chain(bridge), exchange, host)
+        exchange.call = call
+        call.task = asyncio.ensure_future(call.run())
+        await asyncio.sleep(0)
+        exchange.release()  # the variables, and not the body
+        for _ in range(20):  # steps, until it stands where it waits
+            await asyncio.sleep(0)
+        assert exchange.bodies == 1
+        call.expire()
+        await end_of(call, half)
+
+    asyncio.run(main())
+    assert errors(caplog) == [
+        "plugin p: request refused: no answer in time (option timeout: 30 s); it waits for the upstream's body, which "
+        "is handed over whole: a stream without end never is; mount the plugin with response_body=False if it does not "
+        "change the body"
+    ]
+
+
 async def for_ever(scope: Scope, receive: Receive, send: Send) -> None:
     await asyncio.Event().wait()
 
