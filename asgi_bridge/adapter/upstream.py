@@ -42,6 +42,11 @@ class UpstreamBody:
         """Whether it is known not to fit into a frame."""
         return not self.bodyless and self.length is not None and self.length > MAX_PAYLOAD
 
+    @property
+    def awaited(self) -> bool:
+        """Whether it has been asked for, and has not come."""
+        return self._asked is not None and not self._asked.done()
+
     async def read(self) -> bytes:
         """The whole body.
 

@@ -374,7 +374,8 @@ class Bridge:
             raise ConfigurationError(f"plugin {name}: the name is mounted already")
         try:
             checked = configuration()
-            self.plugins[name] = Plugin(place, source, found, make, checked, parse_options(dict(options)), application)
+            parsed = parse_options(dict(options), name)
+            self.plugins[name] = Plugin(place, source, found, make, checked, parsed, application)
         except ConfigurationError as exc:
             raise ConfigurationError(f"plugin {name}: {exc}") from None
 
