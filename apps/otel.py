@@ -15,6 +15,7 @@ the upstream.
 """
 
 from collections.abc import Mapping
+from typing import Annotated
 
 from opentelemetry import context, propagate, trace
 from opentelemetry.context import Context
@@ -25,16 +26,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import apisix, upstream
 
-from .conf import Conf
+from .conf import Conf, most
 from .headers import dashed, without
 
 __all__ = ["OtelConf", "otel"]
 
 
+Attribute = Annotated[str, Field(max_length=1024)]
+
+
 class OtelConf(Conf):
     """What ``otel`` takes."""
 
-    attributes: dict[str, str] = Field({}, description="Further attributes of each span.")
+    attributes: Annotated[dict[Attribute, Attribute], *most(100)] = Field(
+        {}, description="Further attributes of each span."
+    )
     trust_client: bool = Field(
         True, description="False: the client's trace is not continued, a new one begins with each request."
     )

@@ -1,5 +1,6 @@
 """Plugins: the registry, their configuration, and the chains that are built of them."""
 
+from .allow import Allowed, SafePattern
 from .build import build_chain
 from .chain import Apisix, Chain, Layer, OnionCall, Step, Variables, apisix, upstream
 from .plain import PlainCall
@@ -7,6 +8,7 @@ from .registry import Bridge, Plugin, load_bridge
 from .store import ConfigurationStore
 
 __all__ = [
+    "Allowed",
     "Apisix",
     "Bridge",
     "Chain",
@@ -15,6 +17,7 @@ __all__ = [
     "OnionCall",
     "PlainCall",
     "Plugin",
+    "SafePattern",
     "Step",
     "Variables",
     "apisix",

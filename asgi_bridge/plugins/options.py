@@ -1,15 +1,16 @@
 """The options of a mounted plugin, the same words in Python and in ``[tool.asgi_bridge.plugins.NAME]``."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import pydantic
 from typing_extensions import TypedDict
 
 from ..errors import ConfigurationError
 
-__all__ = ["REQUEST_HEADERS", "Options", "OptionsDict", "Phase", "parse_options"]
+__all__ = ["REQUEST_HEADERS", "Options", "OptionsDict", "Phase", "parse_options", "split_url"]
 
 Phase: TypeAlias = Literal["auto", "request", "response", "both"]
 
@@ -39,6 +40,11 @@ class Options:
         on_missing: with phase "both", when the request half is gone: ``"rerun"`` the response form, or ``"refuse"``.
         cures: with the answers that APISIX would spoil (empty error bodies, HEAD) send what keeps them whole.
         timeout: seconds from the plugin's call to its answer.
+        allow: files and servers that a route may name: ``"/etc/apisix/keys/"`` (that file or folder, and what is in
+            it), ``"https://idp.example.com/keys"`` (that scheme, host and port, that path and what is beneath it),
+            ``"redis://10.0.0.5:6379"``. It counts for the fields that the plugin marks with
+            :class:`~asgi_bridge.plugins.Allowed`.
+        allow_patterns: True: a route may give the plugin regular expressions of Python's.
     """
 
     phase: Phase = "auto"
@@ -50,6 +56,47 @@ class Options:
     on_missing: Literal["rerun", "refuse"] = "rerun"
     cures: bool = True
     timeout: float = 30.0
+    allow: tuple[str, ...] = ()
+    allow_patterns: bool = False
+
+
+class UrlParts(NamedTuple):
+    """The parts of a URL, as they are written; None: not there."""
+
+    scheme: str
+    user: str | None
+    host: str
+    port: str | None
+    path: str
+    query: str | None
+
+
+_URL = re.compile(
+    r"([a-z][a-z0-9+.-]*)://(?:([!-~]*)@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?"
+    r"(/[!-~]*?)?(?:\?([!-~]*))?"
+)
+
+
+def split_url(text: str) -> UrlParts | None:
+    """The parts of a URL that is plain ASCII; None: it is none, or one that readers of URLs could disagree about."""
+    found = _URL.fullmatch(text)
+    if found is None or "#" in text or re.search(r"[/?#@\[\]]", found[2] or ""):
+        return None
+    scheme, user, host, port, path, query = found.groups()
+    return UrlParts(scheme, user, host, port, path or "", query)
+
+
+def _entry(text: str) -> str:
+    """One entry of ``allow``. Raises ValueError for what can never match."""
+    parts = split_url(text)
+    if text.startswith("/") and "\0" not in text:
+        return text
+    if parts is None or parts.user is not None or (parts.port is not None and int(parts.port) > 65535):
+        raise ValueError(
+            "an entry is the absolute path of a file or folder, or SCHEME://HOST[:PORT][/PATH]; a unix socket, or a "
+            "URL with a password, is given as a default"
+        )
+    return text
 
 
 class OptionsDict(TypedDict, total=False):
@@ -64,6 +111,8 @@ class OptionsDict(TypedDict, total=False):
     on_missing: Literal["rerun", "refuse"]
     cures: bool
     timeout: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
+    allow: Sequence[Annotated[str, pydantic.AfterValidator(_entry)]]
+    allow_patterns: bool
 
 
 _options: pydantic.TypeAdapter[OptionsDict] = pydantic.TypeAdapter(OptionsDict)
@@ -82,6 +131,7 @@ def parse_options(given: dict[str, Any]) -> Options:
             f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors(include_url=False)
         )
         raise ConfigurationError(f"option {reasons}") from None
-    if "request_headers" in checked:
-        checked["request_headers"] = tuple(checked["request_headers"])
+    for name in ("request_headers", "allow"):
+        if name in checked:
+            checked[name] = tuple(checked[name])
     return Options(**checked)

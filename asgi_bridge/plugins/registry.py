@@ -1,8 +1,9 @@
 """The registry: which plugin stands behind a name, and how one is built for a configuration."""
 
+import dataclasses
 import inspect
 import tomllib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -56,6 +57,17 @@ class Plugin:
         """The phases that this plugin may be listed under."""
         phase = self.options.phase
         return [phase] if phase in ("request", "response") else ["request", "response"]
+
+    def allowing(self, entries: Sequence[str]) -> "Plugin":
+        """The same plugin, whose routes may name these files and servers too.
+
+        Raises:
+            ConfigurationError: an entry is neither a path nor a URL.
+        """
+        allow = self.options.allow + parse_options({"allow": entries}).allow
+        options = dataclasses.replace(self.options, allow=allow)
+        configuration = self.configuration.mounted_with(options)
+        return Plugin(self.name, self.kind, self.make, configuration, options, self.application)
 
     def describe(self) -> dict[str, Any]:
         """Name, kind, the ``phase`` that it is mounted with, the phases that it may be listed under, JSON Schema."""
@@ -129,22 +141,33 @@ class Bridge:
             raise ConfigurationError(f"plugin {name}: {middleware!r} is not a middleware")
         self._add(name, "middleware", lambda conf, app: middleware(app, **conf), configuration, options)
 
-    def plugin(self, name: str, **options: Unpack[OptionsDict]) -> Callable[[Factory], Factory]:
+    def plugin(
+        self, name: str, *, defaults: Mapping[str, Any] | None = None, **options: Unpack[OptionsDict]
+    ) -> Callable[[Factory], Factory]:
         """Mounts a factory: route configuration → ASGI application; may be ``async def``.
 
         The configuration parameter's annotation (a pydantic model, dataclass, TypedDict, dict, …) checks what a
         route configures. With a first parameter named ``app`` it is a factory of a middleware. It is called once
         for each configuration.
+
+        Args:
+            defaults: the operator's own part of each configuration, JSON; a route's object goes over it.
         """
         _check_name(name)
 
         def decorate(factory: Factory) -> Factory:
-            self._add_factory(name, factory, options)
+            self._add_factory(name, factory, options, defaults)
             return factory
 
         return decorate
 
-    def _add_factory(self, name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    def _add_factory(
+        self,
+        name: str,
+        factory: Callable[..., Any],
+        options: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
         if not callable(factory):
             raise ConfigurationError(f"plugin {name}: {factory!r} is not a factory")
         try:
@@ -173,7 +196,11 @@ class Bridge:
             name,
             "factory",
             make,
-            lambda: KeywordConfiguration(_unconfigured) if annotation is None else TypedConfiguration(annotation),
+            lambda: (
+                KeywordConfiguration(_unconfigured, defaults)
+                if annotation is None
+                else TypedConfiguration(annotation, defaults)
+            ),
             options,
         )
 
@@ -190,7 +217,8 @@ class Bridge:
         if name in self.plugins:
             raise ConfigurationError(f"plugin {name}: the name is mounted already")
         try:
-            self.plugins[name] = Plugin(name, kind, make, configuration(), parse_options(dict(options)), application)
+            parsed = parse_options(dict(options))
+            self.plugins[name] = Plugin(name, kind, make, configuration().mounted_with(parsed), parsed, application)
         except ConfigurationError as exc:
             raise ConfigurationError(f"plugin {name}: {exc}") from None
 
@@ -213,26 +241,37 @@ class Bridge:
         else:
             self.mount(name, found)
 
-    def include(self, other: "Bridge") -> None:
-        """Mounts all plugins of `other` too."""
+    def include(self, other: "Bridge", *, allow: Sequence[str] = ()) -> None:
+        """Mounts all plugins of `other` too.
+
+        Args:
+            allow: files and servers that routes may name to these plugins, besides what each is mounted with.
+        """
         for name, plugin in other.plugins.items():
             if name in self.plugins:
                 raise ConfigurationError(f"plugin {name}: the name is mounted already")
-            self.plugins[name] = plugin
+            self.plugins[name] = plugin.allowing(allow) if allow else plugin
 
     def configure(self, tables: Mapping[str, Any]) -> None:
         """Mounts what the ``[tool.asgi_bridge]`` table of a pyproject.toml says.
 
         Args:
-            tables: ``bridge`` ("module:attr" of a Bridge to include) and ``plugins``, for each name a table with
-                one of ``app``, ``middleware``, ``factory``, ``wsgi``, ``wsgi_middleware`` ("module:attr"), for a
-                middleware ``defaults``, for WSGI ``threads`` and ``pool``, and options.
+            tables: ``bridge`` ("module:attr" of a Bridge to include), ``allow`` (what routes may name to its plugins)
+                and ``plugins``, for each name a table with one of ``app``, ``middleware``, ``factory``, ``wsgi``,
+                ``wsgi_middleware`` ("module:attr"), for a middleware or factory ``defaults``, for WSGI ``threads`` and
+                ``pool``, and options.
         """
-        unknown = sorted(set(tables) - {"bridge", "plugins"})
+        unknown = sorted(set(tables) - {"allow", "bridge", "plugins"})
         if unknown:
-            raise ConfigurationError(f"[tool.asgi_bridge] has no key {', '.join(unknown)}; it has bridge and plugins")
+            raise ConfigurationError(
+                f"[tool.asgi_bridge] has no key {', '.join(unknown)}; it has bridge and plugins, and allow"
+            )
         if "bridge" in tables:
-            self.include(_as_bridge(tables["bridge"]))
+            self.include(_as_bridge(tables["bridge"]), allow=tables.get("allow", ()))
+        elif "allow" in tables:
+            raise ConfigurationError(
+                "[tool.asgi_bridge] has allow, which is for the plugins of bridge; a table of plugins has its own"
+            )
         plugins = tables.get("plugins", {})
         if not isinstance(plugins, Mapping):
             raise ConfigurationError("[tool.asgi_bridge.plugins] is a table of tables, one for each plugin")
@@ -254,14 +293,14 @@ class Bridge:
             if key.startswith("wsgi"):
                 found = _wsgi(key, found, options, where)
             defaults = options.pop("defaults", None)
-            if defaults is not None and key not in ("middleware", "wsgi_middleware"):
-                raise ConfigurationError(f"{where} has defaults, which only a middleware takes")
+            if defaults is not None and key not in ("middleware", "factory", "wsgi_middleware"):
+                raise ConfigurationError(f"{where} has defaults, which only a middleware takes, or a factory")
             if not isinstance(defaults, Mapping | None):
                 raise ConfigurationError(f"{where}: defaults is a table")
             if key in ("app", "wsgi"):
                 self._mount(name, found, options)
             elif key == "factory":
-                self._add_factory(name, found, options)
+                self._add_factory(name, found, options, defaults)
             else:
                 checked = partial(KeywordConfiguration, found, defaults, from_file=True)
                 self._add_middleware(name, found, checked, options)
@@ -335,7 +374,13 @@ def _as_bridge(target: str) -> Bridge:
     return found
 
 
-def load_bridge(target: str | None, mounts: Mapping[str, str] | None = None, *, start: Path | None = None) -> Bridge:
+def load_bridge(
+    target: str | None,
+    mounts: Mapping[str, str] | None = None,
+    *,
+    start: Path | None = None,
+    allow: Sequence[str] = (),
+) -> Bridge:
     """The bridge to run.
 
     Args:
@@ -343,6 +388,7 @@ def load_bridge(target: str | None, mounts: Mapping[str, str] | None = None, *, 
             the nearest pyproject.toml, else the entry points of group ``asgi_bridge.plugins``.
         mounts: further plugins, name → ``module:attr``.
         start: the folder from which upwards a pyproject.toml is looked for; the working directory without it.
+        allow: files and servers that routes may name, to all these plugins.
 
     Raises:
         ConfigurationError: nothing to run, or something that cannot work.
@@ -370,6 +416,10 @@ def load_bridge(target: str | None, mounts: Mapping[str, str] | None = None, *, 
             'no plugins: name a "module:attr" of a Bridge, or have a [tool.asgi_bridge] table in pyproject.toml, '
             f"a package with entry points of the group {ENTRY_POINTS!r}, or --mount NAME=module:attr"
         )
+    if allow:
+        allowing = Bridge()
+        allowing.include(bridge, allow=allow)
+        return allowing
     return bridge
 
 
