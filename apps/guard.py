@@ -57,7 +57,11 @@ IdentityName = Annotated[EndToEndName, AfterValidator(_identity)]
 
 Realm = Annotated[
     str,
-    Field(pattern=r"^[\x20\x21\x23-\x5b\x5d-\x7e]{1,128}$", description="Realm of the challenge that a refusal holds."),
+    Field(
+        pattern=r"^[\x20\x21\x23-\x5b\x5d-\x7e]{1,128}$",
+        max_length=128,
+        description="Realm of the challenge that a refusal holds.",
+    ),
 ]
 
 HideCredentials = Annotated[bool, Field(description="True: the upstream does not get the Authorization header.")]

@@ -111,7 +111,9 @@ def key_of_pem(kid: str | None, pem: str) -> VerificationKey:
         raise ValueError('a public key is PEM text that begins with "-----BEGIN PUBLIC KEY-----"') from None
     algorithms = _algorithms(key)
     if not algorithms:
-        raise ValueError("a public key is RSA of 2048 bits or more (8192 at most), EC on P-256, P-384 or P-521, or Ed25519")
+        raise ValueError(
+            "a public key is RSA of 2048 bits or more (8192 at most), EC on P-256, P-384 or P-521, or Ed25519"
+        )
     return VerificationKey(kid, algorithms, key)
 
 

@@ -18,8 +18,8 @@ from .patterns import Pattern
 
 __all__ = ["cors", "gzip", "session", "trusted_host"]
 
-MAX_ORIGIN = 512
-"""Characters of an Origin that a pattern is tried on; a name has 253."""
+MAX_ORIGIN = 300
+"""Characters of an Origin, of which the name has 253 at most."""
 MIN_SECRET = 16
 
 Origins = Annotated[
