@@ -16,15 +16,13 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import pydantic
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from .options import Options, split_url
-
-__all__ = ["Allowed", "Rules", "SafePattern", "guard_patterns", "may_compile", "rules_of"]
+__all__ = ["Allowed", "Rules", "SafePattern", "allow_entry", "guard_patterns", "may_compile"]
 
 _CONTEXT = "asgi_bridge"
 _PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443", "redis": "6379", "rediss": "6379"}
@@ -36,7 +34,7 @@ class Rules:
     """What the mount of a plugin lets its routes say.
 
     Attributes:
-        allow: files and servers that a route may name, as :attr:`~asgi_bridge.plugins.options.Options.allow` has them.
+        allow: files and servers that a route may name, as the option of this name has them.
         allow_patterns: whether a route may give regular expressions of Python's.
         own: strings that are the operator's own defaults, and are nowhere in what the route says.
     """
@@ -59,18 +57,19 @@ class Rules:
         return {_CONTEXT: self}
 
 
-def rules_of(options: Options) -> Rules:
-    """The rules of a mount with these options."""
-    return Rules(options.allow, options.allow_patterns)
-
-
 def _strings(value: Any) -> list[str]:
     """All strings in a JSON value, but for the keys of objects."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    return [text for each in value for text in _strings(each)] if isinstance(value, list | tuple) else []
+    found: list[str] = []
+    left = [value]
+    while left:  # no recursion: a route may nest deeply
+        each = left.pop()
+        if isinstance(each, str):
+            found.append(each)
+        elif isinstance(each, Mapping):
+            left += each.values()
+        elif isinstance(each, list | tuple):
+            left += each
+    return found
 
 
 def _rules(info: pydantic.ValidationInfo) -> Rules | None:
@@ -80,6 +79,45 @@ def _rules(info: pydantic.ValidationInfo) -> Rules | None:
 
 
 # --- files and servers ------------------------------------------------------------------------------------------------
+
+
+class _Url(NamedTuple):
+    """The parts of a URL, as they are written; None: not there."""
+
+    scheme: str
+    user: str | None
+    host: str
+    port: str | None
+    path: str
+    query: str | None
+
+
+_URL = re.compile(
+    r"([a-z][a-z0-9+.-]*)://(?:([!-~]*)@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?"
+    r"(/[!-~]*?)?(?:\?([!-~]*))?"
+)
+
+
+def _split(text: str) -> _Url | None:
+    """The parts of a URL that is plain ASCII; None: it is none, or one that readers of URLs could disagree about."""
+    found = _URL.fullmatch(text)
+    if found is None or "#" in text or re.search(r"[/?#@\[\]]", found[2] or ""):
+        return None
+    scheme, user, host, port, path, query = found.groups()
+    return _Url(scheme, user, host, port, path or "", query)
+
+
+def allow_entry(text: str) -> str:
+    """One entry of ``allow``. Raises ValueError for what can never match."""
+    parts = _split(text)
+    if text.startswith("/") and "\0" not in text:
+        return text
+    if parts is None or parts.user is not None or (parts.port is not None and int(parts.port) > 65535):
+        raise ValueError(
+            "an entry is the absolute path of a file or folder, or SCHEME://HOST[:PORT][/PATH]; a unix socket, or a "
+            "URL with a password, is given as a default"
+        )
+    return text
 
 
 class Allowed:
@@ -135,7 +173,7 @@ class Allowed:
         )
 
     def _url(self, text: str, rules: Rules) -> bool:
-        parts = split_url(text)
+        parts = _split(text)
         if parts is None or parts.scheme not in self._schemes:
             forms = " or ".join(f"{scheme}://" for scheme in self._schemes)
             raise PydanticCustomError(
@@ -157,7 +195,7 @@ class Allowed:
                 "url_path", "a route gives a URL without control characters, backslashes, . and .. in it"
             )
         for entry in rules.allow:
-            allowed = split_url(entry)
+            allowed = _split(entry)
             if (
                 allowed is not None
                 and _place(allowed.scheme, allowed.host, allowed.port) == _place(parts.scheme, parts.host, parts.port)

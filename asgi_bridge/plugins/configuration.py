@@ -23,7 +23,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, PydanticOmit, SchemaValidator, core_schema, to_jsonable_python
 
 from ..errors import ConfigurationError
-from .allow import PATTERN_REFUSED, Rules, guard_patterns, may_compile, rules_of
+from .allow import PATTERN_REFUSED, Rules, guard_patterns, may_compile
 from .importing import import_string, is_import_string
 from .options import Options
 
@@ -145,7 +145,7 @@ class TypedConfiguration:
 
     def mounted_with(self, options: Options) -> "TypedConfiguration":
         mounted = copy.copy(self)
-        mounted._rules = rules_of(options)
+        mounted._rules = Rules(options.allow, options.allow_patterns)
         return mounted
 
 
@@ -212,7 +212,7 @@ class KeywordConfiguration:
 
     def mounted_with(self, options: Options) -> "KeywordConfiguration":
         mounted = copy.copy(self)
-        mounted._rules = rules_of(options)
+        mounted._rules = Rules(options.allow, options.allow_patterns)
         return mounted
 
 

@@ -1,16 +1,16 @@
 """The options of a mounted plugin, the same words in Python and in ``[tool.asgi_bridge.plugins.NAME]``."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import pydantic
 from typing_extensions import TypedDict
 
 from ..errors import ConfigurationError
+from .allow import allow_entry
 
-__all__ = ["REQUEST_HEADERS", "Options", "OptionsDict", "Phase", "parse_options", "split_url"]
+__all__ = ["REQUEST_HEADERS", "Options", "OptionsDict", "Phase", "parse_options"]
 
 Phase: TypeAlias = Literal["auto", "request", "response", "both"]
 
@@ -60,45 +60,6 @@ class Options:
     allow_patterns: bool = False
 
 
-class UrlParts(NamedTuple):
-    """The parts of a URL, as they are written; None: not there."""
-
-    scheme: str
-    user: str | None
-    host: str
-    port: str | None
-    path: str
-    query: str | None
-
-
-_URL = re.compile(
-    r"([a-z][a-z0-9+.-]*)://(?:([!-~]*)@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?"
-    r"(/[!-~]*?)?(?:\?([!-~]*))?"
-)
-
-
-def split_url(text: str) -> UrlParts | None:
-    """The parts of a URL that is plain ASCII; None: it is none, or one that readers of URLs could disagree about."""
-    found = _URL.fullmatch(text)
-    if found is None or "#" in text or re.search(r"[/?#@\[\]]", found[2] or ""):
-        return None
-    scheme, user, host, port, path, query = found.groups()
-    return UrlParts(scheme, user, host, port, path or "", query)
-
-
-def _entry(text: str) -> str:
-    """One entry of ``allow``. Raises ValueError for what can never match."""
-    parts = split_url(text)
-    if text.startswith("/") and "\0" not in text:
-        return text
-    if parts is None or parts.user is not None or (parts.port is not None and int(parts.port) > 65535):
-        raise ValueError(
-            "an entry is the absolute path of a file or folder, or SCHEME://HOST[:PORT][/PATH]; a unix socket, or a "
-            "URL with a password, is given as a default"
-        )
-    return text
-
-
 class OptionsDict(TypedDict, total=False):
     """The same, as keyword arguments."""
 
@@ -111,7 +72,7 @@ class OptionsDict(TypedDict, total=False):
     on_missing: Literal["rerun", "refuse"]
     cures: bool
     timeout: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
-    allow: Sequence[Annotated[str, pydantic.AfterValidator(_entry)]]
+    allow: Sequence[Annotated[str, pydantic.AfterValidator(allow_entry)]]
     allow_patterns: bool
 
 
