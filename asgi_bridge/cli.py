@@ -99,6 +99,10 @@ def cli() -> None:
 )
 @click.option("--limit-concurrency", type=click.IntRange(min=1), help="Calls at once; further ones are refused.")
 @click.option(
+    "--limit-configuration-size", type=click.IntRange(min=1), default=131_072, show_default=True,
+    help="Bytes that a route's configuration of one plugin may have.",
+)  # fmt: skip
+@click.option(
     "--timeout-graceful-shutdown", type=click.FloatRange(min=0), default=0.3, show_default=True,
     help="Seconds that calls in flight have to end after SIGTERM.",
 )  # fmt: skip

@@ -118,6 +118,7 @@ class _PluginApplication:
             self._chain = await build_chain(self._bridge, self._key, self._conf, None)
         call = PlainCall(self._phase, self._chain, self._upstream, self._upstream_state, self._variables)
         outer = {"asgi": {"version": "3.0", "spec_version": "2.4"}, "app": self._host, **scope}
+        outer.pop("state", None)  # the client's own: the plugins bring theirs
         await self._chain.enter(call, outer, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:

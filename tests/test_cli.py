@@ -83,6 +83,7 @@ def test_run_without_options(command: Command, served: list[tuple[Source, dict[s
                 "reload": False,
                 "reload_dirs": None,
                 "limit_concurrency": None,
+                "limit_configuration_size": 131_072,
                 "timeout_graceful_shutdown": 0.3,
                 "access_log": False,
                 "forwarded_headers": "trust",
@@ -103,7 +104,7 @@ def test_run_with_all_options(command: Command, served: list[tuple[Source, dict[
         "run", "--mount", "one=a:b", "--mount", "two=c:d", "--app-dir", "src", "--uds", "/r.sock",
         "--uds-permissions", "660", "--reload", "--reload-dir", "x", "--reload-dir", "y", "--limit-concurrency", "7",
         "--timeout-graceful-shutdown", "1.5", "--access-log", "--forwarded-headers", "ask", "--log-level", "debug",
-        "--log-config", "log.json", "--env-file", ".env",
+        "--log-config", "log.json", "--env-file", ".env", "--limit-configuration-size", "9",
     ) == (0, "", "")  # fmt: skip
     assert served == [
         (
@@ -114,6 +115,7 @@ def test_run_with_all_options(command: Command, served: list[tuple[Source, dict[
                 "reload": True,
                 "reload_dirs": ["x", "y"],
                 "limit_concurrency": 7,
+                "limit_configuration_size": 9,
                 "timeout_graceful_shutdown": 1.5,
                 "access_log": True,
                 "forwarded_headers": "ask",
@@ -161,6 +163,7 @@ def test_options_come_from_the_environment_too(
         (["--mount", "=a:b"], "'=a:b' is not of the form NAME=module:attr"),
         (["--mount", "a="], "'a=' is not of the form NAME=module:attr"),
         (["--limit-concurrency", "0"], "0 is not in the range x>=1"),
+        (["--limit-configuration-size", "0"], "0 is not in the range x>=1"),
         (["--timeout-graceful-shutdown", "-1"], "-1.0 is not in the range x>=0"),
         (["--log-level", "loud"], "'loud' is not one of"),
         (["--log-config", "missing.json"], "File 'missing.json' does not exist"),

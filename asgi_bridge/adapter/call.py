@@ -14,7 +14,7 @@ from typing import Any, overload
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import LocalProtocolError, PluginError, RemoteProtocolError
-from ..plugins import Apisix, Chain, Layer, Step
+from ..plugins import Apart, Apisix, Chain, Layer, State, Step
 from ..wire import MAX_PAYLOAD, ErrCode, ErrResp, ReqBody, Var
 from .answer import check_status
 from .changes import checked_headers
@@ -76,8 +76,8 @@ class Call(ABC):
     __slots__ = (
         "_body", "_body_ask", "_body_parts", "_body_taken", "_chain", "_disconnected", "_ended", "_exchange",
         "_expired", "_fault", "_given", "_headers", "_host", "_length", "_logged", "_reads", "_reads_closed", "_scope",
-        "_sent", "_status", "_wrapped", "answered", "changed_body", "culprit", "deadline", "end", "extensions", "late",
-        "request_id", "route_id", "task", "__weakref__",
+        "_sent", "_status", "_wrapped", "answered", "apart", "changed_body", "culprit", "deadline", "end", "extensions",
+        "late", "request_id", "route_id", "state", "task", "__weakref__",
     )  # fmt: skip
     phase: str
 
@@ -90,6 +90,8 @@ class Call(ABC):
         self.culprit: tuple[BaseException, str] | None = None
         self.extensions: list[Apisix] = []
         self.end: Step | None = None
+        self.state: State | None = None
+        self.apart: Apart[Layer] | None = None
         self.task: asyncio.Task[None] | None = None
         self.answered = False
         self._chain = chain
@@ -136,6 +138,7 @@ class Call(ABC):
         finally:
             # exceptions hold their frames, and the frames this call: only the cyclic garbage collector would free it
             self.extensions.clear()
+            self.state = self.apart = None
             if self.culprit is not None or self._fault is not None:
                 self.culprit = self._fault = self._logged = None
             self._body_ask = None
@@ -187,6 +190,22 @@ class Call(ABC):
         if layer.options.response_body:
             self._reads = True
             self._reads_closed = self._reads_closed or layer.options.on_error == "closed"
+
+    def _join(self, earlier: "Sequence[Call]") -> None:
+        """Goes on with the ``state`` of the `earlier` calls of this request, which are parked."""
+        others = [call for call in earlier if call.state is not None]
+        if not others:
+            return
+        state = self.state = others[0].state
+        assert state is not None
+        self.apart, foreign = self._chain.states.join(state, [call._chain.states for call in others])
+        for key in foreign:
+            names = ", ".join(call._chain.names for call in others)
+            self._warn(
+                f"state {key}",
+                f"its lifespan and that of another plugin of the route ({names}) both give scope['state'] the key "
+                f"{key!r}: each sees its own value",
+            )
 
     # what the chain asks
 

@@ -11,7 +11,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterable
 from time import monotonic
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 __all__ = ["MAX_PARKED", "PARK_SECONDS", "Parkable", "ParkingLot"]
 
@@ -92,6 +92,10 @@ class ParkingLot:
             oldest.abandon()
         self._until[call] = monotonic() + self._seconds
         self._by_request.setdefault(call.request_id, []).append(call)
+
+    def of(self, request_id: str | None) -> list[Any]:
+        """The parked calls of a request, the first one first."""
+        return list(self._by_request.get(request_id, ())) if request_id else []
 
     def leave(self, call: Parkable) -> None:
         """Forgets `call`, if it is parked."""

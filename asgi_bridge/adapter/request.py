@@ -113,6 +113,7 @@ class RequestCall(Call):
         found = await self._variables((*EXACT_VARIABLES, "uri") if self._parks else EXACT_VARIABLES)
         exact_scope(self._scope, found)
         self._uri = found.get("uri")
+        self._join(self._host.lot.of(self.request_id))
         await self._chain.enter(self, self._scope, self.receive, self.send)
 
     # what the chain does

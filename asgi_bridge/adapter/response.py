@@ -17,7 +17,7 @@ from typing import cast
 from starlette.types import Receive, Scope, Send
 
 from ..errors import PluginError, RemoteProtocolError
-from ..plugins import Chain
+from ..plugins import Apart, Chain, Layer, State
 from ..wire import HTTPRespCallReq, HTTPRespCallResp, RespBody
 from .answer import answer_response, upstream_headers
 from .call import Call, Host
@@ -70,6 +70,7 @@ class ResponseCall(Call):
         taken = self._host.lot.take(self.route_id, self.request_id, [layer.name for layer in chain.layers])
         self._halves = cast(list[RequestCall], taken)
         self._insides.extend(self._halves)
+        self._join(self._halves[::-1])
         try:
             self._steps = self._plan()
             await self._play(0)
@@ -222,6 +223,25 @@ class _InnerForm(ResponseCall):
     @late.setter
     def late(self, name: str) -> None:
         self._around.late = name
+
+    @property
+    def state(self) -> State | None:
+        """That of the call: a request has one."""
+        return self._around.state
+
+    @state.setter
+    def state(self, state: State | None) -> None:
+        if state is not None:  # at its end it lets go of its own, and has none
+            self._around.state = state
+
+    @property
+    def apart(self) -> Apart[Layer] | None:
+        return self._around.apart
+
+    @apart.setter
+    def apart(self, apart: Apart[Layer] | None) -> None:
+        if apart is not None:
+            self._around.apart = apart
 
     def disconnect(self) -> None:
         Call.disconnect(self)

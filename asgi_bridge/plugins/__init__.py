@@ -1,14 +1,17 @@
 """Plugins: the registry, their configuration, and the chains that are built of them."""
 
 from .allow import Allowed, SafePattern
-from .build import build_chain
+from .build import MAX_CONFIGURATION_BYTES, build_chain
 from .chain import Apisix, Chain, Layer, OnionCall, Step, Variables, apisix, upstream
 from .plain import PlainCall
 from .registry import Bridge, Plugin, load_bridge
+from .state import Apart, State
 from .store import ConfigurationStore
 
 __all__ = [
+    "MAX_CONFIGURATION_BYTES",
     "Allowed",
+    "Apart",
     "Apisix",
     "Bridge",
     "Chain",
@@ -18,6 +21,7 @@ __all__ = [
     "PlainCall",
     "Plugin",
     "SafePattern",
+    "State",
     "Step",
     "Variables",
     "apisix",

@@ -1,17 +1,25 @@
 """Building: one configuration's names and texts to a chain of layers, every plugin's lifespan started."""
 
 import asyncio
+import hashlib
 import inspect
-from collections.abc import Sequence
+import json
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import Any
 
-from ..errors import ConfigurationError, PluginError
-from .chain import INNERMOST, Chain, Layer, Step
+from starlette.types import ASGIApp
+
+from ..errors import ConfigurationError
+from .chain import INNERMOST, Chain, Layer, Next
 from .configuration import parse_json
-from .key import phase_of, route_id_of
+from .instances import Instances
+from .key import owner_of, phase_of, route_id_of
 from .lifespan import Lifespan
+from .reasons import ends_task, reason_of, shortened
 from .registry import Bridge, Plugin, single_callable
 
-__all__ = ["BUILD_SECONDS", "SHUTDOWN_SECONDS", "Conf", "build_chain"]
+__all__ = ["BUILD_SECONDS", "MAX_CONFIGURATION_BYTES", "SHUTDOWN_SECONDS", "Conf", "build_chain"]
 
 Conf = Sequence[tuple[bytes | None, bytes | None]]
 
@@ -19,10 +27,26 @@ BUILD_SECONDS = 4.0
 """What building a chain may take: APISIX's other workers wait 5 s for a PrepareConf."""
 SHUTDOWN_SECONDS = 0.2
 """What the lifespan shutdown of one plugin may take: APISIX kills the runner one second after SIGTERM."""
+MAX_CONFIGURATION_BYTES = 128 * 1024
+"""Bytes of one plugin's configuration, unless the operator allows more."""
+MAX_PLUGINS = 100
+"""Plugins of one list. Each layer costs some of the interpreter's stack, which ends at about 250."""
+MAX_NAME_BYTES = 512
+"""A name has up to 128 characters (APISIX's schema)."""
+QUICK_BYTES = 4096
+"""Bytes of a configuration that is read in the event loop: a thread costs more than that."""
+
+Mounted = dict[int, Lifespan | ConfigurationError]
 
 
 async def build_chain(
-    bridge: Bridge, key: bytes | None, conf: Conf, mounted: dict[int, Lifespan | ConfigurationError] | None
+    bridge: Bridge,
+    key: bytes | None,
+    conf: Conf,
+    mounted: Mounted | None,
+    *,
+    instances: Instances | None = None,
+    limit: int = MAX_CONFIGURATION_BYTES,
 ) -> Chain:
     """The chain of one configuration, every plugin's lifespan started.
 
@@ -31,27 +55,145 @@ async def build_chain(
         key: what the gateway prepares it under.
         conf: names and configurations, outermost first.
         mounted: the lifespans of the mounted applications, by identity; None: no lifespan is run at all.
+        instances: those of the process; None: this chain shares nothing with others.
+        limit: bytes that the configuration of one plugin may have.
 
     Raises:
         ConfigurationError: a plugin is unknown, its configuration does not check, or it cannot be built.
     """
-    layers: list[Layer] = []
-    plugin: Plugin | None = None
+    build = _Build(bridge, key, mounted, instances or Instances(), limit)
     try:
-        async with asyncio.timeout(BUILD_SECONDS):
-            for name, text in reversed([_decoded(entry) for entry in conf]):
-                plugin = bridge.plugins.get(name)
-                if plugin is None:
-                    known = ", ".join(sorted(bridge.plugins))
-                    raise ConfigurationError(f"plugin {name} is not mounted; mounted are: {known}")
-                layers.insert(0, await _build_layer(plugin, key, text, layers[0] if layers else INNERMOST, mounted))
+        await build.run(conf)
+        return build.chain()
     except BaseException as exc:
-        await Chain(layers, None).close(SHUTDOWN_SECONDS)
+        await Chain(build.layers, None).close(SHUTDOWN_SECONDS)
         if isinstance(exc, TimeoutError):
-            blamed = "" if plugin is None else f"plugin {plugin.name}: "
-            raise ConfigurationError(f"{blamed}building took more than {BUILD_SECONDS:g} s") from None
+            blamed = "" if build.plugin is None else f"plugin {build.plugin.name}: "
+            reason = str(exc) or f"building took more than {BUILD_SECONDS:g} s"
+            raise ConfigurationError(blamed + reason) from None
         raise
-    return Chain(layers, route_id_of(key))
+
+
+class _Build:
+    """One chain while it is built.
+
+    Attributes:
+        layers: those that stand.
+        plugin: the one whose turn it is.
+    """
+
+    def __init__(
+        self, bridge: Bridge, key: bytes | None, mounted: Mounted | None, instances: Instances, limit: int
+    ) -> None:
+        self.layers: list[Layer] = []
+        self.plugin: Plugin | None = None
+        self._bridge = bridge
+        self._phase = phase_of(key)
+        self._owner = owner_of(key)
+        self._route_id = route_id_of(key)
+        self._mounted = mounted
+        self._instances = instances
+        self._limit = limit
+        self._end = asyncio.get_running_loop().time() + BUILD_SECONDS
+        self._listed: Counter[tuple[str, bytes]] = Counter()
+
+    async def run(self, conf: Conf) -> None:
+        if len(conf) > MAX_PLUGINS:
+            raise ConfigurationError(f"the list has {len(conf)} plugins, and at most {MAX_PLUGINS} can be nested")
+        for entry in conf:
+            _check_sizes(entry, self._limit)
+        read = []
+        for name, text in map(_decoded, conf):
+            self.plugin = self._bridge.plugins.get(name)
+            if self.plugin is None:
+                known = shortened(", ".join(sorted(self._bridge.plugins)))
+                raise ConfigurationError(f"plugin {name} is not mounted; mounted are: {known}")
+            self._check_phase(self.plugin)
+            parsed, digest = await self._read(self.plugin, text)
+            self._listed[name, digest] += 1
+            read.append((self.plugin, text, parsed, digest, self._listed[name, digest]))
+        for self.plugin, text, parsed, digest, number in reversed(read):
+            following = self.layers[0] if self.layers else INNERMOST
+            layer = Layer(self.plugin.name, self.plugin.options, parsed, following, self._route_id)
+            self.layers.insert(0, layer)
+            if self.plugin.application is None:
+                await self._build(layer, self.plugin, text, self._key(self.plugin, digest, number))
+            else:
+                self._stand(layer, self.plugin.application)
+
+    def chain(self) -> Chain:
+        """The chain, once all layers stand."""
+        chain = Chain(self.layers, self._route_id)
+        for one, other, key in chain.states.conflicts:
+            if self._instances.first_time((one.name, other.name, key)):
+                chain.warn_once(
+                    f"state {key}",
+                    "the lifespans of %s and %s both give scope['state'] the key %r: each of the two sees its own "
+                    "value, and no other plugin sees either",
+                    one.name, other.name, key,
+                )  # fmt: skip
+        return chain
+
+    def _check_phase(self, plugin: Plugin) -> None:
+        if self._phase is not None and self._phase not in plugin.phases:
+            place = "ext-plugin-post-resp" if self._phase == "request" else "ext-plugin-pre-req or ext-plugin-post-req"
+            raise ConfigurationError(f"plugin {plugin.name} is for the {plugin.phases[0]} phase: list it under {place}")
+
+    async def _read(self, plugin: Plugin, text: str) -> tuple[Any, bytes]:
+        """The JSON of `text`, and a digest of what it says."""
+        try:
+            if len(text) <= QUICK_BYTES:
+                return _read(text)
+            async with asyncio.timeout_at(self._end):
+                return await self._instances.checks.run("", lambda: _read(text))
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"plugin {plugin.name}: {exc}") from None
+
+    def _key(self, plugin: Plugin, digest: bytes, number: int) -> Hashable | None:
+        """What the instance belongs to. The second of two equal entries of a list has one of its own, as it has under
+        a server: it is called while the first one is."""
+        if plugin.options.share:
+            return plugin.name, digest
+        return None if self._owner is None else (self._owner, plugin.name, digest, number)
+
+    async def _build(self, layer: Layer, plugin: Plugin, text: str, key: Hashable | None) -> None:
+        async def build() -> ASGIApp:
+            return await _application(plugin, text, self._instances)
+
+        layer.instance = await self._instances.take(
+            plugin.name,
+            key,
+            build,
+            end=self._end,
+            share=plugin.options.share,
+            lifespan=None if self._mounted is None else BUILD_SECONDS,
+        )
+        assert layer.instance.app is not None
+        layer.app = layer.instance.app
+        layer.state = layer.instance.state
+
+    def _stand(self, layer: Layer, application: ASGIApp) -> None:
+        """For a mounted application, which the process has started."""
+        layer.app = application
+        found = None if self._mounted is None else self._mounted.get(id(application))
+        if isinstance(found, ConfigurationError):
+            raise ConfigurationError(str(found))
+        if found is not None:
+            layer.state = found.state
+
+
+def _check_sizes(entry: tuple[bytes | None, bytes | None], limit: int) -> None:
+    """Before anything is decoded."""
+    name, text = entry
+    if len(name or b"") > MAX_NAME_BYTES:
+        raise ConfigurationError(
+            f"the name of a plugin has {len(name or b'')} bytes, and at most {MAX_NAME_BYTES} are taken"
+        )
+    if len(text or b"") > limit:
+        raise ConfigurationError(
+            f"plugin {(name or b'?').decode('utf-8', 'replace')}: its configuration has {len(text or b'')} bytes, and "
+            f"at most {limit} are taken (--limit-configuration-size)"
+        )
 
 
 def _decoded(entry: tuple[bytes | None, bytes | None]) -> tuple[str, str]:
@@ -64,46 +206,28 @@ def _decoded(entry: tuple[bytes | None, bytes | None]) -> tuple[str, str]:
         raise ConfigurationError(f"plugin {name!r}: name and configuration must be UTF-8") from None
 
 
-async def _build_layer(
-    plugin: Plugin,
-    key: bytes | None,
-    text: str,
-    following: Step,
-    mounted: dict[int, Lifespan | ConfigurationError] | None,
-) -> Layer:
-    phase = phase_of(key)
-    if phase is not None and phase not in plugin.phases:
-        place = "ext-plugin-post-resp" if phase == "request" else "ext-plugin-pre-req or ext-plugin-post-req"
-        raise ConfigurationError(f"plugin {plugin.name} is for the {plugin.phases[0]} phase: list it under {place}")
+def _read(text: str) -> tuple[Any, bytes]:
+    parsed = parse_json(text)
+    return parsed, hashlib.blake2b(json.dumps(parsed).encode(), digest_size=16).digest()
+
+
+async def _application(plugin: Plugin, text: str, instances: Instances) -> ASGIApp:
+    """What `plugin` makes of a configuration. Raises ConfigurationError, and nothing else of the plugin's."""
+    task = asyncio.current_task()
     try:
-        layer = Layer(plugin.name, plugin.options, parse_json(text), following, route_id_of(key))
-        app = plugin.make(plugin.configuration.check(text), following)
+        if plugin.configuration.runs_code or len(text) > QUICK_BYTES:
+            conf = await instances.checks.run(plugin.name, lambda: plugin.configuration.check(text))
+        else:
+            conf = plugin.configuration.check(text)
+        app = plugin.make(conf, Next())
         if inspect.isawaitable(app):
             app = await app
+        if not callable(app):
+            raise ConfigurationError(f"its factory returned {type(app).__name__}, not an application")
+        return single_callable(app)
     except ConfigurationError as exc:
-        raise ConfigurationError(f"plugin {plugin.name}: {exc}") from None
-    except (Exception, SystemExit, asyncio.CancelledError) as exc:
-        task = asyncio.current_task()
-        if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
-            raise  # not the factory's own
-        raise ConfigurationError(f"plugin {plugin.name}: it could not be built: {type(exc).__name__}: {exc}") from exc
-    if not callable(app):
-        raise ConfigurationError(f"plugin {plugin.name}: its factory returned {type(app).__name__}, not an application")
-    layer.app = single_callable(app)
-    if mounted is None:
-        return layer
-    if plugin.application is None:
-        lifespan = Lifespan(layer.app, plugin.name)
-        try:
-            await lifespan.start(BUILD_SECONDS)
-        except PluginError as exc:
-            raise ConfigurationError(f"plugin {plugin.name}: {exc}") from None
-        layer.lifespan = lifespan
-        layer.state = lifespan.state
-    else:
-        found = mounted.get(id(plugin.application))
-        if isinstance(found, ConfigurationError):
-            raise ConfigurationError(str(found))
-        if found is not None:
-            layer.state = found.state
-    return layer
+        raise ConfigurationError(f"plugin {plugin.name}: {shortened(str(exc))}") from None
+    except BaseException as exc:
+        if ends_task(exc, task):
+            raise
+        raise ConfigurationError(f"plugin {plugin.name}: it could not be built: {reason_of(exc)}") from exc

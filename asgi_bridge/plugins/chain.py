@@ -1,8 +1,9 @@
 """The onion: the plugins of one configuration, the first listed outermost, each an ASGI layer of its own.
 
-A layer gets its own copy of the scope, its own ``extensions["apisix"]`` and its own ``state``. Whoever it wraps is the
-next layer: a middleware is given it when it is built, any other application reaches it as :func:`upstream`. Innermost
-is the call itself, which knows what to do with a request that every plugin let pass.
+A layer gets its own copy of the scope and its own ``extensions["apisix"]``; ``state`` is one object for all layers of a
+request. Whoever it wraps is the next layer, which :func:`upstream` finds by the scope or the context of the call: an
+application may stand in several chains at once. Innermost is the call itself, which knows what to do with a request
+that every plugin let pass.
 """
 
 import asyncio
@@ -11,15 +12,17 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from time import monotonic
-from typing import Any, Protocol, overload
+from typing import Any, AnyStr, Protocol, overload
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import PluginError
+from .instances import Instance
 from .lifespan import Lifespan, quiet_lifespan
 from .options import Options
+from .state import Apart, Overlay, State, States
 
-__all__ = ["INNERMOST", "Apisix", "Chain", "Layer", "OnionCall", "Step", "Variables", "apisix", "upstream"]
+__all__ = ["INNERMOST", "Apisix", "Chain", "Layer", "Next", "OnionCall", "Step", "Variables", "apisix", "upstream"]
 
 logger = logging.getLogger("asgi_bridge.plugins")
 
@@ -42,6 +45,8 @@ class OnionCall(Protocol):
         culprit: an exception and the plugin out of which it came first.
         extensions: the extension of every layer entered so far.
         end: a layer that stands for the innermost application; None: the one behind the last layer does.
+        state: what all its layers share; None: no layer was entered yet.
+        apart: the keys that some layers keep apart.
     """
 
     phase: str
@@ -53,6 +58,8 @@ class OnionCall(Protocol):
     culprit: tuple[BaseException, str] | None
     extensions: list["Apisix"]
     end: "Step | None"
+    state: State | None
+    apart: "Apart[Layer] | None"
 
     @property
     def var(self) -> Variables:
@@ -164,30 +171,37 @@ async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await quiet_lifespan(scope, receive, send)
         return
-    await apisix(scope)._layer.following(scope, receive, send)
-
-
-def _leave(scope: Scope, receive: Receive, send: Send) -> OnionCall:
-    """Notes that a plugin passes the request on; gives the call."""
     extension = apisix(scope)
-    call = extension._call
+    call, layer = extension._call, extension._layer
     if type(extension) is _OpenApisix:
         extension.pass_on()
-    if receive is not extension._receive and extension._layer.options.request_body:
+    if receive is not extension._receive and layer.options.request_body:
         call.changed_body = True
     if send is not extension._send:
-        call.wraps_send(extension._layer)
-    return call
+        call.wraps_send(layer)
+    if layer.root:
+        scope = layer.outside(scope)
+    running = layer.following.go(call, scope, receive, send)
+    if running is not None:
+        await running
+
+
+class Next:
+    """:func:`upstream` as an object: what a middleware is given to wrap. Each has one of its own, since some tell the
+    applications that they wrap apart."""
+
+    __slots__ = ("__weakref__",)
+    __call__ = staticmethod(upstream)
 
 
 class Step(ABC):
-    """One step inwards, as an ASGI application: what a layer wraps."""
+    """One step inwards: what a layer wraps."""
 
     __slots__ = ()
 
     @abstractmethod
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """For the plugin around it."""
+    def go(self, call: OnionCall, scope: Scope, receive: Receive, send: Send) -> Awaitable[None] | None:
+        """Runs this step for the plugin around it: awaiting what it gives is all of it; None: it is through."""
 
     @abstractmethod
     def begin(self, call: OnionCall, scope: Scope, receive: Receive, send: Send) -> Awaitable[None] | None:
@@ -210,44 +224,42 @@ class _Innermost(Step):
 
     __slots__ = ()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await quiet_lifespan(scope, receive, send)
-            return
-        running = _leave(scope, receive, send).upstream(scope, receive, send)
-        if running is not None:
-            await running
-
     def begin(self, call: OnionCall, scope: Scope, receive: Receive, send: Send) -> Awaitable[None] | None:
         return call.upstream(scope, receive, send)
+
+    go = begin
 
 
 class Layer(Step):
     """One plugin in one chain.
 
     Attributes:
-        app: the plugin's application, set once the layer that it wraps exists.
+        app: the plugin's application.
         following: the next step inwards.
-        state: the lifespan state that each scope gets a copy of.
+        instance: that the application belongs to; None: it was mounted, and is the process's.
+        state: its lifespan's state.
+        states: those of all layers of its chain.
+        root: the mount's ``root_path``.
     """
 
-    __slots__ = ("_entries", "app", "following", "lifespan", "name", "options", "state")
+    __slots__ = ("_entries", "app", "following", "instance", "name", "options", "root", "state", "states")
 
     def __init__(self, name: str, options: Options, conf: Any, following: Step, route_id: str | None = None) -> None:
         self.name = name
         self.options = options
         self.following = following
-        self.app: ASGIApp = following
-        self.lifespan: Lifespan | None = None
+        self.app: ASGIApp = upstream
+        self.instance: Instance | None = None
         self.state: dict[str, Any] = {}
+        self.states: States[Layer] = States([(self, self.state)])
+        self.root = options.root_path
         entries = {"plugin": name, "phase": "", "conf": conf, "route_id": route_id, "request_id": None, "var": None}
         self._entries = {phase: {**entries, "phase": phase} for phase in ("request", "response")}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await quiet_lifespan(scope, receive, send)
-            return
-        await self.enter(_leave(scope, receive, send), scope, receive, send)
+    @property
+    def lifespan(self) -> Lifespan | None:
+        """Its lifespan; None: the process has it, or nobody."""
+        return None if self.instance is None else self.instance.lifespan
 
     def begin(self, call: OnionCall, scope: Scope, receive: Receive, send: Send) -> Awaitable[None] | None:
         if call.end is self:
@@ -275,6 +287,8 @@ class Layer(Step):
             raise
         finally:
             _current.reset(token)
+
+    go = enter
 
     async def _enter_open(self, call: OnionCall, scope: Scope, receive: Receive, send: Send) -> None:
         """``on_error="open"``: a fault of this plugin, before it passed the request on or began to answer, is passed
@@ -333,12 +347,51 @@ class Layer(Step):
         inner["headers"] = list(scope["headers"])
         extensions = scope.get("extensions")
         inner["extensions"] = {**extensions, "apisix": extension} if extensions else {"apisix": extension}
-        inner["state"] = self.state.copy()
+        state = call.state
+        if state is None:
+            state = call.state = self.states.begin()
+            call.apart = self.states.apart
+        else:
+            # whatever an outer plugin has put in its place; none is there in a scope that it made anew
+            state = scope.get("state", state)
+            if type(state) is Overlay:
+                state = state.shared
+        apart = call.apart
+        if apart is not None and self in apart:
+            source, keys = apart[self]
+            state = Overlay({key: source[key] for key in keys}, state)
+        inner["state"] = state
+        if self.root:
+            self._go_inside(inner)
         return inner
+
+    def _go_inside(self, scope: Scope) -> None:
+        """Puts the mount's ``root_path`` before the path, as uvicorn does."""
+        scope["root_path"] = self.root + scope.get("root_path", "")
+        scope["path"] = self.root + scope["path"]
+        if scope.get("raw_path") is not None:
+            scope["raw_path"] = self.root.encode() + scope["raw_path"]
+
+    def outside(self, scope: Scope) -> Scope:
+        """`scope` for the next step, which knows nothing of the mount's ``root_path``. A path that does not begin with
+        it stays as the plugin set it."""
+        root = self.root
+        outer = {**scope, "root_path": _without(scope.get("root_path", ""), root)}
+        if isinstance(scope.get("path"), str):
+            outer["path"] = _without(scope["path"], root) or "/"
+        if isinstance(scope.get("raw_path"), bytes):
+            outer["raw_path"] = _without(scope["raw_path"], root.encode()) or b"/"
+        return outer
 
     def _blame(self, call: OnionCall, exc: BaseException) -> None:
         if call.culprit is None or call.culprit[0] is not exc:
             call.culprit = (exc, self.name)
+
+
+def _without(path: AnyStr, root: AnyStr) -> AnyStr:
+    rest = path[len(root) :]
+    slash = root[:1]
+    return rest if path.startswith(root) and (not rest or rest.startswith(slash)) else path
 
 
 class _Replay:
@@ -400,6 +453,9 @@ class Chain:
         self.both = any(layer.options.phase == "both" for layer in layers)
         self.request = all(layer.options.phase != "response" for layer in layers)
         self.response = all(layer.options.phase != "request" for layer in layers)
+        self.states = States((layer, layer.state) for layer in layers)
+        for layer in layers:
+            layer.states = self.states
         first = layers[0] if layers else INNERMOST
         self.begin, self.enter = first.begin, first.enter
         self.calls = 0
@@ -426,9 +482,12 @@ class Chain:
             logger.warning("plugin %s: " + message, self.names, *args)
 
     async def close(self, seconds: float) -> None:
-        """Shuts the layers' lifespans down, side by side: all of them have `seconds`."""
-        lifespans = [layer.lifespan for layer in self.layers if layer.lifespan is not None]
-        await asyncio.gather(*[lifespan.stop(seconds) for lifespan in lifespans])
+        """Lets go of the layers' instances. The lifespans of those that no other chain has are shut down, side by side:
+        all of them have `seconds`."""
+        instances = [layer.instance for layer in self.layers if layer.instance is not None]
+        for layer in self.layers:
+            layer.instance = None
+        await asyncio.gather(*[instance.release(seconds) for instance in instances])
 
 
 INNERMOST = _Innermost()

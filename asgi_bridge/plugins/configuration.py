@@ -3,17 +3,24 @@
 APISIX hands a plugin's configuration over as a string. A typing error in it must never turn a plugin off, so the
 text is checked as strictly as the plugin's own annotations allow, and unknown keys are errors. Messages name the
 field and the reason, never the value: it may be a secret.
+
+Whoever edits a route decides how long a check takes, and pydantic does not let go of the interpreter meanwhile, not
+even on a thread. So the text is bounded before it gets here, nothing in it is without bound, a list or mapping is given
+up at its first error, and the first errors only are told.
 """
 
 import collections.abc
 import copy
 import functools
 import inspect
+import itertools
 import json
 import math
+import re
 import sys
 import types
 import typing
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -26,12 +33,25 @@ from ..errors import ConfigurationError
 from .allow import PATTERN_REFUSED, Rules, guard_patterns, may_compile
 from .importing import import_string, is_import_string
 from .options import Options
+from .reasons import shortened
 
 __all__ = ["AnyConfiguration", "Configuration", "KeywordConfiguration", "TypedConfiguration", "parse_json"]
 
 
+MAX_DEPTH = 200
+"""Levels of nesting, which is pydantic's own limit."""
+MAX_DIGITS = 308
+"""Of an integer: no float is longer, and reading one costs more than its length."""
+MAX_ERRORS = 10
+"""Errors that are told."""
+
+
 class Configuration(Protocol):
     """What a plugin accepts as its configuration."""
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether a check runs code in Python, of which nobody knows how long it takes."""
 
     def check(self, text: str) -> Any:
         """The checked value of the JSON `text`.
@@ -55,12 +75,42 @@ def parse_json(text: str) -> Any:
     """
     if not text.strip():
         return {}
+    if _depth(text) > MAX_DEPTH:
+        raise ConfigurationError("the configuration is nested too deeply")
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        return json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_integer,
+        )
     except ValueError as exc:
         raise ConfigurationError(f"the configuration is not JSON: {exc}") from None
     except RecursionError:
         raise ConfigurationError("the configuration is nested too deeply") from None
+
+
+_strings = re.compile(r'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)  # the last one may have no end
+_brackets = re.compile(r"[^\[\]{}]+")
+_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
+
+
+def _depth(text: str) -> int:
+    """Levels of nesting of JSON."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return 0  # it cannot be too deep, and most are not
+    brackets = _brackets.sub("", _strings.sub("", text))
+    return max(itertools.accumulate(map(_STEPS.__getitem__, brackets)), default=0)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. Of two equal names one would be without effect, and nobody could see which."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = Counter(name for name, _ in pairs)
+        raise ValueError(f"an object has the name {shortened(names.most_common(1)[0][0], 100)!r} twice")
+    return found
 
 
 def _refuse_constant(name: str) -> Any:
@@ -74,8 +124,16 @@ def _finite(digits: str) -> float:
     return value
 
 
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError("a number is too large")
+    return int(digits)
+
+
 class AnyConfiguration:
     """Any JSON: a mounted application reads it from ``scope["extensions"]["apisix"]["conf"]``."""
+
+    runs_code = False
 
     def check(self, text: str) -> Any:
         return parse_json(text)
@@ -109,6 +167,7 @@ class TypedConfiguration:
         if not adapter.pydantic_complete:
             raise ConfigurationError(f"the annotation {annotation!r} cannot be checked: a name in it does not resolve")
         self._checker = _Checker(adapter.core_schema)
+        self.runs_code = self._checker.runs_code
         self._defaults = dict(defaults or {})
         self._rules: Rules | None = None
         if self._defaults:
@@ -172,6 +231,7 @@ class KeywordConfiguration:
             raise ConfigurationError(f"{_name(target)} has no parameter {', '.join(map(repr, unknown))}")
         model = _model(_name(target), "allow" if extra else "forbid", **fields)
         self._checker = _Checker(model.__pydantic_core_schema__)
+        self.runs_code = self._checker.runs_code
         self._annotations = {name: fields[field][0] for field, name in self._names.items()}
         self._defaults = {key: self._from_file(key, value) if from_file else value for key, value in defaults.items()}
         self._rules: Rules | None = None
@@ -223,7 +283,9 @@ class _Checker:
     """
 
     def __init__(self, schema: CoreSchema) -> None:
-        self._schema: CoreSchema = guard_patterns(_closed(schema))
+        closed = _closed(schema)
+        self.runs_code = _runs_code(closed)
+        self._schema: CoreSchema = guard_patterns(closed)
         self._extra: typing.Literal["forbid"] | None = None
         try:
             # the models' prebuilt validators would be those of the schema as it was
@@ -262,7 +324,8 @@ class _Checker:
 
 
 def _closed(schema: Any) -> Any:
-    """`schema` with unknown keys forbidden where it does not say what to do with them."""
+    """`schema` with unknown keys forbidden where it does not say what to do with them, and every list and mapping given
+    up at its first error."""
     if isinstance(schema, list | tuple):
         return type(schema)(map(_closed, schema))
     if not isinstance(schema, dict):
@@ -270,6 +333,8 @@ def _closed(schema: Any) -> Any:
     # without a type it is a mapping of schemas, its keys the names of fields
     kept = _NO_SCHEMA if isinstance(schema.get("type"), str) else ()
     closed = {key: value if key in kept else _closed(value) for key, value in schema.items()}
+    if closed.get("type") in ("dict", "frozenset", "list", "set", "tuple"):
+        closed["fail_fast"] = True
     if closed.get("type") in ("model", "dataclass", "typed-dict"):
         closed["config"] = {"extra_fields_behavior": "forbid", **closed.get("config", {})}
         if closed.get("extra_behavior") == "ignore":  # of a TypedDict, whatever it says
@@ -278,6 +343,27 @@ def _closed(schema: Any) -> Any:
 
 
 _NO_SCHEMA = {"config", "default", "expected", "members", "metadata", "serialization"}
+
+
+def _runs_code(schema: Any) -> bool:
+    """Whether checking JSON against `schema` calls functions written in Python."""
+    if isinstance(schema, list | tuple):
+        return any(map(_runs_code, schema))
+    if not isinstance(schema, dict):
+        return False
+    kind = schema.get("type")
+    if not isinstance(kind, str):  # a mapping of schemas, its keys the names of fields
+        return any(map(_runs_code, schema.values()))
+    if kind == "json-or-python":
+        return _runs_code(schema["json_schema"])
+    if kind.startswith("function-") or kind == "call":
+        return True
+    if any(schema.get(key) for key in _CODE) or callable(schema.get("discriminator")):
+        return True
+    return any(_runs_code(value) for key, value in schema.items() if key not in _NO_SCHEMA)
+
+
+_CODE = {"custom_init", "default_factory", "missing", "post_init"}
 
 
 def _fields(
@@ -424,18 +510,38 @@ class _Schema(GenerateJsonSchema):
 
 
 def _reasons(exc: pydantic.ValidationError) -> str:
-    """All that is wrong, field by field, on one line."""
-    return "; ".join(
-        f"field {'.'.join(map(str, error['loc']))!r}: {_reason(error)}" if error["loc"] else _reason(error)
-        for error in exc.errors(include_input=False, include_url=False)
-    )
+    """What is wrong, field by field, on one line: the first errors of it."""
+    count = exc.error_count()
+    reasons = [
+        f"field {shortened('.'.join(map(str, error['loc'])), 200)!r}: {_reason(error)}"
+        if error["loc"]
+        else _reason(error)
+        for error in (exc.errors(include_input=False, include_url=False) if count <= MAX_ERRORS else _first_errors(exc))
+    ]
+    if count > MAX_ERRORS:
+        reasons.append(f"and {count - MAX_ERRORS} more")
+    return shortened("; ".join(reasons))
+
+
+def _first_errors(exc: pydantic.ValidationError) -> list[ErrorDetails]:
+    """The first of many errors. pydantic can only make all of them, and as JSON in a tenth of the time."""
+    text = exc.json(include_input=False, include_url=False, include_context=False)
+    decoder = json.JSONDecoder()
+    errors: list[ErrorDetails] = []
+    position = 1  # behind the bracket
+    for _ in range(MAX_ERRORS):
+        error, position = decoder.raw_decode(text, position)
+        errors.append(error)
+        position += 1  # the comma
+    return errors
 
 
 def _reason(error: ErrorDetails) -> str:
     if error["type"] == "needs_python_object":
         return 'it takes a Python object: the operator has to give it as a default ("module:attr" in a file)'
     if error["type"] == "union_tag_invalid":  # pydantic's own message has the value in it
-        return "{discriminator} should be one of {expected_tags}".format(**error["ctx"])
+        known = error.get("ctx")
+        return "unknown tag" if known is None else "{discriminator} should be one of {expected_tags}".format(**known)
     return error["msg"]
 
 

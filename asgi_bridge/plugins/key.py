@@ -1,25 +1,61 @@
-"""The key that APISIX prepares a configuration under: ``route#ID#ext-plugin-NAME#VERSION``."""
+"""The key that APISIX prepares a configuration under: ``TYPE#ID#ext-plugin-NAME#VERSION``.
 
+TYPE and ID are those of what lists the plugins: ``route#1``, ``global_rule#1``. Where a route is merged with a service
+or a consumer both are joined by ``&``, the route's first: ``route&consumer#1&jack``. Only the place of each part
+counts: an id may read like another part.
+"""
+
+import re
 from typing import Literal
 
-__all__ = ["phase_of", "route_id_of", "stripped"]
+__all__ = ["owner_of", "phase_of", "route_id_of", "stripped"]
+
+_key = re.compile(rb"([^#]*)#(.*)#(ext-plugin-(?:pre-req|post-req|post-resp))(?:#.*)?", re.DOTALL).fullmatch
+LONGEST_ID = 256
+"""Bytes. APISIX takes ids of up to 64 characters; a longer one is nobody's, and would only fill the log."""
+
+
+def _parts(key: bytes | None) -> tuple[bytes, bytes, bytes] | None:
+    """Type, id and list of `key`; None: it has no such parts."""
+    match = _key(key or b"")
+    if match is not None:
+        return match[1], match[2], match[3]
+    parts = (key or b"").split(b"#")
+    return (parts[0], parts[1], parts[2]) if len(parts) >= 3 else None
 
 
 def stripped(key: bytes) -> bytes:
     """``TYPE#ID#PLUGIN`` of `key`, without the version behind it, or the two that a route with a plugin_config has:
     editing one route must not reset the others' state."""
-    return b"#".join(key.split(b"#")[:3])
+    parts = _parts(key)
+    return key if parts is None else b"#".join(parts)
+
+
+def owner_of(key: bytes | None) -> tuple[bytes, bytes] | None:
+    """Type and id of what lists the plugins, without the service or consumer that is merged into it; None: the key
+    does not tell, so nothing may be shared."""
+    parts = _parts(key)
+    if parts is None:
+        return None
+    kinds = parts[0].split(b"&")
+    owner_id = parts[1].split(b"&")[0] if len(kinds) > 1 else parts[1]
+    return (kinds[0], owner_id) if kinds[0] and 0 < len(owner_id) <= LONGEST_ID else None
 
 
 def route_id_of(key: bytes | None) -> str | None:
     """The route's id in ``route#ID#ext-plugin-NAME#VERSION`` or ``route&consumer#ID&NAME#…``."""
-    parts = (key or b"").decode("utf-8", "replace").split("#")
-    return parts[1].split("&")[0] if len(parts) >= 3 and parts[0].split("&")[0] == "route" else None
+    owner = owner_of(key)
+    return owner[1].decode("utf-8", "replace") if owner is not None and owner[0] == b"route" else None
 
 
 def phase_of(key: bytes | None) -> Literal["request", "response"] | None:
     """The phase that a key is prepared for; None: it does not tell."""
-    parts = (key or b"").split(b"#")
-    if b"ext-plugin-post-resp" in parts:
-        return "response"
-    return "request" if b"ext-plugin-pre-req" in parts or b"ext-plugin-post-req" in parts else None
+    parts = _parts(key)
+    return None if parts is None else _PHASES.get(parts[2])
+
+
+_PHASES: dict[bytes, Literal["request", "response"]] = {
+    b"ext-plugin-pre-req": "request",
+    b"ext-plugin-post-req": "request",
+    b"ext-plugin-post-resp": "response",
+}

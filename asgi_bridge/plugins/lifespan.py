@@ -7,6 +7,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import PluginError
+from .reasons import ends_task, reason_of, shortened
 
 __all__ = ["Lifespan", "quiet_lifespan"]
 
@@ -19,7 +20,8 @@ END_SECONDS = 0.1
 class Lifespan:
     """Start-up and shutdown of `app`; ``state`` is what it put into the lifespan state.
 
-    As in uvicorn's "auto" mode, an application that raises instead of answering the start-up has no lifespan.
+    As in uvicorn's "auto" mode, an application that raises instead of answering the start-up has no lifespan. One that
+    wants to end the process (SystemExit, KeyboardInterrupt) has failed.
     """
 
     def __init__(self, app: ASGIApp, name: str) -> None:
@@ -31,6 +33,7 @@ class Lifespan:
         self._started: asyncio.Future[Message | None] | None = None
         self._stopped: asyncio.Future[Message | None] | None = None
         self._passed_on = False
+        self._asked = False
 
     @property
     def own(self) -> bool:
@@ -41,6 +44,17 @@ class Lifespan:
     def passed_on(self) -> None:
         """The application has passed lifespan on."""
         self._passed_on = True
+
+    def late(self, seconds: float) -> str:
+        """Why the start-up took more than so many `seconds`."""
+        reason = f"its lifespan start-up took more than {seconds:g} s"
+        if self._asked:
+            return reason
+        # it does something else than its lifespan, most likely what it does for a request
+        return (
+            f'{reason}: it was called with scope["type"] == "lifespan" and never called receive; an application '
+            'without a lifespan returns at once unless scope["type"] is "http"'
+        )
 
     async def start(self, seconds: float) -> None:
         """Runs the start-up.
@@ -60,15 +74,14 @@ class Lifespan:
                 message = await asyncio.shield(self._started)
         except TimeoutError:
             await self._end()
-            raise PluginError(f"its lifespan start-up took more than {seconds:g} s") from None
+            raise PluginError(self.late(seconds)) from None
         except BaseException:
             await self._end()
             raise
         if message is not None and message["type"] == "lifespan.startup.failed":
             await self._end()
-            raise PluginError(
-                f"its lifespan start-up failed: {message.get('message', '').strip() or 'no reason given'}"
-            )
+            reason = shortened(str(message.get("message", "")).strip())
+            raise PluginError(f"its lifespan start-up failed: {reason or 'no reason given'}")
 
     async def stop(self, seconds: float) -> None:
         """Runs the shutdown, and ends the application's task after `seconds`, whatever it does."""
@@ -80,7 +93,8 @@ class Lifespan:
             async with asyncio.timeout(seconds):
                 message = await asyncio.shield(self._stopped)
             if message is not None and message["type"] == "lifespan.shutdown.failed":
-                logger.error("plugin %s: its lifespan shutdown failed: %s", self._name, message.get("message", ""))
+                reason = shortened(str(message.get("message", "")))
+                logger.error("plugin %s: its lifespan shutdown failed: %s", self._name, reason)
         except TimeoutError:
             logger.error("plugin %s: its lifespan shutdown took more than %g s and was cut off", self._name, seconds)
         finally:
@@ -98,16 +112,24 @@ class Lifespan:
         assert self._started is not None
         scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         try:
-            await self._app(scope, self._inbox.get, self._send)
-        except (Exception, SystemExit) as exc:  # a plugin that cannot start must not end the runner
+            await self._app(scope, self._receive, self._send)
+        except BaseException as exc:  # a plugin must not end the runner
+            if ends_task(exc, self._task):
+                raise
             if self._started.done():
                 logger.error("plugin %s: its lifespan raised", self._name, exc_info=exc)
-            else:
+            elif isinstance(exc, Exception):
                 logger.debug("plugin %s: it has no lifespan: %r", self._name, exc)
+            else:
+                self._started.set_result({"type": "lifespan.startup.failed", "message": reason_of(exc)})
         finally:
             for future in (self._started, self._stopped):
                 if future is not None and not future.done():
                     future.set_result(None)
+
+    async def _receive(self) -> Message:
+        self._asked = True
+        return await self._inbox.get()
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]

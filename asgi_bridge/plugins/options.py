@@ -1,5 +1,6 @@
 """The options of a mounted plugin, the same words in Python and in ``[tool.asgi_bridge.plugins.NAME]``."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
@@ -19,6 +20,8 @@ REQUEST_HEADERS = (
     "origin", "range", "referer", "user-agent", "x-request-id", "traceparent",
 )  # fmt: skip
 """What most middleware wants of a request, when it sees the response."""
+
+_is_root_path = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+").fullmatch  # nothing that needs escaping
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,11 @@ class Options:
             ``"redis://10.0.0.5:6379"``. It counts for the fields that the plugin marks with
             :class:`~asgi_bridge.plugins.Allowed`.
         allow_patterns: True: a route may give the plugin regular expressions of Python's.
+        share: one application for all routes that configure it equally, kept as long as the process runs: for one that
+            can be built once only (a metric registered in ``__init__``). Without it each route has its own.
+        root_path: the path under which clients know this plugin, where something in front has taken it off: as
+            uvicorn's ``--root-path`` it is ``scope["root_path"]``, and stands before ``path`` and ``raw_path``. It is
+            taken off again where the plugin passes the request on.
     """
 
     phase: Phase = "auto"
@@ -58,6 +66,14 @@ class Options:
     timeout: float = 30.0
     allow: tuple[str, ...] = ()
     allow_patterns: bool = False
+    share: bool = False
+    root_path: str = ""
+
+
+def _root_path(text: str) -> str:
+    if text and not _is_root_path(text):
+        raise ValueError('it looks like "/api": a slash first and none last, and nothing that a URL would escape')
+    return text
 
 
 class OptionsDict(TypedDict, total=False):
@@ -74,6 +90,8 @@ class OptionsDict(TypedDict, total=False):
     timeout: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
     allow: Sequence[Annotated[str, pydantic.AfterValidator(allow_entry)]]
     allow_patterns: bool
+    share: bool
+    root_path: Annotated[str, pydantic.AfterValidator(_root_path)]
 
 
 _options: pydantic.TypeAdapter[OptionsDict] = pydantic.TypeAdapter(OptionsDict)

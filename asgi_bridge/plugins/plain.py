@@ -5,7 +5,8 @@ from typing import Any, overload
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .chain import Apisix, Chain, Step
+from .chain import Apisix, Chain, Layer, Step
+from .state import Apart, State
 
 __all__ = ["PlainCall"]
 
@@ -47,6 +48,8 @@ class PlainCall:
         self.culprit: tuple[BaseException, str] | None = None
         self.extensions: list[Apisix] = []
         self.end: Step | None = None
+        self.state: State | None = None
+        self.apart: Apart[Layer] | None = None
         self.wrapped_send = False
 
     @overload

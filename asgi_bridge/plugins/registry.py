@@ -312,6 +312,7 @@ class Bridge:
             uds: path of the unix socket; ``APISIX_LISTEN_ADDRESS`` without it.
             uds_permissions: mode of the socket file, 0o666 without it.
             limit_concurrency: calls at once; further ones are refused.
+            limit_configuration_size: bytes that a route's configuration of one plugin may have, 131,072 without it.
             timeout_graceful_shutdown: seconds that calls in flight have to end by themselves after a signal.
             access_log: True: one line for each call.
             forwarded_headers: ``"trust"`` the x-forwarded-* headers for scheme and server, or ``"ask"`` the gateway.

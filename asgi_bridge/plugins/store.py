@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigurationError, PluginError
-from .build import SHUTDOWN_SECONDS, Conf, build_chain
+from .build import MAX_CONFIGURATION_BYTES, SHUTDOWN_SECONDS, Conf, build_chain
 from .chain import Chain
+from .instances import Instances
 from .key import route_id_of, stripped
 from .lifespan import Lifespan
 from .registry import Bridge
@@ -58,12 +59,22 @@ class ConfigurationStore:
     Args:
         bridge: the plugins.
         expire: seconds that the gateway keeps a token (``APISIX_CONF_EXPIRE_TIME``).
+        limit_configuration_size: bytes that the configuration of one plugin may have.
         clock: monotonic seconds.
     """
 
-    def __init__(self, bridge: Bridge, *, expire: float = 3600.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        bridge: Bridge,
+        *,
+        expire: float = 3600.0,
+        limit_configuration_size: int = MAX_CONFIGURATION_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.bridge = bridge
         self._keep = KEPT_LONGER * expire
+        self._limit = limit_configuration_size
+        self._instances = Instances(self._keep, clock)
         self._clock = clock
         self._texts: dict[int, _Text] = {}
         self._text_bytes = 0
@@ -169,7 +180,9 @@ class ConfigurationStore:
 
     async def _build_once(self, token: int, text: _Text) -> Chain:
         try:
-            chain = await build_chain(self.bridge, text.key, text.conf, self._mounted)
+            chain = await build_chain(
+                self.bridge, text.key, text.conf, self._mounted, instances=self._instances, limit=self._limit
+            )
         except ConfigurationError as exc:
             logger.error("route %s refused: %s", route_id_of(text.key) or "?", exc, exc_info=exc.__cause__)
             self._failures[token] = self._clock() + FAILURE_SECONDS, str(exc)

@@ -14,7 +14,7 @@ from uvicorn.config import Config
 
 from ..adapter import Call, Host
 from ..errors import ConfigurationError
-from ..plugins import Bridge, ConfigurationStore
+from ..plugins import MAX_CONFIGURATION_BYTES, Bridge, ConfigurationStore
 
 __all__ = ["Runner", "RunnerOptions", "conf_expire_of_environment", "runner_of"]
 
@@ -33,12 +33,14 @@ class RunnerOptions:
         access_log: one line for each call.
         ask_origin: scheme and server of a request are asked for although ``x-forwarded-*`` headers tell.
         conf_expire: seconds that the gateway keeps a configuration token.
+        limit_configuration_size: bytes that a route's configuration of one plugin may have.
     """
 
     limit_concurrency: int | None = None
     access_log: bool = False
     ask_origin: bool = False
     conf_expire: float = 3600.0
+    limit_configuration_size: int = MAX_CONFIGURATION_BYTES
 
 
 def conf_expire_of_environment() -> float:
@@ -73,7 +75,11 @@ class Runner:
 
     def __init__(self, bridge: Bridge, options: RunnerOptions | None = None) -> None:
         self.options = options or RunnerOptions()
-        self.store = ConfigurationStore(bridge, expire=self.options.conf_expire)
+        self.store = ConfigurationStore(
+            bridge,
+            expire=self.options.conf_expire,
+            limit_configuration_size=self.options.limit_configuration_size,
+        )
         self.host = Host(Starlette(), self.options.ask_origin)
         self.calls: set[Call] = set()
         self.stopping = False

@@ -22,7 +22,7 @@ from uvicorn.config import LOGGING_CONFIG
 from uvicorn.supervisors import ChangeReload
 
 from ..errors import BridgeError, ConfigurationError
-from ..plugins import Bridge, load_bridge
+from ..plugins import MAX_CONFIGURATION_BYTES, Bridge, load_bridge
 from .accept import Acceptor
 from .protocol import RunnerProtocol
 from .runner import Runner, RunnerOptions, conf_expire_of_environment, runner_of
@@ -160,6 +160,7 @@ def serve(
     reload: bool = False,
     reload_dirs: list[str] | None = None,
     limit_concurrency: int | None = None,
+    limit_configuration_size: int = MAX_CONFIGURATION_BYTES,
     timeout_graceful_shutdown: float = GRACEFUL_SECONDS,
     access_log: bool = False,
     forwarded_headers: str = "trust",
@@ -176,6 +177,7 @@ def serve(
         reload: starts anew when a Python file changes.
         reload_dirs: folders to watch; that of the source without them.
         limit_concurrency: calls at once; further ones are refused.
+        limit_configuration_size: bytes that a route's configuration of one plugin may have.
         timeout_graceful_shutdown: seconds that calls in flight have to end by themselves after a signal.
         access_log: one line for each call.
         forwarded_headers: ``"trust"`` the x-forwarded-* headers for scheme and server, or ``"ask"`` the gateway.
@@ -192,6 +194,10 @@ def serve(
         raise ConfigurationError(f'forwarded_headers is "trust" or "ask", not {forwarded_headers!r}')
     if limit_concurrency is not None and not (type(limit_concurrency) is int and limit_concurrency > 0):
         raise ConfigurationError(f"limit_concurrency is a number of calls, 1 or more, not {limit_concurrency!r}")
+    if not (type(limit_configuration_size) is int and limit_configuration_size > 0):
+        raise ConfigurationError(
+            f"limit_configuration_size is a number of bytes, 1 or more, not {limit_configuration_size!r}"
+        )
     if not (type(uds_permissions) is int and 0 <= uds_permissions <= 0o777):
         raise ConfigurationError(f"uds_permissions is a mode such as 0o660, not {uds_permissions!r}")
     if not 0 <= timeout_graceful_shutdown < threading.TIMEOUT_MAX:
@@ -204,6 +210,7 @@ def serve(
         access_log=access_log,
         ask_origin=forwarded_headers == "ask",
         conf_expire=conf_expire_of_environment(),
+        limit_configuration_size=limit_configuration_size,
     )
     library = isinstance(source, Bridge)
     folder = None if isinstance(source, Bridge) else source.app_dir

@@ -269,7 +269,8 @@ def test_calls_share_no_part_of_the_scope() -> None:
         scopes: list[Scope] = []
 
         def keep(scope: Scope) -> None:
-            scopes.append({**scope, "asgi": {**scope["asgi"]}, "extensions": list(scope["extensions"])})
+            copied = {"asgi": {**scope["asgi"]}, "extensions": list(scope["extensions"]), "state": {**scope["state"]}}
+            scopes.append({**scope, **copied})
 
         chain = await chain_of(passing(keep), passing(spoil))
         message = request()

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Apisix, Bridge
-from asgi_bridge.plugins import Chain, build_chain
+from asgi_bridge.plugins import Apart, Chain, State, build_chain
 from asgi_bridge.plugins.chain import Layer, Step
 
 KEY = b"route#1#ext-plugin-pre-req#7"
@@ -30,6 +30,8 @@ class FakeCall:
         self.culprit: tuple[BaseException, str] | None = None
         self.extensions: list[Apisix] = []
         self.end: Step | None = None
+        self.state: State | None = None
+        self.apart: Apart[Layer] | None = None
         self.scopes: list[Scope] = []
         self.bodies: list[bytes] = []
         self.wrapped_send: list[str] = []

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Apisix, Bridge, PluginError, apisix, upstream
 from asgi_bridge.plugins import Chain
-from asgi_bridge.plugins.chain import INNERMOST, Layer
+from asgi_bridge.plugins.chain import INNERMOST, Layer, Next
 from asgi_bridge.plugins.options import Options
 from asgi_bridge.testing import PluginClient
 
@@ -67,7 +67,7 @@ def test_no_plugin_at_all_is_the_upstream() -> None:
     assert call.scopes == [scope()]
 
 
-def test_a_layer_has_its_own_scope_headers_extensions_and_state() -> None:
+def test_a_layer_has_its_own_scope_headers_and_extensions() -> None:
     seen: list[Scope] = []
 
     async def outer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,7 +76,7 @@ def test_a_layer_has_its_own_scope_headers_extensions_and_state() -> None:
         assert scope == before
         assert scope["headers"] == [(b"host", b"a.test")]
         assert set(scope["extensions"]) == {"other", "apisix"}
-        assert scope["state"] == {}
+        assert scope["state"] == {"a": 1}
 
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(scope)
@@ -252,7 +252,7 @@ def test_lifespan_ends_at_the_layer_that_asks_inwards() -> None:
         async def send(message: Message) -> None:
             sent.append(message)
 
-        for app in (upstream, INNERMOST):
+        for app in (upstream, Next()):
             inbox = [{"type": "lifespan.shutdown"}, {"type": "lifespan.startup"}]
 
             async def receive(inbox: list[Message] = inbox) -> Message:

@@ -101,8 +101,24 @@ def test_deep_nesting_is_refused(accepted: Configuration) -> None:
     assert refusal(accepted, "[" * 100_000) == "the configuration is nested too deeply"
 
 
-def test_nesting_that_only_pydantic_finds_too_deep_is_refused() -> None:
-    assert refusal(TypedConfiguration(Any), "[" * 400 + "]" * 400).startswith("Invalid JSON: recursion limit exceeded")
+@pytest.mark.parametrize("accepted", [AnyConfiguration(), TypedConfiguration(Any)], ids=["any", "typed"])
+@pytest.mark.parametrize(
+    ("opening", "closing"), [("[", "]"), ('{"a":', "}"), ('[{"a":[1, ', "]}]"), ("[ ", " ]"), ('["]]]", ', "]")]
+)
+def test_nesting_is_bounded_whatever_is_nested(accepted: Configuration, opening: str, closing: str) -> None:
+    levels = re.sub('"[^"]*"', "", opening).count("[") + opening.count("{")
+    deep, deepest = 198 // levels, 200 // levels + 1
+
+    assert accepted.check(opening * deep + "1" + closing * deep)
+    assert refusal(accepted, opening * deepest + "1" + closing * deepest) == "the configuration is nested too deeply"
+
+
+def test_brackets_in_strings_are_no_nesting() -> None:
+    value = ["[" * 400, '\\"' + "{" * 400, "\\" + "[" * 400]
+
+    assert AnyConfiguration().check(json.dumps(value)) == value
+    for text in ('["' + "[" * 400, '["\\' + "[" * 400, '["' + "[" * 400 + "\\"):
+        assert refusal(AnyConfiguration(), text).startswith("the configuration is not JSON: ")
 
 
 @given(st.text())

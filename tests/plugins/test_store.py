@@ -441,7 +441,8 @@ def test_building_takes_four_seconds_at_most(where: str, monkeypatch: pytest.Mon
 
     assert reason in (
         "plugin slow: building took more than 0.01 s",
-        "plugin slow: its lifespan start-up took more than 0.01 s",
+        'plugin slow: its lifespan start-up took more than 0.01 s: it was called with scope["type"] == "lifespan" and '
+        'never called receive; an application without a lifespan returns at once unless scope["type"] is "http"',
     )
 
 

@@ -190,6 +190,8 @@ def test_an_environment_file_that_cannot_be_read(folder: Path, path: str, conten
     [
         ({"forwarded_headers": "aks"}, 'forwarded_headers is "trust" or "ask", not \'aks\''),
         ({"limit_concurrency": 0}, "limit_concurrency is a number of calls, 1 or more, not 0"),
+        ({"limit_configuration_size": 0}, "limit_configuration_size is a number of bytes, 1 or more, not 0"),
+        ({"limit_configuration_size": "1"}, "limit_configuration_size is a number of bytes, 1 or more, not '1'"),
         ({"uds_permissions": "660"}, "uds_permissions is a mode such as 0o660, not '660'"),
         ({"timeout_graceful_shutdown": -1.0}, "timeout_graceful_shutdown is a number of seconds, not -1.0"),
     ],
