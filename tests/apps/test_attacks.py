@@ -382,6 +382,31 @@ def test_calls_of_an_innocent_route_while_jwt_auth_is_attacked(token: str) -> No
     assert wait_of_an_innocent("jwt-auth", conf, *headers) < 2
 
 
+LONG_HEADERS: list[tuple[str, Any, str, str, str]] = [
+    ("otel", {}, "baggage", ",".join(f"k{n}=v{n}" for n in range(900)), "a=b"),
+    ("otel", {}, "tracestate", ",".join(f"k{n}=v{n}" for n in range(900)), "a=b"),
+    ("otel", {}, "tracestate", "a" + " " * 8000 + "=", "a=b"),
+    ("otel", {}, "traceparent", "0" * 8000, "00-" + "1" * 32 + "-" + "1" * 16 + "-01"),
+    ("session", {"secret_key": "k" * 32}, "cookie", 'session="' + "\\a" * 4000 + '"', "session=abc"),
+    ("session", {"secret_key": "k" * 32}, "cookie", 'other="' + "\\012" * 2000 + '"', "session=abc"),
+    ("session", {"secret_key": "k" * 32}, "cookie", ";".join(f"a{n}=b" for n in range(1300)), "session=abc"),
+    ("etag", {}, "if-none-match", "," * 8000, '"a"'),
+    ("request-id", {}, "x-request-id", "a" * 8000, "a"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("plugin", "conf", "name", "value", "honest"), LONG_HEADERS, ids=[f"{row[0]} {row[2]}" for row in LONG_HEADERS]
+)
+def test_a_long_header_costs_not_much_more_than_a_short_one(
+    plugin: str, conf: Any, name: str, value: str, honest: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    trace = [("traceparent", "00-" + "1" * 32 + "-" + "1" * 16 + "-01")] if name == "tracestate" else []
+
+    assert wait_of_an_innocent(plugin, conf, [*trace, (name, value)], [*trace, (name, honest)]) < 3
+    assert caplog.messages == []
+
+
 # --- passwords --------------------------------------------------------------------------------------------------------
 
 HASHER = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)

@@ -157,3 +157,25 @@ def test_session() -> None:
 def test_refuses_what_is_no_configuration(plugin: str, conf: Any, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^plugin {plugin}: {reason}"):
         PluginClient(bridge, plugin, conf).get("/")
+
+
+@pytest.mark.parametrize(
+    "cookie", ["session={}", "a=1; session={}", "session=old; session={};b=2", " session={} ", "a=1;\tsession={};"]
+)
+def test_session_reads_its_own_cookie_and_the_upstream_gets_all(cookie: str) -> None:
+    seen: list[tuple[Any, list[str]]] = []
+
+    async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            request = Request(scope)
+            seen.append((dict(request.session), request.headers.getlist("cookie")))
+            request.session["user"] = "ada"
+            await PlainTextResponse("")(scope, receive, send)
+
+    client = PluginClient(bridge, "session", {"secret_key": SECRET}, upstream=upstream)
+    given = client.get("/").cookies["session"]
+    client.cookies.clear()
+    sent = cookie.format(given)
+    client.get("/", headers={"cookie": sent, "x-other": "1"})
+
+    assert seen == [({}, []), ({"user": "ada"}, [sent])]
