@@ -430,11 +430,11 @@ def test_routes_with_equal_configurations_do_not_share_state() -> None:
         assert [client.get(path).text for path in ("/a", "/a", "/b", "/a", "/b")] == ["1", "2", "1", "3", "2"]
 
 
-def test_phases_of_one_route_do_not_share_state() -> None:
+def test_lists_of_one_route_share_state_where_plugin_and_configuration_are_equal() -> None:
     conf = {"conf": [{"name": "count", "value": "{}"}]}
     routes = [{"uri": "/*", "plugins": {"ext-plugin-pre-req": conf, "ext-plugin-post-req": conf}}]
     with TestClient(Gateway(counting_bridge(), routes, upstream=counted)) as client:
-        assert [client.get("/").text for _ in range(2)] == ["1, 1", "2, 2"]
+        assert [client.get("/").text for _ in range(2)] == ["1, 2", "3, 4"]
 
 
 def test_edit_of_one_route_keeps_the_state_of_the_others(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ up at its first error, and the first errors only are told.
 
 import collections.abc
 import copy
+import enum
 import functools
 import inspect
 import itertools
@@ -358,12 +359,14 @@ def _runs_code(schema: Any) -> bool:
         return _runs_code(schema["json_schema"])
     if kind.startswith("function-") or kind == "call":
         return True
+    if kind == "enum":
+        return schema["cls"]._missing_.__func__ is not enum.Enum._missing_.__func__  # type: ignore[attr-defined]
     if any(schema.get(key) for key in _CODE) or callable(schema.get("discriminator")):
         return True
     return any(_runs_code(value) for key, value in schema.items() if key not in _NO_SCHEMA)
 
 
-_CODE = {"custom_init", "default_factory", "missing", "post_init"}
+_CODE = {"custom_init", "default_factory", "post_init"}
 
 
 def _fields(

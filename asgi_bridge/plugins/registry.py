@@ -148,7 +148,7 @@ class Bridge:
 
         The configuration parameter's annotation (a pydantic model, dataclass, TypedDict, dict, …) checks what a
         route configures. With a first parameter named ``app`` it is a factory of a middleware. It is called once
-        for each configuration.
+        for each route and configuration, with ``share=True`` for each configuration.
 
         Args:
             defaults: the operator's own part of each configuration, JSON; a route's object goes over it.

@@ -79,6 +79,12 @@ def test_any_json_is_what_it_says(value: object) -> None:
         ("[Infinity]", "Infinity is not JSON"),
         ("-Infinity", "-Infinity is not JSON"),
         ('{"rate": 1e999}', "a number is too large"),
+        ('{"rate": 1' + "0" * 308 + "}", "a number is too large"),
+        ("[-1" + "0" * 5000 + "]", "a number is too large"),
+        ('{"a": 1, "a": 1}', "an object has the name 'a' twice"),
+        ('[{"b": {"allow": [], "deny": [], "allow": ["*"]}}]', "an object has the name 'allow' twice"),
+        ('{"a": 1, "\\u0061": 2, "b": 3}', "an object has the name 'a' twice"),
+        ("{" + ", ".join([f'"{"x" * 5000}": 1'] * 2) + "}", f"an object has the name '{'x' * 50} … {'x' * 50}' twice"),
         ("\ufeff{}", "Unexpected UTF-8 BOM (decode using utf-8-sig): line 1 column 1 (char 0)"),
     ],
 )
@@ -418,6 +424,72 @@ def test_a_pydantic_that_cannot_rebuild_validators_lets_only_the_outermost_model
         "field 'inner.b': Extra inputs are not permitted"
     )
     assert TypedConfiguration(Allows).check('{"b": 1}') == Allows(b=1)  # type: ignore[call-arg]
+
+
+class Many(pydantic.BaseModel):
+    numbers: list[int] = []
+    pair: tuple[int, ...] = ()
+    unique: set[int] = set()
+    by_name: dict[str, int] = {}
+    nested: list[list[int]] = []
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"numbers": [1, "x", "y"]}, "field 'numbers.1'"),
+        ({"pair": ["x", "y"]}, "field 'pair.0'"),
+        ({"unique": ["x", "y"]}, "field 'unique.0'"),
+        ({"by_name": {"a": 1, "b": "x", "c": "y"}}, "field 'by_name.b'"),
+        ({"nested": [[1], ["x", "y"], ["z"]]}, "field 'nested.1.0'"),
+    ],
+)
+def test_a_list_or_mapping_is_given_up_at_its_first_error(value: object, reason: str) -> None:
+    words = "Input should be a valid integer, unable to parse string as an integer"
+
+    assert refusal(TypedConfiguration(Many), json.dumps(value)) == f"{reason}: {words}"
+
+
+@pytest.mark.parametrize("count", [10, 11, 12, 5000])
+def test_the_first_ten_errors_are_told(count: int) -> None:
+    text = json.dumps({f"key{number}": SECRET for number in range(count)})
+    told = [f"field 'key{number}': Extra inputs are not permitted" for number in range(10)]
+    if count > 10:
+        told.append(f"and {count - 10} more")
+
+    assert refusal(TypedConfiguration(Many), text) == refusal(KeywordConfiguration(many), text) == "; ".join(told)
+
+
+def many(app: Any, number: int = 1) -> Any:
+    return app
+
+
+def test_many_errors_of_a_tag_do_not_tell_its_value() -> None:
+    text = json.dumps({**{f"key{number}": 1 for number in range(9)}, "animal": {"kind": SECRET}, "number": SECRET})
+    told = refusal(TypedConfiguration(Secretive), text)
+
+    assert told.endswith("; and 1 more") and "field 'key7': " in told and SECRET not in told
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"x" * 100_000: 1},
+        {f"{number}{'x' * 1000}": 1 for number in range(20)},
+        {"by_name": {"\U0001f600" * 20_000: "x"}},
+    ],
+)
+def test_a_reason_fits_into_a_line_of_the_log(value: object) -> None:
+    assert len(refusal(TypedConfiguration(Many), json.dumps(value)).encode()) < 6200
+
+
+def test_the_reason_of_a_validator_is_cut_too() -> None:
+    def refuse(value: Any) -> Any:
+        raise ValueError("a" * 1_000_000 + "end")
+
+    told = refusal(TypedConfiguration(Annotated[int, pydantic.AfterValidator(refuse)]), "1")
+
+    assert told.startswith("Value error, aaa") and told.endswith("end") and len(told) < 1600
 
 
 # keyword arguments

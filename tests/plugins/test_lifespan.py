@@ -172,6 +172,28 @@ def test_a_start_without_an_answer_takes_too_long(answer: str | None) -> None:
     assert failing_start(stubborn, 0.001) == "its lifespan start-up took more than 0.001 s"
 
 
+async def waits(scope: Scope, receive: Receive, send: Send) -> None:
+    await hang()
+
+
+async def sleeps(scope: Scope, receive: Receive, send: Send) -> None:
+    await asyncio.sleep(3600)
+
+
+async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+    with contextlib.suppress(KeyError):
+        assert scope["path"]
+    await hang()
+
+
+@pytest.mark.parametrize("app", [waits, sleeps, guarded])
+def test_what_never_looks_at_the_type_of_its_scope_is_told_so(app: ASGIApp) -> None:
+    assert failing_start(app, 0.01) == (
+        'its lifespan start-up took more than 0.01 s: it was called with scope["type"] == "lifespan" and never called '
+        'receive; an application without a lifespan returns at once unless scope["type"] is "http"'
+    )
+
+
 def test_a_start_that_is_cancelled_ends_its_application() -> None:
     async def main() -> None:
         asking = asyncio.Event()

@@ -57,3 +57,21 @@ class Numbers(BaseModel):
 @bridge.plugin("numbers")
 def numbers(conf: Numbers) -> ASGIApp:
     return passing
+
+
+class Odd(BaseException):
+    pass
+
+
+@bridge.plugin("raises")
+def raises(conf: dict[str, Any]) -> ASGIApp:
+    """Raises what it is configured to, at once or in its lifespan."""
+    exception = {"KeyboardInterrupt": KeyboardInterrupt, "SystemExit": SystemExit, "Odd": Odd}[conf["raises"]]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        raise exception("no")
+
+    if conf.get("lifespan"):
+        return app
+    raise exception("no")

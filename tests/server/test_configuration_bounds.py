@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from asgi_bridge.wire import HTTPReqCallResp, Message, PrepareConfReq, PrepareConfResp
 
 from .client import BAD_REQUEST, until
@@ -168,3 +170,18 @@ def test_a_check_that_never_ends_keeps_nobody_else_from_being_checked(start: Sta
         assert hung.receive() == BAD_REQUEST
     assert "route 8 refused: plugin hanging: building took more than 4 s" in runner.log
     assert runner.stop() < 30
+
+
+@pytest.mark.parametrize("exception", ["KeyboardInterrupt", "SystemExit", "Odd"])
+def test_whatever_a_plugin_raises_while_it_is_built_the_runner_goes_on(start: StartRunner, exception: str) -> None:
+    runner = start(target="bounds:bridge")
+    with runner.connect() as connection:
+        for lifespan in (False, True):
+            assert connection.prepare(("raises", {"raises": exception, "lifespan": lifespan})) == BAD_REQUEST
+        assert isinstance(connection.call(connection.token("passing")), HTTPReqCallResp)
+    lines = [line for line in runner.log.splitlines() if "route 1 refused: plugin raises: " in line]
+    assert [line.partition("plugin raises: ")[2] for line in lines] == [
+        f"it could not be built: {exception}: no",
+        f"its lifespan start-up failed: {exception}: no",
+    ]
+    assert "never retrieved" not in runner.log

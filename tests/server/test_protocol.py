@@ -276,6 +276,7 @@ def test_a_chain_that_was_evicted_is_built_again(runner: ThreadRunner) -> None:
 
 def evict(runner: ThreadRunner) -> None:
     runner.runner.store._chains.clear()
+    runner.runner.store._instances._instances.clear()
 
 
 def test_a_chain_that_cannot_be_built_again_refuses(runner: ThreadRunner, monkeypatch: pytest.MonkeyPatch) -> None:
