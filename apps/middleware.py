@@ -97,7 +97,8 @@ class _OwnCookie:
 
     def __init__(self, app: ASGIApp, name: str, wrap: Callable[[ASGIApp], ASGIApp]) -> None:
         self._app = app
-        self._own = re.compile(rb"(?:^|;)[ \t]*(" + re.escape(name.encode("ascii")) + rb"=[^;\\]*)(?=;|$)")
+        self._name = name.encode("ascii") + b"="
+        self._own = re.compile(rb"(?:^|;)[ \t]*(" + re.escape(self._name) + rb"[^;\\]*)(?=;|$)")
         self._middleware = wrap(self._behind)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,7 +106,8 @@ class _OwnCookie:
             await self._app(scope, receive, send)
             return
         headers = scope["headers"]
-        own = [found for name, value in headers if name == b"cookie" for found in self._own.findall(value)]
+        cookies = [value for name, value in headers if name == b"cookie" and self._name in value]
+        own = [found for value in cookies for found in self._own.findall(value)]
         scope[_HEADERS] = headers
         scope["headers"] = [(b"cookie", cookie) for cookie in own[-1:]]  # of several the last one counts
         await self._middleware(scope, receive, send)
