@@ -9,14 +9,23 @@ operator's, who gives it::
 
     bridge = ready_made(auth_app=my_auth_app)
 
-``cors``, ``trusted-host``, ``https-redirect``, ``session`` and ``gzip`` are Starlette's middleware, mounted by
-configuration alone.
+``cors``, ``trusted-host``, ``https-redirect``, ``session`` and ``gzip`` are Starlette's middleware.
+
+Which files and servers a route may name (``jwt-auth``'s key sets, ``limit-req``'s Redis) is the operator's to say, none
+at first::
+
+    asgi-bridge run asgi_bridge_apps:bridge --allow https://idp.example.com/ --allow /etc/apisix/keys/
+
+or ``ready_made(allow=[...])``, or ``allow = [...]`` beside ``bridge`` under ``[tool.asgi_bridge]``.
 
 What they stand on is in the extra ``apps``, all of it: where a package is missing this module cannot be imported, and
 the error names it. A runner that starts is a runner whose plugins work. (redis-py alone is looked for when a route
 names a Redis: it takes longer to import than all the rest.)
 """
 
+from collections.abc import Sequence
+
+from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
 from starlette.types import ASGIApp
 
 from asgi_bridge import Bridge, ConfigurationError
@@ -37,6 +46,7 @@ try:
     from .basic_auth import basic_auth
     from .hmac_auth import hmac_auth
     from .jwt_auth import jwt_auth
+    from .middleware import cors, gzip, session, trusted_host
     from .otel import otel
     from .response_rewrite import response_rewrite
 except ModuleNotFoundError as exc:
@@ -44,28 +54,16 @@ except ModuleNotFoundError as exc:
 
 __all__ = ["bridge", "ready_made"]
 
-STARLETTE = {
-    "cors": {"middleware": "starlette.middleware.cors:CORSMiddleware"},
-    "trusted-host": {"middleware": "starlette.middleware.trustedhost:TrustedHostMiddleware", "phase": "request"},
-    "https-redirect": {"middleware": "starlette.middleware.httpsredirect:HTTPSRedirectMiddleware", "phase": "request"},
-    "session": {"middleware": "starlette.middleware.sessions:SessionMiddleware"},
-    "gzip": {
-        "middleware": "starlette.middleware.gzip:GZipMiddleware",
-        "phase": "response",
-        "request_headers": ["accept-encoding"],
-    },
-}
-"""As it would stand under ``[tool.asgi_bridge.plugins]``."""
 
-
-def ready_made(*, auth_app: ASGIApp | None = None) -> Bridge:
+def ready_made(*, auth_app: ASGIApp | None = None, allow: Sequence[str] = ()) -> Bridge:
     """A bridge with all plugins of this package.
 
     Args:
         auth_app: the application that ``forward-auth`` asks; without one, routes that list it are refused.
+        allow: files and servers that routes may name, as the option of a mount has it.
 
     Raises:
-        ConfigurationError: a package of the extra ``apps`` is not installed.
+        ConfigurationError: an entry of `allow` is neither a path nor a URL.
     """
     made = Bridge()
     made.plugin("say")(say)
@@ -89,11 +87,14 @@ def ready_made(*, auth_app: ASGIApp | None = None) -> Bridge:
     made.plugin("ip-access", phase="request")(ip_access)
     made.plugin("request-id", phase="request")(request_id)
     made.plugin("otel", phase="both", response_body=False)(otel)
-    try:
-        made.configure({"plugins": STARLETTE})
-    except ModuleNotFoundError as exc:
-        raise ConfigurationError(f'asgi_bridge_apps needs {exc.name}: pip install "asgi_bridge[apps]"') from None
-    return made
+    made.add_middleware("cors", cors)
+    made.add_middleware("trusted-host", trusted_host, phase="request")
+    made.add_middleware("https-redirect", HTTPSRedirectMiddleware, phase="request")
+    made.add_middleware("session", session)
+    made.add_middleware("gzip", gzip, phase="response", request_headers=["accept-encoding"])
+    allowing = Bridge()
+    allowing.include(made, allow=allow)
+    return allowing
 
 
 bridge = ready_made()

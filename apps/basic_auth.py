@@ -1,8 +1,9 @@
 """``basic-auth``: user name and password (RFC 7617) against Argon2 hashes, or 401.
 
-Verifying a password costs tens of milliseconds and megabytes on purpose, so it runs in a few threads, and only so many
-wait for one; the rest is answered 503. Credentials that were good are remembered for a while, as a digest under a key
-that only this process has. For a user who does not exist just as much is computed.
+Verifying a password costs tens of milliseconds and megabytes on purpose, so it runs in a few threads, which take the
+routes in turn. Each route has so many places; who comes when they are taken is answered 503. A flood of wrong passwords
+costs its own route only. Credentials that were good are remembered for a while, as a digest under a key that only this
+process has. For a user who does not exist just as much is computed.
 
 A hash is made with the package that checks it::
 
@@ -16,37 +17,41 @@ import hashlib
 import os
 import re
 import secrets
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 from typing import Annotated
 
 import argon2
 from pydantic import AfterValidator, Field, SecretStr
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope
 
-from asgi_bridge import upstream
+from asgi_bridge.plugins.memory import remembered
 
-from .conf import Conf
-from .credentials import HideCredentials, IdentityName, Realm, Refused, admit, credentials, unauthorized
-from .headers import encoded
+from .conf import Conf, most
+from .guard import HideCredentials, IdentityName, Realm, Refused, Unavailable, credentials, guard
+from .headers import Headers, encoded
+from .turns import Full, Turns
 
 __all__ = ["BasicAuthConf", "basic_auth"]
 
-THREADS = min(4, os.cpu_count() or 1)
-MAX_WAITING = 64
-"""Passwords that are being verified or wait for it, in this process."""
+THREADS = max(1, min(4, (os.cpu_count() or 1) - 1))
+"""One processor is left to the event loop."""
+MAX_WAITING = 32
+"""Passwords of one route that are being verified or wait for it, in this process."""
+MAX_USERS = 1000
 MAX_REMEMBERED = 1024
 MAX_LENGTH = 1024
 """Characters of the credentials, in base64."""
 MAX_MEMORY = 2**20
 """KiB that a hash may take."""
+MAX_WORK = 2**20
+"""KiB that a hash may fill, times its passes: about a second. Argon2's own defaults make 196,608."""
+MAX_LANES = 16
 
-_pool = ThreadPoolExecutor(THREADS, "basic-auth")
-_places = threading.BoundedSemaphore(MAX_WAITING)
+_turns = Turns("basic-auth", THREADS, MAX_WAITING)
 _hasher = argon2.PasswordHasher()
 _format = re.compile(r"\$argon2id?\$v=19\$m=\d{1,9},t=\d{1,4},p=\d{1,3}\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{22,}")
 
@@ -55,18 +60,22 @@ def _checked(given: SecretStr) -> SecretStr:
     text = given.get_secret_value()
     if not _format.fullmatch(text):
         raise ValueError('a password stands here as its Argon2 hash, which begins with "$argon2id$v=19$"')
-    if argon2.extract_parameters(text).memory_cost > MAX_MEMORY:
+    parameters = argon2.extract_parameters(text)
+    if parameters.memory_cost > MAX_MEMORY:
         raise ValueError("an Argon2 hash of more than 1 GiB")
+    if _cost(text) > MAX_WORK or parameters.parallelism > MAX_LANES:
+        raise ValueError("an Argon2 hash with m times t above 1048576, or p above 16, takes too long to verify")
     return given
 
 
 UserName = Annotated[str, Field(pattern=r"^[^:\x00-\x20\x7f]([^:\x00-\x1f\x7f]{0,126}[^:\x00-\x20\x7f])?$")]
+Hash = Annotated[SecretStr, Field(max_length=512), AfterValidator(_checked)]
 
 
 class BasicAuthConf(Conf):
     """What ``basic-auth`` takes."""
 
-    users: dict[UserName, Annotated[SecretStr, AfterValidator(_checked)]] = Field(
+    users: Annotated[dict[UserName, Hash], *most(MAX_USERS)] = Field(
         min_length=1, description="User names, and the Argon2 hashes of their passwords."
     )
     user_header: IdentityName | None = Field(
@@ -77,10 +86,6 @@ class BasicAuthConf(Conf):
     remember: float = Field(60, ge=0, le=3600, description="Seconds that good credentials are remembered.")
     hide_credentials: HideCredentials = False
     realm: Realm = "apisix"
-
-
-class _Busy(Exception):
-    """Too many passwords are waiting."""
 
 
 class _Passwords:
@@ -99,7 +104,7 @@ class _Passwords:
         """Whether this is the user's password.
 
         Raises:
-            _Busy: there is no telling now.
+            Unavailable: too many others of this route wait.
         """
         digest = hashlib.blake2b(user.encode() + b"\0" + password, key=self._key, digest_size=32).digest()
         # in this order: what is not running any more has been remembered already
@@ -112,13 +117,13 @@ class _Passwords:
         return await asyncio.shield(asyncio.wrap_future(verdict))
 
     def _start(self, digest: bytes, user: str, password: bytes) -> Future[bool]:
-        if not _places.acquire(blocking=False):
-            raise _Busy
-        verdict = _pool.submit(self._verify, user, password)
+        try:
+            verdict = _turns.submit(self, partial(self._verify, user, password))
+        except Full:
+            raise Unavailable("Too many passwords to check", 1) from None
         self._running[digest] = verdict
 
         def done(verdict: Future[bool]) -> None:
-            _places.release()
             if self._remember and not verdict.cancelled() and verdict.exception() is None and verdict.result():
                 self._good[digest] = self._clock() + self._remember
                 while len(self._good) > MAX_REMEMBERED:
@@ -151,28 +156,17 @@ def basic_auth(conf: BasicAuthConf, clock: Callable[[], float] = time.monotonic)
         clock: monotonic seconds.
     """
     hashes = {user: given.get_secret_value() for user, given in conf.users.items()}
-    passwords = _Passwords(hashes, conf.remember, clock)
+    passwords = remembered(lambda: _Passwords(hashes, conf.remember, clock))
     told = encoded(() if conf.user_header is None else [conf.user_header])
     challenge = f'Basic realm="{conf.realm}", charset="UTF-8"'
-    busy = PlainTextResponse("Too many passwords to check\n", 503, {"retry-after": "1"})
 
-    async def authenticate(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await upstream(scope, receive, send)
-            return
-        app: ASGIApp = upstream
-        try:
-            user, password = _pair(credentials(scope, b"basic"))
-            if not await passwords.match(user, password):
-                raise Refused("wrong user name or password")
-            admit(scope, [(name, user.encode()) for name in told], told, conf.hide_credentials)
-        except Refused as exc:
-            app = unauthorized(challenge, str(exc))
-        except _Busy:
-            app = busy
-        await app(scope, receive, send)
+    async def check(scope: Scope, receive: Receive) -> tuple[Headers, Receive]:
+        user, password = _pair(credentials(scope, b"basic"))
+        if not await passwords.match(user, password):
+            raise Refused("wrong user name or password")
+        return [(name, user.encode()) for name in told], receive
 
-    return authenticate
+    return guard(check, challenge=lambda refused: challenge, told=told, hide_credentials=conf.hide_credentials)
 
 
 def _pair(given: bytes | None) -> tuple[str, bytes]:

@@ -29,7 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_bridge import ConfigurationError, PluginError
 from asgi_bridge.plugins.lifespan import Lifespan
 
-from .conf import EndToEndName, HeaderName
+from .conf import EndToEndName, HeaderName, few
 from .headers import Headers, dashed, encoded, without
 
 __all__ = ["ForwardAuth", "no_auth_app"]
@@ -63,6 +63,9 @@ def _not_host(name: str) -> str:
     return name
 
 
+Names = Annotated[list[HeaderName], *few(100)]
+
+
 class ForwardAuth:
     """Asks `auth_app`, and passes the request on to `app` with what it said.
 
@@ -75,21 +78,27 @@ class ForwardAuth:
         app: ASGIApp,
         auth_app: ASGIApp = no_auth_app,
         uri: Annotated[
-            str, Field(pattern=r"^/[!-~]*$", description="Path, and query, that the auth application is asked at.")
+            str,
+            Field(
+                pattern=r"^/[!-~]*$",
+                max_length=8192,
+                description="Path, and query, that the auth application is asked at.",
+            ),
         ] = "/",
         request_headers: Annotated[
-            list[HeaderName] | None,
+            Names | None,
             Field(description="Headers of the client that the auth application gets. Left out: all."),
         ] = None,
         upstream_headers: Annotated[
             list[Annotated[EndToEndName, AfterValidator(_not_host)]],
+            *few(100),
             Field(
                 description="Headers of a permission that the upstream gets. The client's own of these names are "
                 "always removed, also those written with _ for -."
             ),
         ] = [],  # noqa: B006  # never changed, and the JSON Schema shows it
         client_headers: Annotated[
-            list[HeaderName] | None,
+            Names | None,
             Field(description="Headers of a refusal that the client gets, besides content-type. Left out: all."),
         ] = None,
     ) -> None:

@@ -13,6 +13,9 @@ header that is listed is there, and with ``validate_request_body`` the ``digest`
 is not, so whoever can change the body can change it as well); SHA-1 is off unless a route asks for it. The target is
 what the client sent, byte for byte, so the plugin is mounted with ``exact=True``.
 
+The key comes first: what is signed under an unknown one is not looked at. Ids of keys are no secret; they are sent in
+clear. Nothing is listed twice, so the work is bounded by the size of the request.
+
 ``clock_skew`` bounds how long a recorded request can be sent again; within it nothing keeps it from being repeated.
 """
 
@@ -22,24 +25,26 @@ import binascii
 import hashlib
 import hmac
 import re
-import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope
 
-from asgi_bridge import upstream
-
-from .conf import Conf, HeaderName
-from .credentials import HideCredentials, IdentityName, Realm, Refused, admit, credentials, unauthorized
-from .headers import dashed, encoded
+from .conf import Conf, HeaderName, few, most
+from .guard import HideCredentials, IdentityName, Realm, Refused, credentials, guard
+from .headers import Headers, dashed, encoded
 
 __all__ = ["HmacAuthConf", "hmac_auth", "signing_string"]
 
 TARGET = "@request-target"
+MAX_LENGTH = 8192
+"""Bytes of the Authorization header."""
+MAX_SIGNED = 64
+"""Headers that a signature may cover."""
+MAX_KEYS = 1000
 IN_A_THREAD = 256 * 1024
 """Bytes from which a body is hashed in a thread."""
 
@@ -48,20 +53,22 @@ _parameter = re.compile(r'([A-Za-z]+)="([^"]*)"')
 _date = re.compile(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT")
 
 KeyId = Annotated[str, Field(pattern=r"^[\x21\x23-\x7e]([\x20\x21\x23-\x7e]{0,126}[\x21\x23-\x7e])?$")]
-Secret = Annotated[SecretStr, Field(min_length=8)]
+Secret = Annotated[SecretStr, Field(min_length=8, max_length=1024)]
 
 
 class HmacAuthConf(Conf):
     """What ``hmac-auth`` takes."""
 
-    keys: dict[KeyId, Secret] = Field(min_length=1, description="Ids of keys, and the secrets.")
-    allowed_algorithms: list[Literal["hmac-sha1", "hmac-sha256", "hmac-sha512"]] = Field(
+    keys: Annotated[dict[KeyId, Secret], *most(MAX_KEYS)] = Field(
+        min_length=1, description="Ids of keys, and the secrets."
+    )
+    allowed_algorithms: Annotated[list[Literal["hmac-sha1", "hmac-sha256", "hmac-sha512"]], *few(3)] = Field(
         ["hmac-sha256", "hmac-sha512"], min_length=1, description="Algorithms that a client may sign with."
     )
     clock_skew: int = Field(
         300, ge=1, le=86400, description="Seconds that the Date header may be off: so long a request can be replayed."
     )
-    signed_headers: list[HeaderName] = Field(
+    signed_headers: Annotated[list[HeaderName], *few(MAX_SIGNED - 3)] = Field(
         [], description="Headers that have to be signed, besides @request-target and date."
     )
     validate_request_body: bool = Field(
@@ -84,8 +91,6 @@ def hmac_auth(conf: HmacAuthConf, clock: Callable[[], float] = time.time) -> ASG
         clock: seconds since 1970.
     """
     keys = {key: secret.get_secret_value().encode() for key, secret in conf.keys.items()}
-    # for a key that does not exist just as much is computed
-    stand_in = secrets.token_bytes(32)
     required = [TARGET, "date", *(name.lower() for name in conf.signed_headers)]
     if conf.validate_request_body:
         required.append("digest")
@@ -93,48 +98,43 @@ def hmac_auth(conf: HmacAuthConf, clock: Callable[[], float] = time.time) -> ASG
     challenge = f'Signature realm="{conf.realm}", headers="{" ".join(required)}"'
     told = encoded(() if conf.user_header is None else [conf.user_header])
 
-    def verify(scope: Scope) -> str:
-        """The id of the key that signed the request."""
+    async def check(scope: Scope, receive: Receive) -> tuple[Headers, Receive]:
         given = _parameters(credentials(scope, b"signature"))
+        key = keys.get(given["keyId"])
+        if key is None:
+            raise Refused("the signature does not match")
         names = given["headers"].split(" ")
         if given["algorithm"] not in conf.allowed_algorithms:
             raise Refused("the algorithm is not allowed")
+        if len(names) > MAX_SIGNED or len({name.lower().replace("_", "-") for name in names}) < len(names):
+            raise Refused(f"a header is signed twice, or more than {MAX_SIGNED} are")
         if not set(required) <= {name.lower() for name in names}:
             raise Refused(f"what has to be signed is not: {' '.join(required)}")
-        _check_date(scope, clock(), conf.clock_skew)
-        signed = signing_string(given["keyId"], names, scope)
-        key = keys.get(given["keyId"])
-        expected = hmac.digest(key or stand_in, signed, _HASHES[given["algorithm"]])
+        values = _values(scope, names)
+        _check_date(values["date"], clock(), conf.clock_skew)
+        signed = signing_string(given["keyId"], names, scope, values)
+        expected = hmac.digest(key, signed, _HASHES[given["algorithm"]])
         try:
             signature = base64.b64decode(given["signature"], validate=True)
         except (binascii.Error, ValueError):
             raise Refused("the signature is malformed") from None
-        if not hmac.compare_digest(expected, signature) or key is None:
+        if not hmac.compare_digest(expected, signature):
             raise Refused("the signature does not match")
-        return given["keyId"]
+        if conf.validate_request_body:
+            receive = await _check_body(values["digest"], receive)
+        return [(name, given["keyId"].encode("ascii")) for name in told], receive
 
-    async def authenticate(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await upstream(scope, receive, send)
-            return
-        app: ASGIApp = upstream
-        try:
-            key = verify(scope)
-            if conf.validate_request_body:
-                receive = await _check_body(scope, receive)
-            admit(scope, [(name, key.encode("ascii")) for name in told], told, conf.hide_credentials)
-        except Refused as exc:
-            app = unauthorized(challenge, str(exc))
-        await app(scope, receive, send)
-
-    return authenticate
+    return guard(check, challenge=lambda refused: challenge, told=told, hide_credentials=conf.hide_credentials)
 
 
-def signing_string(key_id: str, names: list[str], scope: Scope) -> bytes:
+def signing_string(key_id: str, names: Sequence[str], scope: Scope, values: Mapping[str, bytes]) -> bytes:
     """What the client signs.
 
-    Raises:
-        Refused: a header of `names` is not there.
+    Args:
+        key_id: of the key.
+        names: what is signed, in the client's order and case.
+        scope: the request.
+        values: of the signed headers, by their names in lower case.
     """
     lines = [key_id.encode("latin-1")]
     for name in names:
@@ -144,24 +144,36 @@ def signing_string(key_id: str, names: list[str], scope: Scope) -> bytes:
                 target += b"?" + scope["query_string"]
             lines.append(scope["method"].encode("ascii") + b" " + target)
         else:
-            lines.append(name.encode("latin-1") + b": " + _value(scope, name.lower()))
+            lines.append(name.encode("latin-1") + b": " + values[name.lower()])
     return b"\n".join(lines) + b"\n"
 
 
-def _value(scope: Scope, name: str) -> bytes:
-    """The value of a signed header: all that are of this name, or that CGI and WSGI take for it. One that somebody put
-    beside the signed one would count upstream too."""
-    wanted = dashed(name.encode("latin-1"))
-    values = [value.strip() for given, value in scope["headers"] if dashed(given.lower()) == wanted]
-    if not values:
-        raise Refused("a header that is signed is not there")
-    return b", ".join(values)
+def _values(scope: Scope, names: Sequence[str]) -> dict[str, bytes]:
+    """The values of the headers in `names`, by their names in lower case: all lines that are of a name, or that CGI and
+    WSGI take for it. One that somebody put beside the signed one would count upstream too.
+
+    Raises:
+        Refused: one is not there.
+    """
+    lines: dict[bytes, list[bytes]] = {}
+    for given, value in scope["headers"]:
+        lines.setdefault(dashed(given.lower()), []).append(value.strip())
+    values = {}
+    for name in map(str.lower, names):
+        if name != TARGET:
+            found = lines.get(dashed(name.encode("latin-1")))
+            if found is None:
+                raise Refused("a header that is signed is not there")
+            values[name] = b", ".join(found)
+    return values
 
 
 def _parameters(given: bytes | None) -> dict[str, str]:
     """The parameters of an Authorization header."""
     if given is None:
         raise Refused("a signature is required")
+    if len(given) > MAX_LENGTH:
+        raise Refused("the Authorization header is too long")
     parameters: dict[str, str] = {}
     for part in given.decode("latin-1").split(","):
         found = _parameter.fullmatch(part.strip(" \t"))
@@ -173,8 +185,8 @@ def _parameters(given: bytes | None) -> dict[str, str]:
     return parameters
 
 
-def _check_date(scope: Scope, now: float, skew: int) -> None:
-    text = _value(scope, "date").decode("latin-1")
+def _check_date(value: bytes, now: float, skew: int) -> None:
+    text = value.decode("latin-1")
     try:
         if not _date.fullmatch(text):
             raise ValueError
@@ -185,8 +197,8 @@ def _check_date(scope: Scope, now: float, skew: int) -> None:
         raise Refused("the Date header is too far from now")
 
 
-async def _check_body(scope: Scope, receive: Receive) -> Receive:
-    """Compares the body with its signed digest, and gives what hands it on."""
+async def _check_body(signed: bytes, receive: Receive) -> Receive:
+    """Compares the body with its `signed` digest, and gives what hands it on."""
     parts: list[bytes] = []
     more = True
     while more:
@@ -197,7 +209,7 @@ async def _check_body(scope: Scope, receive: Receive) -> Receive:
         more = message.get("more_body", False)
     body = b"".join(parts)
     digest = await asyncio.to_thread(_sha256, body) if len(body) >= IN_A_THREAD else _sha256(body)
-    if not hmac.compare_digest(b"SHA-256=" + base64.b64encode(digest), _value(scope, "digest")):
+    if not hmac.compare_digest(b"SHA-256=" + base64.b64encode(digest), signed):
         raise Refused("the body does not match the Digest header")
     given = False
 

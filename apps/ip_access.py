@@ -15,38 +15,44 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import upstream
 
-from .conf import Conf, Status
+from .conf import Conf, Status, Text, few
 
 __all__ = ["IpAccessConf", "Networks", "ip_access"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+MAX_NETWORKS = 4096
+"""Reading so many takes a few hundredths of a second."""
+
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
-def _network(text: str) -> str:
+def _network(text: str) -> Network:
     try:
         network = ipaddress.ip_network(text)
     except ValueError:
         raise ValueError("no address and no network; a network has no bits set behind its prefix") from None
-    if isinstance(network, ipaddress.IPv6Network) and (network.subnet_of(_MAPPED) or network.network_address.scope_id):
+    if isinstance(network, ipaddress.IPv6Network) and (
+        network.network_address in _MAPPED or network.network_address.scope_id
+    ):
         raise ValueError("write an IPv4 network as such, and an IPv6 one without a zone")
-    return text
+    return network
 
 
-CIDR = Annotated[str, AfterValidator(_network)]
+CIDR = Annotated[str, Field(max_length=64), AfterValidator(_network)]
+CIDRs = Annotated[list[CIDR], *few(MAX_NETWORKS)]
 
 
 class IpAccessConf(Conf):
     """What ``ip-access`` takes."""
 
-    allow: list[CIDR] | None = Field(
+    allow: CIDRs | None = Field(
         None, min_length=1, description="Addresses and networks that may pass. Left out: all that deny does not name."
     )
-    deny: list[CIDR] = Field([], description="Addresses and networks that may not, even where allow names them.")
+    deny: CIDRs = Field([], description="Addresses and networks that may not, even where allow names them.")
     status: Status = Field(403, description="Status of a refusal.")
-    message: str = Field("Your address may not pass\n", description="Body of a refusal.")
+    message: Text = Field("Your address may not pass\n", description="Body of a refusal.")
 
     @model_validator(mode="after")
     def _something(self) -> "IpAccessConf":
@@ -58,16 +64,9 @@ class IpAccessConf(Conf):
 class Networks:
     """A set of addresses: sorted ranges, so that a long list costs no more than a short one."""
 
-    def __init__(self, networks: Iterable[str]) -> None:
-        parsed = [ipaddress.ip_network(text) for text in networks]
-        self._ranges = {
-            4: _ranges(
-                ipaddress.collapse_addresses(each for each in parsed if isinstance(each, ipaddress.IPv4Network))
-            ),
-            6: _ranges(
-                ipaddress.collapse_addresses(each for each in parsed if isinstance(each, ipaddress.IPv6Network))
-            ),
-        }
+    def __init__(self, networks: Iterable[str | Network]) -> None:
+        parsed = [ipaddress.ip_network(each) if isinstance(each, str) else each for each in networks]
+        self._ranges = {version: _ranges(each for each in parsed if each.version == version) for version in (4, 6)}
 
     def __contains__(self, address: Address) -> bool:
         firsts, lasts = self._ranges[address.version]
@@ -77,9 +76,16 @@ class Networks:
 
 
 def _ranges(networks: Iterable[Network]) -> tuple[list[int], list[int]]:
-    """First and last addresses, sorted; the networks do not overlap and are sorted."""
-    pairs = [(int(network.network_address), int(network.broadcast_address)) for network in networks]
-    return [first for first, _ in pairs], [last for _, last in pairs]
+    """First and last addresses, sorted, without overlaps."""
+    firsts: list[int] = []
+    lasts: list[int] = []
+    for first, last in sorted((int(each.network_address), int(each.broadcast_address)) for each in networks):
+        if not lasts or first > lasts[-1] + 1:
+            firsts.append(first)
+            lasts.append(last)
+        else:
+            lasts[-1] = max(lasts[-1], last)
+    return firsts, lasts
 
 
 def ip_access(conf: IpAccessConf) -> ASGIApp:

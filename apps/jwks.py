@@ -4,12 +4,15 @@ A key says by itself which algorithms it is for. A public key is never a secret,
 """
 
 import asyncio
+import errno
 import json
 import logging
+import os
+import stat
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,7 +24,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-__all__ = ["KeySet", "KeysUnavailable", "VerificationKey", "key_of_pem", "key_of_secret", "reader_of", "select"]
+from asgi_bridge import ConfigurationError
+
+from .turns import Full, Turns
+
+__all__ = [
+    "MAX_TRIED", "KeySet", "KeysUnavailable", "TooManyKeys", "VerificationKey", "key_of_pem", "key_of_secret",
+    "reader_of", "select",
+]  # fmt: skip
 
 logger = logging.getLogger("asgi_bridge.apps")
 
@@ -29,12 +39,15 @@ READ_SECONDS = 3.0
 """A call has 30 by default, and others may wait for the same keys."""
 MAX_BYTES = 256 * 1024
 MAX_KEYS = 100
-"""A token without ``kid`` is tried with each key that has its algorithm."""
+MAX_TRIED = 4
+"""Keys that one token is tried with. Verifying with the slowest ones takes a millisecond each."""
+MAX_READS = 8
+"""Sets that are read at once, in threads."""
 
 _HMAC = {"HS256": 32, "HS384": 48, "HS512": 64}
 """The length that a secret has at least (RFC 7518, 3.2)."""
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
-_RSA_BITS = 2048
+_RSA_BITS = range(2048, 8193)
 _RSA = frozenset(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"))
 
 
@@ -53,6 +66,10 @@ class VerificationKey:
     key: Any = field(repr=False)
 
 
+class TooManyKeys(Exception):
+    """So many keys could have signed a token that trying them all would take too long."""
+
+
 class KeysUnavailable(Exception):
     """There are no keys to check with: neither new ones, nor old ones that are still good."""
 
@@ -62,7 +79,7 @@ def _algorithms(key: object) -> frozenset[str]:
     if isinstance(key, bytes):
         return frozenset(name for name, length in _HMAC.items() if len(key) >= length)
     if isinstance(key, RSAPublicKey):
-        return _RSA if key.key_size >= _RSA_BITS else frozenset()
+        return _RSA if key.key_size in _RSA_BITS else frozenset()
     if isinstance(key, EllipticCurvePublicKey):
         return frozenset(name for curve, name in _CURVES.items() if curve == key.curve.name)
     return frozenset(("EdDSA",)) if isinstance(key, Ed25519PublicKey) else frozenset()
@@ -94,7 +111,9 @@ def key_of_pem(kid: str | None, pem: str) -> VerificationKey:
         raise ValueError('a public key is PEM text that begins with "-----BEGIN PUBLIC KEY-----"') from None
     algorithms = _algorithms(key)
     if not algorithms:
-        raise ValueError("a public key is RSA of 2048 bits or more, EC on P-256, P-384 or P-521, or Ed25519")
+        raise ValueError(
+            "a public key is RSA of 2048 bits or more (8192 at most), EC on P-256, P-384 or P-521, or Ed25519"
+        )
     return VerificationKey(kid, algorithms, key)
 
 
@@ -133,33 +152,65 @@ def _key_of_jwk(jwk: object) -> VerificationKey | None:
 
 
 def select(keys: Sequence[VerificationKey], kid: str | None, algorithm: str) -> list[VerificationKey]:
-    """Those of `keys` that a token of this header can be verified with."""
-    return [key for key in keys if algorithm in key.algorithms and (kid is None or key.kid in (None, kid))]
+    """Those of `keys` that a token of this header can be verified with.
+
+    Raises:
+        TooManyKeys: they are more than :data:`MAX_TRIED`.
+    """
+    found = [key for key in keys if algorithm in key.algorithms and (kid is None or key.kid in (None, kid))]
+    if len(found) > MAX_TRIED:
+        raise TooManyKeys
+    return found
+
+
+_turns = Turns("jwks", MAX_READS, 1)
+"""Threads of their own: a disk or a name server that hangs holds one of them, for its own set."""
+
+
+async def _in_thread(work: Callable[[], Any], owner: object) -> Any:
+    """What `work` gives, in a thread. Raises OSError where the last one of this owner still hangs."""
+    try:
+        return await asyncio.wrap_future(_turns.submit(owner, work))
+    except Full:
+        raise OSError(errno.EBUSY, "the last attempt still hangs") from None
 
 
 def reader_of(file: str | None, url: str | None) -> tuple[Callable[[], Awaitable[bytes]], str]:
-    """What reads a set, and its name for the log."""
+    """What reads a set, and its name for the log.
+
+    Raises:
+        ConfigurationError: the URL is none. What it says never holds the URL: there may be a password in it.
+    """
     if url is not None:
-        parts = urlsplit(url)
-        port = "" if parts.port is None else f":{parts.port}"
+        try:
+            parts = urlsplit(url)
+            port = "" if parts.port is None else f":{parts.port}"
+        except ValueError:
+            raise ConfigurationError("field 'jwks_url': no URL") from None
+        owner = object()
         # without user, password and query
-        return lambda: _fetch(url), f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
+        return lambda: _fetch(url, owner), f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
     assert file is not None
-    path = Path(file)
-    return lambda: asyncio.to_thread(_read, path), file
+    owner = object()
+    return lambda: _in_thread(partial(_read, file), owner), file
 
 
-def _read(path: Path) -> bytes:
-    with path.open("rb") as stream:
+def _read(path: str) -> bytes:
+    # a pipe that nobody writes to would hold the thread for good, in open() already
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with open(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
         text = stream.read(MAX_BYTES + 1)
     if len(text) > MAX_BYTES:
         raise ValueError(f"more than {MAX_BYTES} bytes")
     return text
 
 
-async def _fetch(url: str) -> bytes:
-    # to a thread, since making a client reads the certificates
-    client = await asyncio.to_thread(httpx2.AsyncClient, timeout=READ_SECONDS, headers={"accept-encoding": "identity"})
+async def _fetch(url: str, owner: object) -> bytes:
+    # in a thread, since making a client reads the certificates
+    make = partial(httpx2.AsyncClient, timeout=READ_SECONDS, headers={"accept-encoding": "identity"})
+    client = await _in_thread(make, owner)
     async with client, client.stream("GET", url) as response:
         if response.status_code != 200:  # redirects are not followed: they could lead anywhere
             raise ValueError(f"status {response.status_code}")
@@ -211,6 +262,7 @@ class KeySet:
 
         Raises:
             KeysUnavailable: the set cannot be read, and has not been for too long.
+            TooManyKeys: the token names none of the keys, and there are too many to try them all.
         """
         if self._clock() - self._read_at >= self._refresh:
             await self._again()

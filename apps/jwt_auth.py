@@ -2,28 +2,42 @@
 
 PyJWT verifies. What is decided here: a token is checked only with keys that are made for its algorithm, and only if the
 route names that algorithm; ``kid`` picks among the keys that are there and is nothing else; keys that a token brings
-along (``jwk``, ``jku``, ``x5c``, ``x5u``) are ignored. Keys stand in the route, or in a JSON Web Key Set in a file or
-behind a URL, which is read again when it is old or a token names a key that is not in it. When it cannot be read the
+along (``jwk``, ``jku``, ``x5c``, ``x5u``) are ignored. A token is tried with 4 keys at most: where more could have
+signed it, it has to name its key. Keys stand in the route, or in a JSON Web Key Set in a regular file or behind a URL
+that the operator allows routes to name (``allow``); it is read again when it is old or a token names a key that is not
+in it. When it cannot be read the
 keys of the last time count for ``jwks_stale`` seconds more; then every request is answered 503, whatever the mount's
 ``on_error`` says: nobody passes without being checked.
 """
 
 import json
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import jwt
 from pydantic import AfterValidator, Field, SecretStr, model_validator
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope
 
-from asgi_bridge import upstream
+from asgi_bridge.plugins import Allowed
+from asgi_bridge.plugins.memory import remembered
 
-from .conf import Conf
-from .credentials import HideCredentials, IdentityName, Realm, Refused, admit, as_value, credentials, unauthorized
+from .conf import Conf, few, most
+from .guard import HideCredentials, IdentityName, Realm, Refused, Unavailable, as_value, credentials, guard
 from .headers import Headers, encoded
-from .jwks import KeySet, KeysUnavailable, VerificationKey, key_of_pem, key_of_secret, reader_of, select
+from .jwks import (
+    MAX_TRIED,
+    KeySet,
+    KeysUnavailable,
+    TooManyKeys,
+    VerificationKey,
+    key_of_pem,
+    key_of_secret,
+    reader_of,
+    select,
+)
 
 __all__ = ["JwtAuthConf", "JwtKey", "jwt_auth"]
 
@@ -44,9 +58,12 @@ class JwtKey(Conf):
     """One key of a route."""
 
     kid: str | None = Field(None, min_length=1, max_length=256, description="Its id. Left out: it is tried for any.")
-    secret: SecretStr | None = Field(None, description="Of HS256, HS384 or HS512: 32, 48 or 64 bytes, or more.")
-    public_key: str | None = Field(None, description="PEM text of a public key: RSA, EC or Ed25519.")
+    secret: SecretStr | None = Field(
+        None, max_length=4096, description="Of HS256, HS384 or HS512: 32, 48 or 64 bytes, or more."
+    )
+    public_key: str | None = Field(None, max_length=8192, description="PEM text of a public key: RSA, EC or Ed25519.")
 
+    @cached_property
     def key(self) -> VerificationKey:
         """As it verifies. Raises ValueError for what cannot."""
         if self.secret is not None:
@@ -58,7 +75,7 @@ class JwtKey(Conf):
     def _one(self) -> "JwtKey":
         if (self.secret is None) == (self.public_key is None):
             raise ValueError("a key has one of secret and public_key")
-        self.key()
+        self.key  # noqa: B018  # it raises what is wrong
         return self
 
 
@@ -68,20 +85,27 @@ def _distinct(headers: dict[str, str]) -> dict[str, str]:
     return headers
 
 
+Name = Annotated[str, Field(max_length=1024)]
+
+
 class JwtAuthConf(Conf):
     """What ``jwt-auth`` takes."""
 
-    algorithms: list[Algorithm] = Field(
+    algorithms: Annotated[list[Algorithm], *few(13)] = Field(
         min_length=1, description="Algorithms that tokens may have; there is no default, and none is never one."
     )
-    keys: list[JwtKey] | None = Field(
-        None, min_length=1, max_length=100, description="Keys. A route has one of keys, jwks_file and jwks_url."
+    keys: Annotated[list[JwtKey], *few(100)] | None = Field(
+        None, min_length=1, description="Keys. A route has one of keys, jwks_file and jwks_url."
     )
-    jwks_file: str | None = Field(None, pattern="^/", description="Absolute path of a JSON Web Key Set.")
-    jwks_url: str | None = Field(
+    jwks_file: Annotated[str, Field(pattern="^/", max_length=4096), Allowed("file")] | None = Field(
+        None, description="Absolute path of a JSON Web Key Set, a regular file that the operator allows."
+    )
+    jwks_url: (
+        Annotated[str, Field(pattern=r"^https?://[^\s/?#]+[^\s#]*$", max_length=4096), Allowed("https", "http")] | None
+    ) = Field(
         None,
-        pattern=r"^https?://[^\s/?#]+[^\s#]*$",
-        description="URL of a JSON Web Key Set. Over http, whoever is on the way can put in keys of their own.",
+        description="URL of a JSON Web Key Set that the operator allows. Over http, whoever is on the way can put in "
+        "keys of their own.",
     )
     jwks_refresh: float = Field(
         300, ge=1, le=86400, description="Seconds after which the set is read again: so long may a removed key count."
@@ -92,15 +116,17 @@ class JwtAuthConf(Conf):
     jwks_cooldown: float = Field(
         10, ge=1, le=3600, description="Seconds between two attempts to read it, however many unknown keys are named."
     )
-    issuer: str | list[str] | None = Field(None, min_length=1, description="Issuers (iss) of which a token has one.")
-    audience: str | list[str] | None = Field(
+    issuer: Name | Annotated[list[Name], *few(100)] | None = Field(
+        None, min_length=1, description="Issuers (iss) of which a token has one."
+    )
+    audience: Name | Annotated[list[Name], *few(100)] | None = Field(
         None,
         min_length=1,
         description="Audiences (aud) of which a token has one. Left out: a token that names an audience is refused.",
     )
-    required_claims: list[str] = Field(["exp"], description="Claims that a token must have.")
+    required_claims: Annotated[list[Name], *few(100)] = Field(["exp"], description="Claims that a token must have.")
     clock_skew: float = Field(0, ge=0, le=600, description="Seconds that exp, nbf and iat may be off.")
-    claims_to_headers: Annotated[dict[str, IdentityName], AfterValidator(_distinct)] = Field(
+    claims_to_headers: Annotated[dict[Name, IdentityName], *most(32), AfterValidator(_distinct)] = Field(
         {},
         description="Claim, and the header that the upstream gets it in: text in UTF-8, anything else as JSON. The "
         "client's own headers of these names are always removed, also those written with _ for -.",
@@ -113,9 +139,14 @@ class JwtAuthConf(Conf):
     def _one_source(self) -> "JwtAuthConf":
         if sum(source is not None for source in (self.keys, self.jwks_file, self.jwks_url)) != 1:
             raise ValueError("a route has one of keys, jwks_file and jwks_url")
-        for key in self.keys or ():
-            if not key.key().algorithms & frozenset(self.algorithms):
+        nameless: Counter[str] = Counter()
+        for each in self.keys or ():
+            key = each.key
+            if not key.algorithms & frozenset(self.algorithms):
                 raise ValueError("there is a key that is for none of the algorithms, or a secret too short for them")
+            nameless.update(key.algorithms if key.kid is None else ())
+        if any(count > MAX_TRIED for count in nameless.values()):
+            raise ValueError(f"of one algorithm there are {MAX_TRIED} keys without kid at most")
         return self
 
 
@@ -132,43 +163,43 @@ def jwt_auth(conf: JwtAuthConf, clock: Callable[[], float] = time.monotonic) -> 
     find = _finder(conf, clock)
     algorithms = frozenset(conf.algorithms)
     told = encoded(conf.claims_to_headers.values())
-    unavailable = PlainTextResponse("No keys to check the token with\n", 503, {"retry-after": "10"})
 
-    async def authenticate(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await upstream(scope, receive, send)
-            return
-        app: ASGIApp = upstream
+    async def check(scope: Scope, receive: Receive) -> tuple[Headers, Receive]:
+        token = credentials(scope, b"bearer")
+        if token is None:
+            raise Refused("a bearer token is required", None)
+        kid, algorithm = _header(token, algorithms, conf.max_length)
         try:
-            token = credentials(scope, b"bearer")
-            if token is None:
-                app = unauthorized(f'Bearer realm="{conf.realm}"', "a bearer token is required")
-            else:
-                kid, algorithm = _header(token, algorithms, conf.max_length)
-                claims = _verify(token, await find(kid, algorithm), algorithm, conf)
-                admit(scope, _identity(claims, conf.claims_to_headers), told, conf.hide_credentials)
-        except Refused as exc:
-            challenge = f'Bearer realm="{conf.realm}", error="{exc.error}", error_description="{exc}"'
-            app = unauthorized(challenge, str(exc))
+            keys = await find(kid, algorithm)
         except KeysUnavailable:
-            app = unavailable
-        await app(scope, receive, send)
+            raise Unavailable("No keys to check the token with", 10) from None
+        except TooManyKeys:
+            raise Refused("the token has to name its key (kid): too many could have signed it") from None
+        return _identity(_verify(token, keys, algorithm, conf), conf.claims_to_headers), receive
 
-    return authenticate
+    def challenge(refused: Refused) -> str:
+        text = f'Bearer realm="{conf.realm}"'
+        return f'{text}, error="{refused.error}", error_description="{refused}"' if refused.error else text
+
+    return guard(check, challenge=challenge, told=told, hide_credentials=conf.hide_credentials)
 
 
 def _finder(conf: JwtAuthConf, clock: Callable[[], float]) -> Find:
     if conf.keys is None:
-        read, name = reader_of(conf.jwks_file, conf.jwks_url)
-        return KeySet(
-            read, name, refresh=conf.jwks_refresh, stale=conf.jwks_stale, cooldown=conf.jwks_cooldown, clock=clock
-        ).find
-    keys = [key.key() for key in conf.keys]
+        return remembered(lambda: _key_set(conf, clock)).find
+    keys = [key.key for key in conf.keys]
 
     async def find(kid: str | None, algorithm: str) -> list[VerificationKey]:
         return select(keys, kid, algorithm)
 
     return find
+
+
+def _key_set(conf: JwtAuthConf, clock: Callable[[], float]) -> KeySet:
+    read, name = reader_of(conf.jwks_file, conf.jwks_url)
+    return KeySet(
+        read, name, refresh=conf.jwks_refresh, stale=conf.jwks_stale, cooldown=conf.jwks_cooldown, clock=clock
+    )
 
 
 def _header(token: bytes, algorithms: frozenset[str], max_length: int) -> tuple[str | None, str]:

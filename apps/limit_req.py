@@ -2,8 +2,10 @@
 
 A leaky bucket as nginx's ``limit_req`` and APISIX's own plugin of this name have it, with the names of the Go runner's
 example, ``rate`` and ``burst``. (That example delays without end where this one refuses beyond the burst, so that a
-flood cannot pile up calls.) Each route has its bucket, in each worker process: two numbers, whoever calls. With
-``redis`` the bucket is there, and all gateways that name it share it; when Redis cannot be asked the request is
+flood cannot pile up calls.) Each route has its bucket, in each worker process: two numbers, whoever calls, whichever
+list of the route names the plugin. With ``redis`` the bucket is there, and all gateways that name it share it. Which
+Redis a route may name is the operator's to say (``allow``); one behind a unix socket, or with options, is given as the
+mount's ``defaults``. When Redis cannot be asked the request is
 refused, or passed over this plugin, as the mount's ``on_error`` says.
 
 The ``limits`` package does not fit here: its strategies count hits in windows and can only say yes or no, while a
@@ -13,13 +15,15 @@ leaky bucket has to tell how long a request must wait.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, SecretStr
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import PluginError, apisix, upstream
+from asgi_bridge.plugins import Allowed
+from asgi_bridge.plugins.memory import remembered
 
 from .conf import Conf
 from .shared_bucket import SharedBuckets
@@ -41,10 +45,10 @@ class LimitReqConf(Conf):
         ge=0,
         description="Requests above the rate that wait for their turn, for 25 seconds at most; further ones get 503.",
     )
-    redis: SecretStr | None = Field(
+    redis: Annotated[SecretStr, Field(max_length=4096), Allowed("redis", "rediss")] | None = Field(
         None,
-        description="URL (redis://, rediss:// or unix://) of the Redis that holds the bucket. Left out: each process "
-        "has its own.",
+        description="URL (redis:// or rediss://) of the Redis that holds the bucket; the operator allows it. Left "
+        "out: each process has its own.",
     )
     redis_key: str | None = Field(
         None,
@@ -104,7 +108,7 @@ def limit_req(
     Raises:
         ConfigurationError: ``redis`` is no URL.
     """
-    bucket = LeakyBucket(conf.rate, conf.holds, clock)
+    bucket = remembered(lambda: LeakyBucket(conf.rate, conf.holds, clock))
     shared = None
     if conf.redis is not None:
         shared = SharedBuckets(conf.redis.get_secret_value(), conf.rate, conf.holds, shared_clock)

@@ -14,7 +14,9 @@ The package opentelemetry-instrumentation-asgi is for servers: it makes a span m
 the upstream.
 """
 
+import re
 from collections.abc import Mapping
+from typing import Annotated
 
 from opentelemetry import context, propagate, trace
 from opentelemetry.context import Context
@@ -25,16 +27,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import apisix, upstream
 
-from .conf import Conf
+from .conf import Conf, most
 from .headers import dashed, without
 
 __all__ = ["OtelConf", "otel"]
 
 
+Attribute = Annotated[str, Field(max_length=1024)]
+
+
 class OtelConf(Conf):
     """What ``otel`` takes."""
 
-    attributes: dict[str, str] = Field({}, description="Further attributes of each span.")
+    attributes: Annotated[dict[Attribute, Attribute], *most(100)] = Field(
+        {}, description="Further attributes of each span."
+    )
     trust_client: bool = Field(
         True, description="False: the client's trace is not continued, a new one begins with each request."
     )
@@ -74,6 +81,26 @@ def otel(conf: OtelConf, provider: TracerProvider | None = None) -> ASGIApp:
     return traced
 
 
+_SIZES = {b"baggage": (8192, 64), b"tracestate": (2048, 32)}
+"""Bytes and members of the headers that are lists (W3C Baggage, 3.3.2; Trace Context, 3.3.1.1)."""
+_SIZE = 512
+"""Bytes of the others."""
+
+_name = rb"[!#$%&'*+.^_`|~0-9A-Za-z/@-]+"
+_value = rb"[\x21-\x2b\x2d-\x3a\x3c-\x7e]*"
+_member = re.compile(rb"[ \t]*" + _name + rb"[ \t]*=[ \t]*" + _value + rb"[ \t]*(;[\t\x20-\x2b\x2d-\x7e]*)?")
+_one = re.compile(rb"[\x21-\x7e]*")
+
+
+def _readable(name: bytes, value: bytes) -> bool:
+    """Whether a propagator gets to see a client's header: OpenTelemetry reads lists of any length, and has a log line,
+    which repeats it, for each member that is malformed."""
+    size, members = _SIZES.get(name, (_SIZE, 0))
+    if len(value) > size or value.count(b",") >= max(members, 1):
+        return False
+    return all(map(_member.fullmatch, value.split(b","))) if members else bool(_one.fullmatch(value))
+
+
 def _carrier(scope: Scope, fields: set[bytes]) -> dict[str, str]:
     """The client's headers that a propagator reads. One that is there twice is not read: which would be meant?
 
@@ -83,11 +110,8 @@ def _carrier(scope: Scope, fields: set[bytes]) -> dict[str, str]:
     for name, value in scope["headers"]:
         if name.lower() in fields:
             found.setdefault(name.lower(), []).append(value)
-    return {
-        name.decode("latin-1"): b",".join(values).decode("latin-1")
-        for name, values in found.items()
-        if len(values) == 1 or name in (b"baggage", b"tracestate")
-    }
+    joined = {name: b",".join(values) for name, values in found.items() if len(values) == 1 or name in _SIZES}
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in joined.items() if _readable(name, value)}
 
 
 def _inject(propagator: TextMapPropagator, scope: Scope, fields: set[bytes]) -> None:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_bridge import apisix, upstream
 
 from .conf import Conf
-from .credentials import IdentityName
+from .guard import IdentityName
 from .headers import dashed, encoded, without
 
 __all__ = ["RequestIdConf", "request_id"]

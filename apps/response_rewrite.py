@@ -1,46 +1,47 @@
 """``response-rewrite``: another status, headers and body (the Go runner's example, with its configuration).
 
 Filters are RE2's regular expressions, as in Go: what they take grows with the body, and no body of an upstream can make
-one hold up the runner.
+one run away. Where that may still be long they search in threads, which take the routes in turn.
 """
 
+import asyncio
 import logging
 import zlib
-from typing import Annotated, Literal
+from concurrent.futures import Future
+from functools import partial
+from typing import Annotated, Any, Literal
 
-import re2  # type: ignore[import-untyped]
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .conf import Conf, EndToEndName, HeaderValue, Status
+from asgi_bridge import PluginError
+from asgi_bridge.plugins.memory import remembered
+
+from .conf import MAX_HEADERS, Conf, EndToEndName, HeaderValue, Status, Text, few, most
+from .patterns import Pattern
+from .turns import Full, Turns
 
 __all__ = ["Filter", "ResponseRewriteConf", "response_rewrite"]
 
 _OF_THE_BODY = ("content-length", "etag", "content-md5", "digest", "content-digest", "repr-digest")
 """They describe the body that was there before."""
 
-
-_MAX_BODY = 2**24
-"""No longer body can be handed over in any case."""
+MAX_BODY = 2**24
+"""Bytes of a body, before and after. A longer one cannot be handed over in any case."""
+_MAX_RATIO = 1100
+"""Deflate makes no text longer than so many times (RFC 1951)."""
+MAX_FILTERS = 16
+MAX_WARNED = 100
+THREADS = 2
+MAX_WAITING = 16
+"""Bodies of one route that are searched or wait for it."""
+SHORT = 1_000_000
+"""Steps, of 10 nanoseconds at most, that a search may take on the event loop."""
 
 logger = logging.getLogger("asgi_bridge.apps")
 
-_quiet = re2.Options()
-_quiet.log_errors = False
-
-
-def _compiles(pattern: str) -> str:
-    try:
-        re2.compile(pattern.encode(), _quiet)
-    except re2.error as exc:
-        raise ValueError(f"no regular expression of RE2: {_reason(exc)}") from None
-    return pattern
-
-
-def _reason(exc: Exception) -> str:
-    (reason,) = exc.args
-    return reason.decode() if isinstance(reason, bytes) else str(reason)
+_turns = Turns("response-rewrite", THREADS, MAX_WAITING)
 
 
 def _decoded(body: bytes, encoding: str) -> bytes | None:
@@ -49,49 +50,108 @@ def _decoded(body: bytes, encoding: str) -> bytes | None:
         for bits in (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS):  # with a header of gzip or zlib, or, of some servers, none
             decoder = zlib.decompressobj(bits)
             try:
-                text = decoder.decompress(body, _MAX_BODY)
+                text = decoder.decompress(body, MAX_BODY)
             except zlib.error:
                 continue
-            return text if decoder.eof else None
+            # behind the end stands another part, which a client would unpack too
+            return text if decoder.eof and not decoder.unused_data else None
     return None
 
 
 class Filter(Conf):
     """One replacement in the upstream's body."""
 
-    regex: Annotated[str, AfterValidator(_compiles)] = Field(
-        min_length=1,
+    regex: Pattern = Field(
         description="What to look for, a regular expression of RE2: the text of its first match is what is replaced.",
     )
     scope: Literal["once", "global"] = Field(
         "once", description="Whether the first or every occurrence of that text is replaced."
     )
-    replace: str = Field("", description="What stands there instead, literally.")
+    replace: Text = Field("", description="What stands there instead, literally.")
 
 
 class ResponseRewriteConf(Conf):
     """What ``response-rewrite`` takes."""
 
     status: Literal[0] | Status = Field(0, description="The new status. 0: the upstream's.")
-    headers: dict[EndToEndName, HeaderValue] = Field({}, description="Headers to set, over those of the upstream.")
-    body: str = Field("", description="The new body. Empty: the upstream's. With filters it does not count.")
-    filters: list[Filter] = Field([], description="Replacements in the upstream's body, one after the other.")
+    headers: Annotated[dict[EndToEndName, HeaderValue], *most(MAX_HEADERS)] = Field(
+        {}, description="Headers to set, over those of the upstream."
+    )
+    body: Text = Field("", description="The new body. Empty: the upstream's. With filters it does not count.")
+    filters: Annotated[list[Filter], *few(MAX_FILTERS)] = Field(
+        [], description="Replacements in the upstream's body, one after the other."
+    )
+
+
+class _Route:
+    """What is remembered of one route.
+
+    Attributes:
+        warned: encodings that nothing was found in.
+    """
+
+    def __init__(self) -> None:
+        self.warned: set[str] = set()
+
+
+class _Filters:
+    """The replacements of one route."""
+
+    def __init__(self, filters: list[Filter]) -> None:
+        # the configuration has compiled the patterns
+        self._filters: list[tuple[Any, int, bytes]] = [
+            (each.regex, 1 if each.scope == "once" else -1, each.replace.encode()) for each in filters
+        ]
+        self._steps: int = sum(regex.programsize for regex, _, _ in self._filters)
+
+    def __bool__(self) -> bool:
+        return bool(self._filters)
+
+    def short(self, body: bytes, encoding: str) -> bool:
+        """Whether they can search `body` on the event loop."""
+        length = min(len(body) * _MAX_RATIO, MAX_BODY) if encoding else len(body)
+        return self._steps * length <= SHORT
+
+    def apply(self, body: bytes, encoding: str) -> bytes | None:
+        """The new body; None: the encoding hides the text.
+
+        Raises:
+            PluginError: it would be too long.
+        """
+        text = _decoded(body, encoding) if encoding else body
+        if text is None:
+            return None
+        after = text
+        for regex, count, replacement in self._filters:
+            match = regex.search(after)
+            if match is not None and match[0]:
+                after = _replaced(after, match[0], replacement, count)
+        return body if after == text else after  # where nothing was found, the upstream's own bytes
+
+
+def _replaced(body: bytes, old: bytes, new: bytes, count: int) -> bytes:
+    """`body.replace`, which is not begun where its result would be too long."""
+    times = body.count(old) if count < 0 else count
+    length = len(body) + times * (len(new) - len(old))
+    if length > MAX_BODY:
+        raise PluginError(f"the filters make a body of {length} bytes; {MAX_BODY} can be handed over")
+    return body.replace(old, new, count)
 
 
 def response_rewrite(app: ASGIApp, conf: ResponseRewriteConf) -> ASGIApp:
     """Changes what is configured; the body is buffered where it may change."""
-    filters = [
-        (re2.compile(each.regex.encode(), _quiet), each.scope == "once", each.replace.encode()) for each in conf.filters
-    ]
+    filters = _Filters(conf.filters)
     replacement = b"" if filters else conf.body.encode()
-    warned: set[str] = set()
+    route = remembered(_Route)
 
-    def filtered(body: bytes) -> bytes:
-        for regex, once, replace in filters:
-            match = regex.search(body)
-            if match is not None and match[0]:
-                body = body.replace(match[0], replace, 1 if once else -1)
-        return body
+    async def filtered(body: bytes, encoding: str) -> bytes | None:
+        if filters.short(body, encoding):
+            return filters.apply(body, encoding)
+        try:
+            work: Future[bytes | None] = _turns.submit(route, partial(filters.apply, body, encoding))
+        except Full:
+            raise PluginError("too many bodies of this route are being searched") from None
+        return await asyncio.wrap_future(work)
 
     async def rewrite(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -123,19 +183,18 @@ def response_rewrite(app: ASGIApp, conf: ResponseRewriteConf) -> ASGIApp:
         async def finish(body: bytes) -> None:
             headers = MutableHeaders(scope=start)
             encoding = headers.get("content-encoding", "").lower()
-            text = body if replacement or not encoding or scope["method"] == "HEAD" else _decoded(body, encoding)
-            after = body
-            if text is not None:
-                after = replacement or filtered(text)
-                if after == text:
-                    after = body  # where nothing was found, the upstream's own bytes
-            elif encoding not in warned:
-                warned.add(encoding)
-                logger.warning(
-                    "response-rewrite: filters find nothing in a body of content-encoding %r: have the rewrite plugin "
-                    "delete Accept-Encoding in the request phase",
-                    encoding,
-                )
+            after: bytes | None = replacement
+            if not replacement:
+                after = body if scope["method"] == "HEAD" else await filtered(body, encoding)
+            if after is None:
+                after = body
+                if encoding not in route.warned and len(route.warned) < MAX_WARNED:
+                    route.warned.add(encoding)
+                    logger.warning(
+                        "response-rewrite: filters find nothing in a body of content-encoding %r: have the rewrite "
+                        "plugin delete Accept-Encoding in the request phase",
+                        encoding,
+                    )
             if scope["method"] == "HEAD" or after != body:
                 for name in _OF_THE_BODY:
                     del headers[name]

@@ -4,7 +4,7 @@ The name is that of the official Python runner's example, which takes no configu
 three things. An empty configuration does as that one does; any field that is given is all that is changed.
 """
 
-from typing import Self
+from typing import Annotated, Self
 from urllib.parse import quote, unquote_plus, urlencode
 
 from pydantic import Field, model_validator
@@ -12,19 +12,22 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import upstream
 
-from .conf import Conf, EndToEndName, HeaderValue
+from .conf import MAX_HEADERS, Conf, EndToEndName, HeaderValue, HeaderValues, few, most
 
 __all__ = ["RewriteConf", "rewrite"]
+
+
+Argument = Annotated[str, Field(max_length=8192)]
 
 
 class RewriteConf(Conf):
     """What ``rewrite`` takes."""
 
-    path: str | None = Field(None, pattern="^/", description="The new path, decoded, without a query.")
-    headers: dict[EndToEndName, HeaderValue | list[HeaderValue] | None] = Field(
+    path: str | None = Field(None, pattern="^/", max_length=8192, description="The new path, decoded, without a query.")
+    headers: Annotated[dict[EndToEndName, HeaderValue | HeaderValues | None], *most(MAX_HEADERS)] = Field(
         {}, description="Headers to set, all of a name at once; null deletes them."
     )
-    args: dict[str, str | list[str] | None] = Field(
+    args: Annotated[dict[Argument, Argument | Annotated[list[Argument], *few(100)] | None], *most(100)] = Field(
         {}, description="Arguments of the query to set, decoded, all of a name at once; null deletes them."
     )
 

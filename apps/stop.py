@@ -3,11 +3,13 @@
 The original answers the same whatever its configuration is; that is what comes of each field that is left out here.
 """
 
+from typing import Annotated
+
 from pydantic import Field
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
 
-from .conf import Conf, EndToEndName, HeaderValue, Status
+from .conf import MAX_HEADERS, Conf, EndToEndName, HeaderValue, HeaderValues, Status, Text, most
 
 __all__ = ["StopConf", "stop"]
 
@@ -15,9 +17,9 @@ __all__ = ["StopConf", "stop"]
 class StopConf(Conf):
     """What ``stop`` takes."""
 
-    body: str = Field("Hello, Python Runner of APISIX", description="The answer's body.")
+    body: Text = Field("Hello, Python Runner of APISIX", description="The answer's body.")
     status: Status = Field(201, description="The answer's status.")
-    headers: dict[EndToEndName, HeaderValue | list[HeaderValue]] = Field(
+    headers: Annotated[dict[EndToEndName, HeaderValue | HeaderValues], *most(MAX_HEADERS)] = Field(
         {"X-Resp-A6-Runner": "Python"},
         description="The answer's headers; a list of values gives the header once for each. "
         "Without a content-type the body is text/plain.",

@@ -54,6 +54,12 @@ def _finding(command: Command) -> Command:
             "--mount", "mounts", type=_Mount(), multiple=True, help="One more plugin. May be given several times."
         ),
         click.option(
+            "--allow",
+            multiple=True,
+            metavar="PATH|URL",
+            help="File, folder or server that routes may name. May be given several times.",
+        ),  # fmt: skip
+        click.option(
             "--app-dir",
             type=_FOLDER,
             default=".",
@@ -109,13 +115,14 @@ def cli() -> None:
 @click.option("--log-config", type=_FILE, help="Logging configuration file: .ini, .json, .yaml.")
 @click.option("--env-file", type=_FILE, help="Environment configuration file (needs python-dotenv).")
 def run(
-    target: str | None, mounts: tuple[tuple[str, str], ...], app_dir: str, reload_dirs: tuple[str, ...], **options: Any
-) -> None:
+    target: str | None, mounts: tuple[tuple[str, str], ...], allow: tuple[str, ...], app_dir: str,
+    reload_dirs: tuple[str, ...], **options: Any,
+) -> None:  # fmt: skip
     """Serve the gateway."""
     from .server.serve import Source, serve
 
     serve(
-        Source(target, _unique(mounts), os.path.abspath(app_dir)),
+        Source(target, _unique(mounts), os.path.abspath(app_dir), allow),
         reload_dirs=list(reload_dirs) or None,
         **options,
     )
@@ -124,11 +131,13 @@ def run(
 @cli.command()
 @_finding
 @click.option("--json", "as_json", is_flag=True, help="Name, kind, phase and JSON Schema of each, as JSON.")
-def plugins(target: str | None, mounts: tuple[tuple[str, str], ...], app_dir: str, as_json: bool) -> None:
+def plugins(
+    target: str | None, mounts: tuple[tuple[str, str], ...], allow: tuple[str, ...], app_dir: str, as_json: bool
+) -> None:
     """List the plugins and what a route may configure."""
     from .server.serve import Source
 
-    bridge = Source(target, _unique(mounts), os.path.abspath(app_dir)).load()
+    bridge = Source(target, _unique(mounts), os.path.abspath(app_dir), allow).load()
     described = [plugin.describe() for plugin in bridge.plugins.values()]
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
@@ -151,8 +160,8 @@ def plugins(target: str | None, mounts: tuple[tuple[str, str], ...], app_dir: st
 @click.option("--port", type=click.IntRange(0, 65535), default=9080, show_default=True, help="Port of the gateway.")
 @_log_level("warning")
 def dev(
-    target: str | None, mounts: tuple[tuple[str, str], ...], app_dir: str, routes: Path, host: str, port: int,
-    log_level: str | None,
+    target: str | None, mounts: tuple[tuple[str, str], ...], allow: tuple[str, ...], app_dir: str, routes: Path,
+    host: str, port: int, log_level: str | None,
 ) -> None:  # fmt: skip
     """Start runner, gateway and an echo upstream to play with, and reload on change."""
     try:
@@ -161,7 +170,7 @@ def dev(
         raise ConfigurationError(f'dev needs {exc.name}: pip install "asgi_bridge[dev]"') from None
     from .server.serve import Source
 
-    develop(Source(target, _unique(mounts), os.path.abspath(app_dir)), routes, host, port, log_level)
+    develop(Source(target, _unique(mounts), os.path.abspath(app_dir), allow), routes, host, port, log_level)
 
 
 @cli.command()

@@ -153,6 +153,7 @@ def _runner(source: Source, uds: str, log_level: str | None) -> Iterator[None]:
     command = [sys.executable, "-m", "asgi_bridge", "run", "--uds", uds, "--reload"]
     command += [source.target] if source.target is not None else []
     command += [part for name, target in source.mounts.items() for part in ("--mount", f"{name}={target}")]
+    command += [part for entry in source.allow for part in ("--allow", entry)]
     command += ["--app-dir", source.app_dir, "--reload-dir", source.app_dir] if source.app_dir is not None else []
     command += ["--log-level", log_level or "warning"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)

@@ -127,6 +127,22 @@ def test_run_with_all_options(command: Command, served: list[tuple[Source, dict[
     ]
 
 
+def test_run_is_told_what_routes_may_name(
+    command: Command, served: list[tuple[Source, dict[str, Any]]], tmp_path: Path
+) -> None:
+    assert command("run", "a.b:c", "--allow", "/etc/keys/", "--allow", "https://idp.test/") == (0, "", "")
+    assert [source for source, _ in served] == [
+        Source("a.b:c", {}, str(tmp_path), ("/etc/keys/", "https://idp.test/")),
+    ]
+
+
+def test_what_routes_could_never_name_is_no_option(command: Command) -> None:
+    status, out, err = command("plugins", "asgi_bridge_apps:bridge", "--allow", "/etc/keys/", "--allow", "idp.test")
+
+    assert (status, out) == (2, "")
+    assert err.startswith("asgi-bridge: option allow.1: Value error, an entry is the absolute path of a file or folder")
+
+
 def test_options_come_from_the_environment_too(
     command: Command, served: list[tuple[Source, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -335,7 +335,7 @@ def test_objects_that_a_middleware_needs_are_given_as_defaults(
 
     result = CliRunner().invoke(cli, ["compat", "asgi_bridge_apps.say:say", "--default", "a=time:sleep"])
     assert isinstance(result.exception, ConfigurationError)
-    assert str(result.exception) == "plugin say: only a middleware has defaults, and this is a factory"
+    assert str(result.exception) == "plugin say: default 'a': Extra inputs are not permitted"
 
 
 def test_webobs_decorator_is_wsgi() -> None:

@@ -1,5 +1,6 @@
 """Plugins: the registry, their configuration, and the chains that are built of them."""
 
+from .allow import Allowed, SafePattern
 from .build import MAX_CONFIGURATION_BYTES, build_chain
 from .chain import Apisix, Chain, Layer, OnionCall, Step, Variables, apisix, upstream
 from .plain import PlainCall
@@ -9,6 +10,7 @@ from .store import ConfigurationStore
 
 __all__ = [
     "MAX_CONFIGURATION_BYTES",
+    "Allowed",
     "Apart",
     "Apisix",
     "Bridge",
@@ -18,6 +20,7 @@ __all__ = [
     "OnionCall",
     "PlainCall",
     "Plugin",
+    "SafePattern",
     "State",
     "Step",
     "Variables",

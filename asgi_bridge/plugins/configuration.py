@@ -10,6 +10,7 @@ up at its first error, and the first errors only are told.
 """
 
 import collections.abc
+import copy
 import enum
 import inspect
 import itertools
@@ -28,8 +29,10 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, PydanticOmit, SchemaValidator, core_schema, to_jsonable_python
 
 from ..errors import ConfigurationError
+from .allow import PATTERN_REFUSED, Rules, guard_patterns, may_compile
 from .importing import import_string, is_import_string
 from .kinds import hints_of, signature_of
+from .options import Options
 from .reasons import shortened
 
 __all__ = ["AnyConfiguration", "Configuration", "KeywordConfiguration", "TypedConfiguration", "parse_json"]
@@ -59,6 +62,9 @@ class Configuration(Protocol):
 
     def schema(self) -> dict[str, Any]:
         """The JSON Schema (draft 2020-12) of an accepted configuration."""
+
+    def mounted_with(self, options: Options) -> "Configuration":
+        """The same, for a plugin that is mounted with `options`: they say what its routes may name."""
 
 
 def parse_json(text: str) -> Any:
@@ -135,14 +141,24 @@ class AnyConfiguration:
     def schema(self) -> dict[str, Any]:
         return {}
 
+    def mounted_with(self, options: Options) -> "AnyConfiguration":
+        return self
+
 
 class TypedConfiguration:
     """One value, checked against an annotation: a pydantic model, dataclass, TypedDict, or any type pydantic knows.
 
     The annotation's own strictness applies, but unknown keys are refused, unless a model says otherwise itself.
+
+    Args:
+        annotation: what a configuration has to be.
+        defaults: the operator's own values, JSON; a route's object goes over them.
+
+    Raises:
+        ConfigurationError: pydantic cannot check the annotation, or the defaults are none of its values.
     """
 
-    def __init__(self, annotation: Any) -> None:
+    def __init__(self, annotation: Any, defaults: Mapping[str, Any] | None = None) -> None:
         try:
             adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(_for_pydantic(annotation))
         except Exception as exc:  # pydantic.errors, and whatever a foreign type's hook raises
@@ -152,13 +168,44 @@ class TypedConfiguration:
             raise ConfigurationError(f"the annotation {annotation!r} cannot be checked: a name in it does not resolve")
         self._checker = _Checker(adapter.core_schema)
         self.runs_code = self._checker.runs_code
+        self._defaults = dict(defaults or {})
+        self._rules: Rules | None = None
+        if self._defaults:
+            self._check_defaults()
+
+    def _check_defaults(self) -> None:
+        """Raises ConfigurationError for what no route could make good."""
+        try:
+            text = json.dumps(self._defaults)
+        except (TypeError, ValueError) as exc:
+            raise ConfigurationError(f"defaults of a factory are JSON: {exc}") from None
+        reasons = [
+            f"default {'.'.join(map(str, error['loc']))!r}: {_reason(error)}"
+            for error in self._checker.errors(text)
+            if error["loc"][:1] and error["loc"][0] in self._defaults
+        ]
+        if reasons:
+            raise ConfigurationError("; ".join(reasons))
 
     def check(self, text: str) -> Any:
-        parse_json(text)
-        return self._checker.check(text)
+        parsed = parse_json(text)
+        if self._defaults:
+            if not isinstance(parsed, dict):
+                raise ConfigurationError("the configuration is no JSON object")
+            text = json.dumps(self._defaults | parsed)
+        rules = None if self._rules is None else self._rules.with_defaults(self._defaults, parsed)
+        return self._checker.check(text, rules=rules)
 
     def schema(self) -> dict[str, Any]:
-        return self._checker.schema()
+        schema = self._checker.schema()
+        if self._defaults and "required" in schema:
+            schema["required"] = [name for name in schema["required"] if name not in self._defaults]
+        return schema
+
+    def mounted_with(self, options: Options) -> "TypedConfiguration":
+        mounted = copy.copy(self)
+        mounted._rules = Rules(options.allow, options.allow_patterns)
+        return mounted
 
 
 class KeywordConfiguration:
@@ -188,6 +235,7 @@ class KeywordConfiguration:
         self.runs_code = self._checker.runs_code
         self._annotations = {name: fields[field][0] for field, name in self._names.items()}
         self._defaults = {key: self._from_file(key, value) if from_file else value for key, value in defaults.items()}
+        self._rules: Rules | None = None
 
     def _from_file(self, key: str, value: Any) -> Any:
         """One default of a configuration file: JSON-like data of the parameter's type, or what it names."""
@@ -217,7 +265,10 @@ class KeywordConfiguration:
 
     def check(self, text: str) -> dict[str, Any]:
         parsed = parse_json(text)
-        model = self._checker.check(text, strict=True)
+        model = self._checker.check(text, strict=True, rules=self._rules)
+        for name, value in (model.model_extra or {}).items():
+            if self._rules is not None and not may_compile(name, value, self._rules):
+                raise ConfigurationError(f"field {name!r}: {PATTERN_REFUSED}")
         given = {name: getattr(model, field) for field, name in self._names.items() if name in parsed}
         return self._defaults | given | (model.model_extra or {})
 
@@ -234,6 +285,11 @@ class KeywordConfiguration:
                     schema["properties"][name].pop("default", None)
         return schema
 
+    def mounted_with(self, options: Options) -> "KeywordConfiguration":
+        mounted = copy.copy(self)
+        mounted._rules = Rules(options.allow, options.allow_patterns)
+        return mounted
+
 
 class _Checker:
     """Checks JSON against pydantic's core schema, in which unknown keys are errors wherever it does not speak of them.
@@ -242,8 +298,9 @@ class _Checker:
     """
 
     def __init__(self, schema: CoreSchema) -> None:
-        self._schema: CoreSchema = _closed(schema)
-        self.runs_code = _runs_code(self._schema)
+        closed = _closed(schema)
+        self.runs_code = _runs_code(closed)
+        self._schema: CoreSchema = guard_patterns(closed)
         self._extra: typing.Literal["forbid"] | None = None
         try:
             # the models' prebuilt validators would be those of the schema as it was
@@ -254,11 +311,25 @@ class _Checker:
             if outermost.get("config", {}).get("extra_fields_behavior") not in ("allow", "ignore"):
                 self._extra = "forbid"
 
-    def check(self, text: str, *, strict: bool | None = None) -> Any:
+    def check(self, text: str, *, strict: bool | None = None, rules: Rules | None = None) -> Any:
+        """The checked value of `text`, which is a route's where there are `rules`."""
         try:
-            return self._validator.validate_json(text if text.strip() else "{}", strict=strict, extra=self._extra)
+            return self._validator.validate_json(
+                text if text.strip() else "{}",
+                strict=strict,
+                extra=self._extra,
+                context=None if rules is None else rules.context,
+            )
         except pydantic.ValidationError as exc:
             raise ConfigurationError(_reasons(exc)) from None
+
+    def errors(self, text: str) -> list[ErrorDetails]:
+        """All that is wrong with `text`."""
+        try:
+            self._validator.validate_json(text, extra=self._extra)
+        except pydantic.ValidationError as exc:
+            return exc.errors(include_input=False, include_url=False)
+        return []
 
     def schema(self) -> dict[str, Any]:
         try:

@@ -10,6 +10,7 @@ import pydantic
 from typing_extensions import TypedDict
 
 from ..errors import ConfigurationError
+from .allow import allow_entry
 
 __all__ = ["REQUEST_HEADERS", "Options", "OptionsDict", "Phase", "parse_options"]
 
@@ -46,6 +47,11 @@ class Options:
         cures: with the answers that APISIX would spoil (empty error bodies, HEAD) send what keeps them whole.
         timeout: seconds from the plugin's call to its answer; at most 60, since APISIX waits no longer. A plugin that
             blocks the event loop cannot be cut off.
+        allow: files and servers that a route may name: ``"/etc/apisix/keys/"`` (that file or folder, and what is in
+            it), ``"https://idp.example.com/keys"`` (that scheme, host and port, that path and what is beneath it),
+            ``"redis://10.0.0.5:6379"``. It counts for the fields that the plugin marks with
+            :class:`~asgi_bridge.plugins.Allowed`.
+        allow_patterns: True: a route may give the plugin regular expressions of Python's.
         share: one application for all routes that configure it equally, kept as long as the process runs: for one that
             can be built once only (a metric registered in ``__init__``). Without it each route has its own.
         root_path: the path under which clients know this plugin, where something in front has taken it off: as
@@ -62,6 +68,8 @@ class Options:
     on_missing: Literal["rerun", "refuse"] = "rerun"
     cures: bool = True
     timeout: float = 30.0
+    allow: tuple[str, ...] = ()
+    allow_patterns: bool = False
     share: bool = False
     root_path: str = ""
 
@@ -84,6 +92,8 @@ class OptionsDict(TypedDict, total=False):
     on_missing: Literal["rerun", "refuse"]
     cures: bool
     timeout: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
+    allow: Sequence[Annotated[str, pydantic.AfterValidator(allow_entry)]]
+    allow_patterns: bool
     share: bool
     root_path: Annotated[str, pydantic.AfterValidator(_root_path)]
 
@@ -112,8 +122,9 @@ def parse_options(given: dict[str, Any], name: str = "?") -> Options:
             f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors(include_url=False)
         )
         raise ConfigurationError(f"option {reasons}") from None
-    if "request_headers" in checked:
-        checked["request_headers"] = tuple(checked["request_headers"])
+    for word in ("request_headers", "allow"):
+        if word in checked:
+            checked[word] = tuple(checked[word])
     options = Options(**checked)
     if options.timeout > GATEWAY_SECONDS:
         logger.warning(

@@ -1,9 +1,11 @@
 """The registry: which plugin stands behind a name, and how one is built for a configuration."""
 
+import copy
+import dataclasses
 import inspect
 import logging
 import tomllib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import wraps
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -87,6 +89,18 @@ class Plugin:
         phase = self.options.phase
         return [phase] if phase in ("request", "response") else ["request", "response"]
 
+    def allowing(self, entries: Sequence[str]) -> "Plugin":
+        """The same plugin, whose routes may name these files and servers too.
+
+        Raises:
+            ConfigurationError: an entry is neither a path nor a URL.
+        """
+        plugin = copy.copy(self)
+        allow = self.options.allow + parse_options({"allow": entries}).allow
+        plugin.options = dataclasses.replace(self.options, allow=allow)
+        plugin.configuration = self.configuration.mounted_with(plugin.options)
+        return plugin
+
     def describe(self) -> dict[str, Any]:
         """Name, kind, the ``phase`` that it is mounted with, the phases that it may be listed under, JSON Schema."""
         return {
@@ -169,17 +183,22 @@ class Bridge:
         self._add_middleware(_place(name, middleware), middleware, defaults, options)
 
     @_complete
-    def plugin(self, name: str, **options: Unpack[OptionsDict]) -> Callable[[Factory], Factory]:
+    def plugin(
+        self, name: str, *, defaults: Mapping[str, Any] | None = None, **options: Unpack[OptionsDict]
+    ) -> Callable[[Factory], Factory]:
         """Mounts a factory: route configuration → ASGI application; may be ``async def``.
 
         The configuration parameter's annotation (a pydantic model, dataclass, TypedDict, dict, …) checks what a
         route configures. With a first parameter named ``app``, or annotated as an application, it is a factory of a
         middleware. It is called once for each route and configuration, with ``share=True`` for each configuration.
+
+        Args:
+            defaults: the operator's own part of each configuration, JSON; a route's object goes over it.
         """
         _check_name(name, "@bridge.plugin({})")
 
         def decorate(factory: Factory) -> Factory:
-            self._add_factory(Place(name), factory, options)
+            self._add_factory(Place(name), factory, defaults, options)
             return factory
 
         return decorate
@@ -209,8 +228,10 @@ class Bridge:
             source = "app"  # an object without a signature to read: a compiled application
         if source is None:
             raise ConfigurationError(f"plugin {name}: {refusal(found, verdict, place, 'a plugin')}")
-        if defaults and source not in ("middleware", "wsgi_middleware"):
-            raise ConfigurationError(f"plugin {name}: only a middleware has defaults, and this is {verdict.kind.value}")
+        if defaults and source not in ("factory", "middleware", "wsgi_middleware"):
+            raise ConfigurationError(
+                f"plugin {name}: only a middleware has defaults, or a factory, and this is {verdict.kind.value}"
+            )
         self._add_source(place, source, found, {}, defaults)
 
     def _add_source(
@@ -227,7 +248,7 @@ class Bridge:
             case "app":
                 self._mount(place, found, options)
             case "factory":
-                self._add_factory(place, found, options)
+                self._add_factory(place, found, defaults, options)
             case "middleware":
                 self._add_middleware(place, found, defaults, options, from_file=True)
             case _:
@@ -317,7 +338,13 @@ class Bridge:
 
         self._add(place, source, found, make, configuration, options)
 
-    def _add_factory(self, place: Place, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    def _add_factory(
+        self,
+        place: Place,
+        factory: Callable[..., Any],
+        defaults: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+    ) -> None:
         name = place.name
         verdict = _judged(place, factory, "a factory")
         if not (verdict.may_be_factory or (verdict.kind is Kind.OTHER and not verdict.is_class)):
@@ -354,7 +381,11 @@ class Bridge:
             "factory",
             factory,
             make,
-            lambda: KeywordConfiguration(_unconfigured) if annotation is None else TypedConfiguration(annotation),
+            lambda: (
+                KeywordConfiguration(_unconfigured, defaults)
+                if annotation is None
+                else TypedConfiguration(annotation, defaults)
+            ),
             options,
         )
 
@@ -373,32 +404,44 @@ class Bridge:
         if name in self.plugins:
             raise ConfigurationError(f"plugin {name}: the name is mounted already")
         try:
-            checked = configuration()
+            accepted = configuration()
             parsed = parse_options(dict(options), name)
+            checked = accepted.mounted_with(parsed)
             self.plugins[name] = Plugin(place, source, found, make, checked, parsed, application)
         except ConfigurationError as exc:
             raise ConfigurationError(f"plugin {name}: {exc}") from None
 
-    def include(self, other: "Bridge") -> None:
-        """Mounts all plugins of `other` too."""
+    def include(self, other: "Bridge", *, allow: Sequence[str] = ()) -> None:
+        """Mounts all plugins of `other` too.
+
+        Args:
+            allow: files and servers that routes may name to these plugins, besides what each is mounted with.
+        """
         for name, plugin in other.plugins.items():
             if name in self.plugins:
                 raise ConfigurationError(f"plugin {name}: the name is mounted already")
-            self.plugins[name] = plugin
+            self.plugins[name] = plugin.allowing(allow) if allow else plugin
 
     def configure(self, tables: Mapping[str, Any]) -> None:
         """Mounts what the ``[tool.asgi_bridge]`` table of a pyproject.toml says.
 
         Args:
-            tables: ``bridge`` ("module:attr" of a Bridge to include) and ``plugins``, for each name a table with
-                one of ``app``, ``middleware``, ``factory``, ``wsgi``, ``wsgi_middleware`` ("module:attr"), for a
-                middleware ``defaults``, for WSGI ``threads`` and ``pool``, and options.
+            tables: ``bridge`` ("module:attr" of a Bridge to include), ``allow`` (what routes may name to its plugins)
+                and ``plugins``, for each name a table with one of ``app``, ``middleware``, ``factory``, ``wsgi``,
+                ``wsgi_middleware`` ("module:attr"), for a middleware or factory ``defaults``, for WSGI ``threads`` and
+                ``pool``, and options.
         """
-        unknown = sorted(set(tables) - {"bridge", "plugins"})
+        unknown = sorted(set(tables) - {"allow", "bridge", "plugins"})
         if unknown:
-            raise ConfigurationError(f"[tool.asgi_bridge] has no key {', '.join(unknown)}; it has bridge and plugins")
+            raise ConfigurationError(
+                f"[tool.asgi_bridge] has no key {', '.join(unknown)}; it has bridge and plugins, and allow"
+            )
         if "bridge" in tables:
-            self.include(_as_bridge(tables["bridge"]))
+            self.include(_as_bridge(tables["bridge"]), allow=tables.get("allow", ()))
+        elif "allow" in tables:
+            raise ConfigurationError(
+                "[tool.asgi_bridge] has allow, which is for the plugins of bridge; a table of plugins has its own"
+            )
         plugins = tables.get("plugins", {})
         if not isinstance(plugins, Mapping):
             raise ConfigurationError("[tool.asgi_bridge.plugins] is a table of tables, one for each plugin")
@@ -421,8 +464,8 @@ class Bridge:
             if key.startswith("wsgi"):
                 threading = {word: options.pop(word) for word in ("threads", "pool") if word in options}
             defaults = options.pop("defaults", None)
-            if defaults is not None and key not in ("middleware", "wsgi_middleware"):
-                raise ConfigurationError(f"{where} has defaults, which only a middleware takes")
+            if defaults is not None and key not in ("middleware", "factory", "wsgi_middleware"):
+                raise ConfigurationError(f"{where} has defaults, which only a middleware takes, or a factory")
             if not isinstance(defaults, Mapping | None):
                 raise ConfigurationError(f"{where}: defaults is a table")
             self._add_source(Place(name, target), key, found, options, defaults, threading)
@@ -510,7 +553,13 @@ def _as_bridge(target: str) -> Bridge:
     return found
 
 
-def load_bridge(target: str | None, mounts: Mapping[str, str] | None = None, *, start: Path | None = None) -> Bridge:
+def load_bridge(
+    target: str | None,
+    mounts: Mapping[str, str] | None = None,
+    *,
+    start: Path | None = None,
+    allow: Sequence[str] = (),
+) -> Bridge:
     """The bridge to run.
 
     Args:
@@ -518,6 +567,7 @@ def load_bridge(target: str | None, mounts: Mapping[str, str] | None = None, *, 
             the nearest pyproject.toml, else the entry points of group ``asgi_bridge.plugins``.
         mounts: further plugins, name → ``module:attr``.
         start: the folder from which upwards a pyproject.toml is looked for; the working directory without it.
+        allow: files and servers that routes may name, to all these plugins.
 
     Raises:
         ConfigurationError: nothing to run, or something that cannot work.
@@ -545,6 +595,10 @@ def load_bridge(target: str | None, mounts: Mapping[str, str] | None = None, *, 
             'no plugins: name a "module:attr" of a Bridge, or have a [tool.asgi_bridge] table in pyproject.toml, '
             f"a package with entry points of the group {ENTRY_POINTS!r}, or --mount NAME=module:attr"
         )
+    if allow:
+        allowing = Bridge()
+        allowing.include(bridge, allow=allow)
+        return allowing
     return bridge
 
 

@@ -61,17 +61,20 @@ class Source:
         target: ``module:attr``, as :func:`~asgi_bridge.plugins.load_bridge` has it.
         mounts: further plugins, name → ``module:attr``.
         app_dir: put in front of ``sys.path``.
+        allow: files and servers that routes may name, to all plugins.
     """
 
     target: str | None = None
     mounts: Mapping[str, str] = field(default_factory=dict)
     app_dir: str | None = None
+    allow: tuple[str, ...] = ()
 
     def load(self) -> Bridge:
         """The bridge. Raises ConfigurationError, or what the modules raise."""
         if self.app_dir is not None and self.app_dir not in sys.path:
             sys.path.insert(0, self.app_dir)
-        return load_bridge(self.target, self.mounts, start=Path(self.app_dir) if self.app_dir else None)
+        start = Path(self.app_dir) if self.app_dir else None
+        return load_bridge(self.target, self.mounts, start=start, allow=self.allow)
 
 
 def _load_runner(source: Source | Bridge, options: RunnerOptions) -> Runner:

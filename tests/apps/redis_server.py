@@ -1,6 +1,7 @@
 """A real Redis for one test: a process of its own, on a unix socket in a folder of its own, gone when the test is."""
 
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -22,9 +23,11 @@ class RedisServer:
 
     Attributes:
         url: where it is.
+        port: of 127.0.0.1; 0: it is on the unix socket alone.
     """
 
-    def __init__(self, folder: Path, password: str) -> None:
+    def __init__(self, folder: Path, password: str, port: int = 0) -> None:
+        self.port = port
         self._folder = folder
         self._password = password
         self._process: subprocess.Popen[str] | None = None
@@ -33,7 +36,8 @@ class RedisServer:
     def start(self) -> None:
         """Starts it, empty, and waits until it can be asked."""
         process = subprocess.Popen(
-            ["redis-server", "--port", "0", "--unixsocket", f"{self._folder}/redis.sock", "--dir", str(self._folder),
+            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1",
+             "--unixsocket", f"{self._folder}/redis.sock", "--dir", str(self._folder),
              "--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", "",
              "--loglevel", "notice", "--requirepass", self._password],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -59,10 +63,12 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(password: str = "") -> Iterator[RedisServer]:
+def redis_server(password: str = "", tcp: bool = False) -> Iterator[RedisServer]:
     # in /tmp, since the path of a socket is short
     with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as folder:
-        server = RedisServer(Path(folder), password)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1] if tcp else 0
+        server = RedisServer(Path(folder), password, port)
         server.start()
         try:
             yield server

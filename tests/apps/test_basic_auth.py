@@ -11,6 +11,7 @@ from typing import Any
 import argon2
 import pytest
 from asgi_bridge_apps import bridge
+from asgi_bridge_apps.turns import Turns
 from starlette.testclient import TestClient
 
 from asgi_bridge import Bridge, ConfigurationError
@@ -199,11 +200,9 @@ def test_one_password_that_many_requests_bring_at_once_is_verified_once(verifica
 def test_who_comes_when_too_many_wait_is_told_to_come_again(
     verifications: Verifications, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = ThreadPoolExecutor(2)
-    monkeypatch.setattr(basic_auth, "_pool", pool)
-    monkeypatch.setattr(basic_auth, "_places", threading.BoundedSemaphore(2))
+    monkeypatch.setattr(basic_auth, "_turns", Turns("test", 2, 2))
     verifications.gate.clear()
-    with pool, client() as gate, ThreadPoolExecutor(2) as threads:
+    with client() as gate, ThreadPoolExecutor(2) as threads:
         waiting = [threads.submit(gate.get, "/", headers={"authorization": basic("ada", each)}) for each in "ab"]
         for _ in waiting:
             assert verifications.started.acquire(timeout=20)

@@ -17,7 +17,7 @@ from typing import Any
 
 import jwt
 import pytest
-from asgi_bridge_apps import bridge, jwks
+from asgi_bridge_apps import jwks, ready_made
 from asgi_bridge_apps.jwks import KeySet, KeysUnavailable
 from asgi_bridge_apps.jwt_auth import jwt_auth
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -28,6 +28,8 @@ from asgi_bridge import Bridge, ConfigurationError
 from asgi_bridge.testing import PluginClient
 
 from .routes import gateway, sent
+
+bridge = ready_made(allow=["/"])
 
 SECRET = "a secret of thirty-two bytes or more"
 RSA_KEY = rsa.generate_private_key(65537, 2048)
@@ -315,9 +317,9 @@ class Clock:
         return self.now
 
 
-def timed(clock: Clock) -> Bridge:
+def timed(clock: Clock, **mounted: Any) -> Bridge:
     made = Bridge()
-    made.plugin("jwt-auth")(partial(jwt_auth, clock=clock))
+    made.plugin("jwt-auth", **{"allow": ["/"], **mounted})(partial(jwt_auth, clock=clock))
     return made
 
 
@@ -529,7 +531,7 @@ def test_a_read_that_hangs_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("on_error", ["closed", "open"])
 def test_without_keys_nobody_passes_whatever_on_error_says(on_error: Any, tmp_path: Path) -> None:
     made = Bridge()
-    made.plugin("jwt-auth", on_error=on_error)(jwt_auth)
+    made.plugin("jwt-auth", on_error=on_error, allow=["/"])(jwt_auth)
     conf = {"algorithms": ["RS256"], "jwks_file": str(tmp_path / "none")}
 
     with TestClient(gateway(made, "jwt-auth", conf)) as gate:
@@ -587,7 +589,8 @@ def test_keys_behind_a_url_rotate_and_their_server_may_be_down_for_a_while(
     old, new = (bearer(token(key, "RS256", {"kid": kid})) for key, kid in ((RSA_KEY, "1"), (OTHER_RSA_KEY, "2")))
     with key_server() as served:
         url = f"http://user:hidden@127.0.0.1:{served.port}/keys?token=hidden"
-        gate = PluginClient(timed(clock), "jwt-auth", {"algorithms": ["RS256"], "jwks_url": url})
+        # the operator's own: a route could neither give a password nor name this address
+        gate = PluginClient(timed(clock, defaults={"jwks_url": url}), "jwt-auth", {"algorithms": ["RS256"]})
         served.serve(jwk(RSA_KEY, "1"))
         assert gate.get("/", headers=old).status_code == 200
         served.serve(jwk(OTHER_RSA_KEY, "2"))

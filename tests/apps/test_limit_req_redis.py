@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from asgi_bridge_apps import bridge
+from asgi_bridge_apps import ready_made
 from asgi_bridge_apps.limit_req import LeakyBucket, limit_req
 from asgi_bridge_apps.shared_bucket import SharedBuckets
 from starlette.testclient import TestClient
@@ -62,18 +62,27 @@ class Clock:
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
 
-    def bridge(self) -> Bridge:
+    def bridge(self, redis: RedisServer) -> Bridge:
         timed = Bridge()
-        timed.plugin("limit-req")(partial(limit_req, sleep=self.sleep, shared_clock=self))
+        timed.plugin("limit-req", defaults={"redis": redis.url})(
+            partial(limit_req, sleep=self.sleep, shared_clock=self)
+        )
         return timed
+
+
+def mounted(redis: RedisServer, **options: Any) -> Bridge:
+    """The plugin on a bucket in `redis`, which is the operator's: no route may name a unix socket."""
+    made = Bridge()
+    made.plugin("limit-req", defaults={"redis": redis.url}, **options)(limit_req)
+    return made
 
 
 def test_two_gateways_let_exactly_the_allowed_number_through_in_total(redis: RedisServer) -> None:
     clock = Clock()
-    conf = {"rate": 10, "burst": 9, "redis": redis.url}
+    conf = {"rate": 10, "burst": 9}
     with ExitStack() as stack:
         # two bridges, chains and connections: all they share is in Redis
-        clients = [stack.enter_context(PluginClient(clock.bridge(), "limit-req", conf)) for _ in range(2)]
+        clients = [stack.enter_context(PluginClient(clock.bridge(redis), "limit-req", conf)) for _ in range(2)]
         threads = stack.enter_context(ThreadPoolExecutor(20))
 
         def hundred() -> Counter[int]:
@@ -99,7 +108,8 @@ def clock():
     return float(pathlib.Path({clock!r}).read_text())
 
 bridge = Bridge()
-bridge.plugin("limit-req")(functools.partial(limit_req, sleep=sleep, shared_clock=clock))
+limited = functools.partial(limit_req, sleep=sleep, shared_clock=clock)
+bridge.plugin("limit-req", defaults={{"redis": {redis!r}}})(limited)
 """
 
 
@@ -111,7 +121,7 @@ def test_two_runners_let_exactly_the_allowed_number_through_in_total(redis: Redi
         clock.write_text(str(1_700_000_000 + seconds))
 
     at(0)
-    conf = {"rate": 10, "burst": 9, "redis": redis.url}
+    conf = {"rate": 10, "burst": 9}
     plugins = {"ext-plugin-pre-req": {"conf": [{"name": "limit-req", "value": json.dumps(conf)}]}}
 
     async def run() -> list[Counter[int]]:
@@ -131,7 +141,9 @@ def test_two_runners_let_exactly_the_allowed_number_through_in_total(redis: Redi
     with ExitStack() as stack:
         for name in "ab":
             (tmp_path / name).mkdir()
-            runner = stack.enter_context(runner_process(tmp_path / name, SOURCE.format(clock=str(clock))))
+            runner = stack.enter_context(
+                runner_process(tmp_path / name, SOURCE.format(clock=str(clock), redis=redis.url))
+            )
             sockets.append(runner.socket)
         counts = asyncio.run(run())
 
@@ -140,9 +152,9 @@ def test_two_runners_let_exactly_the_allowed_number_through_in_total(redis: Redi
 
 
 def test_by_the_clock_of_redis_no_more_pass_than_its_time_allows(redis: RedisServer) -> None:
-    conf = {"rate": 1e-3, "redis": redis.url}
+    conf = {"rate": 1e-3}
     with ExitStack() as stack:
-        clients = [stack.enter_context(PluginClient(bridge, "limit-req", conf)) for _ in range(2)]
+        clients = [stack.enter_context(PluginClient(mounted(redis), "limit-req", conf)) for _ in range(2)]
         statuses = Counter(clients[number % 2].get("/").status_code for number in range(100))
 
     assert statuses == {200: 1, 503: 99}
@@ -202,8 +214,8 @@ def test_routes_have_buckets_of_their_own_unless_they_name_one(redis: RedisServe
     def statuses(more: dict[str, str], *routes: str) -> list[int]:
         found = []
         for route in routes:
-            conf = {"rate": 1e-3, "redis": redis.url, **more}
-            with PluginClient(bridge, "limit-req", conf, route_id=route) as client:
+            conf = {"rate": 1e-3, **more}
+            with PluginClient(mounted(redis), "limit-req", conf, route_id=route) as client:
                 found.append(client.get("/").status_code)
         return found
 
@@ -215,11 +227,11 @@ def test_a_route_that_is_not_known_has_to_name_its_bucket(redis: RedisServer) ->
     from asgi_bridge.plugins import build_chain
 
     async def run(more: dict[str, str]) -> Any:
-        conf = json.dumps({"rate": 1, "redis": redis.url, **more}).encode()
-        chain = await build_chain(bridge, None, [(b"limit-req", conf)], {})
+        conf = json.dumps({"rate": 1, **more}).encode()
+        chain = await build_chain(mounted(redis), None, [(b"limit-req", conf)], {})
         try:
             assert chain.route_id is None
-            client = PluginClient(bridge, "limit-req")
+            client = PluginClient(mounted(redis), "limit-req")
             application: Any = client.app
             application._chain = chain
             answers: list[Any] = []
@@ -243,9 +255,9 @@ def test_a_route_that_is_not_known_has_to_name_its_bucket(redis: RedisServer) ->
 
 
 def test_through_the_gateway(redis: RedisServer) -> None:
-    conf = {"rate": 1e-3, "redis": redis.url}
+    conf = {"rate": 1e-3}
 
-    with TestClient(gateway(bridge, "limit-req", conf)) as gate:
+    with TestClient(gateway(mounted(redis), "limit-req", conf)) as gate:
         answers = [gate.get("/") for _ in range(2)]
 
     assert [answer.status_code for answer in answers] == [200, 503]
@@ -256,11 +268,9 @@ def test_through_the_gateway(redis: RedisServer) -> None:
 def test_redis_stopped_is_as_the_mount_says_with_a_line_in_the_log(
     on_error: Any, statuses: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = Bridge()
-    made.plugin("limit-req", on_error=on_error)(limit_req)
     with redis_server(password="hidden") as server:
-        conf = {"rate": 1e-3, "redis": server.url}
-        with TestClient(gateway(made, "limit-req", conf), raise_server_exceptions=False) as gate:
+        made = mounted(server, on_error=on_error)
+        with TestClient(gateway(made, "limit-req", {"rate": 1e-3}), raise_server_exceptions=False) as gate:
             found = [gate.get("/").status_code for _ in range(2)]
             assert caplog.text.count("Redis cannot be asked") == 0
             server.stop()
@@ -276,16 +286,39 @@ def test_redis_stopped_is_as_the_mount_says_with_a_line_in_the_log(
 @pytest.mark.parametrize(
     ("conf", "reason"),
     [
-        ({"redis": "localhost:6379"}, "field 'redis': no URL that redis-py takes"),
-        ({"redis": "redis://:hidden@a:port/0"}, "field 'redis': no URL that redis-py takes"),
+        ({"redis": "localhost:6379"}, "field 'redis': a route gives a URL that begins with redis:// or rediss://"),
+        ({"redis": "redis://:hidden@a:port/0"}, "field 'redis': a route gives a URL that begins with redis://"),
+        ({"redis": "unix:///run/redis.sock?password=hidden"}, "field 'redis': a route gives a URL that begins"),
+        ({"redis": "redis://:hidden@a/0?socket_timeout=1000"}, "field 'redis': a route gives this URL without ?"),
+        ({"redis": "redis://:hidden@b/0"}, "field 'redis': a route may not name this"),
+        ({"redis": "redis://:hid%0aden@a/0"}, "field 'redis': a route gives a URL without control characters"),
         ({"redis": 1}, "field 'redis': Input should be a valid string"),
         ({"redis_key": ""}, "field 'redis_key': String should have at least 1 character"),
     ],
 )
 def test_refuses_what_is_no_configuration_and_says_no_secret(conf: Any, reason: str) -> None:
+    made = ready_made(allow=["redis://a"])
     with pytest.raises(ConfigurationError, match=f"^plugin limit-req: {reason}") as caught:
-        PluginClient(bridge, "limit-req", {"rate": 1, **conf}).get("/")
-    assert "hidden" not in str(caught.value)
+        PluginClient(made, "limit-req", {"rate": 1, **conf}).get("/")
+    assert "hidden" not in str(caught.value) and "hid%" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["localhost:6379", "redis://:hidden@a:port/0", "redis://[hidden", "tcp://hidden"])
+def test_an_operators_url_that_is_none_is_refused_and_not_repeated(url: str) -> None:
+    made = Bridge()
+    made.plugin("limit-req", defaults={"redis": url})(limit_req)
+
+    with pytest.raises(ConfigurationError) as caught:
+        PluginClient(made, "limit-req", {"rate": 1}).get("/")
+    assert str(caught.value) == "plugin limit-req: field 'redis': no URL that redis-py takes"
+
+
+def test_a_route_may_name_a_redis_that_the_operator_allows() -> None:
+    with redis_server(password="hidden", tcp=True) as server:
+        made = ready_made(allow=[f"redis://127.0.0.1:{server.port}/2"])
+        conf = {"rate": 1e-3, "redis": f"redis://:hidden@127.0.0.1:{server.port}/2"}
+        with TestClient(gateway(made, "limit-req", conf)) as gate:
+            assert [gate.get("/").status_code for _ in range(2)] == [200, 503]
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,4 +327,4 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
 
     with pytest.raises(ConfigurationError, match=r'redis needs redis.*: pip install "asgi_bridge\[apps\]"'):
-        PluginClient(bridge, "limit-req", {"rate": 1, "redis": "redis://a"}).get("/")
+        PluginClient(ready_made(allow=["redis://a"]), "limit-req", {"rate": 1, "redis": "redis://a"}).get("/")

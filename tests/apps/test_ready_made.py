@@ -5,9 +5,8 @@ import subprocess
 import sys
 from typing import Any
 
-import asgi_bridge_apps
 import pytest
-from asgi_bridge_apps import bridge, ready_made
+from asgi_bridge_apps import bridge
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
@@ -57,18 +56,11 @@ def test_every_field_of_forward_auth_is_documented() -> None:
     assert all(field["description"].endswith(".") for field in fields.values())
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "starlette.middleware.sessions")
-    monkeypatch.setitem(sys.modules, "itsdangerous", None)
-
-    with pytest.raises(ConfigurationError, match=r'needs itsdangerous: pip install "asgi_bridge\[apps\]"'):
-        ready_made()
-
-
-def test_a_missing_package_of_our_own_is_named_on_import() -> None:
-    code = """
+@pytest.mark.parametrize("package", ["argon2", "itsdangerous", "re2"])
+def test_a_missing_package_is_named_on_import(package: str) -> None:
+    code = f"""
 import sys
-sys.modules["argon2"] = None
+sys.modules["{package}"] = None
 from asgi_bridge import ConfigurationError
 try:
     import asgi_bridge_apps
@@ -77,9 +69,10 @@ except ConfigurationError as exc:
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert run.stdout == 'asgi_bridge_apps needs argon2: pip install "asgi_bridge[apps]"\n'
+    assert run.stdout == f'asgi_bridge_apps needs {package}: pip install "asgi_bridge[apps]"\n'
 
 
+STARLETTE = {"cors", "trusted-host", "https-redirect", "session", "gzip"}
 BEFORE_THE_UPSTREAM = [
     "basic-auth", "forward-auth", "hmac-auth", "https-redirect", "ip-access", "jwt-auth", "limit-req", "request-id",
     "request-body-rewrite", "rewrite", "trusted-host",
@@ -99,7 +92,7 @@ def test_the_command_lists_all_with_kind_phase_and_schema() -> None:
     assert {name for name, each in listed.items() if each["phase"] == "request"} == set(BEFORE_THE_UPSTREAM)
     assert {name for name, each in listed.items() if each["phase"] == "both"} == {"etag", "otel", "server-timing"}
     assert {name for name, each in listed.items() if each["kind"] == "middleware"} == {
-        "forward-auth", *asgi_bridge_apps.STARLETTE
+        "forward-auth", *STARLETTE
     }  # fmt: skip
     assert all(each["schema"]["type"] == "object" for each in listed.values())
     assert set(listed["cors"]["schema"]["properties"]) == {
@@ -134,6 +127,9 @@ def test_https_redirect() -> None:
     assert secure.get("/x").status_code == 200
 
 
+SECRET = "sixteen letters!"
+
+
 def test_session() -> None:
     async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -141,7 +137,7 @@ def test_session() -> None:
             session["visits"] = session.get("visits", 0) + 1
             await PlainTextResponse(str(session["visits"]))(scope, receive, send)
 
-    client = PluginClient(bridge, "session", {"secret_key": "k"}, upstream=upstream)
+    client = PluginClient(bridge, "session", {"secret_key": SECRET}, upstream=upstream)
 
     assert [client.get("/").text for _ in range(3)] == ["1", "2", "3"]
 
@@ -155,9 +151,31 @@ def test_session() -> None:
         ("trusted-host", {"allowed_hosts": ["a.*"]}, "it could not be built: AssertionError: Domain wildcard"),
         ("https-redirect", {"status": 301}, "field 'status': Extra inputs are not permitted"),
         ("session", {}, "field 'secret_key': Field required"),
-        ("session", {"secret_key": "k", "same_site": "no"}, "field 'same_site': Input should be 'lax'"),
+        ("session", {"secret_key": SECRET, "same_site": "no"}, "field 'same_site': Input should be 'lax'"),
     ],
 )
 def test_refuses_what_is_no_configuration(plugin: str, conf: Any, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^plugin {plugin}: {reason}"):
         PluginClient(bridge, plugin, conf).get("/")
+
+
+@pytest.mark.parametrize(
+    "cookie", ["session={}", "a=1; session={}", "session=old; session={};b=2", " session={} ", "a=1;\tsession={};"]
+)
+def test_session_reads_its_own_cookie_and_the_upstream_gets_all(cookie: str) -> None:
+    seen: list[tuple[Any, list[str]]] = []
+
+    async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            request = Request(scope)
+            seen.append((dict(request.session), request.headers.getlist("cookie")))
+            request.session["user"] = "ada"
+            await PlainTextResponse("")(scope, receive, send)
+
+    client = PluginClient(bridge, "session", {"secret_key": SECRET}, upstream=upstream)
+    given = client.get("/").cookies["session"]
+    client.cookies.clear()
+    sent = cookie.format(given)
+    client.get("/", headers={"cookie": sent, "x-other": "1"})
+
+    assert seen == [({}, []), ({"user": "ada"}, [sent])]

@@ -207,7 +207,7 @@ def test_a_nearest_pyproject_without_the_table_is_none(folder: Path, text: str) 
         ("a = ", "FOLDER/pyproject.toml cannot be read: Invalid value (at end of document)"),
         (
             "[tool.asgi_bridge]\nbrige = 'a:b'\naap = 1",
-            "[tool.asgi_bridge] has no key aap, brige; it has bridge and plugins",
+            "[tool.asgi_bridge] has no key aap, brige; it has bridge and plugins, and allow",
         ),
         ("[tool.asgi_bridge]\nbridge = 5", '5 is not of the form "module:attr", such as "myapp.main:bridge"'),
         (
@@ -225,7 +225,7 @@ def test_a_nearest_pyproject_without_the_table_is_none(folder: Path, text: str) 
         ),
         (
             "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:app'\ndefaults = {}",
-            "[tool.asgi_bridge.plugins.x] has defaults, which only a middleware takes",
+            "[tool.asgi_bridge.plugins.x] has defaults, which only a middleware takes, or a factory",
         ),
         (
             "[tool.asgi_bridge.plugins.x]\nmiddleware = 'some_plugins:Both'\ndefaults = 5",
