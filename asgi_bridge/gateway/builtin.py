@@ -4,6 +4,7 @@ A configuration that goes further is refused when the routes are read. What thes
 `asgi_bridge.gateway.answer`, where the other filters are.
 """
 
+import json
 import re
 import uuid
 from collections.abc import Callable, Mapping
@@ -12,9 +13,9 @@ from typing import Any
 
 from asgi_bridge.gateway.exchange import Exchange
 from asgi_bridge.gateway.routes import Consumer
-from asgi_bridge.gateway.uri import escape_uri
+from asgi_bridge.gateway.uri import escape_controls, escape_uri, raw
 
-__all__ = ["BUILTIN", "Refusal", "check_builtin", "check_meta", "header_operations", "rewrite"]
+__all__ = ["BUILTIN", "Refusal", "check_builtin", "check_meta", "header_operations", "rewrite", "with_error_response"]
 
 BUILTIN: Mapping[str, int] = {
     "request-id": 12015,
@@ -42,6 +43,22 @@ class Refusal:
 
     status: int
     body: bytes | None = None
+
+
+def with_error_response(refusal: Refusal, error_response: str | Mapping[str, Any] | None) -> Refusal:
+    """Put ``_meta.error_response`` in place of the body of an error (``run_plugin`` in plugin.lua).
+
+    Args:
+        refusal: what the plugin answers.
+        error_response: of its ``_meta``; None: there is none.
+    """
+    if error_response is None or refusal.status < 400:
+        return refusal
+    if isinstance(error_response, str):
+        return Refusal(refusal.status, raw(error_response))
+    # lua-cjson escapes slashes
+    text = json.dumps(error_response, ensure_ascii=False, separators=(",", ":")).replace("/", "\\/")
+    return Refusal(refusal.status, raw(text) + b"\n")
 
 
 def _only(conf: Mapping[str, Any], *fields: str) -> None:
@@ -86,7 +103,7 @@ def _check_patterns(value: Any) -> None:
         raise ValueError("regex_uri has to be a list of patterns, each with what takes the place of its match")
     for pattern in value[::2]:
         try:
-            re.compile(pattern)
+            re.compile(raw(pattern))
         except re.error as exc:
             raise ValueError(f"regex_uri: {pattern!r} is no regular expression: {exc}") from exc
 
@@ -107,11 +124,11 @@ class HeaderOperations:
     def apply(self, adding: Callable[[bytes, bytes], object], setting: Callable[[bytes, bytes | None], object]) -> None:
         """Do it: `adding` puts a header beside those of its name, `setting` in their place, and None removes them."""
         for name, value in self.add:
-            adding(name.encode(), value.encode())
+            adding(raw(name), raw(value))
         for name, value in self.set:
-            setting(name.encode(), value.encode())
+            setting(raw(name), raw(value))
         for name in self.remove:
-            setting(name.encode(), None)
+            setting(raw(name), None)
 
 
 def header_operations(conf: Mapping[str, Any]) -> HeaderOperations:
@@ -136,8 +153,13 @@ def check_meta(conf: Mapping[str, Any]) -> None:
     """
     meta = conf.get("_meta", {})
     priority = meta.get("priority", 0)
-    if set(meta) - {"priority", "disable"} or isinstance(priority, bool) or not isinstance(priority, int):
-        raise ValueError("the stand-in understands only disable and a priority that is a number in _meta")
+    known = {"priority", "disable", "error_response"}
+    if set(meta) - known or isinstance(priority, bool) or not isinstance(priority, int):
+        raise ValueError(
+            "the stand-in understands only error_response, disable and a priority that is a number in _meta"
+        )
+    if not isinstance(meta.get("error_response", ""), str | Mapping):
+        raise ValueError("error_response of _meta has to be a string or a mapping")
 
 
 def check_builtin(name: str, conf: Mapping[str, Any]) -> None:
@@ -215,53 +237,56 @@ def rewrite(
         for text in conf["functions"]:
             match = _SET_HEADER.fullmatch(text)
             assert match is not None
-            exchange.set_header(match[1].encode(), match[2].encode())
+            exchange.set_header(raw(match[1]), raw(match[2]))
     return None
 
 
 # $1 or ${1} in what takes a match's place (ngx.re.sub); $$ is a dollar
-_GROUP = re.compile(r"\$(?:\$|(\d+)|\{(\d+)\})")
+_GROUP = re.compile(rb"\$(?:\$|(\d+)|\{(\d+)\})")
 
 
-def _substituted(path: str, patterns: list[str]) -> str:
-    """``regex_uri``: the first pattern that matches counts, and its first match is replaced."""
+def _substituted(path: bytes, patterns: list[str]) -> bytes:
+    """``regex_uri``: the first pattern that matches counts, and its first match is replaced.
+
+    PCRE is told nothing of UTF-8, so a dot matches a byte.
+    """
     for pattern, text in zip(patterns[::2], patterns[1::2], strict=True):
-        found = re.search(pattern, path)
+        found = re.search(raw(pattern), path)
         if found is not None:
 
-            def group(named: re.Match[str], found: re.Match[str] = found) -> str:
+            def group(named: re.Match[bytes], found: re.Match[bytes] = found) -> bytes:
                 number = int(named[1] or named[2] or -1)
                 if number < 0:
-                    return "$"
-                return (found[number] or "") if number <= len(found.groups()) else ""
+                    return b"$"
+                return (found[number] or b"") if number <= len(found.groups()) else b""
 
-            return path[: found.start()] + _GROUP.sub(group, text) + path[found.end() :]
+            return path[: found.start()] + _GROUP.sub(group, raw(text)) + path[found.end() :]
     return path
 
 
 def _proxy_rewrite(exchange: Exchange, conf: Mapping[str, Any]) -> None:
     # the URI is set even when only the method changes, so a later Rewrite.args is lost (proxy-rewrite.lua)
-    path, question, query = conf.get("uri", "").encode().partition(b"?")
+    path, question, query = raw(conf.get("uri", "")).partition(b"?")
     if not path and "regex_uri" in conf:
-        path = _substituted(exchange.path.decode("latin-1"), conf["regex_uri"]).encode("latin-1", "replace")
+        path = _substituted(exchange.path, conf["regex_uri"])
         if b"?" not in exchange.path:
             path, question, query = path.partition(b"?")
-    uri = escape_uri(path or exchange.path) + question + query
+    uri = escape_uri(path or exchange.path) + question + escape_controls(query)
     if exchange.args:
         uri += (b"&" if question else b"?") + exchange.args
     exchange.upstream_uri = uri
     header_operations(conf).apply(exchange.add_header, exchange.set_header)
     if "host" in conf:
-        exchange.upstream_host = conf["host"].encode()
+        exchange.upstream_host = raw(conf["host"])
     if "method" in conf:
         exchange.method = conf["method"]
 
 
 def _key_auth(exchange: Exchange, conf: Mapping[str, Any], consumers: Mapping[str, Consumer]) -> Refusal | None:
-    header, query = conf.get("header", "apikey").encode(), conf.get("query", "apikey").encode()
-    in_header = exchange.headers.values(header.lower())
+    header, query = raw(conf.get("header", "apikey")), raw(conf.get("query", "apikey"))
+    in_header = exchange.headers.table.get(header.lower(), [])
     given: list[bytes | None] = [*in_header, *exchange.uri_args().get(query, [])]
-    consumer = consumers.get((given[0] or b"").decode("latin-1")) if given else None
+    consumer = consumers.get((given[0] or b"").decode("utf-8", "surrogateescape")) if given else None
     if consumer is None:
         exchange.response.set(b"WWW-Authenticate", b'apikey realm="key"')
         why = b"Invalid API key in request" if given else b"Missing API key in request"
@@ -271,5 +296,5 @@ def _key_auth(exchange: Exchange, conf: Mapping[str, Any], consumers: Mapping[st
     elif conf.get("hide_credentials"):
         exchange.set_args({name: values for name, values in exchange.uri_args().items() if name != query})
     exchange.consumer = consumer
-    exchange.set_header(b"X-Consumer-Username", consumer.username.encode())
+    exchange.set_header(b"X-Consumer-Username", raw(consumer.username))
     return None

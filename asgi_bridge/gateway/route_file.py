@@ -355,11 +355,13 @@ class _Reader:
     def plugins(self, value: Any, place: _Place) -> Plugins:
         ext: dict[str, ExtPlugin] = {}
         builtin: dict[str, Mapping[str, Any]] = {}
+        disabled: set[str] = set()
         for name, conf in self.mapping(value, place).items():
             here = place.at(value, name)
             conf = self.mapping(conf, here)
             meta = self.mapping(conf.get("_meta", {}), here.at(conf, "_meta"))
             if meta.get("disable") is True:
+                disabled.add(str(name))
                 continue
             if name in PHASES:
                 self.known(conf, {"conf", "allow_degradation", "_meta"}, here)
@@ -373,7 +375,7 @@ class _Reader:
                     "the stand-in does not have this plugin of APISIX; take it out for the stand-in, or try the route "
                     f"on a real APISIX. It has {', '.join((*PHASES, *sorted(BUILTIN)))}"
                 )
-        return Plugins(ext, builtin)
+        return Plugins(ext, builtin, frozenset(disabled))
 
     def checked(self, check: Callable[..., None], place: _Place, *arguments: Any) -> None:
         try:
@@ -386,9 +388,10 @@ class _Reader:
         if not isinstance(degradation, bool):
             here = place.at(conf, "allow_degradation")
             raise here.wrong(f"this has to be true or false, not {_named(degradation)}")
-        priority = conf.get("_meta", {}).get("priority")
+        meta = conf.get("_meta", {})
+        priority, error_response = meta.get("priority"), meta.get("error_response")
         if "conf" not in conf:
-            return ExtPlugin(None, degradation, priority)
+            return ExtPlugin(None, degradation, priority, error_response)
         here = place.at(conf, "conf")
         entries = self.list(conf["conf"], here)
         if not entries:
@@ -406,7 +409,7 @@ class _Reader:
                     "this has to be a string that holds JSON, so put the JSON in single quotes"
                 )
             texts.append((name.encode(), self.string(pair, "value", spot).encode()))
-        return ExtPlugin(texts, degradation, priority)
+        return ExtPlugin(texts, degradation, priority, error_response)
 
     def own_upstream(self, mapping: Mapping[Any, Any], place: _Place) -> Upstream | None:
         if "upstream" in mapping and "upstream_id" in mapping:

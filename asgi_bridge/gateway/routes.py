@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from asgi_bridge.gateway.uri import raw
 from asgi_bridge.wire.messages import TextEntry
 
 __all__ = ["PHASES", "Consumer", "ExtPlugin", "Node", "Plugins", "Route", "Routes", "Upstream"]
@@ -28,11 +29,14 @@ class ExtPlugin:
         allow_degradation: go on without the plugins when the runner fails.
         priority: of ``_meta``; None: the plugin's own. Of those before the proxying it moves only pre-req: no other
             plugin has a part in the phases of the two others.
+        error_response: of ``_meta``; the body of whatever the plugin answers with a status of 400 or more, a text or a
+            mapping that becomes JSON. None: the plugin's own.
     """
 
     conf: list[TextEntry] | None = None
     allow_degradation: bool = False
     priority: int | None = None
+    error_response: str | Mapping[str, Any] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -47,14 +51,25 @@ class Plugins:
     Attributes:
         ext: the runner's, by `PHASES`.
         builtin: those of APISIX itself that the stand-in emulates, by name.
+        disabled: names of those that ``_meta.disable`` switches off. Trap: they still take the place of a plugin of the
+            same name that comes from farther away, so that neither runs.
     """
 
     ext: Mapping[str, ExtPlugin] = field(default_factory=dict)
     builtin: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    disabled: frozenset[str] = frozenset()
+
+    def __contains__(self, name: str) -> bool:
+        """There is a plugin of this name, be it a disabled one."""
+        return name in self.ext or name in self.builtin or name in self.disabled
 
     def over(self, base: "Plugins") -> "Plugins":
-        """Put these over others: by name, never into each other."""
-        return Plugins({**base.ext, **self.ext}, {**base.builtin, **self.builtin})
+        """Put these over others: by name, never into each other. A disabled one counts as one that is there."""
+        return Plugins(
+            {**{name: plugin for name, plugin in base.ext.items() if name not in self}, **self.ext},
+            {**{name: conf for name, conf in base.builtin.items() if name not in self}, **self.builtin},
+            self.disabled | {name for name in base.disabled if name not in self},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +148,13 @@ class Route:
     plugin_config_id: str | None = None
 
     def rank(self, method: str, host: str, path: str) -> tuple[int, int, int, int] | None:
-        """How well the route fits a request, greater is better; None: it does not."""
+        """How well the route fits a request, greater is better; None: it does not.
+
+        Args:
+            method: of the request.
+            host: lower case, one character a byte.
+            path: decoded and normalised, one character a byte.
+        """
         if self.methods and method not in self.methods:
             return None
         best_host = -1 if self.hosts else 0
@@ -143,7 +164,7 @@ class Route:
             elif pattern.startswith("*") and host.endswith(pattern[1:]):
                 best_host = max(best_host, len(pattern))
         best_uri = (-1, 0)
-        for pattern in self.uris:
+        for pattern in map(_on_the_wire, self.uris):
             if pattern == path:
                 best_uri = max(best_uri, (1, len(pattern)))
             elif pattern.endswith("*") and path.startswith(pattern[:-1]):
@@ -153,6 +174,11 @@ class Route:
         if best_host < 0 or best_uri[0] < 0:
             return None
         return best_host, *best_uri, self.priority
+
+
+def _on_the_wire(text: str) -> str:
+    """One character a byte: APISIX compares the UTF-8 of the route file with the bytes of the path."""
+    return text if text.isascii() else raw(text).decode("latin-1")
 
 
 class Routes:

@@ -62,7 +62,10 @@ def test_good_file(tmp_path: Path) -> None:
     assert routes.routes == (
         Route(
             "one", ("/hello/*",), ("hello.test",), frozenset({"GET", "POST"}), 3, "greeting", "says hello",
-            Plugins({"ext-plugin-pre-req": ExtPlugin([(b"hello", b'{"a": 1}')], True)}, {"cors": {}}),
+            Plugins(
+                {"ext-plugin-pre-req": ExtPlugin([(b"hello", b'{"a": 1}')], True)}, {"cors": {}},
+                frozenset({"ext-plugin-post-req"}),
+            ),
             Upstream(nodes, "http", "rewrite", "up.test", read=1.5),
         ),
         Route(
@@ -86,7 +89,7 @@ def test_global_rules_are_merged() -> None:
         {"plugins": {"cors": {}, "ext-plugin-post-resp": {"_meta": {"priority": 5}}}, "create_time": 1},
     ]
     ext = {"ext-plugin-pre-req": ExtPlugin(), "ext-plugin-post-resp": ExtPlugin(priority=5)}
-    assert read_routes({"global_rules": rules}).global_rules == Plugins(ext, {"cors": {}})
+    assert read_routes({"global_rules": rules}).global_rules == Plugins(ext, {"cors": {}}, frozenset({"request-id"}))
     assert read_routes({}).global_rules == Plugins()
 
 
@@ -193,8 +196,8 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
             "global rule '2': plugins.cors: global rule '1' has this plugin as well, and APISIX then runs neither",
         ),
         (builtin("cors", allow_origins="*"), "only an empty configuration here, not allow_origins"),
-        (builtin("cors", _meta={"filter": []}), "only disable and a priority that is a number in _meta"),
-        (builtin("cors", _meta={"priority": "1"}), "only disable and a priority that is a number in _meta"),
+        (builtin("cors", _meta={"filter": []}), "disable and a priority that is a number in _meta"),
+        (builtin("cors", _meta={"priority": "1"}), "disable and a priority that is a number in _meta"),
         (builtin("proxy-rewrite", uri="/$a"), "uri has to be a string without variables"),
         (builtin("proxy-rewrite", uri="a"), "uri has to begin with a slash"),
         (builtin("proxy-rewrite", scheme="http"), "only uri, regex_uri, method, host, headers here, not scheme"),
@@ -223,8 +226,8 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
         ({"routes": [{"uri": "/a", "desc": 5}]}, "desc: this has to be a string, not 5 (int); put it in quotes"),
         ({"routes": [{"uri": "/a", "name": ["a"]}]}, "name: this has to be a string, not ['a'] (list)"),
         ({"routes": [{"uri": "/a", "status": "0"}]}, "status: this has to be 1, or 0 to switch the route off, not '0'"),
-        (ext(_meta={"filter": []}), "only disable and a priority that is a number in _meta"),
-        (ext(_meta={"priority": True}), "only disable and a priority that is a number in _meta"),
+        (ext(_meta={"filter": []}), "disable and a priority that is a number in _meta"),
+        (ext(_meta={"priority": True}), "disable and a priority that is a number in _meta"),
         (builtin("response-rewrite", status_code=99), "status_code has to be a number from 200 to 598"),
         (builtin("response-rewrite", body=1), "body has to be a string"),
         (builtin("serverless-pre-function"), "only phase: rewrite with a list of functions"),
