@@ -24,7 +24,7 @@ from asgi_bridge.gateway.uri import (
     split_target,
 )
 
-__all__ = ["TARGET", "Breaks", "ClientGone", "CutOff", "Exchange", "ResponseSource"]
+__all__ = ["TARGET", "Breaks", "ClientGone", "CutOff", "Exchange", "ResponseSource", "target_of"]
 
 logger = logging.getLogger("asgi_bridge.gateway")
 
@@ -89,7 +89,8 @@ class ResponseSource:
         return self.body
 
 
-def _target(scope: Any) -> bytes:
+def target_of(scope: Any) -> bytes:
+    """Give the request target of a scope of type http, as the client wrote it if that is known (`TARGET`)."""
     whole: bytes | None = (scope.get("extensions") or {}).get(TARGET)
     if whole is None:
         query: bytes = scope.get("query_string", b"")
@@ -127,7 +128,7 @@ class Exchange:
         self.request_method = self.method
         self.scheme: str = scope.get("scheme", "http")
         self.http_version: str = scope.get("http_version", "1.1")
-        authority, self.target = split_authority(_target(scope))
+        authority, self.target = split_authority(target_of(scope))
         path, self.original_args = split_target(self.target)
         # $args: there is none where the query is empty
         self.args: bytes | None = self.original_args or None
