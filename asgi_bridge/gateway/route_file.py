@@ -15,6 +15,7 @@ import yaml
 from asgi_bridge.errors import ConfigurationError
 from asgi_bridge.gateway.builtin import BUILTIN, check_builtin, check_meta
 from asgi_bridge.gateway.routes import PHASES, Consumer, ExtPlugin, Node, Plugins, Route, Routes, Upstream
+from asgi_bridge.spelling import did_you_mean
 from asgi_bridge.wire.messages import METHODS, TextEntry
 
 __all__ = ["load_routes", "parse_routes", "read_routes"]
@@ -217,6 +218,7 @@ class _Reader:
             if key not in names:
                 raise place.at(mapping, key).wrong(
                     f"the stand-in does not know this field; take it out. It knows {', '.join(sorted(names))}"
+                    + did_you_mean(str(key), names)
                 )
 
     def identity(self, mapping: Mapping[Any, Any], place: _Place) -> str | None:
