@@ -20,18 +20,17 @@ def install(extra: str) -> str:
 
 
 def extra_of(exc: BaseException) -> str:
-    """Advice to add to an error message, where a module is missing that an extra of ours brings; else nothing.
+    """What is missing and how to get it, where an extra of ours brings it: ``needs NAME: pip install …``; else nothing.
 
     Args:
         exc: what an import raised. Imports of the user's own modules get no advice: they are not ours to install.
     """
-    missing: BaseException | None = exc
-    while missing is not None and not isinstance(missing, ModuleNotFoundError):
-        missing = missing.__cause__ or missing.__context__
-    if missing is None or missing.name is None:
-        return ""
-    extra = _MODULES.get(missing.name.partition(".")[0])
-    frames = [frame.filename for frame in extract_tb(missing.__traceback__) if not frame.filename.startswith("<")]
-    if extra is None or not frames or not set(_CALLERS) & {*Path(frames[-1]).parts[:-1]}:
-        return ""
-    return f"; {install(extra)}"
+    error: BaseException | None = exc
+    while error is not None:  # Starlette tries two modules, and raises another error of these
+        name = error.name if isinstance(error, ModuleNotFoundError) else None
+        extra = _MODULES.get((name or "").partition(".")[0])
+        frames = [frame.filename for frame in extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+        if extra is not None and frames and set(_CALLERS) & {*Path(frames[-1]).parts[:-1]}:
+            return f"needs {name}: {install(extra)}"
+        error = error.__cause__ or error.__context__
+    return ""

@@ -31,10 +31,10 @@ try:
 
     from .gateway import GatewayApp, Routes, echo, load_routes, read_routes
 except (ModuleNotFoundError, RuntimeError) as exc:  # Starlette makes the latter of the former
-    advice = extra_of(exc)
-    if not advice:
+    missing = extra_of(exc)
+    if not missing:
         raise
-    raise ModuleNotFoundError(f"asgi_bridge.testing needs more packages{advice}") from exc
+    raise ModuleNotFoundError(f"asgi_bridge.testing {missing}") from exc
 
 __all__ = ["Gateway", "PluginClient"]
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from .errors import BridgeError
 
-__all__ = ["own_lines", "shorten"]
+__all__ = ["calling_line", "own_lines", "shorten"]
 
 Raised = TypeVar("Raised", bound=BaseException)
 
@@ -77,7 +77,8 @@ def own_lines(exc: BaseException) -> str:
     return "" if error is None else "".join(TracebackException.from_exception(error).format())
 
 
-def last_own_frame(exc: BaseException) -> FrameSummary | None:
-    """The user's line where `exc` was raised; None: no line of the user's was."""
-    own = [frame for frame in extract_tb(exc.__traceback__) if _is_own(frame.filename)]
-    return own[-1] if own else None
+def calling_line(exc: BaseException) -> FrameSummary | None:
+    """The user's line that called what raised `exc` in this package; None: it was raised elsewhere."""
+    frames = extract_tb(exc.__traceback__)
+    own = [frame for frame in frames if _is_own(frame.filename)]
+    return own[-1] if own and frames[-1].filename.startswith(f"{_HERE}/") else None

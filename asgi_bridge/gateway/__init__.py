@@ -10,7 +10,10 @@ try:
     from asgi_bridge.gateway.route_file import load_routes, parse_routes, read_routes
     from asgi_bridge.gateway.routes import ExtPlugin, Node, Plugins, Route, Routes, Upstream
 except ModuleNotFoundError as exc:
-    raise ModuleNotFoundError(f"{exc.msg}{extra_of(exc)}", name=exc.name, path=exc.path) from exc
+    missing = extra_of(exc)
+    if not missing:
+        raise
+    raise ModuleNotFoundError(f"asgi_bridge.gateway {missing}", name=exc.name) from exc
 
 __all__ = [
     "Call",

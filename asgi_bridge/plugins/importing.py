@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import BridgeError, ConfigurationError
 from ..extras import extra_of
 from ..spelling import did_you_mean
-from ..tracebacks import last_own_frame
+from ..tracebacks import calling_line
 
 __all__ = ["import_module", "import_string", "is_import_string", "located", "plugin_name"]
 
@@ -51,7 +51,7 @@ def import_module(name: str, target: str) -> Any:
     try:
         return importlib.import_module(name)
     except BridgeError as exc:
-        frame = last_own_frame(exc)
+        frame = calling_line(exc)
         where = "" if frame is None else f" ({frame.filename}, line {frame.lineno})"
         raise ConfigurationError(f"{exc}{where}") from exc.__cause__
     except (Exception, SystemExit) as exc:
@@ -60,8 +60,10 @@ def import_module(name: str, target: str) -> Any:
                 f"cannot import {target!r}: no module named {exc.name!r}; is it installed, and does --app-dir point "
                 "to it?"
             ) from None
-        advice = extra_of(exc)
-        raise ConfigurationError(f"cannot import {target!r}: {type(exc).__name__}: {exc}{advice}") from exc
+        missing = extra_of(exc)
+        if missing:
+            raise ConfigurationError(f"{name} {missing}") from None
+        raise ConfigurationError(f"cannot import {target!r}: {type(exc).__name__}: {exc}") from exc
 
 
 def plugin_name(target: str) -> str:
