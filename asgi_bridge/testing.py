@@ -17,15 +17,24 @@ from typing import Any, Literal, cast
 import uvicorn
 from asgiref.typing import ASGI3Application
 from starlette.applications import Starlette
-from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .errors import ConfigurationError, PluginError
-from .gateway import GatewayApp, Routes, echo, load_routes, read_routes
+from .extras import extra_of
 from .plugins import Bridge, Chain, PlainCall, build_chain
 from .plugins.lifespan import Lifespan
 from .server.protocol import RunnerProtocol
 from .server.runner import Runner, RunnerOptions
+
+try:
+    from starlette.testclient import TestClient
+
+    from .gateway import GatewayApp, Routes, echo, load_routes, read_routes
+except (ModuleNotFoundError, RuntimeError) as exc:  # Starlette makes the latter of the former
+    missing = extra_of(exc)
+    if not missing:
+        raise
+    raise ModuleNotFoundError(f"asgi_bridge.testing {missing}") from exc
 
 __all__ = ["Gateway", "PluginClient"]
 

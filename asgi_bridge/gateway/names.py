@@ -1,9 +1,6 @@
-"""The names of APISIX 3.18's own plugins, and what a misspelt name was meant to be."""
+"""The names of APISIX 3.18's own plugins."""
 
-import difflib
-from collections.abc import Iterable
-
-__all__ = ["PLUGINS", "did_you_mean"]
+__all__ = ["PLUGINS"]
 
 PLUGINS = frozenset(
     """
@@ -26,9 +23,3 @@ PLUGINS = frozenset(
     """.split()
 )
 """Those that it enables by default, and those that its config.yaml may enable."""
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question that names the most similar of `known`; empty where nothing is similar."""
-    similar = difflib.get_close_matches(name.lower().replace("_", "-"), sorted(known), 1, 0.75)
-    return f"did you mean {similar[0]}?" if similar else ""

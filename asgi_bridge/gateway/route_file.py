@@ -19,13 +19,14 @@ from asgi_bridge.errors import ConfigurationError
 from asgi_bridge.gateway import limits
 from asgi_bridge.gateway.builtin import BUILTIN, Unsupported, check_builtin
 from asgi_bridge.gateway.expressions import Expression, parse_expression
-from asgi_bridge.gateway.names import PLUGINS, did_you_mean
+from asgi_bridge.gateway.names import PLUGINS
 from asgi_bridge.gateway.places import LinedList, LinedMapping, Misplaced, Place, Report, named, shown
 from asgi_bridge.gateway.route_forms import SECTIONS, Form, standalone
 from asgi_bridge.gateway.route_text import ALIAS, END, read_text, replace_in_values
 from asgi_bridge.gateway.routes import PHASES, Consumer, ExtPlugin, Node, Plugins, Route, Routes, Upstream
 from asgi_bridge.gateway.tls import client_context
 from asgi_bridge.gateway.uri import raw
+from asgi_bridge.spelling import did_you_mean
 from asgi_bridge.wire.messages import TextEntry
 
 __all__ = ["CLUSTER", "load_routes", "parse_routes", "read_routes"]
@@ -45,7 +46,7 @@ _WITHOUT_EFFECT = ("checks", "retries", "retry_timeout", "hash_on", "key", "keep
 _REFERENCE = re.compile(r"\$env://([^/]+)(?:/(.+))?", re.IGNORECASE)
 
 
-def load_routes(path: str | Path, *, strict: bool = True, cluster: str = CLUSTER) -> Routes:
+def load_routes(path: str | Path, *, strict: bool = True) -> Routes:
     """Read a route file.
 
     Args:
@@ -53,7 +54,6 @@ def load_routes(path: str | Path, *, strict: bool = True, cluster: str = CLUSTER
             ingress controller for Kubernetes. Told apart by what is in it.
         strict: True: what APISIX refuses, and what the stand-in cannot do, is an error. False: it is kept in
             `Routes.findings`; routes that APISIX drops are not there, the rest is passed over.
-        cluster: host and port of an upstream, in place of those that only a cluster or a registry knows.
 
     Raises:
         ConfigurationError: it cannot be read, or something in it is wrong.
@@ -62,16 +62,16 @@ def load_routes(path: str | Path, *, strict: bool = True, cluster: str = CLUSTER
         text = Path(path).read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigurationError(f"{path}: the route file cannot be read: {exc}") from exc
-    return parse_routes(text, str(path), strict=strict, cluster=cluster)
+    return parse_routes(text, str(path), strict=strict)
 
 
-def parse_routes(text: str, file: str = "apisix.yaml", *, strict: bool = True, cluster: str = CLUSTER) -> Routes:
+def parse_routes(text: str, file: str = "apisix.yaml", *, strict: bool = True) -> Routes:
     """Read routes from the text of a route file.
 
     Args:
         text: YAML that ends with ``#END``, or another form; see `load_routes`.
         file: the file's name, for messages.
-        strict, cluster: as `load_routes` has them.
+        strict: as `load_routes` has them.
 
     Raises:
         ConfigurationError: something in it is wrong; the message says what, where, and what to do.
@@ -79,7 +79,7 @@ def parse_routes(text: str, file: str = "apisix.yaml", *, strict: bool = True, c
     found = read_text(text, file)
     report = Report(strict)
     top = Place(file)
-    form = standalone(found, top, report, cluster)
+    form = standalone(found, top, report, CLUSTER)
     if not form.name and not found.ended:
         if not found.json:
             raise ConfigurationError(
@@ -92,7 +92,7 @@ def parse_routes(text: str, file: str = "apisix.yaml", *, strict: bool = True, c
         if strict:
             raise ConfigurationError(f"{file}: line {line}: {key!r} stands twice; the first is on line {first}")
         report.remark(Place(file, line=line), f"{key!r} stands twice; APISIX takes this one, not that on line {first}")
-    return _Reader(form.data, top, report, cluster, nothing_is_table=not found.json).read()
+    return _Reader(form.data, top, report, nothing_is_table=not found.json).read()
 
 
 def read_routes(data: Any, file: str = "routes", *, strict: bool = True) -> Routes:
@@ -106,7 +106,7 @@ def read_routes(data: Any, file: str = "routes", *, strict: bool = True) -> Rout
     Raises:
         ConfigurationError: something in it is wrong.
     """
-    return _Reader(data, Place(file), Report(strict), CLUSTER).read()
+    return _Reader(data, Place(file), Report(strict)).read()
 
 
 class _Reader:
@@ -116,14 +116,12 @@ class _Reader:
         data: the mapping of the sections.
         top: the place of the file.
         report: takes what is to be said.
-        cluster: host and port in place of what only a cluster or a registry knows.
         nothing_is_table: a null is an empty table in Lua, as lyaml makes it; from JSON it is nil.
     """
 
-    def __init__(self, data: Any, top: Place, report: Report, cluster: str, *, nothing_is_table: bool = False) -> None:
+    def __init__(self, data: Any, top: Place, report: Report, *, nothing_is_table: bool = False) -> None:
         self.top = top
         self.report = report
-        self.cluster = cluster
         self.nothing_is_table = nothing_is_table
         self.not_here: dict[str, list[Place]] = {}
         self.data = self.mapping(data, top)
@@ -232,7 +230,6 @@ class _Reader:
         here = self.top.at(self.data, key)
         if key not in SECTIONS:
             text, hint = "the stand-in does not know this field", did_you_mean(str(key), SECTIONS)
-            hint = f". {hint[0].upper()}{hint[1:]}" if hint else ""
             names = ", ".join(sorted(_READ))
             strict = f"{text}; take it out. It knows {names}{hint}"
             self.report.doubtful(here, strict, f"{text}, and APISIX neither; it is passed over{hint}")
@@ -247,10 +244,9 @@ class _Reader:
             here = place.at(mapping, key)
             if key not in table and key not in more:
                 names = sorted({*table, *more} - set(_NOT_DONE))
-                hint = did_you_mean(str(key), names)
                 raise here.wrong(
-                    "the stand-in does not know this field, and APISIX neither, so it drops what has it; "
-                    + (hint or f"take it out. There are {', '.join(names)}")
+                    "the stand-in does not know this field, and APISIX neither, so it drops what has it; take it out. "
+                    f"There are {', '.join(names)}{did_you_mean(str(key), names)}"
                 )
             if key in _NOT_DONE:
                 self.report.lacking(here, _NOT_DONE[key], "take it out")
@@ -468,17 +464,16 @@ class _Reader:
     def absence(self, name: str) -> str:
         if name in PLUGINS:
             return "the stand-in does not have this plugin of APISIX"
-        hint = did_you_mean(name, (*PHASES, *PLUGINS))
         return (
             "the stand-in does not have this plugin, and APISIX 3.18 neither: unless your gateway has one of its own "
-            f"of this name, it drops the route{'; ' + hint if hint else ''}"
+            f"of this name, it drops the route{did_you_mean(name, PLUGINS, 0.75)}"
         )
 
     def other_plugin(self, name: str, meta: Mapping[Any, Any], place: Place) -> None:
-        hint = did_you_mean(name, (*PHASES, *PLUGINS))
+        hint = did_you_mean(name, PLUGINS, 0.75)
         if name not in PLUGINS and (name.startswith("ext-plugin") or any(phase in hint for phase in PHASES)):
             text = (
-                f"APISIX has no plugin of this name, and drops what has it; {hint or 'there are ' + ', '.join(PHASES)}"
+                f"APISIX has no plugin of this name, and drops what has it{hint or '; there are ' + ', '.join(PHASES)}"
             )
             raise Misplaced(place, text, name)
         if self.report.strict:
@@ -587,9 +582,9 @@ class _Reader:
             self.report.doubtful(
                 place.at(value, "service_name"),
                 "the stand-in asks no service registry; give it nodes",
-                f"the stand-in asks no service registry for {value['service_name']}: requests go to {self.cluster}",
+                f"the stand-in asks no service registry for {value['service_name']}: requests go to {CLUSTER}",
             )
-            host, _, port = self.cluster.rpartition(":")
+            host, _, port = CLUSTER.rpartition(":")
             return (Node(host, int(port)),)
         raise place.wrong('it needs nodes, as {"127.0.0.1:8000": 1} or [{host: 127.0.0.1, port: 8000, weight: 1}]')
 
