@@ -89,10 +89,7 @@ def ready_made(*, auth_app: ASGIApp | None = None) -> Bridge:
     made.plugin("ip-access", phase="request")(ip_access)
     made.plugin("request-id", phase="request")(request_id)
     made.plugin("otel", phase="both", response_body=False)(otel)
-    try:
-        made.configure({"plugins": STARLETTE})
-    except ModuleNotFoundError as exc:
-        raise ConfigurationError(f'asgi_bridge_apps needs {exc.name}: pip install "asgi_bridge[apps]"') from None
+    made.configure({"plugins": STARLETTE})
     return made
 
 

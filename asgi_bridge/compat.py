@@ -8,7 +8,6 @@ observer.
 import asyncio
 import inspect
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from .adapter.answer import lost_in_request_phase
 from .errors import ConfigurationError, PluginError
 from .plugins import Bridge, Chain, PlainCall, Plugin, build_chain
-from .plugins.importing import import_string
+from .plugins.importing import import_string, plugin_name
 from .plugins.lifespan import Lifespan
 
 __all__ = ["PROBES", "Findings", "Subject", "advise", "examine", "load", "report"]
@@ -114,8 +113,7 @@ def load(target: str) -> Subject:
     found = import_string(target)
     if isinstance(found, Bridge):
         raise ConfigurationError(f"{target} is a Bridge; name one middleware, factory or application")
-    attribute = target.rpartition(":")[2].rpartition(".")[2]
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", "-", attribute.removesuffix("Middleware") or attribute).lower()
+    name = plugin_name(target)
     if _is_wsgi(found):
         return _wsgi(target, name, found)
     bridge = Bridge()

@@ -12,6 +12,7 @@ from typing import Any
 from asgi_bridge.gateway.builtin import header_operations
 from asgi_bridge.gateway.conditions import status_after_conditions
 from asgi_bridge.gateway.exchange import Exchange
+from asgi_bridge.gateway.filters import running
 from asgi_bridge.gateway.headers import Header, ResponseHeaders
 from asgi_bridge.gateway.pages import CLOSING, VARIANTS_OF_400, page
 from asgi_bridge.gateway.routes import Plugins
@@ -78,7 +79,7 @@ class _Head:
         return [(name, value.strip(b" \t")) for name, value in (*front, *self.items)]
 
 
-def _filtered(exchange: Exchange, head: _Head, upstream_status: bytes | None = None) -> bytes | None:
+async def _filtered(exchange: Exchange, head: _Head, upstream_status: bytes | None = None) -> bytes | None:
     """APISIX's header filter: its own name, the upstream's failure, then the emulated plugins.
 
     Returns:
@@ -92,16 +93,18 @@ def _filtered(exchange: Exchange, head: _Head, upstream_status: bytes | None = N
         headers.set(b"X-APISIX-Upstream-Status", upstream_status)
     body = None
     for plugins in (exchange.global_rules, exchange.plugins):
-        replaced = _filter(exchange, head, headers, plugins.builtin)
+        builtin = await running(exchange, plugins, head.status, headers.items)
+        replaced = _filter(exchange, head, headers, builtin)
         body = body if replaced is None else replaced
     head.items, head.content_type = headers.items, headers.content_type
     return body
 
 
-def _rewritten(exchange: Exchange, status: int) -> int:
+async def _rewritten(exchange: Exchange, status: int) -> int:
     """The status that response-rewrite leaves of one."""
     for plugins in (exchange.global_rules, exchange.plugins):
-        status = plugins.builtin.get("response-rewrite", {}).get("status_code", status)
+        builtin = await running(exchange, plugins, status)
+        status = builtin.get("response-rewrite", {}).get("status_code", status)
     return status
 
 
@@ -174,7 +177,7 @@ async def send_page(exchange: Exchange, status: int, *, upstream_status: bytes |
     head.items = list(exchange.response)
     if not exchange.response.date_set:
         head.items.append(_date())
-    replaced = _filtered(exchange, head, upstream_status)
+    replaced = await _filtered(exchange, head, upstream_status)
     await _send(exchange, head, (content or b"") if replaced is None else replaced)
 
 
@@ -224,7 +227,7 @@ async def exit_with(exchange: Exchange, status: int, body: bytes | None) -> None
     if body is None and status >= 300:
         await send_page(exchange, status)
         return
-    if status == 204 and body is not None and not _bodiless(exchange, final := _rewritten(exchange, status)):
+    if status == 204 and body is not None and not _bodiless(exchange, final := await _rewritten(exchange, status)):
         # nginx waits for the end of a body that ngx.exit(204) never gives
         await instead(
             exchange,
@@ -303,7 +306,7 @@ async def send_generated(
     head.items = [item for item in response if item[0].lower() != b"server"]
     if not response.date_set:
         head.items.append(_date())
-    replaced = _filtered(exchange, head)
+    replaced = await _filtered(exchange, head)
     if replaced is not None:
         body, more = replaced, None
     if head.status == 204:
@@ -347,7 +350,7 @@ async def send_upstream(exchange: Exchange, status: int, headers: list[Header], 
         head.front.append((b"Content-Length", length))
     head.items = [item for item in response if item[0].lower() != b"server"]
     head.items += [item for item in headers if item[0].lower() not in _NOT_PASSED]
-    replaced = _filtered(exchange, head, str(status).encode() if 500 <= status <= 599 else None)
+    replaced = await _filtered(exchange, head, str(status).encode() if 500 <= status <= 599 else None)
     if replaced is not None:
         await _send(exchange, head, replaced)
     else:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -20,9 +21,10 @@ from asgi_bridge.gateway.builtin import BUILTIN, Refusal, rewrite, with_error_re
 from asgi_bridge.gateway.calls import Observer, RunnerFailed, call_runner, configuration_key
 from asgi_bridge.gateway.connection import Limits
 from asgi_bridge.gateway.exchange import Breaks, ClientGone, CutOff, Exchange, ResponseSource
+from asgi_bridge.gateway.filters import lookup, runs
 from asgi_bridge.gateway.headers import LuaError, SentHeaders
 from asgi_bridge.gateway.inprocess import ASGIUpstream
-from asgi_bridge.gateway.routes import Plugins, Routes
+from asgi_bridge.gateway.routes import Plugins, Route, Routes
 from asgi_bridge.gateway.runner import RunnerClient
 from asgi_bridge.gateway.server import allow_all_statuses
 from asgi_bridge.gateway.upstream import (
@@ -139,8 +141,8 @@ class GatewayApp:
                 exchange.request_line,
             )
         exchange.add_forwarded_headers()
-        exchange.route = self._routes.match(exchange.method, exchange.host, exchange.path)
         exchange.global_rules = self._routes.global_rules
+        exchange.route = await self._matched(exchange)
         try:
             refusal = await self._request_phases(exchange)
         except LuaError:
@@ -152,11 +154,22 @@ class GatewayApp:
             logger.error("%s (route %s): missing upstream configuration", exchange.request_line, exchange.route_id)
             await send_page(exchange, 503)
             return
-        lists = [plugins for plugins in (exchange.global_rules, exchange.plugins) if _POST_RESP in plugins.ext]
+        lists = [
+            plugins
+            for plugins in (exchange.global_rules, exchange.plugins)
+            if _POST_RESP in plugins.ext and await runs(exchange, plugins, _POST_RESP)
+        ]
         while lists:
             if await self._response_phase(exchange, lists.pop(0), lists):
                 return
         await self._proxy(exchange)
+
+    async def _matched(self, exchange: Exchange) -> Route | None:
+        look = lookup(exchange)
+        for route in self._routes.candidates(exchange.method, exchange.host, exchange.path):
+            if await route.fits(exchange.remote_address, look):
+                return route
+        return None
 
     # --- request phases ---------------------------------------------------------------------------------------------
 
@@ -184,9 +197,10 @@ class GatewayApp:
         exchange.plugins = theirs.over(own)
         return await self._rewrite(
             exchange,
-            Plugins(
-                {name: conf for name, conf in theirs.ext.items() if name not in own},
-                {name: conf for name, conf in theirs.builtin.items() if name not in own},
+            replace(
+                theirs,
+                ext={name: conf for name, conf in theirs.ext.items() if name not in own},
+                builtin={name: conf for name, conf in theirs.builtin.items() if name not in own},
             ),
         )
 
@@ -197,6 +211,8 @@ class GatewayApp:
             priority = _PRE_REQ_PRIORITY if pre_req.priority is None else pre_req.priority
             names.append((priority, "ext-plugin-pre-req"))
         for _, name in sorted(names, key=lambda entry: -entry[0]):
+            if not await runs(exchange, plugins, name):
+                continue
             if name == "ext-plugin-pre-req":
                 refusal = await self._ext(exchange, name, plugins)
             else:
@@ -211,7 +227,7 @@ class GatewayApp:
     async def _ext(self, exchange: Exchange, phase: str, plugins: Plugins) -> Refusal | None:
         """Run a list of the request phases."""
         plugin = plugins.ext.get(phase)
-        if plugin is None:
+        if plugin is None or not await runs(exchange, plugins, phase):
             return None
         try:
             refusal = await self._call(exchange, phase, plugins)

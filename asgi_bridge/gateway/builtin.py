@@ -1,7 +1,7 @@
 """APISIX's own plugins that the stand-in emulates: as much of each as the recorded cases use, and no more.
 
-A configuration that goes further is refused when the routes are read. What these plugins do to a response is in
-`asgi_bridge.gateway.answer`, where the other filters are.
+A configuration that goes further is not understood, which is said when the routes are read. What these plugins do to a
+response is in `asgi_bridge.gateway.answer`, where the other filters are.
 """
 
 import json
@@ -15,7 +15,16 @@ from asgi_bridge.gateway.exchange import Exchange
 from asgi_bridge.gateway.routes import Consumer
 from asgi_bridge.gateway.uri import escape_controls, escape_uri, raw
 
-__all__ = ["BUILTIN", "Refusal", "check_builtin", "check_meta", "header_operations", "rewrite", "with_error_response"]
+__all__ = [
+    "BUILTIN",
+    "FIELDS",
+    "Refusal",
+    "Unsupported",
+    "check_builtin",
+    "header_operations",
+    "rewrite",
+    "with_error_response",
+]
 
 BUILTIN: Mapping[str, int] = {
     "request-id": 12015,
@@ -29,6 +38,13 @@ BUILTIN: Mapping[str, int] = {
 
 # how response-rewrite reads an entry of headers.add
 _HEADER_LINE = re.compile(r"([^:\s]+)\s*:\s*([^:]+)")
+
+# the schema of proxy-rewrite
+_REWRITTEN_HOST = re.compile(r"[0-9a-zA-Z\-.]+(:\d{1,5})?", re.ASCII)
+_REWRITTEN_METHODS = (
+    "GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "MKCOL", "COPY", "MOVE", "PROPFIND", "LOCK", "UNLOCK", "PATCH",
+    "TRACE",
+)  # fmt: skip
 
 # No Lua here: the one form of function that is understood.
 _SET_HEADER = re.compile(
@@ -61,11 +77,39 @@ def with_error_response(refusal: Refusal, error_response: str | Mapping[str, Any
     return Refusal(refusal.status, raw(text) + b"\n")
 
 
-def _only(conf: Mapping[str, Any], *fields: str) -> None:
-    more = sorted(set(map(str, conf)) - {*fields, "_meta"})
+class Unsupported(ValueError):
+    """A configuration is right for APISIX and goes further than the stand-in does."""
+
+
+FIELDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "request-id": ((), ("header_name", "include_in_response", "algorithm", "range_id")),
+    "serverless-pre-function": (("phase", "functions"), ()),
+    "cors": (
+        (),
+        ("allow_origins", "allow_methods", "allow_headers", "expose_headers", "max_age", "allow_credential",
+         "allow_origins_by_regex", "allow_origins_by_metadata", "timing_allow_origins",
+         "timing_allow_origins_by_regex"),
+    ),
+    "key-auth": (("header", "query", "hide_credentials"), ("realm", "anonymous_consumer")),
+    "proxy-rewrite": (
+        ("uri", "regex_uri", "method", "host", "headers"),
+        ("use_real_request_uri_unsafe", "scheme"),
+    ),
+    "response-rewrite": (
+        ("status_code", "headers", "body"),
+        ("body_base64", "vars", "filters", "max_resp_body_size"),
+    ),
+}  # fmt: skip
+"""The fields of each plugin that the stand-in understands, and the further ones that APISIX knows. Any other field is
+ignored, as in APISIX."""
+
+
+def _only_understood(name: str, conf: Mapping[str, Any]) -> None:
+    fields, further = FIELDS[name]
+    more = sorted(set(map(str, conf)) & set(further))
     if more:
         known = f"only {', '.join(fields)}" if fields else "only an empty configuration"
-        raise ValueError(f"the stand-in understands {known} here, not {', '.join(more)}")
+        raise Unsupported(f"the stand-in understands {known} here, not {', '.join(more)}")
 
 
 def _check_headers(headers: Any, *, add: type) -> None:
@@ -80,6 +124,10 @@ def _check_headers(headers: Any, *, add: type) -> None:
     removed = headers.get("remove", [])
     if not isinstance(removed, list) or not all(isinstance(name, str) for name in removed):
         raise ValueError("headers.remove has to be a list of names")
+    for place in ("add", "set"):
+        values = headers.get(place)
+        if add is dict and isinstance(values, Mapping) and any(isinstance(each, list) for each in values.values()):
+            raise Unsupported(f"the stand-in understands no lists of values in headers.{place}")
     _check_strings(headers.get("set", {}), "headers.set")
     added = headers.get("add", add())
     if add is list:
@@ -91,11 +139,31 @@ def _check_headers(headers: Any, *, add: type) -> None:
 
 def _check_strings(value: Any, what: str) -> None:
     if not isinstance(value, Mapping) or not all(
-        isinstance(v, str | int) and not isinstance(v, bool) for v in value.values()
+        isinstance(v, str | int | float) and not isinstance(v, bool) for v in value.values()
     ):
         raise ValueError(f"{what} has to be a mapping of names to strings")
     if any("$" in str(v) for v in value.values()):
-        raise ValueError(f"the stand-in puts no variables into headers; take the $ out of {what}")
+        raise Unsupported(f"the stand-in puts no variables into headers; take the $ out of {what}")
+
+
+def _check_proxy_rewrite(conf: Mapping[str, Any]) -> None:
+    if not set(conf) - {"_meta"}:
+        raise ValueError("APISIX wants one field at least; give it a uri, or take the plugin out")
+    for field in ("uri", "method", "host"):
+        if not isinstance(conf.get(field, ""), str):
+            raise ValueError(f"{field} has to be a string without variables")
+    if "method" in conf and conf["method"] not in _REWRITTEN_METHODS:
+        raise ValueError(f"method is one of {', '.join(_REWRITTEN_METHODS)}")
+    if "$" in conf.get("host", "") + conf.get("uri", ""):
+        field = "uri" if "$" in conf.get("uri", "") else "host"
+        raise Unsupported(f"the stand-in puts no variables in: {field} has to be a string without variables")
+    if "host" in conf and not _REWRITTEN_HOST.fullmatch(conf["host"]):
+        raise ValueError("host has to be a name, or one with a port: letters, digits, - and .")
+    if not conf.get("uri", "/").startswith("/"):
+        raise ValueError("uri has to begin with a slash")
+    if len(conf.get("uri", "")) > 4096:
+        raise ValueError(f"uri has {len(conf['uri'])} characters; APISIX takes 4096 at most")
+    _check_patterns(conf.get("regex_uri", ["", ""]))
 
 
 def _check_patterns(value: Any) -> None:
@@ -145,68 +213,43 @@ def header_operations(conf: Mapping[str, Any]) -> HeaderOperations:
     return HeaderOperations(add, changed, tuple(headers.get("remove", ())))
 
 
-def check_meta(conf: Mapping[str, Any]) -> None:
-    """Check ``_meta``, which every plugin may have.
-
-    Raises:
-        ValueError: it has more than the stand-in does.
-    """
-    meta = conf.get("_meta", {})
-    priority = meta.get("priority", 0)
-    known = {"priority", "disable", "error_response"}
-    if set(meta) - known or isinstance(priority, bool) or not isinstance(priority, int):
-        raise ValueError(
-            "the stand-in understands only error_response, disable and a priority that is a number in _meta"
-        )
-    if not isinstance(meta.get("error_response", ""), str | Mapping):
-        raise ValueError("error_response of _meta has to be a string or a mapping")
-
-
 def check_builtin(name: str, conf: Mapping[str, Any]) -> None:
     """Check the configuration of an emulated plugin.
 
     Raises:
-        ValueError: it is wrong, or more than the stand-in does.
+        ValueError: it is wrong.
+        Unsupported: it is more than the stand-in does.
     """
-    check_meta(conf)
+    _only_understood(name, conf)
     if name == "proxy-rewrite":
-        _only(conf, "uri", "regex_uri", "method", "host", "headers")
-        for field in ("uri", "method", "host"):
-            if not isinstance(conf.get(field, ""), str) or "$" in conf.get(field, ""):
-                raise ValueError(f"{field} has to be a string without variables")
-        if not conf.get("uri", "/").startswith("/"):
-            raise ValueError("uri has to begin with a slash")
-        _check_patterns(conf.get("regex_uri", ["", ""]))
+        _check_proxy_rewrite(conf)
     elif name == "key-auth":
-        _only(conf, "header", "query", "hide_credentials")
         _check_strings({field: conf.get(field, "") for field in ("header", "query")}, "header or query")
         if not isinstance(conf.get("hide_credentials", False), bool):
             raise ValueError("hide_credentials has to be true or false")
     elif name == "response-rewrite":
-        _only(conf, "status_code", "headers", "body")
         status = conf.get("status_code", 200)
         if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 598:
             raise ValueError("status_code has to be a number from 200 to 598")
         if not isinstance(conf.get("body", ""), str):
             raise ValueError("body has to be a string")
     elif name == "serverless-pre-function":
-        _only(conf, "phase", "functions")
         functions = conf.get("functions")
-        if conf.get("phase") != "rewrite" or not isinstance(functions, list) or not functions:
+        if not isinstance(functions, list) or not functions:
             raise ValueError("the stand-in understands only phase: rewrite with a list of functions")
+        if conf.get("phase") != "rewrite":
+            raise Unsupported("the stand-in understands only phase: rewrite with a list of functions")
         if not all(isinstance(text, str) and _SET_HEADER.fullmatch(text) for text in functions):
-            raise ValueError(
+            raise Unsupported(
                 "the stand-in runs no Lua; it understands only return function(conf, ctx) "
                 "require('apisix.core').request.set_header(ctx, 'NAME', 'VALUE') end"
             )
-    else:
-        _only(conf)
     if "headers" in conf:
         _check_headers(conf["headers"], add=dict if name == "proxy-rewrite" else list)
         operations = header_operations(conf)
         for header, _ in (*operations.add, *operations.set):
             if header.replace("_", "-").lower() == "content-length":
-                raise ValueError("a Content-Length in headers would not fit the body; take it out")
+                raise Unsupported("a Content-Length in headers would not fit the body; take it out")
 
 
 def rewrite(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from asgi_bridge.gateway.builtin import Refusal
 from asgi_bridge.gateway.connection import RunnerError, TokenNotFound
-from asgi_bridge.gateway.exchange import Exchange
+from asgi_bridge.gateway.exchange import ClientGone, Exchange
 from asgi_bridge.gateway.headers import LuaError
 from asgi_bridge.gateway.routes import ExtPlugin
 from asgi_bridge.gateway.runner import MAX_TRIES, RunnerClient
@@ -51,7 +51,9 @@ class Call:
         milliseconds: how long it took, preparation included.
         error: why it failed; None: it did not.
         degraded: it failed, and the request goes on without the plugins.
-        tries: which try it was; another one follows when the runner has lost its token.
+        tries: which try it was.
+        again: it failed since the runner does not know the token; the gateway prepares again and repeats the call.
+        status: what the client gets because it failed, 503 or 500; 0: this failure alone gives it no response.
     """
 
     route_id: str
@@ -63,6 +65,8 @@ class Call:
     error: str | None = None
     degraded: bool = False
     tries: int = 1
+    again: bool = False
+    status: int = 0
 
 
 Observer = Callable[[Call], None]
@@ -226,6 +230,7 @@ async def call_runner(
         tries += 1
         again = degraded = False
         error: str | None = None
+        status = 0
         started = time.perf_counter()
         try:
             return await runner.call(key, plugin.conf, build, lambda asked: _tell(exchange, asked), applied)
@@ -237,19 +242,26 @@ async def call_runner(
             )
             again = tries < MAX_TRIES
             degraded = plugin.allow_degradation and not again
+            status = 0 if again or degraded else 503
         except RunnerError as exc:
             error = str(exc)
             degraded = plugin.allow_degradation
+            status = 0 if degraded else 503
         except LuaError as exc:
             error = str(exc)
+            status = 500
             logger.error("%s (route %s): lua entry thread aborted: %s", exchange.request_line, exchange.route_id, exc)
+            raise
+        except BaseException as exc:
+            error = "the client went away" if isinstance(exc, ClientGone) else f"{type(exc).__name__}: {exc}"
             raise
         finally:
             if observe is not None:
-                milliseconds = (time.perf_counter() - started) * 1000
-                names = tuple(plugin.names)
-                line = exchange.request_line
-                observe(Call(exchange.route_id, phase, names, line, answer, milliseconds, error, degraded, tries))
+                call = Call(
+                    exchange.route_id, phase, tuple(plugin.names), exchange.request_line, answer,
+                    (time.perf_counter() - started) * 1000, error, degraded, tries, again, status,
+                )  # fmt: skip
+                observe(call)
         if again:
             continue
         logger.error("%s (route %s): %s", exchange.request_line, exchange.route_id, error)

@@ -178,6 +178,8 @@ class Exchange:
         self.consumer: Consumer | None = None
         self.source: ResponseSource | None = None
         self.variables: dict[str, bytes] = {}
+        # what filters.runs has found: in global rules, with a consumer, name of the plugin
+        self.filtered: dict[tuple[bool, bool, str], bool] = {}
         self.cookies: dict[bytes, bytes] | None = None
         self._args: Args | None = None
         self.body: bytes | None = None

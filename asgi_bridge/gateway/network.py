@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator
 import h11
 import httpx2
 
+from asgi_bridge.gateway.tls import client_context
+
 __all__ = ["NetworkTransport"]
 
 READ_SIZE = 64 * 1024
@@ -99,8 +101,8 @@ class NetworkTransport(httpx2.AsyncBaseTransport):
 
     The target is ``extensions["target"]``, timeouts are ``extensions["timeout"]``, both as httpx2 has them;
     ``extensions["keep"]`` False: a connection of its own; ``extensions["verify"]`` True: the server's certificate is
-    checked, whatever `verify` says. Connections are kept between `start` and `aclose` only, for
-    the reason that `RunnerClient` gives.
+    checked, whatever `verify` says; ``extensions["certificate"]`` is a certificate and its key, in PEM, that the server
+    is shown. Connections are kept between `start` and `aclose` only, for the reason that `RunnerClient` gives.
 
     Args:
         verify: True or a context: check the certificate of every server; False: where a request asks for it.
@@ -172,8 +174,7 @@ class NetworkTransport(httpx2.AsyncBaseTransport):
         if scheme == "https":
             tls = self._verify if isinstance(self._verify, ssl.SSLContext) else ssl.create_default_context()
             if self._verify is False and not asked:
-                tls.check_hostname = False
-                tls.verify_mode = ssl.CERT_NONE
+                tls = client_context(*request.extensions.get("certificate", ("", "")))
         try:
             async with asyncio.timeout(request.extensions.get("timeout", {}).get("connect")):
                 reader, writer = await asyncio.open_connection(host, port, ssl=tls)

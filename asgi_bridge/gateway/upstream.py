@@ -185,7 +185,7 @@ class UpstreamClient:
         assert upstream is not None and node is not None
         extensions: dict[str, Any] = {
             "target": target,
-            "keep": not fetch,
+            "keep": not fetch and not upstream.client_cert,
             "verify": fetch,
             "timeout": {
                 "connect": upstream.connect,
@@ -194,6 +194,9 @@ class UpstreamClient:
                 "pool": upstream.connect,
             },
         }
+        if upstream.client_cert and not fetch:
+            # ext-plugin-post-resp's own fetch shows none
+            extensions["certificate"] = upstream.client_cert, upstream.client_key
         host = f"[{node.host}]" if ":" in node.host else node.host
         outgoing = httpx2.Request(
             method,

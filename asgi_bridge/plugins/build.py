@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Sequence
 
 from ..errors import ConfigurationError, PluginError
+from ..spelling import did_you_mean
 from .chain import INNERMOST, Chain, Layer, Step
 from .configuration import parse_json
 from .key import phase_of, route_id_of
@@ -43,7 +44,8 @@ async def build_chain(
                 plugin = bridge.plugins.get(name)
                 if plugin is None:
                     known = ", ".join(sorted(bridge.plugins))
-                    raise ConfigurationError(f"plugin {name} is not mounted; mounted are: {known}")
+                    guess = did_you_mean(name, bridge.plugins)
+                    raise ConfigurationError(f"plugin {name} is not mounted; mounted are: {known}{guess}")
                 layers.insert(0, await _build_layer(plugin, key, text, layers[0] if layers else INNERMOST, mounted))
     except BaseException as exc:
         await Chain(layers, None).close(SHUTDOWN_SECONDS)

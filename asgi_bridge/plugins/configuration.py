@@ -22,6 +22,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, PydanticOmit, SchemaValidator, core_schema, to_jsonable_python
 
 from ..errors import ConfigurationError
+from ..spelling import did_you_mean
 from .importing import import_string, is_import_string
 
 __all__ = ["AnyConfiguration", "Configuration", "KeywordConfiguration", "TypedConfiguration", "parse_json"]
@@ -182,13 +183,34 @@ class _Checker:
         try:
             return self._validator.validate_json(text if text.strip() else "{}", strict=strict, extra=self._extra)
         except pydantic.ValidationError as exc:
-            raise ConfigurationError(_reasons(exc)) from None
+            raise ConfigurationError(_reasons(exc) + self._guess(exc)) from None
+
+    def _guess(self, exc: pydantic.ValidationError) -> str:
+        """What the first unknown key may be a typing error of."""
+        errors = exc.errors(include_input=False, include_url=False, include_context=False)
+        unknown = [error["loc"][-1] for error in errors if error["type"] in _UNKNOWN_KEY]
+        return did_you_mean(str(unknown[0]), _properties(self.schema())) if unknown else ""
 
     def schema(self) -> dict[str, Any]:
         try:
             return _Schema(by_alias=True).generate(self._schema)
         except PydanticOmit:  # nothing that JSON has
             return {"not": {}}
+
+
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+
+
+def _properties(schema: Any) -> set[str]:
+    """The names of all properties in a JSON Schema, nested ones too."""
+    if isinstance(schema, list):
+        return set().union(*map(_properties, schema))
+    if not isinstance(schema, dict):
+        return set()
+    own = schema.get("properties", {})
+    return {*own}.union(
+        *map(_properties, own.values()), *(_properties(schema[key]) for key in schema if key != "properties")
+    )
 
 
 def _closed(schema: Any) -> Any:

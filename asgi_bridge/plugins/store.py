@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigurationError, PluginError
+from ..tracebacks import shorten
 from .build import SHUTDOWN_SECONDS, Conf, build_chain
 from .chain import Chain
 from .key import route_id_of, stripped
@@ -171,7 +172,7 @@ class ConfigurationStore:
         try:
             chain = await build_chain(self.bridge, text.key, text.conf, self._mounted)
         except ConfigurationError as exc:
-            logger.error("route %s refused: %s", route_id_of(text.key) or "?", exc, exc_info=exc.__cause__)
+            logger.error("route %s refused: %s", route_id_of(text.key) or "?", exc, exc_info=shorten(exc.__cause__))
             self._failures[token] = self._clock() + FAILURE_SECONDS, str(exc)
             raise
         # in one step: wherever there is a chain there is its text
