@@ -165,8 +165,7 @@ async def _rewrite(exchange: Exchange, action: Rewrite) -> None:
         if name.lower() == b"host":
             exchange.upstream_host = value or b""
     if action.body:
-        await exchange.read_body()
-        exchange.set_body(action.body)
+        await exchange.replace_body(action.body)
     exchange.response.take_entries(action.resp_headers or (), drop=NOT_FROM_RUNNER)
     if action.args:
         args = exchange.uri_args()
