@@ -2,7 +2,6 @@
 the same request, but for the limits of the protocol, which all have their name in LIMITS."""
 
 import asyncio
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_bridge import Bridge, PluginError
 from asgi_bridge.gateway.uri import normalise_path
 from asgi_bridge.testing import Gateway, PluginClient
+from tests.fuzzing import examples
 
-EXAMPLES = int(800 * float(os.environ.get("FUZZ_FACTOR", "1")))
+EXAMPLES = examples(200)
 
 Headers = list[tuple[bytes, bytes]]
 Args = list[tuple[bytes, bytes | None]]

@@ -37,7 +37,10 @@ from asgi_bridge.wire.messages import (
 )
 from tests.cases import UPSTREAM_SCRIPT
 
-__all__ = ["Client", "Response", "Stage", "stage"]
+__all__ = ["PARSERS", "Client", "Response", "Stage", "stage"]
+
+PARSERS = ["h11", "httptools"] if importlib.util.find_spec("httptools") is not None else ["h11"]
+"""uvicorn's parsers that are installed; the last one lets more requests through."""
 
 QUICK = Limits(lock=0.3, lock_held=1.0, exchange=2.0)
 """Times for the tests; those of a real APISIX go up to 60 s."""
@@ -442,7 +445,7 @@ class Stage:
         self._loop = asyncio.get_running_loop()
         serving = []
         # Both of uvicorn's parsers: each refuses requests that the other lets through.
-        for http in ("h11", "httptools"):
+        for http in PARSERS:
             listener = socket.create_server(("127.0.0.1", 0))
             self.ports[http] = listener.getsockname()[1]
             config = uvicorn.Config(
