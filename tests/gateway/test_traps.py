@@ -502,6 +502,8 @@ def test_error_response_takes_the_place_of_a_body(runner: RunnerDouble, error_re
         (b"9", b"123456789", True, False, 200),
         (b"9", None, True, False, 502),
         (b"5", None, False, True, 200),
+        # ... or a Rewrite replaces what was read of it; the rest is the client's next request all the same
+        (b"2", b"12", False, False, 200),
     ],
 )
 def test_content_length_set_by_a_plugin(
@@ -528,6 +530,8 @@ def test_content_length_set_by_a_plugin(
         record.getMessage() for record in caplog.records if "answered 502; APISIX would have" in record.getMessage()
     ]
     assert len(told) == (status == 502)
+    rest = [message for message in caplog.messages if "APISIX would have taken 3 bytes of the body" in message]
+    assert bool(rest) is (length == b"2")
     if status == 200:
         assert response.json()["body"] == (body or b"short").decode()
 
