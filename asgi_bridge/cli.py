@@ -3,13 +3,19 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from .errors import BridgeError, ConfigurationError
+from .extras import install
+from .plugins.importing import located
+from .tracebacks import own_lines
+
+if TYPE_CHECKING:
+    from .server.serve import Source
 
 __all__ = ["main"]
 
@@ -71,6 +77,34 @@ def _finding(command: Command) -> Command:
     return command
 
 
+_env_file = click.option("--env-file", type=_FILE, help="Environment configuration file, read first.")
+
+
+def _source(
+    target: str | None, mounts: tuple[tuple[str, str], ...], app_dir: str, allow: tuple[str, ...] = ()
+) -> "Source":
+    """Where to find the bridge. A file as TARGET is a module of its folder, or of --app-dir where that is given."""
+    from .server.serve import Source
+
+    names = [name for name, _ in mounts]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(f"--mount {name}: given twice")
+    context = click.get_current_context()
+    given = context.get_parameter_source("app_dir") is not click.core.ParameterSource.DEFAULT
+    if target is not None:
+        target, app_dir = located(target, app_dir if given else None)
+    mounted = {name: located(each, app_dir)[0] for name, each in mounts}
+    return Source(target, mounted, os.path.abspath(app_dir), allow)
+
+
+def _load_environment(env_file: str | None) -> None:
+    if env_file is not None:
+        from .server.serve import load_environment
+
+        load_environment(env_file)
+
+
 def _log_level(default: str) -> Callable[[Command], Command]:
     return click.option(
         "--log-level", type=click.Choice(LOG_LEVELS), default=None, help=f"Log level.  [default: {default}]"
@@ -82,8 +116,9 @@ def _log_level(default: str) -> Callable[[Command], Command]:
 def cli() -> None:
     """ASGI applications and middleware as plugins of the Apache APISIX gateway.
 
-    TARGET is "module:attr" of a Bridge, or of a function that returns one. Without it the [tool.asgi_bridge] table of
-    the nearest pyproject.toml says what to run, else the entry points of the group asgi_bridge.plugins.
+    TARGET is "module:attr" of a Bridge, of a function that returns one, or of an ASGI application; a module or a file
+    stands for its Bridge, else its application. Without it the [tool.asgi_bridge] table of the nearest pyproject.toml
+    says what to run, else the entry points of the group asgi_bridge.plugins.
     """
 
 
@@ -119,10 +154,10 @@ def run(
     reload_dirs: tuple[str, ...], **options: Any,
 ) -> None:  # fmt: skip
     """Serve the gateway."""
-    from .server.serve import Source, serve
+    from .server.serve import serve
 
     serve(
-        Source(target, _unique(mounts), os.path.abspath(app_dir), allow),
+        _source(target, mounts, app_dir, allow),
         reload_dirs=list(reload_dirs) or None,
         **options,
     )
@@ -130,14 +165,15 @@ def run(
 
 @cli.command()
 @_finding
+@_env_file
 @click.option("--json", "as_json", is_flag=True, help="Name, kind, phase and JSON Schema of each, as JSON.")
 def plugins(
-    target: str | None, mounts: tuple[tuple[str, str], ...], allow: tuple[str, ...], app_dir: str, as_json: bool
-) -> None:
+    target: str | None, mounts: tuple[tuple[str, str], ...], allow: tuple[str, ...], app_dir: str,
+    env_file: str | None, as_json: bool,
+) -> None:  # fmt: skip
     """List the plugins and what a route may configure."""
-    from .server.serve import Source
-
-    bridge = Source(target, _unique(mounts), os.path.abspath(app_dir), allow).load()
+    _load_environment(env_file)
+    bridge = _source(target, mounts, app_dir, allow).load()
     described = [plugin.describe() for plugin in bridge.plugins.values()]
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
@@ -158,19 +194,29 @@ def plugins(
 )  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of the gateway.")
 @click.option("--port", type=click.IntRange(0, 65535), default=9080, show_default=True, help="Port of the gateway.")
+@click.option(
+    "--upstream-port", type=click.IntRange(0, 65535), default=1980, show_default=True,
+    help="Port of the echo upstream, 0: any. Routes to 127.0.0.1:1980 go there.",
+)  # fmt: skip
+@click.option("--no-upstream", is_flag=True, help="Start no echo upstream: your own listens on 127.0.0.1:1980.")
+@click.option("--uds", help="Socket of a runner that you have started yourself, in a debugger for example.")
+@_env_file
 @_log_level("warning")
 def dev(
     target: str | None, mounts: tuple[tuple[str, str], ...], allow: tuple[str, ...], app_dir: str, routes: Path,
-    host: str, port: int, log_level: str | None,
+    host: str, port: int, upstream_port: int, no_upstream: bool, uds: str | None, env_file: str | None,
+    log_level: str | None,
 ) -> None:  # fmt: skip
     """Start runner, gateway and an echo upstream to play with, and reload on change."""
     try:
         from .dev import develop
     except ModuleNotFoundError as exc:
-        raise ConfigurationError(f'dev needs {exc.name}: pip install "asgi_bridge[dev]"') from None
-    from .server.serve import Source
-
-    develop(Source(target, _unique(mounts), os.path.abspath(app_dir), allow), routes, host, port, log_level)
+        raise ConfigurationError(f"dev needs {exc.name}: {install('dev')}") from None
+    _load_environment(env_file)
+    develop(
+        _source(target, mounts, app_dir, allow), routes, host, port, log_level,
+        upstream_port=None if no_upstream else upstream_port, uds=uds and os.path.abspath(uds.removeprefix("unix:")),
+    )  # fmt: skip
 
 
 @cli.command()
@@ -184,7 +230,8 @@ def dev(
     help="An object as a keyword argument of a middleware. May be given several times.",
 )
 @click.option("--app-dir", type=_FOLDER, default=".", show_default=True, help="Folder to look for modules in.")
-def compat(target: str, conf: str, defaults: tuple[tuple[str, str], ...], app_dir: str) -> None:
+@_env_file
+def compat(target: str, conf: str, defaults: tuple[tuple[str, str], ...], app_dir: str, env_file: str | None) -> None:
     """Try a plugin on probe requests, and say what it does and in which phase to mount it.
 
     TARGET is "module:attr" of a middleware, a factory or an application, ASGI or WSGI.
@@ -192,32 +239,26 @@ def compat(target: str, conf: str, defaults: tuple[tuple[str, str], ...], app_di
     from .compat import PROBES, examine, load, missing_objects, report
     from .plugins.configuration import parse_json
 
-    sys.path.insert(0, os.path.abspath(app_dir))
-    subject = load(target, dict(defaults))
+    _load_environment(env_file)
+    source = _source(target, (), app_dir)
+    sys.path.insert(0, source.app_dir or "")
+    subject = load(source.target or "", dict(defaults))
     try:
         subject, findings = examine(subject, conf)
     except ConfigurationError as exc:
         objects = [f"--default {name}=module:attr" for name in missing_objects(subject, str(exc))]
         given = f", {', '.join(objects)} an object" if objects else ""
-        raise ConfigurationError(f"{exc}; --conf gives its configuration{given}") from None
+        raise ConfigurationError(f"{exc}; --conf gives its configuration{given}") from exc.__cause__
     for line in report(subject, parse_json(conf), findings):
         click.echo(line)
     if len(findings.errors) == len(PROBES):
         sys.exit(1)
 
 
-def _unique(mounts: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
-    names = [name for name, _ in mounts]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigurationError(f"--mount {name}: given twice")
-    return dict(mounts)
-
-
 def main() -> None:
-    """The entry point: what went wrong stands in one line, without a traceback, when it is the operator's to mend."""
+    """The entry point: what went wrong stands in one line, after the lines of the user's own files that led to it."""
     try:
         cli(prog_name="asgi-bridge")
     except BridgeError as exc:
-        click.echo(f"asgi-bridge: {exc}", err=True)
+        click.echo(f"{own_lines(exc)}asgi-bridge: {exc}", err=True)
         sys.exit(2)

@@ -186,8 +186,10 @@ def test_what_run_refuses(command: Command, arguments: list[str], said: str) -> 
         (["nowhere:bridge"], "cannot import 'nowhere:bridge': no module named 'nowhere'; is it installed, and does "
          "--app-dir point to it?"),
         (["MODULE:nobody"], "cannot import 'MODULE:nobody': 'MODULE' has no attribute 'nobody'"),
-        (["MODULE"], "'MODULE' is not of the form \"module:attr\", such as \"myapp.main:bridge\""),
-        (["MODULE:number"], "MODULE:number is no Bridge and no function that returns one, but int"),
+        (["MODULE:a:b"], "'MODULE:a:b' is not of the form \"module:attr\", such as \"myapp.main:bridge\""),
+        (["MODULE:number"],
+         "MODULE:number is no Bridge, no function that returns one, and no ASGI application, but int"),
+        (["nothing.py"], "nothing.py: there is no such Python file"),
         (["--mount", "a=MODULE:bridge", "--mount", "a=MODULE:say"], "--mount a: given twice"),
         (["MODULE:bridge", "--mount", "hello=MODULE:app"], "plugin hello: the name is mounted already"),
     ],
@@ -196,10 +198,105 @@ def test_an_operators_mistake_is_one_line(command: Command, arguments: list[str]
     assert command("plugins", *arguments) == (2, "", f"asgi-bridge: {said}\n")
 
 
-def test_an_error_of_a_module_keeps_its_traceback(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "raises_at_import.py").write_text("raise ValueError('in the module')\n")
-    with pytest.raises(ValueError, match="in the module"):
-        command("plugins", "raises_at_import:bridge")
+BROKEN = {
+    "a syntax error": ("def (:\n", "SyntaxError: invalid syntax (broken.py, line 1)", [
+        '  File "HERE/broken.py", line 1', "    def (:", "        ^", "SyntaxError: invalid syntax",
+    ]),
+    "an import that fails": ("import helper\n", "ModuleNotFoundError: No module named 'nowhere'", [
+        "Traceback (most recent call last):",
+        '  File "HERE/broken.py", line 1, in <module>', "    import helper",
+        '  File "HERE/helper.py", line 1, in <module>', "    import nowhere",
+        "ModuleNotFoundError: No module named 'nowhere'",
+    ]),
+    "an error of a library": ("import json\n\njson.loads('')\n", "JSONDecodeError: Expecting value: line 1 column 1 "
+     "(char 0)", [
+        "Traceback (most recent call last):",
+        '  File "HERE/broken.py", line 3, in <module>', "    json.loads('')",
+        "json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)",
+    ]),
+    "an error behind an error": ("try:\n    {}[1]\nexcept Exception:\n    raise OSError() from None\n", "OSError: ", [
+        "Traceback (most recent call last):",
+        '  File "HERE/broken.py", line 4, in <module>', "    raise OSError() from None",
+        "OSError",
+    ]),
+    "an exit": ("import sys\n\nsys.exit(5)\n", "SystemExit: 5", [
+        "Traceback (most recent call last):",
+        '  File "HERE/broken.py", line 3, in <module>', "    sys.exit(5)",
+        "SystemExit: 5",
+    ]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["plugins", "compat", "dev", "run"])
+@pytest.mark.parametrize(("text", "said", "lines"), BROKEN.values(), ids=BROKEN)
+def test_an_error_of_a_module_shows_the_users_own_lines_only(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, said: str, lines: list[str]
+) -> None:
+    for module in ("broken", "helper"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    (tmp_path / "broken.py").write_text(text)
+    (tmp_path / "helper.py").write_text("import nowhere\n")
+    if name == "run":
+        monkeypatch.setattr("asgi_bridge.server.serve.serve", lambda source, **options: source.load())
+    monkeypatch.setattr("logging.config.dictConfig", lambda config: None)
+    code, out, err = command(name, "broken:bridge")
+    assert (code, out) == (2, "")
+    assert err.replace(str(tmp_path), "HERE").splitlines() == [
+        *lines,
+        f"asgi-bridge: cannot import 'broken:bridge': {said}",
+    ]
+
+
+def test_a_factory_of_a_bridge_that_fails_shows_its_lines_only(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "fails.py").write_text("def make():\n    return open('missing')\n")
+    assert command("plugins", "fails:make") == (
+        2,
+        "",
+        "Traceback (most recent call last):\n"
+        f'  File "{tmp_path}/fails.py", line 2, in make\n'
+        "    return open('missing')\n"
+        "           ^^^^^^^^^^^^^^^\n"
+        "FileNotFoundError: [Errno 2] No such file or directory: 'missing'\n"
+        "asgi-bridge: fails:make() raised FileNotFoundError: [Errno 2] No such file or directory: 'missing'\n",
+    )
+
+
+def test_a_plugins_factory_that_fails_shows_its_lines_only(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "made.py").write_text("def make(conf: dict):\n    return conf['missing']\n")
+    assert command("compat", "made:make") == (
+        2,
+        "",
+        "Traceback (most recent call last):\n"
+        f'  File "{tmp_path}/made.py", line 2, in make\n'
+        "    return conf['missing']\n"
+        "           ~~~~^^^^^^^^^^^\n"
+        "KeyError: 'missing'\n"
+        "asgi-bridge: plugin make: it could not be built: KeyError: 'missing'; --conf gives its configuration\n",
+    )
+
+
+@pytest.mark.parametrize("name", ["MODULE", "MODULE.py", "./MODULE.py:bridge", "MODULE.py:make"])
+def test_a_module_or_a_file_may_be_the_target(command: Command, name: str) -> None:
+    code, out, err = command("plugins", name)
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == ["hello", "say", "limited"]
+
+
+@pytest.mark.parametrize("arguments", [["plugins"], ["compat", "--conf", "{}"]])
+def test_an_environment_file_is_read_first(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "wants", raising=False)
+    monkeypatch.setenv("TOKEN_OF_TEST", "")
+    monkeypatch.delenv("TOKEN_OF_TEST")
+    (tmp_path / "wants.py").write_text(
+        "import os\nos.environ['TOKEN_OF_TEST']\nasync def app(scope, receive, send): ...\n"
+    )
+    assert command(*arguments, "wants:app")[0] == 2
+    monkeypatch.delitem(sys.modules, "wants", raising=False)
+    (tmp_path / "my.env").write_text("TOKEN_OF_TEST=here\n")
+    code, out, err = command(*arguments, "wants:app", "--env-file", "my.env")
+    assert ("application" in out, err) == (True, "")
 
 
 @pytest.mark.parametrize("target", ["MODULE:bridge", "MODULE:make"])
@@ -245,7 +342,7 @@ def test_nothing_to_run(command: Command, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.asgi_bridge]\n")
     code, out, err = command("plugins")
     assert (code, out) == (2, "")
-    assert err.startswith("asgi-bridge: no plugins: name a ")
+    assert err.startswith("asgi-bridge: no plugins: [tool.asgi_bridge] in ")
     assert len(err.splitlines()) == 1
 
 

@@ -1,12 +1,15 @@
 """``asgi-bridge dev`` as a person uses it: a process, curl, an editor, Ctrl-C."""
 
 import os
+import pty
 import re
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -67,7 +70,7 @@ def dev(tmp_path: Path, *arguments: str) -> Iterator[Dev]:
     output = tmp_path / "output.txt"
     with output.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "asgi_bridge", "dev", "--port", "0", *arguments],
+            [sys.executable, "-m", "asgi_bridge", "dev", "--port", "0", "--upstream-port", "0", *arguments],
             cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
             env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
         )  # fmt: skip
@@ -135,6 +138,8 @@ def test_code_and_routes_are_reloaded(tmp_path: Path) -> None:
     (tmp_path / "plugin.py").write_text(PLUGIN.format(text="first"))
     (tmp_path / "apisix.yaml").write_text(ROUTES.format(uri="/a"))
     with dev(tmp_path, "plugin:bridge") as running, httpx2.Client(base_url=running.url, timeout=SECONDS) as client:
+        statuses = []
+        client.event_hooks = {"response": [lambda response: statuses.append(response.status_code)]}
         assert client.get("/a").text == "first"
 
         written = -3.0
@@ -148,6 +153,9 @@ def test_code_and_routes_are_reloaded(tmp_path: Path) -> None:
             return client.get("/a").text == "the second"
 
         running.wait_for(edited)
+        running.wait_for("stop 200")
+        assert running.text.count("the client gets 503") == statuses.count(503)
+        assert "prepared again" in running.text
 
         (tmp_path / "apisix.yaml").write_text(ROUTES.format(uri="/b"))
         running.wait_for("Routes reloaded")
@@ -162,6 +170,191 @@ def test_without_a_route_file_each_plugin_has_a_route(tmp_path: Path) -> None:
     (tmp_path / "plugin.py").write_text(PLUGIN.format(text="here"))
     with dev(tmp_path, "plugin:bridge") as running:
         assert httpx2.get(running.url + "/hello", timeout=SECONDS).text == "here"
+
+
+def test_an_application_is_a_target_and_several_plugins_have_a_route_each(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(
+        "from starlette.responses import PlainTextResponse\napp = PlainTextResponse('the application')\n"
+    )
+    with dev(tmp_path, "main.py") as running:
+        assert httpx2.get(running.url + "/any/path", timeout=SECONDS).text == "the application"
+    with dev(tmp_path, "main:app", "--mount", "more=main:app") as running:
+        found = {path: httpx2.get(running.url + path, timeout=SECONDS).status_code for path in ("/app", "/more", "/x")}
+        assert found == {"/app": 200, "/more": 200, "/x": 404}
+
+
+ECHOING = """
+from asgi_bridge import Bridge, upstream
+bridge = Bridge()
+bridge.mount("hello", upstream)
+"""
+
+
+def test_routes_to_port_1980_go_to_the_echo_upstream_wherever_it_listens(tmp_path: Path) -> None:
+    (tmp_path / "plugin.py").write_text(ECHOING)
+    (tmp_path / "apisix.yaml").write_text(ROUTES.format(uri="/a"))
+    with dev(tmp_path, "plugin:bridge") as running:
+        assert httpx2.get(running.url + "/a", timeout=SECONDS).json()["target"] == "/a"
+
+
+def test_without_the_echo_upstream_requests_go_where_the_routes_say(tmp_path: Path) -> None:
+    (tmp_path / "plugin.py").write_text(ECHOING)
+    with socket.create_server(("127.0.0.1", 0)) as own:
+        routes = ROUTES.format(uri="/a").replace("1980", str(own.getsockname()[1]))
+        (tmp_path / "apisix.yaml").write_text(routes)
+        answer = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nown"
+
+        def serve() -> None:
+            connection, _ = own.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        with dev(tmp_path, "plugin:bridge", "--no-upstream") as running:
+            assert httpx2.get(running.url + "/a", timeout=SECONDS).text == "own"
+        thread.join(SECONDS)
+
+
+def refused(tmp_path: Path, *arguments: str) -> str:
+    """What dev says when it does not start."""
+    result = subprocess.run(
+        [sys.executable, "-m", "asgi_bridge", "dev", "asgi_bridge_apps:bridge", "--routes", str(PLAYGROUND),
+         "--port", "0", "--upstream-port", "0", *arguments],
+        cwd=tmp_path, capture_output=True, timeout=SECONDS, text=True,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout) == (2, "")
+    return result.stderr
+
+
+def test_a_taken_upstream_port_is_an_error_and_never_the_upstream(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert refused(tmp_path, "--upstream-port", str(port)) == (
+            f"asgi-bridge: cannot listen on 127.0.0.1:{port}: Address already in use; give another --upstream-port "
+            "(0: any), or --no-upstream if your own upstream listens there\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("nosuchhost.invalid", "there is no host 'nosuchhost.invalid'; --host is an address of this machine"),
+        ("a..b", "there is no host 'a..b'; --host is an address of this machine"),
+        ("127.0.0.1.5", "there is no host '127.0.0.1.5'; --host is an address of this machine"),
+        (
+            "192.0.2.1",
+            "cannot listen on 192.0.2.1:0: Cannot assign requested address; --host has to be an address of this "
+            "machine",
+        ),
+    ],
+)
+def test_a_host_that_is_not_this_machines_is_an_error(tmp_path: Path, host: str, said: str) -> None:
+    assert refused(tmp_path, "--host", host) == f"asgi-bridge: {said}\n"
+
+
+BREAKING = """
+import os, sys
+from asgi_bridge import Bridge
+from starlette.responses import PlainTextResponse
+
+bridge = Bridge()
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    seen = os.environ["WORD_OF_TEST"]
+    breakpoint()
+    await PlainTextResponse(seen)(scope, receive, send)
+
+bridge.mount("hello", app)
+"""
+
+
+class Terminal:
+    """A process on a terminal, and what is on the screen."""
+
+    def __init__(self, folder: Path, *command: str) -> None:
+        self._controller, terminal = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "asgi_bridge", *command], cwd=folder, stdin=terminal, stdout=terminal,
+            stderr=terminal, start_new_session=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )  # fmt: skip
+        os.close(terminal)
+        self.screen = ""
+
+    def wait_for(self, text: str, start: int = 0) -> None:
+        """Reads until `text` is on the screen, from its character `start` on."""
+        while text not in self.screen[start:]:
+            readable, _, _ = select.select([self._controller], [], [], SECONDS)
+            assert readable, f"no {text!r} in:\n{self.screen}"
+            self.screen += os.read(self._controller, 65536).decode(errors="replace")
+
+    def type(self, text: str) -> None:
+        os.write(self._controller, text.encode())
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)  # the debugger takes SIGINT for itself
+            try:
+                self.process.wait(SECONDS)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, signal.SIGKILL)
+        os.close(self._controller)
+
+
+@contextmanager
+def terminal(folder: Path, *command: str) -> Iterator[Terminal]:
+    found = Terminal(folder, *command)
+    try:
+        yield found
+    finally:
+        found.stop()
+
+
+def step_through(of_runner: Terminal, url: str) -> str:
+    """Makes a request, and answers the debugger that its plugin opens; what the client got."""
+    answers: list[str] = []
+    request = threading.Thread(target=lambda: answers.append(httpx2.get(url + "/hello", timeout=SECONDS).text))
+    request.start()
+    of_runner.wait_for("(Pdb) ")
+    of_runner.type("seen = seen.upper()\n")
+    of_runner.wait_for("(Pdb) ", start=of_runner.screen.index("(Pdb) ") + 6)
+    of_runner.type("c\n")
+    request.join(SECONDS)
+    return answers[0]
+
+
+def listening(of_gateway: Terminal) -> str:
+    of_gateway.wait_for("Try:")
+    found = re.search(r"listens on (http://\S+) ", of_gateway.screen)
+    assert found is not None
+    return found[1]
+
+
+def test_a_breakpoint_in_a_plugin_opens_the_debugger_on_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "plugin.py").write_text(BREAKING)
+    (tmp_path / "my.env").write_text("WORD_OF_TEST=word\n")
+    with terminal(
+        tmp_path, "dev", "plugin.py", "--port", "0", "--upstream-port", "0", "--env-file", "my.env"
+    ) as running:
+        assert step_through(running, listening(running)) == "WORD"
+
+
+def test_a_runner_that_somebody_else_has_started_is_used(tmp_path: Path) -> None:
+    (tmp_path / "plugin.py").write_text(BREAKING)
+    (tmp_path / "my.env").write_text("WORD_OF_TEST=other\n")
+    uds = str(tmp_path / "own.sock")
+    assert refused(tmp_path, "--uds", uds) == (
+        f"asgi-bridge: no runner listens on {uds}: start it first, with asgi-bridge run --uds {uds}\n"
+    )
+    with terminal(tmp_path, "run", "plugin.py", "--uds", uds, "--env-file", "my.env") as runner:
+        runner.wait_for("Application startup complete")
+        command = ("dev", "plugin.py", "--port", "0", "--upstream-port", "0", "--uds", uds)
+        with terminal(tmp_path, *command) as gateway:
+            assert step_through(runner, listening(gateway)) == "OTHER"
+        assert runner.process.poll() is None, "it is not dev's to end"
 
 
 def test_plugins_that_cannot_be_loaded_are_an_error_before_anything_starts(tmp_path: Path) -> None:
@@ -233,7 +426,13 @@ def call(answer: HTTPReqCallResp | HTTPRespCallResp | None, **more: object) -> C
             call(HTTPRespCallResp(1, 201, [(b"etag", b"e")], b"new")),
             ["GET /x  pre-req a, b: response 201  1.2 ms", "    header  etag: e", "    body    3 bytes: new"],
         ),
-        (call(None, error="why"), ["GET /x  pre-req a, b: failed: why, the client gets 503  1.2 ms"]),
+        (call(None, error="why", status=503), ["GET /x  pre-req a, b: failed: why, the client gets 503  1.2 ms"]),
+        (call(None, error="why", status=500), ["GET /x  pre-req a, b: failed: why, the client gets 500  1.2 ms"]),
+        (call(None, error="why"), ["GET /x  pre-req a, b: failed: why  1.2 ms"]),
+        (
+            call(None, error="why", again=True),
+            ["GET /x  pre-req a, b: prepared again: why; the gateway repeats the call  1.2 ms"],
+        ),
         (
             call(None, error="why", degraded=True),
             ["GET /x  pre-req a, b: failed: why, the request goes on without the plugins  1.2 ms"],

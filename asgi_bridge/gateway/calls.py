@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from asgi_bridge.gateway.builtin import Refusal
 from asgi_bridge.gateway.connection import RunnerError, TokenNotFound
-from asgi_bridge.gateway.exchange import Exchange
+from asgi_bridge.gateway.exchange import ClientGone, Exchange
 from asgi_bridge.gateway.headers import LuaError
 from asgi_bridge.gateway.routes import ExtPlugin
 from asgi_bridge.gateway.runner import MAX_TRIES, RunnerClient
@@ -51,7 +51,9 @@ class Call:
         milliseconds: how long it took, preparation included.
         error: why it failed; None: it did not.
         degraded: it failed, and the request goes on without the plugins.
-        tries: which try it was; another one follows when the runner has lost its token.
+        tries: which try it was.
+        again: it failed since the runner does not know the token; the gateway prepares again and repeats the call.
+        status: what the client gets because it failed, 503 or 500; 0: this failure alone gives it no response.
     """
 
     route_id: str
@@ -63,6 +65,8 @@ class Call:
     error: str | None = None
     degraded: bool = False
     tries: int = 1
+    again: bool = False
+    status: int = 0
 
 
 Observer = Callable[[Call], None]
@@ -140,19 +144,19 @@ async def _tell(exchange: Exchange, asked: ExtraInfoReq) -> bytes | None:
     return await exchange.source.ask()
 
 
-def _apply_request(exchange: Exchange, answer: HTTPReqCallResp | HTTPRespCallResp) -> Refusal | None:
+async def _apply_request(exchange: Exchange, answer: HTTPReqCallResp | HTTPRespCallResp) -> Refusal | None:
     assert isinstance(answer, HTTPReqCallResp)
     match answer.action:
         case Stop(status, headers, body):
             exchange.response.take_entries(headers or ())
             return Refusal(status or 200, body or None)
         case Rewrite():
-            _rewrite(exchange, answer.action)
+            await _rewrite(exchange, answer.action)
     # no action, or one of a later version of the protocol: the request goes on
     return None
 
 
-def _rewrite(exchange: Exchange, action: Rewrite) -> None:
+async def _rewrite(exchange: Exchange, action: Rewrite) -> None:
     # in APISIX's order: what stands before an entry that raises has been done
     for name, value in action.headers or ():
         if name is None:
@@ -161,7 +165,7 @@ def _rewrite(exchange: Exchange, action: Rewrite) -> None:
         if name.lower() == b"host":
             exchange.upstream_host = value or b""
     if action.body:
-        exchange.set_body(action.body)
+        await exchange.replace_body(action.body)
     exchange.response.take_entries(action.resp_headers or (), drop=NOT_FROM_RUNNER)
     if action.args:
         args = exchange.uri_args()
@@ -184,7 +188,7 @@ def _rewrite(exchange: Exchange, action: Rewrite) -> None:
             exchange.upstream_uri += b"?" + exchange.args
 
 
-def _apply_response(exchange: Exchange, answer: HTTPReqCallResp | HTTPRespCallResp) -> Refusal | None:
+async def _apply_response(exchange: Exchange, answer: HTTPReqCallResp | HTTPRespCallResp) -> Refusal | None:
     assert isinstance(answer, HTTPRespCallResp) and exchange.source is not None
     if answer.headers:
         # trap: one header of the runner's, and none of the upstream's is left
@@ -215,16 +219,17 @@ async def call_runner(
         apply = _apply_request
     answer: HTTPReqCallResp | HTTPRespCallResp | None = None
 
-    def applied(message: HTTPReqCallResp | HTTPRespCallResp) -> Refusal | None:
+    async def applied(message: HTTPReqCallResp | HTTPRespCallResp) -> Refusal | None:
         nonlocal answer
         answer = message
-        return apply(exchange, message)
+        return await apply(exchange, message)
 
     tries = 0
     while True:
         tries += 1
         again = degraded = False
         error: str | None = None
+        status = 0
         started = time.perf_counter()
         try:
             return await runner.call(key, plugin.conf, build, lambda asked: _tell(exchange, asked), applied)
@@ -236,19 +241,26 @@ async def call_runner(
             )
             again = tries < MAX_TRIES
             degraded = plugin.allow_degradation and not again
+            status = 0 if again or degraded else 503
         except RunnerError as exc:
             error = str(exc)
             degraded = plugin.allow_degradation
+            status = 0 if degraded else 503
         except LuaError as exc:
             error = str(exc)
+            status = 500
             logger.error("%s (route %s): lua entry thread aborted: %s", exchange.request_line, exchange.route_id, exc)
+            raise
+        except BaseException as exc:
+            error = "the client went away" if isinstance(exc, ClientGone) else f"{type(exc).__name__}: {exc}"
             raise
         finally:
             if observe is not None:
-                milliseconds = (time.perf_counter() - started) * 1000
-                names = tuple(plugin.names)
-                line = exchange.request_line
-                observe(Call(exchange.route_id, phase, names, line, answer, milliseconds, error, degraded, tries))
+                call = Call(
+                    exchange.route_id, phase, tuple(plugin.names), exchange.request_line, answer,
+                    (time.perf_counter() - started) * 1000, error, degraded, tries, again, status,
+                )  # fmt: skip
+                observe(call)
         if again:
             continue
         logger.error("%s (route %s): %s", exchange.request_line, exchange.route_id, error)

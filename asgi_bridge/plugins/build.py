@@ -11,6 +11,7 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from ..errors import ConfigurationError
+from ..spelling import did_you_mean
 from .chain import INNERMOST, Chain, Layer, Next
 from .configuration import parse_json
 from .instances import Instances
@@ -106,7 +107,8 @@ class _Build:
             self.plugin = self._bridge.plugins.get(name)
             if self.plugin is None:
                 known = shortened(", ".join(sorted(self._bridge.plugins)))
-                raise ConfigurationError(f"plugin {name} is not mounted; mounted are: {known}")
+                guess = did_you_mean(name, self._bridge.plugins)
+                raise ConfigurationError(f"plugin {name} is not mounted; mounted are: {known}{guess}")
             self._check_phase(self.plugin)
             parsed, digest = await self._read(self.plugin, text)
             self._listed[name, digest] += 1

@@ -29,6 +29,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, PydanticOmit, SchemaValidator, core_schema, to_jsonable_python
 
 from ..errors import ConfigurationError
+from ..spelling import did_you_mean
 from .allow import PATTERN_REFUSED, Rules, guard_patterns, may_compile
 from .importing import import_string, is_import_string
 from .kinds import hints_of, signature_of
@@ -321,7 +322,13 @@ class _Checker:
                 context=None if rules is None else rules.context,
             )
         except pydantic.ValidationError as exc:
-            raise ConfigurationError(_reasons(exc)) from None
+            errors = _first_errors(exc)
+            raise ConfigurationError(_reasons(errors, exc.error_count()) + self._guess(errors)) from None
+
+    def _guess(self, errors: list[ErrorDetails]) -> str:
+        """What the first unknown key may be a typing error of."""
+        unknown = [error["loc"][-1] for error in errors if error["type"] in _UNKNOWN_KEY]
+        return did_you_mean(str(unknown[0]), _properties(self.schema())) if unknown else ""
 
     def errors(self, text: str) -> list[ErrorDetails]:
         """All that is wrong with `text`."""
@@ -336,6 +343,21 @@ class _Checker:
             return _Schema(by_alias=True).generate(self._schema)
         except PydanticOmit:  # nothing that JSON has
             return {"not": {}}
+
+
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+
+
+def _properties(schema: Any) -> set[str]:
+    """The names of all properties in a JSON Schema, nested ones too."""
+    if isinstance(schema, list):
+        return set().union(*map(_properties, schema))
+    if not isinstance(schema, dict):
+        return set()
+    own = schema.get("properties", {})
+    return {*own}.union(
+        *map(_properties, own.values()), *(_properties(schema[key]) for key in schema if key != "properties")
+    )
 
 
 def _closed(schema: Any) -> Any:
@@ -505,14 +527,13 @@ class _Schema(GenerateJsonSchema):
         raise PydanticOmit
 
 
-def _reasons(exc: pydantic.ValidationError) -> str:
-    """What is wrong, field by field, on one line: the first errors of it."""
-    count = exc.error_count()
+def _reasons(errors: list[ErrorDetails], count: int) -> str:
+    """What is wrong, field by field, on one line: the first `errors` of `count`."""
     reasons = [
         f"field {shortened('.'.join(map(str, error['loc'])), 200)!r}: {_reason(error)}"
         if error["loc"]
         else _reason(error)
-        for error in (exc.errors(include_input=False, include_url=False) if count <= MAX_ERRORS else _first_errors(exc))
+        for error in errors
     ]
     if count > MAX_ERRORS:
         reasons.append(f"and {count - MAX_ERRORS} more")
@@ -520,7 +541,9 @@ def _reasons(exc: pydantic.ValidationError) -> str:
 
 
 def _first_errors(exc: pydantic.ValidationError) -> list[ErrorDetails]:
-    """The first of many errors. pydantic can only make all of them, and as JSON in a tenth of the time."""
+    """The first errors. Of many, pydantic can only make all, and as JSON in a tenth of the time."""
+    if exc.error_count() <= MAX_ERRORS:
+        return exc.errors(include_input=False, include_url=False)
     text = exc.json(include_input=False, include_url=False, include_context=False)
     decoder = json.JSONDecoder()
     errors: list[ErrorDetails] = []

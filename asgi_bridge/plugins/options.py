@@ -10,6 +10,7 @@ import pydantic
 from typing_extensions import TypedDict
 
 from ..errors import ConfigurationError
+from ..spelling import did_you_mean
 from .allow import allow_entry
 
 __all__ = ["REQUEST_HEADERS", "Options", "OptionsDict", "Phase", "parse_options"]
@@ -119,7 +120,13 @@ def parse_options(given: dict[str, Any], name: str = "?") -> Options:
         checked: dict[str, Any] = {**_options.validate_python(given, strict=True, extra="forbid")}
     except pydantic.ValidationError as exc:
         reasons = "; ".join(
-            f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors(include_url=False)
+            f"{'.'.join(map(str, error['loc']))}: {error['msg']}"
+            + (
+                did_you_mean(str(error["loc"][0]), OptionsDict.__annotations__)
+                if error["type"] == "extra_forbidden"
+                else ""
+            )
+            for error in exc.errors(include_url=False)
         )
         raise ConfigurationError(f"option {reasons}") from None
     for word in ("request_headers", "allow"):

@@ -1,5 +1,6 @@
 """The registry: which plugin stands behind a name, and how one is built for a configuration."""
 
+import contextlib
 import copy
 import dataclasses
 import inspect
@@ -14,9 +15,10 @@ from typing import Any, Literal, TypeAlias, TypeVar, Unpack
 from starlette.types import ASGIApp
 
 from ..errors import ConfigurationError
+from ..spelling import did_you_mean
 from .advice import Place, line_of, line_with_defaults, plugin_name, refusal, result_refusal
 from .configuration import AnyConfiguration, Configuration, KeywordConfiguration, TypedConfiguration
-from .importing import import_string
+from .importing import import_module, import_string
 from .kinds import Kind, Verdict, asgi3, is_routine, judge, names_of, signature_of, spelled
 from .options import Options, OptionsDict, parse_options
 
@@ -433,8 +435,9 @@ class Bridge:
         """
         unknown = sorted(set(tables) - {"allow", "bridge", "plugins"})
         if unknown:
+            guess = did_you_mean(unknown[-1], ("allow", "bridge", "plugins"))
             raise ConfigurationError(
-                f"[tool.asgi_bridge] has no key {', '.join(unknown)}; it has bridge and plugins, and allow"
+                f"[tool.asgi_bridge] has no key {', '.join(unknown)}; it has bridge and plugins, and allow{guess}"
             )
         if "bridge" in tables:
             self.include(_as_bridge(tables["bridge"]), allow=tables.get("allow", ()))
@@ -452,8 +455,10 @@ class Bridge:
             options = dict(table)
             sources = [(key, options.pop(key)) for key in _SOURCES if key in options]
             if len(sources) != 1:
+                guesses = [] if sources else [did_you_mean(key, _SOURCES) for key in options]
                 raise ConfigurationError(
                     f'{where} has one of app, middleware, factory, wsgi and wsgi_middleware, as "module:attr"'
+                    + next(filter(None, guesses), "")
                 )
             ((key, target),) = sources
             try:
@@ -545,12 +550,67 @@ def _unconfigured(app: ASGIApp) -> None:
 
 
 def _as_bridge(target: str) -> Bridge:
-    found = import_string(target)
-    if inspect.isfunction(found) and not inspect.iscoroutinefunction(found) and not names_of(found):
-        found = found()
+    found = _made(target, import_string(target))
     if not isinstance(found, Bridge):
         raise ConfigurationError(f"{target} is no Bridge and no function that returns one, but {type(found).__name__}")
     return found
+
+
+def _made(target: str, found: Any) -> Any:
+    """`found`, or what it returns, where it is a function without parameters."""
+    if not inspect.isfunction(found) or inspect.iscoroutinefunction(found) or names_of(found):
+        return found
+    try:
+        return found()
+    except ConfigurationError:
+        raise
+    except (Exception, SystemExit) as exc:
+        raise ConfigurationError(f"{target}() raised {type(exc).__name__}: {exc}") from exc
+
+
+def _of_target(target: str) -> Bridge:
+    """The bridge that a command line names, or one with the application or middleware that it names."""
+    if ":" not in target:
+        target = _in_module(target)
+    found = _made(target, import_string(target))
+    if isinstance(found, Bridge):
+        if not found.plugins:
+            raise ConfigurationError(
+                f"no plugins: the Bridge {target} has none; mount, add_middleware and plugin add one"
+            )
+        return found
+    alone, name = Bridge(), plugin_name(target.rpartition(":")[2].rpartition(".")[2])
+    with contextlib.suppress(ConfigurationError):
+        alone.add(name, found, target)
+    kinds = {plugin.kind for plugin in alone.plugins.values()}
+    if not kinds or kinds == {"factory"}:  # it may as well be a function of which somebody hoped for a Bridge
+        raise ConfigurationError(
+            f"{target} is no Bridge, no function that returns one, and no ASGI application, but {type(found).__name__}"
+            + (f"; --mount {name}={target} mounts a factory" if kinds else "")
+        )
+    return alone
+
+
+def _in_module(name: str) -> str:
+    """The ``module:attr`` of what a module is there for: its Bridge, else its application."""
+    module = import_module(name, name)
+    bridges = [each for each, found in vars(module).items() if isinstance(found, Bridge)]
+    if "bridge" in vars(module):
+        bridges = ["bridge"]
+    applications = [each for each in _APPLICATIONS if callable(getattr(module, each, None))]
+    if len(bridges) > 1:
+        raise ConfigurationError(
+            f"{name} has several Bridges; name one of them: {', '.join(f'{name}:{each}' for each in bridges)}"
+        )
+    if not bridges and not applications:
+        raise ConfigurationError(
+            f'{name} has no Bridge, and nothing called {" or ".join(_APPLICATIONS)}; name what to run as "{name}:attr"'
+        )
+    return f"{name}:{(bridges or applications)[0]}"
+
+
+_APPLICATIONS = ("app", "application", "api")
+"""Where a module has its application, as other servers look for it."""
 
 
 def load_bridge(
@@ -563,8 +623,10 @@ def load_bridge(
     """The bridge to run.
 
     Args:
-        target: ``module:attr`` of a Bridge or of a function that returns one; without it ``[tool.asgi_bridge]`` of
-            the nearest pyproject.toml, else the entry points of group ``asgi_bridge.plugins``.
+        target: ``module:attr`` of a Bridge, of a function that returns one, or of an application or middleware, which
+            is mounted under its name; a module alone stands for its Bridge, else its application. Without it
+            ``[tool.asgi_bridge]`` of the nearest pyproject.toml, else the entry points of group
+            ``asgi_bridge.plugins``.
         mounts: further plugins, name → ``module:attr``.
         start: the folder from which upwards a pyproject.toml is looked for; the working directory without it.
         allow: files and servers that routes may name, to all these plugins.
@@ -574,11 +636,14 @@ def load_bridge(
     """
     bridge = Bridge()
     if target is not None:
-        bridge.include(_as_bridge(target))
+        bridge.include(_of_target(target))
     else:
-        tables = _pyproject((start or Path.cwd()).resolve())
-        if tables is not None:
+        found_tables = _pyproject((start or Path.cwd()).resolve())
+        if found_tables is not None:
+            path, tables = found_tables
             bridge.configure(tables)
+            if not bridge.plugins and not mounts:
+                raise ConfigurationError(f"no plugins: [tool.asgi_bridge] in {path} names none, with bridge or plugins")
         else:
             for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
                 try:
@@ -602,8 +667,8 @@ def load_bridge(
     return bridge
 
 
-def _pyproject(start: Path) -> Mapping[str, Any] | None:
-    """The ``[tool.asgi_bridge]`` table of the nearest pyproject.toml at or above `start`."""
+def _pyproject(start: Path) -> tuple[Path, Mapping[str, Any]] | None:
+    """The nearest pyproject.toml at or above `start`, and its ``[tool.asgi_bridge]`` table; None: it has none."""
     for folder in (start, *start.parents):
         path = folder / "pyproject.toml"
         if path.is_file():
@@ -612,8 +677,13 @@ def _pyproject(start: Path) -> Mapping[str, Any] | None:
             except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
                 raise ConfigurationError(f"{path} cannot be read: {exc}") from None
             tool = tables.get("tool")
-            found = tool.get("asgi_bridge") if isinstance(tool, Mapping) else None
+            known = tool if isinstance(tool, Mapping) else {}
+            found = known.get("asgi_bridge")
+            if found is None:
+                for name, shown in [*((each, f"tool.{each}") for each in known), *((each, each) for each in tables)]:
+                    if did_you_mean(name, ("asgi_bridge",), 0.8):
+                        raise ConfigurationError(f"{path} has a table [{shown}]; did you mean [tool.asgi_bridge]?")
             if found is not None and not isinstance(found, Mapping):
                 raise ConfigurationError(f"{path}: [tool.asgi_bridge] is a table")
-            return found
+            return None if found is None else (path, found)
     return None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..errors import ConfigurationError, PluginError
+from ..tracebacks import shorten
 from .build import MAX_CONFIGURATION_BYTES, MAX_KEY_BYTES, SHUTDOWN_SECONDS, Conf, build_chain, check_sizes
 from .chain import Chain
 from .claims import Claims, Text
@@ -248,7 +249,7 @@ class ConfigurationStore:
                 self.bridge, text.key, text.conf, self._mounted, instances=self._instances, limit=self._limit
             )
         except ConfigurationError as exc:
-            logger.error("route %s refused: %s", route_id_of(text.key) or "?", exc, exc_info=exc.__cause__)
+            logger.error("route %s refused: %s", route_id_of(text.key) or "?", exc, exc_info=shorten(exc.__cause__))
             self._fail(text.digest, str(exc))
             raise
         self._failures.pop(text.digest, None)

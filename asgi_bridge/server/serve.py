@@ -23,14 +23,16 @@ from uvicorn.config import LOGGING_CONFIG
 from uvicorn.supervisors import ChangeReload
 
 from ..errors import BridgeError, ConfigurationError
+from ..extras import install
 from ..plugins import MAX_CONFIGURATION_BYTES, Bridge, load_bridge
+from ..tracebacks import shorten
 from .accept import Acceptor
 from .private import PrivateFolder
 from .protocol import RunnerProtocol
 from .runner import Runner, RunnerOptions, conf_expire_of_environment, runner_of
 from .sockets import DEFAULT_PERMISSIONS, bind, has_owner, socket_path
 
-__all__ = ["LOG_CONFIG", "RunnerServer", "Source", "serve"]
+__all__ = ["LOG_CONFIG", "RunnerServer", "Source", "load_environment", "serve"]
 
 logger = logging.getLogger("asgi_bridge.server")
 
@@ -215,7 +217,7 @@ def serve(
     if not 0 <= timeout_graceful_shutdown < threading.TIMEOUT_MAX:
         raise ConfigurationError(f"timeout_graceful_shutdown is a number of seconds, not {timeout_graceful_shutdown}")
     if env_file is not None:
-        _load_environment(env_file)
+        load_environment(env_file)
     path = socket_path(None if uds is None else os.fspath(uds))
     options = RunnerOptions(
         limit_concurrency=limit_concurrency,
@@ -284,11 +286,16 @@ def serve(
             server.release()
 
 
-def _load_environment(path: str) -> None:
+def load_environment(path: str) -> None:
+    """Read a file of ``NAME=value`` lines into the environment. What is set there already stays.
+
+    Raises:
+        ConfigurationError: it cannot be read, or python-dotenv is not installed.
+    """
     try:
         from dotenv import load_dotenv  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
-        raise ConfigurationError("an environment file needs python-dotenv: pip install python-dotenv") from None
+        raise ConfigurationError(f"an environment file needs python-dotenv: {install('dev')}") from None
     try:
         with open(path, encoding="utf-8") as lines:
             load_dotenv(stream=lines)
@@ -311,7 +318,7 @@ def _serve_reloaded(config: uvicorn.Config, seconds: float, sockets: Any) -> Non
     try:
         server.run(sockets=sockets)
     except BridgeError as exc:
-        logger.error("%s", exc)
+        logger.error("%s", exc, exc_info=shorten(exc.__cause__))
     except Exception:
         logger.exception("The plugins cannot be loaded")
     except SystemExit:

@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from asgi_bridge.errors import ConfigurationError
 from asgi_bridge.gateway import Call, GatewayApp, Limits, Routes, echo, read_routes
 from asgi_bridge.wire.messages import (
+    ErrCode,
+    ErrResp,
     HTTPReqCallReq,
     HTTPReqCallResp,
     HTTPRespCallReq,
@@ -456,7 +458,7 @@ def test_head_of_what_nginx_refuses_has_no_body(runner: RunnerDouble) -> None:
 def test_no_route_and_no_upstream(runner: RunnerDouble) -> None:
     answer = TestClient(GatewayApp(Routes(), runner.path)).get("/x")  # type: ignore[arg-type]
     assert (answer.status_code, answer.json()) == (404, {"error_msg": "404 Route Not Found"})
-    without = read_routes({"routes": [{"uri": "/*"}]})
+    without = read_routes({"routes": [{"uri": "/*", "plugins": {}}]})
     assert TestClient(GatewayApp(without, runner.path)).get("/x").status_code == 503  # type: ignore[arg-type]
 
 
@@ -488,7 +490,7 @@ def test_observer_sees_failures(tmp_path: Any) -> None:
         conf = {"ext-plugin-pre-req": {**CONF, "allow_degradation": degradation}}
         app = GatewayApp(routes(conf), str(tmp_path / "nobody.sock"), upstream=echo, observe=seen.append)
         assert TestClient(app).get("/x").status_code == status  # type: ignore[arg-type]
-    assert [call.degraded for call in seen] == [False, True]
+    assert [(call.degraded, call.status) for call in seen] == [(False, 503), (True, 0)]
     assert "no such file or directory" in (seen[0].error or "")
 
 
@@ -922,12 +924,57 @@ def test_header_filters_of_global_rules_come_first(runner: RunnerDouble) -> None
 
 
 def test_lost_token_is_tried_three_times(runner: RunnerDouble) -> None:
-    from asgi_bridge.wire.messages import ErrCode, ErrResp
-
     seen: list[Call] = []
     runner.calls(lambda message, ask: ErrResp(ErrCode.CONF_TOKEN_NOT_FOUND))
     assert client(runner, PRE, observe=seen.append).get("/x").status_code == 503
-    assert [call.tries for call in seen] == [1, 2, 3]
+    assert [(call.tries, call.again, call.status) for call in seen] == [(1, True, 0), (2, True, 0), (3, False, 503)]
+
+
+def test_observer_sees_that_a_call_is_repeated(runner: RunnerDouble) -> None:
+    seen: list[Call] = []
+
+    def answer(message: Message, ask: Ask) -> Message:
+        known = len([call for call in runner.got if isinstance(call, HTTPReqCallReq)]) > 1
+        return action(Stop(201))(message, ask) if known else ErrResp(ErrCode.CONF_TOKEN_NOT_FOUND)
+
+    runner.calls(answer)
+    assert client(runner, PRE, observe=seen.append).get("/x").status_code == 201
+    assert [(call.again, call.status, call.error) for call in seen] == [
+        (True, 0, "failed to receive RPC_HTTP_REQ_CALL: conf token not found"),
+        (False, 0, None),
+    ]
+
+
+def test_observer_sees_what_the_gateway_cannot_apply(runner: RunnerDouble) -> None:
+    seen: list[Call] = []
+    runner.calls(action(Rewrite(headers=[(None, b"x")])))
+    assert client(runner, PRE, observe=seen.append).get("/x").status_code == 500
+    assert [(call.again, call.status) for call in seen] == [(False, 500)]
+
+
+def test_observer_sees_that_the_client_went_away(runner: RunnerDouble) -> None:
+    seen: list[Call] = []
+
+    def answer(message: Message, ask: Ask) -> Message:
+        ask(ReqBody())
+        return action(None)(message, ask)
+
+    runner.calls(answer)
+    app = GatewayApp(routes(PRE), runner.path, upstream=echo, observe=seen.append)
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+        "path": "/x", "raw_path": b"/x", "query_string": b"", "headers": [(b"host", b"a"), (b"content-length", b"3")],
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+    }  # fmt: skip
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    asyncio.run(app(scope, receive, send))
+    assert [(call.error, call.answer, call.status) for call in seen] == [("the client went away", None, 0)]
 
 
 def test_response_body_in_the_request_phase_is_nothing(runner: RunnerDouble) -> None:

@@ -16,7 +16,7 @@ routes:
     priority: 3
     name: greeting
     desc: says hello
-    timeout: {read: 1.5}
+    timeout: {connect: 6, send: 60, read: 1.5}
     plugins:
       ext-plugin-pre-req:
         conf:
@@ -36,10 +36,10 @@ routes:
     service_id: 7
     plugin_config_id: pc
     upstream_id: up
-  - {id: off, uri: /off, status: 0}
+  - {id: "off", uri: /off, status: 0, plugins: {}}
   - {id: bare, uri: /bare, service_id: 7}
 upstreams:
-  - {id: up, scheme: https, nodes: [{host: h, port: 8443, weight: 5}, {host: i}]}
+  - {id: up, scheme: https, nodes: [{host: h, port: 8443, weight: 5}, {host: i, weight: 1}]}
 services:
   - id: 7
     name: svc
@@ -62,7 +62,10 @@ def test_good_file(tmp_path: Path) -> None:
     assert routes.routes == (
         Route(
             "one", ("/hello/*",), ("hello.test",), frozenset({"GET", "POST"}), 3, "greeting", "says hello",
-            Plugins({"ext-plugin-pre-req": ExtPlugin([(b"hello", b'{"a": 1}')], True)}, {"cors": {}}),
+            Plugins(
+                {"ext-plugin-pre-req": ExtPlugin([(b"hello", b'{"a": 1}')], True)}, {"cors": {}},
+                frozenset({"ext-plugin-post-req"}),
+            ),
             Upstream(nodes, "http", "rewrite", "up.test", read=1.5),
         ),
         Route(
@@ -83,10 +86,10 @@ def test_good_file(tmp_path: Path) -> None:
 def test_global_rules_are_merged() -> None:
     rules = [
         {"id": 1, "plugins": {"ext-plugin-pre-req": {}, "request-id": {"_meta": {"disable": True}}}},
-        {"plugins": {"cors": {}, "ext-plugin-post-resp": {"_meta": {"priority": 5}}}, "create_time": 1},
+        {"id": "two", "plugins": {"cors": {}, "ext-plugin-post-resp": {"_meta": {"priority": 5}}}, "create_time": 1},
     ]
     ext = {"ext-plugin-pre-req": ExtPlugin(), "ext-plugin-post-resp": ExtPlugin(priority=5)}
-    assert read_routes({"global_rules": rules}).global_rules == Plugins(ext, {"cors": {}})
+    assert read_routes({"global_rules": rules}).global_rules == Plugins(ext, {"cors": {}}, frozenset({"request-id"}))
     assert read_routes({}).global_rules == Plugins()
 
 
@@ -131,7 +134,7 @@ def test_messages_say_what_where_and_what_to_do(text: str, message: str) -> None
 
 
 def route(**fields: Any) -> dict[str, Any]:
-    return {"routes": [{"id": "x", "uri": "/", **fields}]}
+    return {"routes": [{"id": "x", "uri": "/", "plugins": {}, **fields}]}
 
 
 def ext(**conf: Any) -> dict[str, Any]:
@@ -150,7 +153,10 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
     ("data", "part"),
     [
         ({"routes": [3]}, "route number 1: this has to be a mapping, not 3 (int)"),
-        ({"routes": [{"uri": "/"}, {"id": "arr_1", "uri": "/"}]}, "route 'arr_1': there is another route with this id"),
+        (
+            {"routes": [{"uri": "/", "plugins": {}}, {"id": "arr_1", "uri": "/", "plugins": {}}]},
+            "route 'arr_1': there is another route with this id; ids are unique",
+        ),
         (route(id=[1]), "an id is a string or a number, not [1] (list)"),
         (route(script="x"), "script: the stand-in does not know this field"),
         (route(enable_websocket=True), "the stand-in does not proxy WebSockets"),
@@ -158,7 +164,6 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
         ({"routes": [{"id": "x"}]}, "it needs either uri or uris, and not both"),
         (route(uri=None), "uri: this has to be a string, not nothing; put it in quotes"),
         (route(uri="x"), "'x' has to begin with a slash"),
-        (route(uri="/*/x"), "the * has to be the last character"),
         ({"routes": [{"uris": []}]}, "this has to be a list of strings, with one at least"),
         (route(host="a", hosts=["b"]), "it has host as well; keep one of them"),
         (route(host="a:80"), "'a:80' has to be a name without a port"),
@@ -171,8 +176,9 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
         ({"services": [{"plugins": {}}]}, "service number 1: it has no id; routes refer to it by that"),
         (ext(conf=[]), "the list is empty; name a plugin, or take conf out"),
         (ext(conf=[{"name": "", "value": ""}]), "a plugin's name has 1 to 128 characters"),
-        (ext(conf=[{"name": "a"}]), "conf[0].value: this has to be a string, not nothing"),
-        (ext(conf=[{"name": "a", "value": "", "x": 1}]), "conf[0].x: the stand-in does not know this field"),
+        (ext(conf=[{"name": "a"}]), "conf[0]: it has no value, which APISIX wants; give its configuration: '{}' where"),
+        (ext(conf=[{"value": ""}]), "conf[0]: it has no name, which APISIX wants; give the plugin's name"),
+        (ext(conf=[{"name": "a", "value": None}]), "conf[0].value: this has to be a string, not nothing; put it in"),
         (ext(allow_degradation="yes"), "this has to be true or false, not 'yes' (str)"),
         (upstream(nodes=[]), "there is no node; give one at least"),
         (route(upstream={}), 'it needs nodes, as {"127.0.0.1:8000": 1} or [{host'),
@@ -182,7 +188,7 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
         (upstream(pass_host="all"), "this is pass, node or rewrite, not 'all'"),
         (upstream(pass_host="rewrite"), "pass_host is rewrite, so it needs an upstream_host"),
         (upstream(timeout={"read": 0}), "timeout.read: this has to be a number of seconds, not 0 (int)"),
-        (upstream(timeout={"reed": 1}), "timeout.reed: the stand-in does not know this field"),
+        (upstream(timeout={"reed": 1}), "timeout: APISIX wants connect and send and read here too"),
         ({"consumers": [{"username": "a"}]}, "without key-auth no request finds this consumer"),
         ({"global_rules": [{"id": 1}]}, "global rule '1': it has no plugins; name them, or take the rule out"),
         ({"global_rules": [{"plugins": []}]}, "global rule number 1: plugins: this has to be a mapping, not [] (list)"),
@@ -193,8 +199,10 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
             "global rule '2': plugins.cors: global rule '1' has this plugin as well, and APISIX then runs neither",
         ),
         (builtin("cors", allow_origins="*"), "only an empty configuration here, not allow_origins"),
-        (builtin("cors", _meta={"filter": []}), "only disable and a priority that is a number in _meta"),
-        (builtin("cors", _meta={"priority": "1"}), "only disable and a priority that is a number in _meta"),
+        (builtin("cors", _meta={"filter": {}}), "plugins.cors._meta.filter: this has to be a list, not {} (dict)"),
+        (builtin("cors", _meta={"priority": "1"}), "_meta.priority: this has to be a number, not '1' (str)"),
+        (builtin("cors", _meta={"priorty": 1}), "_meta.priorty: APISIX does not know this; there are disable, error_"),
+        (builtin("cors", _meta={"pre_function": "return 1"}), "_meta.pre_function: the stand-in runs no Lua"),
         (builtin("proxy-rewrite", uri="/$a"), "uri has to be a string without variables"),
         (builtin("proxy-rewrite", uri="a"), "uri has to begin with a slash"),
         (builtin("proxy-rewrite", scheme="http"), "only uri, regex_uri, method, host, headers here, not scheme"),
@@ -223,8 +231,9 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
         ({"routes": [{"uri": "/a", "desc": 5}]}, "desc: this has to be a string, not 5 (int); put it in quotes"),
         ({"routes": [{"uri": "/a", "name": ["a"]}]}, "name: this has to be a string, not ['a'] (list)"),
         ({"routes": [{"uri": "/a", "status": "0"}]}, "status: this has to be 1, or 0 to switch the route off, not '0'"),
-        (ext(_meta={"filter": []}), "only disable and a priority that is a number in _meta"),
-        (ext(_meta={"priority": True}), "only disable and a priority that is a number in _meta"),
+        (ext(_meta={"filter": [["a", "===", 1]]}), "_meta.filter: there is no operator"),
+        (ext(_meta={"priority": True}), "_meta.priority: this has to be a number, not True (bool)"),
+        (ext(_meta={"error_response": 3}), "_meta.error_response: this has to be a string or a mapping, not 3 (int)"),
         (builtin("response-rewrite", status_code=99), "status_code has to be a number from 200 to 598"),
         (builtin("response-rewrite", body=1), "body has to be a string"),
         (builtin("serverless-pre-function"), "only phase: rewrite with a list of functions"),

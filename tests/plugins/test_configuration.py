@@ -237,7 +237,7 @@ def test_a_value_of_the_annotation_is_accepted(annotation: Any, value: object, c
     [
         (Model, {}, "field 'body': Field required"),
         (Model, {"body": 1}, "field 'body': Input should be a valid string"),
-        (Model, {"body": "x", "bdy": 1}, "field 'bdy': Extra inputs are not permitted"),
+        (Model, {"body": "x", "bdy": 1}, "field 'bdy': Extra inputs are not permitted; did you mean 'body'?"),
         (Model, {"body": "x", "inner": {"b": 1}}, "field 'inner.b': Extra inputs are not permitted"),
         (Model, {"body": "x", "config": {"b": 1}}, "field 'config.b': Extra inputs are not permitted"),
         (Model, {"body": "x", "metadata": [{"b": 1}]}, "field 'metadata.0.b': Extra inputs are not permitted"),
@@ -589,7 +589,7 @@ PYTHON_ONLY = 'it takes a Python object: the operator has to give it as a defaul
         ({"hook": "os:getcwd"}, "field 'hook': Input should be callable"),
         ({"app": 1}, "field 'app': Extra inputs are not permitted"),
         ({"parameter_0": 1}, "field 'parameter_0': Extra inputs are not permitted"),
-        ({"nmes": ["a"]}, "field 'nmes': Extra inputs are not permitted"),
+        ({"nmes": ["a"]}, "field 'nmes': Extra inputs are not permitted; did you mean 'names'?"),
         ([], "Input should be an object"),
         (None, "Input should be an object"),
         ("x", "Input should be an object"),

@@ -1,5 +1,6 @@
 """Where the plugins of a runner come from: a target, pyproject.toml, entry points, mounts."""
 
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from asgi_bridge.plugins import load_bridge
 from asgi_bridge.testing import PluginClient
 
 MODULE = """
+import os
 from asgi_bridge import Bridge
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse
@@ -43,6 +45,12 @@ def make_bridge():
 
 async def make_bridge_later():
     return bridge
+
+def make_app():
+    return app
+
+def make_error():
+    return os.environ["TOKEN"]
 
 def make_nothing():
     return 5
@@ -97,15 +105,82 @@ def test_a_target_is_a_bridge_or_a_function_that_returns_one(folder: Path, targe
 @pytest.mark.parametrize(
     ("target", "found"),
     [
-        ("some_plugins:app", "function"),
         ("some_plugins:make_nothing", "int"),
-        ("some_plugins:wants_more", "function"),
-        ("some_plugins:make_bridge_later", "function"),
+        ("some_plugins:wants_more", "function; --mount wants-more=some_plugins:wants_more mounts a factory"),
+        (
+            "some_plugins:make_bridge_later",
+            "function; --mount make-bridge-later=some_plugins:make_bridge_later mounts a factory",
+        ),
         ("some_plugins:ORIGINS", "list"),
     ],
 )
 def test_another_target_is_refused(folder: Path, target: str, found: str) -> None:
-    assert refusal(target, folder) == f"{target} is no Bridge and no function that returns one, but {found}"
+    assert refusal(target, folder) == (
+        f"{target} is no Bridge, no function that returns one, and no ASGI application, but {found}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "kind"),
+    [
+        ("some_plugins:app", "app", "application"),
+        ("some_plugins:make_app", "make-app", "application"),
+        ("some_plugins:keywords", "keywords", "middleware"),
+        ("starlette.middleware.cors:CORSMiddleware", "cors", "middleware"),
+    ],
+)
+def test_a_target_may_be_an_application_or_a_middleware(folder: Path, target: str, name: str, kind: str) -> None:
+    assert kinds(load_bridge(target, start=folder)) == {name: kind}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("from some_plugins import bridge, app", {"own": "application"}),
+        ("from some_plugins import bridge as gate, app", {"own": "application"}),
+        ("from some_plugins import nothing, bridge", {"own": "application"}),
+        ("from some_plugins import make_bridge as bridge", {"own": "application"}),
+        ("from some_plugins import app", {"app": "application"}),
+        ("from some_plugins import app as application", {"application": "application"}),
+        ("from some_plugins import app as api, factory", {"api": "application"}),
+    ],
+)
+def test_a_module_stands_for_its_bridge_or_application(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, found: dict[str, str]
+) -> None:
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "alone", raising=False)
+    (folder / "alone.py").write_text(text)
+
+    assert kinds(load_bridge("alone", start=folder)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "alone has no Bridge, and nothing called app or application or api; name what to run as \"alone:attr\""),
+        ("app = 5", "alone has no Bridge, and nothing called app or application or api; name what to run as "
+         "\"alone:attr\""),
+        ("from asgi_bridge import Bridge\na, b = Bridge(), Bridge()",
+         "alone has several Bridges; name one of them: alone:a, alone:b"),
+        ("from asgi_bridge import Bridge\ngate = Bridge()",
+         "no plugins: the Bridge alone:gate has none; mount, add_middleware and plugin add one"),
+    ],
+)  # fmt: skip
+def test_a_module_that_does_not_say_what_to_run_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, reason: str
+) -> None:
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "alone", raising=False)
+    (folder / "alone.py").write_text(text)
+
+    assert refusal("alone", folder) == reason
+
+
+def test_a_function_that_should_return_a_bridge_and_raises_is_named(folder: Path) -> None:
+    assert refusal("some_plugins:make_error", folder) == "some_plugins:make_error() raised KeyError: 'TOKEN'"
+    table(folder, "[tool.asgi_bridge]\nbridge = 'some_plugins:make_error'")
+    assert refusal(None, folder) == "some_plugins:make_error() raised KeyError: 'TOKEN'"
 
 
 def test_a_bridge_loaded_is_not_the_bridge_named(folder: Path) -> None:
@@ -191,7 +266,7 @@ def test_the_working_directory_is_where_the_search_begins(folder: Path, monkeypa
     assert kinds(load_bridge(None)) == {"own": "application"}
 
 
-@pytest.mark.parametrize("text", ["", "tool = 5", "[tool.other]\na = 1", "[[tool]]"])
+@pytest.mark.parametrize("text", ["", "tool = 5", "[tool.asgiref]\na = 1", "[[tool]]"])
 def test_a_nearest_pyproject_without_the_table_is_none(folder: Path, text: str) -> None:
     table(folder, "[tool.asgi_bridge]\nbridge = 'some_plugins:bridge'")
     (folder / "nearer").mkdir()
@@ -207,7 +282,7 @@ def test_a_nearest_pyproject_without_the_table_is_none(folder: Path, text: str) 
         ("a = ", "FOLDER/pyproject.toml cannot be read: Invalid value (at end of document)"),
         (
             "[tool.asgi_bridge]\nbrige = 'a:b'\naap = 1",
-            "[tool.asgi_bridge] has no key aap, brige; it has bridge and plugins, and allow",
+            "[tool.asgi_bridge] has no key aap, brige; it has bridge and plugins, and allow; did you mean 'bridge'?",
         ),
         ("[tool.asgi_bridge]\nbridge = 5", '5 is not of the form "module:attr", such as "myapp.main:bridge"'),
         (
@@ -258,7 +333,26 @@ def test_a_nearest_pyproject_without_the_table_is_none(folder: Path, text: str) 
         (
             "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:nothing_there'",
             "[tool.asgi_bridge.plugins.x] app: cannot import 'some_plugins:nothing_there': 'some_plugins' has no "
-            "attribute 'nothing_there'",
+            "attribute 'nothing_there'; did you mean 'nothing'?",
+        ),
+        (
+            "[tool.asgi-bridge]",
+            "FOLDER/pyproject.toml has a table [tool.asgi-bridge]; did you mean [tool.asgi_bridge]?",
+        ),
+        (
+            "[tool.asgi_brdige.plugins.x]",
+            "FOLDER/pyproject.toml has a table [tool.asgi_brdige]; did you mean [tool.asgi_bridge]?",
+        ),
+        ("[tool.asgibridge]", "FOLDER/pyproject.toml has a table [tool.asgibridge]; did you mean [tool.asgi_bridge]?"),
+        ("[asgi_bridge]", "FOLDER/pyproject.toml has a table [asgi_bridge]; did you mean [tool.asgi_bridge]?"),
+        ("[tool.asgi_bridge.plugins.x]\nmidleware = 'some_plugins:Both'", SOURCES + "; did you mean 'middleware'?"),
+        (
+            "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:app'\nrequest-body = false",
+            "plugin x: option request-body: Extra inputs are not permitted; did you mean 'request_body'?",
+        ),
+        (
+            "[tool.asgi_bridge]",
+            "no plugins: [tool.asgi_bridge] in FOLDER/pyproject.toml names none, with bridge or plugins",
         ),
     ],
 )
@@ -337,7 +431,12 @@ def test_an_entry_point_that_cannot_be_loaded_is_named(folder: Path, site: Path,
 
 
 def test_nothing_to_run_is_an_error_that_says_what_to_do(folder: Path) -> None:
+    table(folder, "")
+
     assert refusal("some_plugins:nothing", folder) == (
+        "no plugins: the Bridge some_plugins:nothing has none; mount, add_middleware and plugin add one"
+    )
+    assert refusal(None, folder) == (
         'no plugins: name a "module:attr" of a Bridge, or have a [tool.asgi_bridge] table in pyproject.toml, '
         "a package with entry points of the group 'asgi_bridge.plugins', or --mount NAME=module:attr"
     )

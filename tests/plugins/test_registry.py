@@ -278,7 +278,7 @@ def unchecked(conf: PlainTextResponse) -> Any: ...
         ),
         (
             lambda bridge: bridge.mount("x", upstream, timeot=1),
-            "plugin x: option timeot: Extra inputs are not permitted",
+            "plugin x: option timeot: Extra inputs are not permitted; did you mean 'timeout'?",
         ),
         (
             lambda bridge: bridge.mount("x", upstream, timeout="5"),

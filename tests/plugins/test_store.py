@@ -200,7 +200,7 @@ RESPONSE_KEY = b"route#1#ext-plugin-post-resp#7"
             KEY,
             [(b"crs", b"{}")],
             "plugin crs is not mounted; mounted are: cancelled, cors, exits, fails-to-start, nothing, raises, "
-            "raises-late, refuses, request, response",
+            "raises-late, refuses, request, response; did you mean 'cors'?",
         ),
         (
             KEY,
