@@ -1,55 +1,73 @@
-# Two commands: `make run` starts something to play with, `make test` runs all tests. Each makes its own virtual
-# environment in .venv, of the Python that PYTHON names: `PYTHON=python3.12 make test`.
+# `make help` lists the targets. Each makes its own virtual environment, of the Python that PYTHON names:
+# `PYTHON=python3.12 make test`. Options for pytest: `make test PYTEST="-x tests/wire"`.
 
 PYTHON ?= python3
+PORT ?= 9080
+WORKERS ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
+PLAIN := .venv-plain
 ECOSYSTEM := .venv-ecosystem
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
-.PHONY: run test test-ecosystem check bench fuzz soak clean
+# What is about servers and clients, which differ with the parser and the event loop that uvicorn finds.
+OF_SERVERS := tests/server tests/gateway tests/wsgi tests/apps examples $(wildcard tests/test_*.py)
 
-run: $(VENV)/.run-$(VERSION)
-	@exec $(BIN)/asgi-bridge dev asgi_bridge_apps:bridge --routes examples/playground/apisix.yaml
+.PHONY: help run test test-plain test-install test-ecosystem check bench fuzz soak long clean
 
-test: $(VENV)/.test-$(VERSION)
+help:
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: $(VENV)/.run-$(VERSION)  ## gateway, runner and an upstream to play with; PORT=9081 takes another port
+	@exec $(BIN)/asgi-bridge dev asgi_bridge_apps:bridge --routes examples/playground/apisix.yaml --port $(PORT) --upstream-port 0
+
+test: $(VENV)/.test-$(VERSION)  ## all tests, and how much of the code they reach
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PYTEST)
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadscope $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=97
 
-# packages of others through gateway and runner, against plain ASGI and WSGI; in an environment of their own
-test-ecosystem: $(ECOSYSTEM)/.ecosystem-$(VERSION)
+test-plain: $(PLAIN)/.plain-$(VERSION)  ## the tests of servers as the README installs: h11, no httptools, no uvloop
+	$(PLAIN)/bin/python -m pytest -n $(WORKERS) --dist loadscope $(or $(PYTEST),$(OF_SERVERS))
+
+test-install: $(VENV)/.check-$(VERSION)  ## the README's installation and make run, in fresh environments and clones
+	$(BIN)/python -m pytest tests/install -m install $(PYTEST)
+
+test-ecosystem: $(ECOSYSTEM)/.ecosystem-$(VERSION)  ## packages of others through gateway and runner, and without
 	$(ECOSYSTEM)/bin/python -m pytest tests/ecosystem $(PYTEST)
 
-check: $(VENV)/.check-$(VERSION)
+check: $(VENV)/.check-$(VERSION)  ## linter, formatter, type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.test-$(VERSION)
+bench: $(VENV)/.test-$(VERSION)  ## what a call costs
 	$(BIN)/python benchmarks/bench.py
 
-# the property and fuzz tests, ten times as long
-fuzz: $(VENV)/.test-$(VERSION)
-	FUZZ_FACTOR=10 $(BIN)/python -m pytest tests/wire tests/test_differences.py tests/test_phases.py
+fuzz: $(VENV)/.test-$(VERSION)  ## the property tests with 10,000 examples a type in place of 500; FUZZ_FACTOR=200: more
+	FUZZ_FACTOR=$(or $(FUZZ_FACTOR),20) $(BIN)/python -m pytest -n $(WORKERS) tests/wire tests/test_differences.py $(PYTEST)
 
-# 100,000 calls, most of them failing, and what they leave behind; 20,000 through both phases, 64 at a time
-soak: $(VENV)/.test-$(VERSION)
-	LEAK_CALLS=100000 FUZZ_FACTOR=10 $(BIN)/python -m pytest $(PYTEST) \
+soak: $(VENV)/.test-$(VERSION)  ## 100,000 calls, most of them failing, and what they leave; 20,000 through both phases
+	LEAK_CALLS=100000 SOAK_FACTOR=10 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST) \
 		tests/server/test_leaks.py tests/test_fail_closed.py tests/test_phases.py -k "leave or local_variable"
 
-clean:
-	rm -rf $(VENV) $(ECOSYSTEM) build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.build
+long: fuzz soak  ## all that takes longer: fuzz and soak
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) $(PLAIN) $(ECOSYSTEM) build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.build
 
 # One stamp for each set of extras and each Python; another Python than the environment's makes it anew.
-$(VENV)/.run-$(VERSION): EXTRAS := dev,apps,fast
+$(VENV)/.run-$(VERSION): EXTRAS := dev,apps
 $(VENV)/.test-$(VERSION): EXTRAS := test
 $(VENV)/.check-$(VERSION): EXTRAS := test,check
+$(PLAIN)/.plain-$(VERSION): EXTRAS := test-plain
+$(PLAIN)/.plain-$(VERSION): VENV := $(PLAIN)
+$(PLAIN)/.plain-$(VERSION): BIN := $(PLAIN)/bin
 $(ECOSYSTEM)/.ecosystem-$(VERSION): EXTRAS := ecosystem
 $(ECOSYSTEM)/.ecosystem-$(VERSION): VENV := $(ECOSYSTEM)
 $(ECOSYSTEM)/.ecosystem-$(VERSION): BIN := $(ECOSYSTEM)/bin
-$(VENV)/.run-$(VERSION) $(VENV)/.test-$(VERSION) $(VENV)/.check-$(VERSION) $(ECOSYSTEM)/.ecosystem-$(VERSION): pyproject.toml
+STAMPS := $(VENV)/.run-$(VERSION) $(VENV)/.test-$(VERSION) $(VENV)/.check-$(VERSION) $(PLAIN)/.plain-$(VERSION) $(ECOSYSTEM)/.ecosystem-$(VERSION)
+$(STAMPS): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "asgi_bridge needs Python 3.11 or later, $(PYTHON) is $(VERSION)"; exit 1; }
 	@test "$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$(VERSION)" || \
 		{ rm -rf $(VENV); $(PYTHON) -m venv $(VENV) || { echo "no virtual environment: apt-get install python3-venv"; exit 1; }; }

@@ -29,6 +29,7 @@ import watchfiles
 from .check import check_routes
 from .errors import ConfigurationError
 from .gateway import Call, GatewayApp, Node, Route, Routes, echo, load_routes, read_routes
+from .gateway.server import http_protocol
 from .plugins import Plugin
 from .server.serve import LOG_CONFIG, Source
 from .server.sockets import has_owner
@@ -251,7 +252,7 @@ class _Server(uvicorn.Server):
 def _server(app: Any, log_level: str | None) -> _Server:
     config = uvicorn.Config(
         app, log_config=None, log_level=log_level or "warning", access_log=False, ws="none", interface="asgi3",
-        proxy_headers=False, server_header=False, date_header=False, timeout_graceful_shutdown=1,
+        http=http_protocol(), proxy_headers=False, server_header=False, date_header=False, timeout_graceful_shutdown=1,
     )  # fmt: skip
     return _Server(config)
 

@@ -510,30 +510,6 @@ def _without_time(cookie: str) -> str:
     return f"session={itsdangerous.TimestampSigner(SECRET).unsign(value).decode()}; signed;{rest}"
 
 
-class Figures:
-    """What is printed at the end."""
-
-    def __init__(self) -> None:
-        self.equal = 0
-        self.limited = 0
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        terminalreporter.section("fidelity to uvicorn")
-        terminalreporter.line(
-            f"{self.equal} of {len(CASES) - len(EXCEPTIONS)} responses equal; {self.limited} of {len(EXCEPTIONS)} "
-            f"differ as a limit of the protocol says; {len(SUBJECTS)} middlewares"
-        )
-        for (subject, request), name in EXCEPTIONS.items():
-            terminalreporter.line(f"  limit: {name}: {subject}: {request}")
-
-
-@pytest.fixture(scope="module")
-def figures(request: pytest.FixtureRequest) -> Figures:
-    figures = Figures()
-    request.config.pluginmanager.register(figures)
-    return figures
-
-
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sides]:
     folder = Path(tempfile.mkdtemp(prefix="ab-", dir="/tmp"))  # a short path, for the socket
@@ -557,17 +533,19 @@ def test_every_limit_has_its_line_in_the_documentation(name: str) -> None:
 
 
 @pytest.mark.parametrize(("subject", "request_"), CASES, ids=lambda value: str(value))
-def test_the_client_gets_what_uvicorn_sends(sides: Sides, figures: Figures, subject: str, request_: Request) -> None:
+def test_the_client_gets_what_uvicorn_sends(
+    sides: Sides, record_property: Callable[[str, object], None], subject: str, request_: Request
+) -> None:
     uvicorn, gateway = sides[subject]
     expected, found = without_time(uvicorn.ask(request_)), without_time(gateway.ask(request_))
     limit = EXCEPTIONS.get((subject, request_))
     if limit is None:
         assert found == expected
-        figures.equal += 1
+        record_property("fidelity", "equal")
         return
     assert found != expected, "there is no limit any more"
     expected = LIMITS[limit].gives(expected)
     if expected.body is PAGE:
         found = as_page(found) if found.status == expected.status else found
     assert found == expected
-    figures.limited += 1
+    record_property("fidelity", "limited")

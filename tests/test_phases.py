@@ -28,7 +28,7 @@ from asgi_bridge.server.runner import Runner, RunnerOptions
 from asgi_bridge.testing import Gateway, PluginClient
 from tests.runner_process import client_of, routes_of, runner_process
 
-FACTOR = int(os.environ.get("FUZZ_FACTOR", "1"))
+FACTOR = int(os.environ.get("SOAK_FACTOR", "1"))
 CONCURRENT = 64
 PRE, POST, RESP = "ext-plugin-pre-req", "ext-plugin-post-req", "ext-plugin-post-resp"
 

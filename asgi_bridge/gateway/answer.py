@@ -292,7 +292,7 @@ async def send_generated(
             await instead(exchange, what)
             return
     head = _Head(status, None)
-    if not bodiless:
+    if not bodiless or asked_for == 204:
         head.content_type = DEFAULT_TYPE if response.content_type is None else response.content_type
     elif asked_for == 304:
         head.content_type = response.content_type
@@ -309,6 +309,9 @@ async def send_generated(
     replaced = await _filtered(exchange, head)
     if replaced is not None:
         body, more = replaced, None
+    if head.status == 204:
+        # at the very end, so that a 204 which a filter has made another status has its type
+        head.content_type = None
     await _send(exchange, head, body, more, after)
 
 

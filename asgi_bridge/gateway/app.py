@@ -312,8 +312,7 @@ class GatewayApp:
         """
         assert exchange.upstream is not None
         exchange.node = exchange.upstream.node
-        body = await exchange.read_body()
-        _check_fetch(exchange, body)
+        _check_fetch(exchange, await exchange.read_body())
         async with self.upstream.send(exchange, fetch_request(exchange), fetch=True) as response:
             headers = list(response.headers.raw)
             exchange.source = ResponseSource(response.status_code, headers, chunks_of(response))
@@ -444,6 +443,8 @@ def _check_fetch(exchange: Exchange, body: bytes) -> None:
     Raises:
         Breaks: it would wait for ever.
     """
+    if exchange.rest:
+        raise Breaks(exchange.taken_for_a_request)
     table = exchange.headers.table
     if b"transfer-encoding" in table:
         raise Breaks("left the upstream waiting: Transfer-Encoding: chunked, but the body is sent as it is")

@@ -24,7 +24,7 @@ from asgi_bridge.gateway.uri import (
     split_target,
 )
 
-__all__ = ["TARGET", "Breaks", "ClientGone", "CutOff", "Exchange", "ResponseSource"]
+__all__ = ["TARGET", "Breaks", "ClientGone", "CutOff", "Exchange", "ResponseSource", "target_of"]
 
 logger = logging.getLogger("asgi_bridge.gateway")
 
@@ -89,7 +89,8 @@ class ResponseSource:
         return self.body
 
 
-def _target(scope: Any) -> bytes:
+def target_of(scope: Any) -> bytes:
+    """Give the request target of a scope of type http, as the client wrote it if that is known (`TARGET`)."""
     whole: bytes | None = (scope.get("extensions") or {}).get(TARGET)
     if whole is None:
         query: bytes = scope.get("query_string", b"")
@@ -127,7 +128,7 @@ class Exchange:
         self.request_method = self.method
         self.scheme: str = scope.get("scheme", "http")
         self.http_version: str = scope.get("http_version", "1.1")
-        authority, self.target = split_authority(_target(scope))
+        authority, self.target = split_authority(target_of(scope))
         path, self.original_args = split_target(self.target)
         # $args: there is none where the query is empty
         self.args: bytes | None = self.original_args or None
@@ -183,6 +184,8 @@ class Exchange:
         self._args: Args | None = None
         self.body: bytes | None = None
         self.body_changed = False
+        # so many bytes of the body nginx leaves unread
+        self.rest = 0
 
     def _real_address(self) -> tuple[str, int]:
         """``X-Real-IP`` of a trusted client (nginx's realip module): of the first such header the last address.
@@ -290,6 +293,20 @@ class Exchange:
         Raises:
             Breaks: a plugin has changed Content-Length, which says how much nginx reads.
         """
+        body = await self._buffered()
+        if self.rest and not self.body_changed:
+            raise Breaks(self.taken_for_a_request)
+        return body
+
+    @property
+    def taken_for_a_request(self) -> str:
+        """What nginx does with the `rest` of the body, for people."""
+        return (
+            f"taken {self.rest} bytes of the body for the client's next request, for a plugin made Content-Length "
+            "smaller before the body was read"
+        )
+
+    async def _buffered(self) -> bytes:
         if self.body is None:
             parts: list[bytes] = []
             more = True
@@ -304,14 +321,11 @@ class Exchange:
                 self.length = len(self.body)
             elif self.length is not None and self.length > len(self.body):
                 raise Breaks(
-                    f"left the client waiting: Content-Length: {self.length} was set before its body of "
+                    f"left the client waiting: a plugin set Content-Length: {self.length} before the body of "
                     f"{len(self.body)} bytes was read"
                 )
-            elif self.length is not None and self.length < len(self.body):
-                raise Breaks(
-                    f"taken {len(self.body) - self.length} bytes of the body for the client's next request: "
-                    f"Content-Length: {self.length} was set before the body was read"
-                )
+            elif self.length is not None:
+                self.rest = len(self.body) - self.length
         return self.body
 
     async def while_there(self, work: Coroutine[Any, Any, None]) -> None:
@@ -335,6 +349,17 @@ class Exchange:
     async def _gone(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
+
+    async def replace_body(self, body: bytes) -> None:
+        """Read the body, as APISIX does before a Rewrite, and put another one in its place.
+
+        Raises:
+            Breaks: the read would not end.
+        """
+        await self._buffered()
+        if self.rest:
+            logger.warning("%s: APISIX would have %s", self.request_line, self.taken_for_a_request)
+        self.set_body(body)
 
     def set_body(self, body: bytes) -> None:
         """``ngx.req.set_body_data``: nginx's Content-Length follows, the Lua table does not notice."""

@@ -8,6 +8,7 @@ from urllib.parse import unquote_to_bytes
 import httpx2
 from asgiref.typing import ASGI3Application
 
+from asgi_bridge.gateway.exchange import TARGET
 from asgi_bridge.gateway.headers import Header
 
 __all__ = ["ASGIUpstream"]
@@ -126,7 +127,7 @@ class ASGIUpstream(httpx2.AsyncBaseTransport):
             "client": ("127.0.0.1", 0),
             "server": (request.url.host, request.url.port or (443 if request.url.scheme == "https" else 80)),
             "state": {},
-            "extensions": {},
+            "extensions": {TARGET: target},
         }
         call = _Call(self.app, scope, body)
         try:

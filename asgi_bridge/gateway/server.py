@@ -4,6 +4,7 @@ Any ASGI server will do. With these protocols the gateway gets the request targe
 """
 
 import asyncio
+import functools
 import importlib.util
 from typing import Any, cast
 
@@ -14,17 +15,28 @@ from asgi_bridge.gateway.exchange import TARGET
 
 __all__ = ["allow_all_statuses", "http_protocol"]
 
-# plugins may answer with any status up to here; uvicorn's tables of status lines end at 599
-_STATUSES = range(600, 1000)
+
+class _StatusPhrases(dict[int, bytes]):
+    def __missing__(self, status: int) -> bytes:
+        return b""
 
 
+class _StatusLines(dict[int, bytes]):
+    def __missing__(self, status: int) -> bytes:
+        return b"HTTP/1.1 %d \r\n" % status
+
+
+@functools.cache
 def allow_all_statuses() -> None:
-    """Let uvicorn send the statuses from 600 to 999, which APISIX sends too: without a phrase."""
-    h11_impl.STATUS_PHRASES.update(dict.fromkeys(_STATUSES, b""))
+    """Let uvicorn send the statuses above 599, which plugins may answer and APISIX sends: without a phrase.
+
+    uvicorn's tables end at 599, and a status that they do not have breaks the client's connection.
+    """
+    h11_impl.STATUS_PHRASES = _StatusPhrases(h11_impl.STATUS_PHRASES)
     if importlib.util.find_spec("httptools") is not None:
         from uvicorn.protocols.http import httptools_impl
 
-        httptools_impl.STATUS_LINE.update({status: b"HTTP/1.1 %d \r\n" % status for status in _STATUSES})
+        httptools_impl.STATUS_LINE = _StatusLines(httptools_impl.STATUS_LINE)
 
 
 def http_protocol(parser: str = "auto") -> type[asyncio.Protocol]:
@@ -66,6 +78,7 @@ class _H11Protocol(h11_impl.H11Protocol):
         """Says nothing: the gateway has a line of its own."""
 
 
+@functools.cache
 def _with_httptools() -> type[asyncio.Protocol]:
     from uvicorn.protocols.http import httptools_impl
 

@@ -1,6 +1,5 @@
 """The codec against the official package, at its limits, and with bytes that mean nothing."""
 
-import os
 import random
 import struct
 import time
@@ -35,11 +34,12 @@ from asgi_bridge.wire import (
     encode,
 )
 from tests.cases import load_cases
+from tests.fuzzing import examples
 from tests.wire import oracle
 from tests.wire.generate import MESSAGES, Source
 
 many = settings(
-    max_examples=int(10_000 * float(os.environ.get("FUZZ_FACTOR", "1"))),
+    max_examples=examples(),
     deadline=None,
     database=None,
     phases=(Phase.explicit, Phase.generate, Phase.shrink),

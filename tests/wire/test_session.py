@@ -1,6 +1,5 @@
 """The session: what may come when, in both roles, as tables of state, event and bytes."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -32,8 +31,9 @@ from asgi_bridge.wire import (
     encode,
     frame,
 )
+from tests.fuzzing import examples
 
-EXAMPLES = int(2_000 * float(os.environ.get("FUZZ_FACTOR", "1")))
+EXAMPLES = examples()
 PREPARE = PrepareConfReq([(b"say", b"{}")], b"route#1#ext-plugin-pre-req#1")
 PREPARED = PrepareConfResp(7)
 REQ = HTTPReqCallReq(0, b"\x7f\0\0\1", "GET", b"/", [], [(b"host", b"a")], 7)
@@ -422,7 +422,7 @@ def outcome(tried: Session) -> list[Any]:
 
 
 @settings(
-    max_examples=int(2_000 * float(os.environ.get("FUZZ_FACTOR", "1"))),
+    max_examples=EXAMPLES,
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
