@@ -638,7 +638,7 @@ class _Reader:
         return certificate, key
 
     def only_client_certificates(self) -> bool:
-        return all(isinstance(entry, Mapping) and entry.get("type") == "client" for entry in self.data["ssls"] or ())
+        return all(isinstance(entry, Mapping) and entry.get("type") == "client" for entry in self.entries("ssls"))
 
     def client_certificates(self) -> dict[str, tuple[str, str]]:
         """The certificates of section ``ssls`` that upstreams may refer to, by id."""

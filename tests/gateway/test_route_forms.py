@@ -3,13 +3,21 @@ and what is passed over is said with its line. Beside each file of tests/data/ro
 said about it.
 """
 
+import contextlib
+import copy
+import json
+import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from asgi_bridge.errors import ConfigurationError
 from asgi_bridge.gateway import ExtPlugin, Node, Plugins, Route, Routes, Upstream, load_routes, parse_routes
 from asgi_bridge.gateway.expressions import parse_expression
+from asgi_bridge.gateway.route_text import replace_variables
 from asgi_bridge.gateway.routes import Consumer
 
 FILES = Path(__file__).parents[1] / "data" / "routes"
@@ -146,6 +154,37 @@ def test_one_admin_body_alone_or_several_in_a_list() -> None:
     assert [route.id for route in parse_routes(f"[{one}, {one.replace('1', '2')}]").routes] == ["1", "2"]
     rows = f'{{"code": 0, "data": {{"rows": [{one}], "total_size": 1}}}}'
     assert [route.id for route in parse_routes(rows).routes] == ["1"]
+
+
+ODD: list[Any] = [
+    None, True, 0, -1, 1.5, "", "a b", [], {}, [None], [[]], {"a": 1}, ["x", "y"], "*", 10**30, [{"name": 1}],
+    "${{NOPE}}", "$env://X/y", "\U0001f600", "\udc80",
+]  # fmt: skip
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in keys:
+        yield value, key
+        yield from places(value[key])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whatever_stands_in_a_file_the_error_is_one_for_people(name: str) -> None:
+    text, _ = replace_variables((FILES / name).read_text(), name)
+    chance = random.Random(name)
+    for _ in range(12):
+        documents = list(yaml.safe_load_all(text.replace("\t", " ")))
+        for container, key in chance.sample(list(places(documents)), 2):
+            # the second may stand in what the first has put away
+            with contextlib.suppress(LookupError):
+                container[key] = copy.deepcopy(chance.choice(ODD))
+        odd = json.dumps(documents[0]) if name.endswith("json") else yaml.safe_dump_all(documents)
+        if "#END" in text:
+            odd += "#END"
+        for strict in (True, False):
+            with contextlib.suppress(ConfigurationError):
+                described(parse_routes(odd, name, strict=strict))
 
 
 @pytest.mark.parametrize(
