@@ -57,8 +57,8 @@ _NO_ROUTE = b'{"error_msg":"404 Route Not Found"}\n'
 class GatewayApp:
     """APISIX's half of the external-plugin protocol, as an ASGI application.
 
-    Any ASGI server will do. Under uvicorn, `asgi_bridge.gateway.server.http_protocol` gives it the request target as the
-    client wrote it, which an ASGI scope does not hold.
+    Any ASGI server will do. Under uvicorn, `asgi_bridge.gateway.server.http_protocol` hands on the request target as
+    the client wrote it, which an ASGI scope does not hold.
 
     Idle connections are kept from the lifespan's start-up to its shutdown; without a lifespan everything works too,
     with a connection for each call.
