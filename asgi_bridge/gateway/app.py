@@ -208,7 +208,9 @@ class GatewayApp:
         )
 
     async def _rewrite(self, exchange: Exchange, plugins: Plugins) -> Refusal | None:
-        names: list[tuple[int, str]] = [(_priority(name, conf), name) for name, conf in plugins.builtin.items()]
+        # response-rewrite has no part in this phase, so its filter is not asked before there is a response
+        builtin = [(name, conf) for name, conf in plugins.builtin.items() if name != "response-rewrite"]
+        names: list[tuple[int, str]] = [(_priority(name, conf), name) for name, conf in builtin]
         pre_req = plugins.ext.get("ext-plugin-pre-req")
         if pre_req is not None:
             priority = _PRE_REQ_PRIORITY if pre_req.priority is None else pre_req.priority

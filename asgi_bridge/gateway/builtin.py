@@ -139,7 +139,8 @@ def _check_headers(headers: Any, *, add: type) -> None:
 
 def _check_strings(value: Any, what: str) -> None:
     if not isinstance(value, Mapping) or not all(
-        isinstance(v, str | int | float) and not isinstance(v, bool) for v in value.values()
+        isinstance(name, str) and isinstance(v, str | int | float) and not isinstance(v, bool)
+        for name, v in value.items()
     ):
         raise ValueError(f"{what} has to be a mapping of names to strings")
     if any("$" in str(v) for v in value.values()):

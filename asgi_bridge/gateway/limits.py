@@ -151,8 +151,6 @@ def _id(value: Any, place: Place) -> None:
 
 
 def _address(value: Any, place: Place) -> None:
-    if is_reference(value):
-        return
     try:
         if not isinstance(value, str):
             raise ValueError
@@ -386,6 +384,7 @@ def _conf(value: Any, place: Place) -> None:
     for number, each in enumerate(value):
         spot = place.at(value, number)
         _mapping()(each, spot)
+        each = {} if each is None else each
         for field, example in (("name", "the plugin's name"), ("value", "its configuration: '{}' where there is none")):
             if field not in each:
                 raise spot.wrong(f"it has no {field}, which APISIX wants; give {example}")

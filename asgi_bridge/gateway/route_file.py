@@ -42,7 +42,7 @@ _NOT_DONE = {
     "script_id": "the stand-in does not know this field: it runs no Lua",
     "group_id": "the stand-in has no consumer groups, so their plugins do not run",
 }
-_WITHOUT_EFFECT = ("checks", "retries", "retry_timeout", "hash_on", "key", "keepalive_pool")
+_WITHOUT_EFFECT = ("checks", "retries", "retry_timeout", "keepalive_pool")
 _REFERENCE = re.compile(r"\$env://([^/]+)(?:/(.+))?", re.IGNORECASE)
 
 
@@ -175,7 +175,7 @@ class _Reader:
         fields = entry if isinstance(entry, Mapping) else {}
         identity, label = fields.get("id", fields.get("username")), fields.get("name")
         what = f"{kind} number {number + 1}" if identity is None else f"{kind} {str(identity)!r:.80}"
-        if kind == "route" and isinstance(label, str) and label not in ("", identity):
+        if isinstance(label, str) and label not in ("", identity):
             what += f" ({label:.80})"
         lines = getattr(self.data.get(section), "lines", None)
         line = getattr(entry, "line", None) or (lines[number] if lines is not None else None)
@@ -425,15 +425,15 @@ class _Reader:
         plugins = self.mapping(value, place)
         for name in plugins:
             here = place.at(plugins, name)
-            conf = self.mapping(plugins[name], here)
-            meta = self.mapping(conf.get("_meta"), here.at(conf, "_meta"))
-            if name not in PHASES and name not in BUILTIN:
-                self.other_plugin(str(name), meta, here)
-                continue
-            if meta.get("disable") is True:
-                disabled.add(str(name))
-                continue
             try:
+                conf = self.mapping(plugins[name], here)
+                meta = self.mapping(conf.get("_meta"), here.at(conf, "_meta"))
+                if name not in PHASES and name not in BUILTIN:
+                    self.other_plugin(str(name), meta, here)
+                    continue
+                if meta.get("disable") is True:
+                    disabled.add(str(name))
+                    continue
                 self.meta(meta, here.at(conf, "_meta"))
                 if conf.get("disable") is True:
                     self.report.remark(
@@ -451,7 +451,7 @@ class _Reader:
                     builtin[name] = conf
                 expression = self.expression(meta, "filter", here.at(conf, "_meta"))
             except Misplaced as exc:
-                raise Misplaced(exc.place, exc.text, name) from exc
+                raise Misplaced(exc.place, exc.text, str(name)) from exc
             except Unsupported as exc:
                 self.report.lacking(here, str(exc), plugin=name)
                 continue
@@ -470,12 +470,12 @@ class _Reader:
         )
 
     def other_plugin(self, name: str, meta: Mapping[Any, Any], place: Place) -> None:
-        hint = did_you_mean(name, PLUGINS, 0.75)
+        hint = did_you_mean(name, PHASES if name.startswith("ext") else PLUGINS, 0.75)
         if name not in PLUGINS and (name.startswith("ext-plugin") or any(phase in hint for phase in PHASES)):
             text = (
                 f"APISIX has no plugin of this name, and drops what has it{hint or '; there are ' + ', '.join(PHASES)}"
             )
-            raise Misplaced(place, text, name)
+            raise place.wrong(text)
         if self.report.strict:
             raise place.wrong(
                 f"{self.absence(name)}; take it out for the stand-in, or try the route on a real APISIX. "
@@ -558,6 +558,8 @@ class _Reader:
         if pass_host == "rewrite" and not host:
             raise place.wrong("pass_host is rewrite, so it needs an upstream_host")
         idle = [field for field in _WITHOUT_EFFECT if field in value]
+        if value.get("type", "roundrobin") != "roundrobin":
+            idle.append("type")
         if idle:
             self.report.remark(
                 place.at(value, idle[0]),
@@ -636,7 +638,7 @@ class _Reader:
         return certificate, key
 
     def only_client_certificates(self) -> bool:
-        return all(isinstance(entry, Mapping) and entry.get("type") == "client" for entry in self.data["ssls"] or ())
+        return all(isinstance(entry, Mapping) and entry.get("type") == "client" for entry in self.entries("ssls"))
 
     def client_certificates(self) -> dict[str, tuple[str, str]]:
         """The certificates of section ``ssls`` that upstreams may refer to, by id."""

@@ -188,7 +188,7 @@ def _is_adc(data: Any) -> bool:
 
 def _hashed(name: str) -> str:
     # ADC makes its ids so
-    return hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+    return hashlib.sha1(name.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
 
 
 class _Adc:
@@ -210,12 +210,12 @@ class _Adc:
         here = top.at(data, "global_rules")
         rules = _mapping(data.get("global_rules"), here)
         for name in rules:
-            plugins = _Entry(rules).take(**{name: name}).made
-            rule = _Entry(rules).put("id", name, name).put("plugins", plugins, name).made
+            plugins = _Entry(rules).put(name, rules[name]).made
+            rule = _Entry(rules).put("id", str(name), name).put("plugins", plugins, name).made
             self.sections.add("global_rules", rule, here.at(rules, name).line)
         for name in data:
             if name not in ("services", "consumers", "consumer_groups", "global_rules"):
-                entries = _Entry(data).take(**{str(name): name}).made
+                entries = _Entry(data).put(name, data[name]).made
                 self.sections.data[name] = entries[name]
                 self.sections.data.lines.update(entries.lines)
         self.data = self.sections.data
@@ -294,8 +294,9 @@ class _Adc:
             if kind != "key-auth":
                 self.report.lacking(spot, f"the stand-in knows consumers by key-auth only, not by {kind}")
                 continue
-            plugins = _Entry(entry.get("plugins") or {})
-            for name, conf in (entry.get("plugins") or {}).items():
+            held = _mapping(entry.get("plugins"), place.at(consumer, "plugins"))
+            plugins = _Entry(held)
+            for name, conf in held.items():
                 plugins.put(name, conf)
             plugins.put("key-auth", credential.get("config"))
             again = _Entry(entry)
@@ -420,7 +421,11 @@ class _Kubernetes:
             rule = _mapping(rule, spot)
             full = f"{namespace}_{name}_{rule.get('name')}"
             match = _mapping(rule.get("match"), spot.at(rule, "match"))
-            entry = _Entry(rule).put("id", f"{zlib.crc32(full.encode()):x}", "name").put("name", full)
+            entry = (
+                _Entry(rule)
+                .put("id", f"{zlib.crc32(full.encode('utf-8', 'surrogatepass')):x}", "name")
+                .put("name", full)
+            )
             entry.take(priority="priority", enable_websocket="websocket")
             matched = _Entry(match).take(
                 uris="paths", hosts="hosts", methods="methods", remote_addrs="remoteAddrs", filter_func="filter_func"

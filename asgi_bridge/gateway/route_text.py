@@ -235,13 +235,17 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def flatten_mapping(self, node: Any) -> None:
-        super().flatten_mapping(node)
-        # keys that are merged again and again would be more each time
-        last = {
-            (key.tag, key.value if isinstance(key, yaml.ScalarNode) else id(key)): (key, value)
-            for key, value in node.value
-        }
-        node.value = list(last.values())
+        # of several mappings that are merged the first with a key counts, and the mapping's own keys before all
+        pairs = {_named(pair): pair for pair in node.value if pair[0].tag != _MERGE}
+        for key, value in node.value:
+            if key.tag == _MERGE:
+                for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    if not isinstance(source, yaml.MappingNode):
+                        raise yaml.constructor.ConstructorError(None, None, "<< merges mappings only", key.start_mark)
+                    self.flatten_mapping(source)
+                    for pair in source.value:
+                        pairs.setdefault(_named(pair), pair)
+        node.value = list(pairs.values())
 
     def mapping(self, node: Any) -> LinedMapping:
         result = LinedMapping()
@@ -282,6 +286,12 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+
+
+def _named(pair: tuple[yaml.Node, yaml.Node]) -> Any:
+    """What makes two keys of a mapping the same."""
+    key = pair[0]
+    return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
 
 
 def _is_plain(node: yaml.Node) -> bool:
