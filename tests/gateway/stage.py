@@ -16,13 +16,13 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 from unittest import mock
 
 import uvicorn
 import yaml
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from asgi_bridge.gateway import GatewayApp, Limits, parse_routes
 from asgi_bridge.gateway.runner import RunnerClient
@@ -41,6 +41,8 @@ from tests.cases import UPSTREAM_SCRIPT
 
 __all__ = ["Client", "Response", "Stage", "stage"]
 
+PARSERS = ("h11", "httptools") if find_spec("httptools") else ("h11",)
+"""uvicorn's parsers, of those that are installed; it takes the last one by itself."""
 QUICK = Limits(lock=0.3, lock_held=1.0, exchange=2.0)
 """Times for the tests; those of a real APISIX go up to 60 s."""
 
@@ -429,7 +431,7 @@ class Stage:
         self._loop = asyncio.get_running_loop()
         serving = []
         # Both of uvicorn's parsers: each refuses requests that the other lets through.
-        for http in ("h11", "httptools"):
+        for http in PARSERS:
             listener = socket.create_server(("127.0.0.1", 0))
             self.ports[http] = listener.getsockname()[1]
             config = uvicorn.Config(
@@ -524,10 +526,13 @@ def stage(cases: list[dict[str, Any]], directory: str) -> Iterator[Stage]:
     """Set everything up for some cases."""
     # uvicorn's tables of status lines end at 599, where a plugin's Stop may have any number
     odd = (600, 999, 65535)
-    with (
-        mock.patch.dict(STATUS_LINE, {status: b"HTTP/1.1 %d \r\n" % status for status in odd}),
-        mock.patch.dict(STATUS_PHRASES, dict.fromkeys(odd, b"")),
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.dict(STATUS_PHRASES, dict.fromkeys(odd, b"")))
+        if "httptools" in PARSERS:
+            from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+            lines = {status: b"HTTP/1.1 %d \r\n" % status for status in odd}
+            stack.enter_context(mock.patch.dict(STATUS_LINE, lines))
         yield from _stage(cases, directory)
 
 
