@@ -42,7 +42,7 @@ Conf = Any
 """The configuration of a plugin on a route: anything that JSON has, or JSON text."""
 
 _echo = cast(ASGIApp, echo)
-_LIMITS = {"connect": 60.0, "lock": 60.0}
+_LIMITS = Limits(connect=60.0, lock=60.0)
 """Seconds, in place of the gateway's 1 and 5: those are short for a machine that is busy with tests."""
 STARTUP_SECONDS = 60.0
 SHUTDOWN_SECONDS = 10.0
@@ -262,9 +262,7 @@ class Gateway:
             server = await asyncio.get_running_loop().create_unix_server(
                 lambda: RunnerProtocol(config=config, server_state=state), path
             )
-            app = GatewayApp(
-                self._routes, path, upstream=cast(ASGI3Application, self._upstream), limits=Limits(**_LIMITS)
-            )
+            app = GatewayApp(self._routes, path, upstream=cast(ASGI3Application, self._upstream), limits=_LIMITS)
             app.runner.start()
             app.upstream.start()
             try:
