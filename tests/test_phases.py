@@ -28,7 +28,7 @@ from asgi_bridge.server.runner import Runner, RunnerOptions
 from asgi_bridge.testing import Gateway, PluginClient
 from tests.runner_process import client_of, routes_of, runner_process
 
-FACTOR = int(os.environ.get("SOAK_FACTOR", "1"))
+BOTH_CALLS = int(os.environ.get("BOTH_CALLS", "500"))
 CONCURRENT = 64
 PRE, POST, RESP = "ext-plugin-pre-req", "ext-plugin-post-req", "ext-plugin-post-resp"
 
@@ -276,7 +276,7 @@ async def ask(app: ASGIApp, path: str) -> tuple[int, dict[bytes, bytes], bytes]:
 
 
 def test_a_local_variable_is_never_another_requests(caplog: pytest.LogCaptureFixture) -> None:
-    total = 2_000 * FACTOR
+    total = BOTH_CALLS
 
     async def main() -> tuple[int, int]:
         bridge = Bridge()
