@@ -77,6 +77,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 SOURCES = '[tool.asgi_bridge.plugins.x] has one of app, middleware, factory, wsgi and wsgi_middleware, as "module:attr"'
 
+ADD_ONE = "; mount, add_middleware and plugin of a Bridge add one"
+
 
 def table(folder: Path, text: str) -> None:
     (folder / "pyproject.toml").write_text(textwrap.dedent(text), "utf-8")
@@ -164,7 +166,7 @@ def test_a_module_stands_for_its_bridge_or_application(
         ("from asgi_bridge import Bridge\na, b = Bridge(), Bridge()",
          "alone has several Bridges; name one of them: alone:a, alone:b"),
         ("from asgi_bridge import Bridge\ngate = Bridge()",
-         "no plugins in the Bridge alone:gate; mount, add_middleware and plugin of a Bridge add one"),
+         "no plugins in the Bridge alone:gate" + ADD_ONE),
     ],
 )  # fmt: skip
 def test_a_module_that_does_not_say_what_to_run_is_refused(
@@ -352,11 +354,11 @@ def test_a_nearest_pyproject_without_the_table_is_none(folder: Path, text: str) 
         ),
         (
             "[tool.asgi_bridge]",
-            "no plugins in [tool.asgi_bridge] in FOLDER/pyproject.toml; mount, add_middleware and plugin of a Bridge add one",
+            "no plugins in [tool.asgi_bridge] in FOLDER/pyproject.toml" + ADD_ONE,
         ),
         (
             "[tool.asgi_bridge]\nbridge = 'some_plugins:nothing'",
-            "no plugins in [tool.asgi_bridge] in FOLDER/pyproject.toml, its Bridge some_plugins:nothing; mount, add_middleware and plugin of a Bridge add one",
+            "no plugins in [tool.asgi_bridge] in FOLDER/pyproject.toml, its Bridge some_plugins:nothing" + ADD_ONE,
         ),
     ],
 )
