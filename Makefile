@@ -48,7 +48,7 @@ fuzz: $(VENV)/.test-$(VERSION)  ## the property tests with 10,000 examples a typ
 	FUZZ_FACTOR=$(or $(FUZZ_FACTOR),20) $(BIN)/python -m pytest -n $(WORKERS) tests/wire tests/test_differences.py $(PYTEST)
 
 soak: $(VENV)/.test-$(VERSION)  ## 100,000 calls, most of them failing, and what they leave; 20,000 through both phases
-	LEAK_CALLS=100000 SOAK_FACTOR=10 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST) \
+	LEAK_CALLS=100000 BOTH_CALLS=20000 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST) \
 		tests/server/test_leaks.py tests/test_fail_closed.py tests/test_phases.py -k "leave or local_variable"
 
 long: fuzz soak  ## all that takes longer: fuzz and soak

@@ -31,7 +31,7 @@ try:
     from starlette.testclient import TestClient
 
     from .check import check_routes
-    from .gateway import GatewayApp, Routes, echo, load_routes, read_routes
+    from .gateway import GatewayApp, Limits, Routes, echo, load_routes, read_routes
 except (ModuleNotFoundError, RuntimeError) as exc:  # Starlette makes the latter of the former
     missing = extra_of(exc)
     if not missing:
@@ -46,6 +46,8 @@ Conf = Any
 """The configuration of a plugin on a route: anything that JSON has, or JSON text."""
 
 _echo = cast(ASGIApp, echo)
+_LIMITS = Limits(connect=60.0, lock=60.0)
+"""Seconds, in place of the gateway's 1 and 5: those are short for a machine that is busy with tests."""
 STARTUP_SECONDS = 60.0
 SHUTDOWN_SECONDS = 10.0
 
@@ -274,7 +276,7 @@ class Gateway:
             server = await asyncio.get_running_loop().create_unix_server(
                 lambda: RunnerProtocol(config=config, server_state=state), path
             )
-            app = GatewayApp(self._routes, path, upstream=cast(ASGI3Application, self._upstream))
+            app = GatewayApp(self._routes, path, upstream=cast(ASGI3Application, self._upstream), limits=_LIMITS)
             app.runner.start()
             app.upstream.start()
             try:

@@ -15,7 +15,7 @@ from asgi_bridge.gateway import GatewayApp, read_routes
 
 __all__ = ["RunnerProcess", "client_of", "routes_of", "runner_process"]
 
-SECONDS = 20.0
+SECONDS = 60.0
 UPSTREAM = {"type": "roundrobin", "nodes": {"upstream.test:80": 1}}
 
 

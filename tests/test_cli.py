@@ -342,7 +342,7 @@ def test_nothing_to_run(command: Command, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.asgi_bridge]\n")
     code, out, err = command("plugins")
     assert (code, out) == (2, "")
-    assert err.startswith("asgi-bridge: no plugins: [tool.asgi_bridge] in ")
+    assert err.startswith("asgi-bridge: no plugins in [tool.asgi_bridge] in ")
     assert len(err.splitlines()) == 1
 
 

@@ -569,15 +569,9 @@ def _made(target: str, found: Any) -> Any:
 
 
 def _of_target(target: str) -> Bridge:
-    """The bridge that a command line names, or one with the application or middleware that it names."""
-    if ":" not in target:
-        target = _in_module(target)
+    """The bridge that ``module:attr`` names, or one with the application or middleware that it names."""
     found = _made(target, import_string(target))
     if isinstance(found, Bridge):
-        if not found.plugins:
-            raise ConfigurationError(
-                f"no plugins: the Bridge {target} has none; mount, add_middleware and plugin add one"
-            )
         return found
     alone, name = Bridge(), plugin_name(target.rpartition(":")[2].rpartition(".")[2])
     with contextlib.suppress(ConfigurationError):
@@ -635,15 +629,19 @@ def load_bridge(
         ConfigurationError: nothing to run, or something that cannot work.
     """
     bridge = Bridge()
+    looked_at = []
     if target is not None:
-        bridge.include(_of_target(target))
+        named = target if ":" in target else _in_module(target)
+        bridge.include(_of_target(named))
+        looked_at.append(f"the Bridge {named}")
     else:
         found_tables = _pyproject((start or Path.cwd()).resolve())
         if found_tables is not None:
             path, tables = found_tables
             bridge.configure(tables)
-            if not bridge.plugins and not mounts:
-                raise ConfigurationError(f"no plugins: [tool.asgi_bridge] in {path} names none, with bridge or plugins")
+            looked_at.append(f"[tool.asgi_bridge] in {path}")
+            if "bridge" in tables:
+                looked_at.append(f"its Bridge {tables['bridge']}")
         else:
             for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
                 try:
@@ -655,6 +653,11 @@ def load_bridge(
                 bridge.add(point.name, found, point.value)
     for name, mounted in (mounts or {}).items():
         bridge.add(name, import_string(mounted), mounted)
+        looked_at.append(f"{mounted} of --mount {name}")
+    if not bridge.plugins and looked_at:
+        raise ConfigurationError(
+            f"no plugins in {', '.join(looked_at)}; mount, add_middleware and plugin of a Bridge add one"
+        )
     if not bridge.plugins:
         raise ConfigurationError(
             'no plugins: name a "module:attr" of a Bridge, or have a [tool.asgi_bridge] table in pyproject.toml, '

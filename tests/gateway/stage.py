@@ -282,7 +282,7 @@ class Client:
     def request(self, request: dict[str, Any], *, same: bool = False) -> Response:
         if not same or self.connection is None:
             self.close()
-            self.connection = socket.create_connection(("127.0.0.1", self.port), timeout=8)
+            self.connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
             self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.buffer = b""
         head, body = _request_bytes(request)
@@ -424,7 +424,7 @@ class Stage:
         self._servers: list[uvicorn.Server] = []
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
-        assert self._started.wait(10)
+        assert self._started.wait(60)
         self.clients = {http: Client(port) for http, port in self.ports.items()}
 
     def _route_file(self, cases: list[dict[str, Any]]) -> str:
@@ -473,7 +473,7 @@ class Stage:
             client.close()
         for server in self._servers:
             server.should_exit = True
-        self._thread.join(10)
+        self._thread.join(60)
         self.runner.down()
         self.upstream.s.close()
 
@@ -487,7 +487,7 @@ class Stage:
             self.app.runner.next_id = first_id
             await old.stop()
 
-        asyncio.run_coroutine_threadsafe(reset(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(reset(), self._loop).result(60)
 
     def reload(self) -> None:
         """New routes, as after an edit of the route file."""

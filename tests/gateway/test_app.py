@@ -279,7 +279,7 @@ def test_bodies_are_streamed(runner: RunnerDouble) -> None:
                 parts.append(message["body"])
                 arrived.set()
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             app = GatewayApp(routes(plugins), runner.path, upstream=slow)  # type: ignore[arg-type]
             await app(scope_of("GET", "/x", []), receive_nothing(), send)
         return parts
@@ -346,7 +346,7 @@ def test_upstream_is_left_when_the_client_goes_away(runner: RunnerDouble, caplog
             await asyncio.sleep(0)
 
         app = GatewayApp(routes(), runner.path, upstream=endless)  # type: ignore[arg-type]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await app(scope_of("GET", "/x", []), receive, send)
         return ended
 

@@ -66,7 +66,7 @@ def run(server: Server, work: Callable[[NetworkTransport, int], Awaitable[Any]])
         transport = NetworkTransport()
         transport.start()
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 return await work(transport, listening.sockets[0].getsockname()[1])
         finally:
             await transport.aclose()

@@ -2,8 +2,10 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,7 +51,7 @@ def run(work: Callable[[RunnerClient], Awaitable[Any]], path: str, **limits: Any
         client = RunnerClient(path, Limits(**limits))
         client.start()
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 return await work(client)
         finally:
             await client.stop()
@@ -193,7 +195,7 @@ def test_prepare_that_fails_frees_the_lock(runner: RunnerDouble) -> None:
     assert isinstance(last, HTTPReqCallReq) and last.conf_token == 3
 
 
-def test_garbage_for_prepare_holds_the_lock(runner: RunnerDouble) -> None:
+def test_garbage_for_prepare_holds_the_lock(runner: RunnerDouble, monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[Any] = [b"\x01\0\0\1\0", PrepareConfResp(3), HTTPReqCallResp(0)]
     runner.answer = lambda message, ask: answers.pop(0)
 
@@ -203,28 +205,31 @@ def test_garbage_for_prepare_holds_the_lock(runner: RunnerDouble) -> None:
         with pytest.raises(RunnerError, match="failed to acquire the lock: timeout"):
             await call(client, "other")
         # until nobody respects it any more
-        await asyncio.sleep(0.3)
+        later = time.monotonic() + 601
+        monkeypatch.setattr("asgi_bridge.gateway.runner.time", SimpleNamespace(monotonic=lambda: later))
         await call(client, "other")
 
-    run(work, runner.path, lock=0.05, lock_held=0.3)
+    run(work, runner.path, lock=0.05, lock_held=600.0)
 
 
 def test_answers_have_a_time(runner: RunnerDouble) -> None:
     stop = asyncio.Event()
 
     def hang(message: Any, ask: Any) -> None:
-        asyncio.run_coroutine_threadsafe(stop.wait(), loops[0]).result(5)
+        asyncio.run_coroutine_threadsafe(stop.wait(), loops[0]).result(60)
 
     loops: list[asyncio.AbstractEventLoop] = []
-    runner.calls(hang)
 
     async def work(client: RunnerClient) -> None:
         loops.append(asyncio.get_running_loop())
+        await call(client)
+        runner.calls(hang)
+        client.limits = Limits(exchange=0.05)
         with pytest.raises(RunnerError, match="failed to receive RPC_HTTP_REQ_CALL: timeout"):
             await call(client)
         stop.set()
 
-    run(work, runner.path, exchange=0.05)
+    run(work, runner.path)
 
 
 def test_answer_to_extra_info_that_fits_no_frame(runner: RunnerDouble) -> None:

@@ -77,6 +77,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 SOURCES = '[tool.asgi_bridge.plugins.x] has one of app, middleware, factory, wsgi and wsgi_middleware, as "module:attr"'
 
+ADD_ONE = "; mount, add_middleware and plugin of a Bridge add one"
+
 
 def table(folder: Path, text: str) -> None:
     (folder / "pyproject.toml").write_text(textwrap.dedent(text), "utf-8")
@@ -164,7 +166,7 @@ def test_a_module_stands_for_its_bridge_or_application(
         ("from asgi_bridge import Bridge\na, b = Bridge(), Bridge()",
          "alone has several Bridges; name one of them: alone:a, alone:b"),
         ("from asgi_bridge import Bridge\ngate = Bridge()",
-         "no plugins: the Bridge alone:gate has none; mount, add_middleware and plugin add one"),
+         "no plugins in the Bridge alone:gate" + ADD_ONE),
     ],
 )  # fmt: skip
 def test_a_module_that_does_not_say_what_to_run_is_refused(
@@ -352,7 +354,11 @@ def test_a_nearest_pyproject_without_the_table_is_none(folder: Path, text: str) 
         ),
         (
             "[tool.asgi_bridge]",
-            "no plugins: [tool.asgi_bridge] in FOLDER/pyproject.toml names none, with bridge or plugins",
+            "no plugins in [tool.asgi_bridge] in FOLDER/pyproject.toml" + ADD_ONE,
+        ),
+        (
+            "[tool.asgi_bridge]\nbridge = 'some_plugins:nothing'",
+            "no plugins in [tool.asgi_bridge] in FOLDER/pyproject.toml, its Bridge some_plugins:nothing" + ADD_ONE,
         ),
     ],
 )
@@ -434,8 +440,13 @@ def test_nothing_to_run_is_an_error_that_says_what_to_do(folder: Path) -> None:
     table(folder, "")
 
     assert refusal("some_plugins:nothing", folder) == (
-        "no plugins: the Bridge some_plugins:nothing has none; mount, add_middleware and plugin add one"
+        "no plugins in the Bridge some_plugins:nothing; mount, add_middleware and plugin of a Bridge add one"
     )
+    assert refusal("some_plugins:nothing", folder, {"x": "some_plugins:nothing"}) == (
+        "no plugins in the Bridge some_plugins:nothing, some_plugins:nothing of --mount x; mount, add_middleware and "
+        "plugin of a Bridge add one"
+    )
+    assert kinds(load_bridge("some_plugins:nothing", {"x": "some_plugins:app"}, start=folder)) == {"x": "application"}
     assert refusal(None, folder) == (
         'no plugins: name a "module:attr" of a Bridge, or have a [tool.asgi_bridge] table in pyproject.toml, '
         "a package with entry points of the group 'asgi_bridge.plugins', or --mount NAME=module:attr"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from .loops import LOOPS
 from .processes import Runner
 from .threads import ThreadRunner
 
@@ -41,7 +42,7 @@ def start(path: str) -> Iterator[StartRunner]:
         runner.end()
 
 
-@pytest.fixture(params=["asyncio", "uvloop"], scope="module")
+@pytest.fixture(params=LOOPS, scope="module")
 def runner(request: pytest.FixtureRequest) -> Iterator[ThreadRunner]:
     """A runner on a thread of this process, with the plugins of sample.py, on both event loops."""
     with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as folder:
@@ -50,7 +51,7 @@ def runner(request: pytest.FixtureRequest) -> Iterator[ThreadRunner]:
         runner.stop()
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=LOOPS)
 def serving(request: pytest.FixtureRequest, path: str) -> Iterator[Callable[..., ThreadRunner]]:
     """Starts such runners with options."""
     runners: list[ThreadRunner] = []

@@ -5,6 +5,7 @@ import contextvars
 import gc
 import json
 import os
+import sys
 import time
 from typing import Any
 
@@ -66,7 +67,9 @@ async def anyio_thread(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def blocking(scope: Scope, receive: Receive, send: Send) -> None:
-    time.sleep(apisix(scope).conf)  # noqa: ASYNC251  # what it is for
+    seconds = apisix(scope).conf
+    print("the event loop is blocked now", file=sys.stderr, flush=True)
+    time.sleep(seconds)  # noqa: ASYNC251  # what it is for
     await respond(send, b"slept")
 
 

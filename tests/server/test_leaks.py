@@ -9,7 +9,7 @@ from asgi_bridge.wire import ErrCode, ErrResp, ExtraInfoReq, frame
 from .client import BAD_REQUEST, NOT_FOUND, UNAVAILABLE, Connection, body_of, request, until
 from .processes import Runner
 
-CALLS = int(os.environ.get("LEAK_CALLS", "20000"))
+CALLS = int(os.environ.get("LEAK_CALLS", "5000"))
 
 
 def fail(connections: list[Connection], tokens: dict[str, int], runner: Runner) -> int:

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import uvicorn
-import uvloop
 from uvicorn.server import Server, ServerState
 
 from asgi_bridge import Bridge
@@ -41,6 +40,7 @@ from asgi_bridge.wire import (
 
 from . import sample
 from .client import BAD_REQUEST, HEADERS, NOT_FOUND, UNAVAILABLE, Connection, body_of, request, until
+from .loops import LOOPS, loop_factory
 from .threads import ThreadRunner
 
 BODY = [*HEADERS, (b"content-length", b"5")]
@@ -493,11 +493,11 @@ def test_an_idle_connection_is_never_closed_first() -> None:
     in_loop(script, loop_with_a_clock)
 
 
-LOOPS = pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+each_loop = pytest.mark.parametrize("loop", LOOPS)
 
 
-@LOOPS
-def test_each_loop_reads_in_the_way_that_is_quicker_for_it(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+@each_loop
+def test_each_loop_reads_in_the_way_that_is_quicker_for_it(loop: str) -> None:
     buffered: list[int] = []
 
     async def script(made: RunnerProtocol, connection: Connection, runner: Runner) -> None:
@@ -508,12 +508,12 @@ def test_each_loop_reads_in_the_way_that_is_quicker_for_it(factory: Callable[[],
         token = await loop.run_in_executor(None, connection.token, "hello")
         assert body_of(await loop.run_in_executor(None, connection.call, token)) == b"hello"
 
-    in_loop(script, factory)
-    assert bool(buffered) is (factory is asyncio.new_event_loop)
+    in_loop(script, loop_factory(loop))
+    assert bool(buffered) is (loop == "asyncio")
 
 
-@LOOPS
-def test_an_answer_that_is_read_late_is_whole_at_a_stop(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+@each_loop
+def test_an_answer_that_is_read_late_is_whole_at_a_stop(loop: str) -> None:
     async def script(made: RunnerProtocol, connection: Connection, runner: Runner) -> None:
         token = await asyncio.to_thread(connection.token, "big", 2**22)
         for _ in range(2):
@@ -523,17 +523,17 @@ def test_an_answer_that_is_read_late_is_whole_at_a_stop(factory: Callable[[], as
         connection.session.send(request(token))
         assert len(body_of(await asyncio.to_thread(connection.receive))) == 2**22
 
-    in_loop(script, factory)
+    in_loop(script, loop_factory(loop))
 
 
-@LOOPS
-def test_a_connection_that_is_closing_already_at_a_stop(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+@each_loop
+def test_a_connection_that_is_closing_already_at_a_stop(loop: str) -> None:
     async def script(made: RunnerProtocol, connection: Connection, runner: Runner) -> None:
         made._transport.close()
         made.shutdown()
         assert await asyncio.to_thread(connection.receive) is None
 
-    in_loop(script, factory)
+    in_loop(script, loop_factory(loop))
 
 
 def test_a_call_that_was_not_read_yet_is_answered_before_a_stop() -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import statistics
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -422,8 +421,9 @@ def test_a_call_that_is_late_gives_its_thread_back() -> None:
     with gateway(("endless", ""), bridge=bridge) as here:
         here._transport.raise_server_exceptions = False  # type: ignore[attr-defined]
         assert here.get("/endless").status_code == 503
-        assert ended.wait(10)
-        assert here.get("/x").text == "quick"
+        assert ended.wait(60)
+        # its time is short for a busy machine
+        assert any(here.get("/x").text == "quick" for _ in range(100))
 
 
 @contextlib.asynccontextmanager
@@ -443,15 +443,15 @@ async def run_lifespan(app: ASGIApp, inbox: "asyncio.Queue[Message]", outbox: "a
     await app({"type": "lifespan", "asgi": {"version": "3.0"}}, inbox.get, outbox.put)
 
 
-def test_forty_requests_at_once_take_as_long_as_a_few_and_do_not_hold_up_anybody_else() -> None:
+def test_forty_requests_at_once_do_not_hold_up_each_other_or_anybody_else() -> None:
     sleepy = flask.Flask("sleepy")
     all_asleep = threading.Barrier(41)
+    awake = threading.Event()
 
     @sleepy.route("/sleepy")
     def sleep() -> str:
-        if flask.request.args:
-            all_asleep.wait(10)  # breaks if they have to wait for each other
-        time.sleep(0.25)
+        all_asleep.wait(60)  # breaks if they have to wait for each other
+        assert awake.wait(60)
         return "slept"
 
     async def quick(scope: Scope, receive: Receive, send: Send) -> None:
@@ -466,28 +466,17 @@ def test_forty_requests_at_once_take_as_long_as_a_few_and_do_not_hold_up_anybody
     ]
     here = Gateway(bridge, routes)
 
-    async def timed(path: str, query: bytes = b"") -> float:
-        begun = time.perf_counter()
-        found = await ask(here, request(path=path, raw_path=path.encode(), query_string=query))
-        assert found[0] == 200
-        return time.perf_counter() - begun
-
-    async def quick_ones() -> float:
-        return statistics.median([await timed("/quick") for _ in range(15)])
+    async def status(path: str) -> int:
+        found = await ask(here, request(path=path, raw_path=path.encode()))
+        return int(found[0])
 
     async def main() -> None:
         async with running(here):
-            await timed("/quick")
-            await timed("/sleepy")
-            one = await timed("/sleepy")
-            alone = await quick_ones()
-            begun = time.perf_counter()
-            forty = asyncio.gather(*[timed("/sleepy", b"all") for _ in range(40)])
-            await asyncio.to_thread(all_asleep.wait, 10)
-            beside = await quick_ones()
+            forty = asyncio.gather(*[status("/sleepy") for _ in range(40)])
+            await asyncio.to_thread(all_asleep.wait, 60)
+            assert [await status("/quick") for _ in range(15)] == [200] * 15
             assert not forty.done()
-            await forty
-            assert time.perf_counter() - begun < 4 * one
-            assert beside < 5 * alone
+            awake.set()
+            assert await forty == [200] * 40
 
     asyncio.run(main())
