@@ -155,7 +155,6 @@ def test_code_and_routes_are_reloaded(tmp_path: Path) -> None:
         running.wait_for(edited)
         running.wait_for("stop 200")
         assert running.text.count("the client gets 503") == statuses.count(503)
-        assert "prepared again" in running.text
 
         (tmp_path / "apisix.yaml").write_text(ROUTES.format(uri="/b"))
         running.wait_for("Routes reloaded")
