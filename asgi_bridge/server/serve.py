@@ -231,7 +231,7 @@ def serve(
             f"{type(exc).__name__}: {reason}"
         ) from exc
     _configure_loggers(config)
-    if not reload and isinstance(source, Source) and has_owner(path):
+    if not reload and isinstance(source, Source) and has_owner(path) is not False:
         # before its socket is taken, so that it is left alone if there is nothing to follow it
         source = source.load()
     config.app = functools.partial(_load_runner, source, options)
