@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from time import monotonic
@@ -14,6 +15,7 @@ from uvicorn.config import Config
 
 from ..adapter import Call, Host
 from ..errors import ConfigurationError
+from ..logs import GUARD
 from ..plugins import Bridge, ConfigurationStore
 
 __all__ = ["Runner", "RunnerOptions", "conf_expire_of_environment", "runner_of"]
@@ -22,6 +24,9 @@ logger = logging.getLogger("asgi_bridge.server")
 
 TICK_SECONDS = 0.1
 """How often deadlines are looked at: one timer for all calls costs less than one for each."""
+
+MAX_REFUSED = 1000
+"""Configurations whose refused calls are counted apart; a token may be one that the gateway has made up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class Runner:
         self.stopping = False
         self._ticker: asyncio.Task[None] | None = None
         self._overload_logged = float("-inf")
-        self._refused: dict[str, int] = {}
+        self._refused: dict[int, int] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "lifespan", "plugins are called by the gateway, not over HTTP"
@@ -104,14 +109,31 @@ class Runner:
             self._ticker.cancel()
         self.host.lot.close()
         await self.store.close()
+        GUARD.sweep(float("inf"))
 
-    def admit(self, names: str) -> bool:
-        """Whether one more call may run; `names` of its plugins, for the log."""
+    def admit(self, token: int) -> bool:
+        """Whether one more call may run; `token` is its configuration's, for the log."""
         limit = self.options.limit_concurrency
         if limit is None or len(self.calls) < limit:
             return True
-        self._refused[names] = self._refused.get(names, 0) + 1
+        if token not in self._refused and len(self._refused) >= MAX_REFUSED:
+            token = 0
+        self._refused[token] = self._refused.get(token, 0) + 1
         return False
+
+    def _log_refused(self) -> None:
+        refused: Counter[str] = Counter()
+        for token, number in self._refused.items():
+            chain = self.store.find(token)
+            refused["?" if chain is None else chain.names] += number
+        self._refused.clear()
+        for names, number in refused.items():
+            logger.error(
+                "plugin %s: %d requests refused: more than %d calls at once (--limit-concurrency)",
+                names,
+                number,
+                self.options.limit_concurrency,
+            )
 
     async def _watch(self) -> None:
         while True:
@@ -119,16 +141,10 @@ class Runner:
             now = monotonic()
             self._expire(call for call in self.calls if call.deadline <= now)
             self.host.lot.sweep(now)
+            GUARD.sweep(now)
             if self._refused and now >= self._overload_logged + 1.0:
                 self._overload_logged = now
-                for names, number in self._refused.items():
-                    logger.error(
-                        "plugin %s: %d requests refused: more than %d calls at once (--limit-concurrency)",
-                        names,
-                        number,
-                        self.options.limit_concurrency,
-                    )
-                self._refused.clear()
+                self._log_refused()
 
     def _expire(self, calls: Iterable[Call]) -> None:
         for call in list(calls):

@@ -13,15 +13,21 @@ import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import uvloop
+from uvicorn.server import ServerState
 
 from asgi_bridge.server.accept import TURN_ACCEPTS, Acceptor
-from asgi_bridge.wire import MAX_PAYLOAD, ExtraInfoReq, ExtraInfoResp
+from asgi_bridge.server.protocol import RunnerProtocol
+from asgi_bridge.server.runner import Runner as BridgeRunner
+from asgi_bridge.server.runner import RunnerOptions
+from asgi_bridge.wire import MAX_PAYLOAD, ExtraInfoReq, ExtraInfoResp, Role, Session
 
-from .client import UNAVAILABLE, Connection, body_of, until
+from . import sample
+from .client import UNAVAILABLE, Connection, body_of, request, until
 from .processes import BIN, HERE, Runner
 from .threads import ThreadRunner
 
@@ -60,6 +66,69 @@ def test_more_calls_than_may_run_at_once(
     assert {limit for _, limit in refused()} == {"100"}
     assert len(refused()) <= 5
     assert caplog.text.count("asking - route 1 - error overload - ") == 300
+
+
+def test_a_refused_call_costs_at_most_a_third_of_a_served_one() -> None:
+    class Gone(asyncio.Transport):
+        """Where answers go."""
+
+        written = 0
+
+        def is_closing(self) -> bool:
+            return False
+
+        def write(self, data: Any) -> None:
+            self.written += 1
+
+    async def cost(limit: int | None) -> float:
+        """Seconds of the processor's time for a thousand calls, at best."""
+        runner = BridgeRunner(sample.bridge, RunnerOptions(limit_concurrency=limit))
+        await runner.start()
+        if limit is not None:
+            runner.calls.add(Running())  # type: ignore[arg-type]
+        token = await runner.store.prepare(b"route#1#ext-plugin-pre-req#1", [(b"passing", b"null")])
+        protocol = RunnerProtocol(SimpleNamespace(loaded_app=runner), ServerState())  # type: ignore[arg-type]
+        gone = Gone()
+        protocol.connection_made(gone)
+        frame = Session(Role.GATEWAY).send(request(token))
+        times = []
+        for _ in range(10):
+            begun = time.process_time()
+            for number in range(gone.written + 1, gone.written + 1001):
+                protocol.data_received(frame)
+                while gone.written < number:  # noqa: ASYNC110 as the loop would
+                    await asyncio.sleep(0)
+            times.append(time.process_time() - begun)
+        runner.calls.clear()
+        await runner.stop()
+        return min(times)
+
+    assert asyncio.run(cost(1)) < asyncio.run(cost(None)) / 3
+
+
+class Running:
+    """A call that has no deadline."""
+
+    deadline = float("inf")
+
+
+def test_calls_with_made_up_tokens_are_counted_in_one_line(
+    serving: Callable[..., ThreadRunner], caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = serving(limit_concurrency=1)
+    with runner.connect() as busy, runner.connect() as connection:
+        busy.begin(busy.token("asking", ["a"]))
+        assert isinstance(busy.receive(), ExtraInfoReq)
+        assert [connection.call(token) for token in range(1, 2001)] == [UNAVAILABLE] * 2000
+        busy.send(ExtraInfoResp(b"x"))
+        assert body_of(busy.receive()) == b'{"a": "x"}'
+
+    def counted() -> list[tuple[str, str]]:
+        return re.findall(r"plugin (.*): (\d+) requests refused: more than 1 calls at once", caplog.text)
+
+    until(lambda: sum(int(number) for _, number in counted()) == 2000)
+    assert {names for names, _ in counted()} == {"?"}
+    assert len(counted()) < 200
 
 
 @pytest.mark.parametrize("plugin", ["hurried", "hurried-stubborn"])

@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 
 from asgi_bridge import Bridge, ConfigurationError
+from asgi_bridge.logs import GUARD
 from asgi_bridge.server import serve as module
 from asgi_bridge.server.runner import conf_expire_of_environment
 from asgi_bridge.server.serve import LOG_CONFIG, RunnerServer, Source, serve
@@ -46,9 +47,12 @@ def say(connection: Connection) -> bytes:
 @pytest.fixture(autouse=True)
 def loggers() -> Iterator[None]:
     """What ``serve`` sets up in this process is taken back."""
-    names = ("uvicorn", "uvicorn.error", "uvicorn.access", "asgi_bridge")
+    names = ("uvicorn", "uvicorn.error", "uvicorn.access", "asgi_bridge", "")
     before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in map(logging.getLogger, names)]
+    last_resort = logging.lastResort
     yield
+    logging.lastResort = last_resort
+    GUARD.counts = False
     for logger, handlers, level, propagate in before:
         logger.handlers[:] = handlers
         logger.setLevel(level)
@@ -383,7 +387,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunnerServer]:
 
     ended: list[bool] = []
     monkeypatch.setattr(module.os, "_exit", exit)
-    yield RunnerServer(uvicorn.Config("", log_config=None), lambda: ended.append(True), 0.01)
+    yield RunnerServer(uvicorn.Config("", log_config=None), lambda: ended.append(True), 0.01, "")
     monkeypatch.undo()
 
 

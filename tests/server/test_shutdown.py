@@ -1,5 +1,6 @@
 """How a runner ends: APISIX sends SIGTERM, and SIGKILL one second later."""
 
+import fcntl
 import os
 import signal
 import time
@@ -153,8 +154,9 @@ def test_a_log_that_nobody_reads_does_not_keep_it_alive(start: Start, folder: ob
         fifo = f"{folder}/{time.monotonic_ns()}"
         os.mkfifo(fifo)
         end = os.open(fifo, os.O_RDWR)
+        fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 4096)
         try:
-            runner = start(stderr=end)
+            runner = start("--access-log", stderr=end)
             connection = runner.connect()
             token = connection.token("raising")
             until(lambda: unanswered(connection, token))
