@@ -17,6 +17,7 @@ from ..adapter import Call, Host
 from ..errors import ConfigurationError
 from ..logs import GUARD
 from ..plugins import Bridge, ConfigurationStore
+from .hangs import HangWatch
 
 __all__ = ["Runner", "RunnerOptions", "conf_expire_of_environment", "runner_of"]
 
@@ -83,6 +84,7 @@ class Runner:
         self.calls: set[Call] = set()
         self.stopping = False
         self._ticker: asyncio.Task[None] | None = None
+        self._hangs: HangWatch | None = None
         self._overload_logged = float("-inf")
         self._refused: dict[int, int] = {}
 
@@ -98,6 +100,8 @@ class Runner:
     async def start(self) -> None:
         """Starts the mounted applications and the watch over deadlines."""
         await self.store.start()
+        self._hangs = HangWatch()
+        self._hangs.start()
         self._ticker = asyncio.get_running_loop().create_task(self._watch())
 
     async def stop(self) -> None:
@@ -107,6 +111,8 @@ class Runner:
         self._expire(self.calls)
         if self._ticker is not None:
             self._ticker.cancel()
+        if self._hangs is not None:
+            self._hangs.stop()
         self.host.lot.close()
         await self.store.close()
         GUARD.sweep(float("inf"))
@@ -139,6 +145,8 @@ class Runner:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now = monotonic()
+            if self._hangs is not None:
+                self._hangs.turned()
             self._expire(call for call in self.calls if call.deadline <= now)
             self.host.lot.sweep(now)
             GUARD.sweep(now)
