@@ -15,9 +15,8 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..adapter import Call
 from ..plugins import Apisix, Layer, Plugin
@@ -40,6 +39,8 @@ MAX_FRAMES = 12
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _SERVE = f"{__package__}.serve"
 _LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+Place: TypeAlias = tuple[FrameType, int]
+"""A frame, and the line that it was at."""
 
 
 class HangWatch:
@@ -80,7 +81,7 @@ class HangWatch:
             if now - self._turned <= HANG_SECONDS or now < quiet_until:
                 continue
             stack = self._stack()
-            step = stack[-1] if stack else None
+            step = stack[-1][0] if stack else None
             # A busy loop may take long for a turn of many short steps. One step hangs if two looks have found it, or if
             # it held the interpreter's lock, so that this thread could not look.
             if step is not None and (step is step_before or late > HANG_SECONDS):
@@ -91,33 +92,35 @@ class HangWatch:
             # frames keep alive what they work on
             del stack, step_before
 
-    def _stack(self) -> list[FrameType]:
+    def _stack(self) -> list[Place]:
         """What the loop runs now, innermost first; empty: it waits, or works for itself."""
         frame = sys._current_frames().get(self._ident)
-        return list(itertools.takewhile(lambda each: not _is_loop(each), _outwards(frame)))
+        stack = []
+        while frame is not None and not _is_loop(frame):
+            stack.append((frame, frame.f_lineno or 0))  # now: the frame may go on at any time
+            frame = frame.f_back
+        return stack
 
-    def _line(self, stack: list[FrameType], seconds: float) -> str | None:
+    def _line(self, stack: list[Place], seconds: float) -> str | None:
         """What to log; None: there is nothing but our own code, and it works for no plugin."""
-        owner = _owner(stack, asyncio.current_task(self._loop))
-        theirs = [each for each in stack if not each.f_code.co_filename.startswith(_OURS)]
+        owner = _owner([frame for frame, _ in stack], asyncio.current_task(self._loop))
+        theirs = [place for place in stack if not _file(place).startswith(_OURS)]
         if not theirs:
             if owner is None:
                 return None
             theirs = stack
-        own = next((each for each in theirs if not each.f_code.co_filename.startswith(_LIBRARIES)), theirs[0])
-        code = linecache.getline(own.f_code.co_filename, own.f_lineno or 0).strip()
-        places = " < ".join(map(_place, theirs[:MAX_FRAMES]))
+        own = next((place for place in theirs if not _file(place).startswith(_LIBRARIES)), theirs[0])
+        code = linecache.getline(_file(own), own[1]).strip()
+        places = " < ".join(map(_named, theirs[:MAX_FRAMES]))
         return (
             f"{owner or 'a task of an unknown plugin'} blocks the event loop: no call of any route has gone on for "
-            f"{seconds:.1f} s. It is at {_place(own)}: {code!r}. Let it await, or call it in a thread "
+            f"{seconds:.1f} s. It is at {_named(own)}: {code!r}. Let it await, or call it in a thread "
             f"(asyncio.to_thread). Its stack, innermost first: {places}"
         )
 
 
-def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
+def _file(place: Place) -> str:
+    return place[0].f_code.co_filename
 
 
 def _is_loop(frame: FrameType) -> bool:
@@ -126,8 +129,8 @@ def _is_loop(frame: FrameType) -> bool:
     return module in ("asyncio.base_events", "asyncio.events", "asyncio.runners", "selectors", _SERVE, "threading")
 
 
-def _place(frame: FrameType) -> str:
-    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+def _named(place: Place) -> str:
+    return f"{_file(place)}:{place[1]} in {place[0].f_code.co_name}"
 
 
 def _owner(stack: list[FrameType], task: "asyncio.Task[Any] | None") -> str | None:
