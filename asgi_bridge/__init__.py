@@ -11,6 +11,7 @@ Example::
 and then ``asgi-bridge run module:bridge``.
 """
 
+from . import logs  # noqa: F401  # sets the filter on our loggers
 from .errors import (
     BridgeError,
     ConfigurationError,

@@ -144,7 +144,8 @@ def cli() -> None:
 @click.option("--access-log/--no-access-log", default=False, show_default=True, help="One log line for each call.")
 @click.option(
     "--forwarded-headers", type=click.Choice(["trust", "ask"]), default="trust", show_default=True,
-    help="Scheme and server of a request: trust the x-forwarded-* headers, or ask the gateway.",
+    help="Scheme and server of a request: trust the x-forwarded-* headers, or ask the gateway. Before APISIX 3.14 "
+    "clients can write these headers: ask.",
 )  # fmt: skip
 @_log_level("info")
 @click.option("--log-config", type=_FILE, help="Logging configuration file: .ini, .json, .yaml.")

@@ -41,6 +41,7 @@ __all__ = ["RunnerProtocol"]
 logger = logging.getLogger("asgi_bridge.server")
 access_logger = logging.getLogger("asgi_bridge.access")
 
+_UNAVAILABLE = ErrResp(ErrCode.SERVICE_UNAVAILABLE)
 READ_SIZE = 16 * 1024
 """Bytes of a connection's read buffer, on asyncio."""
 
@@ -164,21 +165,33 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
     def _begin(self, message: HTTPReqCallReq | HTTPRespCallReq) -> None:
         self._busy = True
         self._server_state.total_requests += 1
-        if self._runner.options.access_log:
+        runner = self._runner
+        options = runner.options
+        if options.access_log:
             self._started = time.perf_counter()
-        chain = self._runner.store.find(message.conf_token)
+        # before anything else is done for it: what is refused must not cost much
+        if options.limit_concurrency is not None and self._overloaded(message.conf_token):
+            return
+        chain = runner.store.find(message.conf_token)
         if chain is None:
             self._spawn(self._restore(message))
         else:
             self._run(message, chain)
 
+    def _overloaded(self, token: int) -> bool:
+        """Whether too many calls run; then this one is refused."""
+        runner = self._runner
+        if runner.admit(token):
+            return False
+        self._end(_UNAVAILABLE)
+        if runner.options.access_log:
+            chain = runner.store.find(token)
+            names, route_id = ("?", None) if chain is None else (chain.names, chain.route_id)
+            self._log_access(names, route_id, "error overload")
+        return True
+
     def _run(self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain) -> None:
         runner = self._runner
-        if runner.options.limit_concurrency is not None and not runner.admit(chain.names):
-            self._end(ErrResp(ErrCode.SERVICE_UNAVAILABLE))
-            if runner.options.access_log:
-                self._log_access(chain.names, chain.route_id, "error overload")
-            return
         call: Call
         if type(message) is HTTPReqCallReq:
             call = RequestCall(message, chain, self, runner.host)
@@ -202,7 +215,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         return task
 
     async def _prepare(self, message: PrepareConfReq) -> None:
-        answer: PrepareConfResp | ErrResp = ErrResp(ErrCode.SERVICE_UNAVAILABLE)
+        answer: PrepareConfResp | ErrResp = _UNAVAILABLE
         try:
             token = await self._runner.store.prepare(message.key, message.conf or [])
             answer = PrepareConfResp(token)
@@ -224,7 +237,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         finally:
             if chain is None:
                 self._end(ErrResp(code))
-        if chain is not None and not self._transport.is_closing():
+        if chain is not None and not self._transport.is_closing() and not self._overloaded(message.conf_token):
             self._run(message, chain)
 
     # one call's exchange

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from time import monotonic
@@ -14,7 +15,9 @@ from uvicorn.config import Config
 
 from ..adapter import Call, Host
 from ..errors import ConfigurationError
+from ..logs import GUARD
 from ..plugins import MAX_CONFIGURATION_BYTES, Bridge, ConfigurationStore
+from .hangs import HangWatch
 
 __all__ = ["Runner", "RunnerOptions", "conf_expire_of_environment", "runner_of"]
 
@@ -22,6 +25,9 @@ logger = logging.getLogger("asgi_bridge.server")
 
 TICK_SECONDS = 0.1
 """How often deadlines are looked at: one timer for all calls costs less than one for each."""
+
+MAX_REFUSED = 1000
+"""Configurations whose refused calls are counted apart; a token may be one that the gateway has made up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +93,9 @@ class Runner:
         self.calls: set[Call] = set()
         self.stopping = False
         self._ticker: asyncio.Task[None] | None = None
+        self._hangs: HangWatch | None = None
         self._overload_logged = float("-inf")
-        self._refused: dict[str, int] = {}
+        self._refused: dict[int, int] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "lifespan", "plugins are called by the gateway, not over HTTP"
@@ -102,6 +109,8 @@ class Runner:
     async def start(self) -> None:
         """Starts the mounted applications and the watch over deadlines."""
         await self.store.start()
+        self._hangs = HangWatch()
+        self._hangs.start()
         self._ticker = asyncio.get_running_loop().create_task(self._watch())
 
     async def stop(self) -> None:
@@ -111,33 +120,48 @@ class Runner:
         self._expire(self.calls, "it was cut off by the shutdown")
         if self._ticker is not None:
             self._ticker.cancel()
+        if self._hangs is not None:
+            self._hangs.stop()
         self.host.lot.close()
         await self.store.close()
+        GUARD.sweep(float("inf"))
 
-    def admit(self, names: str) -> bool:
-        """Whether one more call may run; `names` of its plugins, for the log."""
+    def admit(self, token: int) -> bool:
+        """Whether one more call may run; `token` is its configuration's, for the log."""
         limit = self.options.limit_concurrency
         if limit is None or len(self.calls) < limit:
             return True
-        self._refused[names] = self._refused.get(names, 0) + 1
+        if token not in self._refused and len(self._refused) >= MAX_REFUSED:
+            token = 0
+        self._refused[token] = self._refused.get(token, 0) + 1
         return False
+
+    def _log_refused(self) -> None:
+        refused: Counter[str] = Counter()
+        for token, number in self._refused.items():
+            chain = self.store.find(token)
+            refused["?" if chain is None else chain.names] += number
+        self._refused.clear()
+        for names, number in refused.items():
+            logger.error(
+                "plugin %s: %d requests refused: more than %d calls at once (--limit-concurrency)",
+                names,
+                number,
+                self.options.limit_concurrency,
+            )
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now = monotonic()
+            if self._hangs is not None:
+                self._hangs.turned()
             self._expire(call for call in self.calls if call.deadline <= now)
             self.host.lot.sweep(now)
+            GUARD.sweep(now)
             if self._refused and now >= self._overload_logged + 1.0:
                 self._overload_logged = now
-                for names, number in self._refused.items():
-                    logger.error(
-                        "plugin %s: %d requests refused: more than %d calls at once (--limit-concurrency)",
-                        names,
-                        number,
-                        self.options.limit_concurrency,
-                    )
-                self._refused.clear()
+                self._log_refused()
 
     def _expire(self, calls: Iterable[Call], reason: str | None = None) -> None:
         for call in list(calls):

@@ -1,7 +1,7 @@
 """The process: uvicorn with our protocol class, its socket, and an end inside the second that APISIX leaves."""
 
+import asyncio
 import contextlib
-import copy
 import dataclasses
 import functools
 import logging
@@ -12,14 +12,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.config import LOGGING_CONFIG
 from uvicorn.supervisors import ChangeReload
 
 from ..errors import BridgeError, ConfigurationError
@@ -27,6 +26,7 @@ from ..extras import install
 from ..plugins import MAX_CONFIGURATION_BYTES, Bridge, load_bridge
 from ..tracebacks import shorten
 from .accept import Acceptor
+from .output import LOG_CONFIG, configure_loggers, flush, last_words, prompt_output, show_plugin_logs
 from .private import PrivateFolder
 from .protocol import RunnerProtocol
 from .runner import Runner, RunnerOptions, conf_expire_of_environment, runner_of
@@ -42,17 +42,7 @@ WATCHDOG_SECONDS = 0.45
 """The process ends so long after SIGTERM and the time of the calls, 0.75 s in all, blocked threads or not: APISIX sends
 SIGKILL after one second."""
 LAST_WORDS_SECONDS = 0.03
-"""What the watchdog has for its log line: a thread may be blocked in writing one, and hold the lock."""
-
-
-def _log_config() -> dict[str, Any]:
-    config = copy.deepcopy(LOGGING_CONFIG)
-    config["loggers"]["asgi_bridge"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
-    return config
-
-
-LOG_CONFIG = _log_config()
-"""uvicorn's, with our loggers beside its own, all to stderr: APISIX puts that into its error log."""
+"""What the watchdog has for its log line, and for what the process still holds back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +76,10 @@ def _load_runner(source: Source | Bridge, options: RunnerOptions) -> Runner:
     except TypeError as exc:
         # uvicorn takes it for one of calling this function, and drops the traceback
         raise ImportError(f"{type(exc).__name__}: {exc}") from exc
+    except (KeyboardInterrupt, SystemExit) as exc:
+        # no signal's: uvicorn's handlers only note those
+        raise ConfigurationError(f"a module of the plugins raised {exc!r} when it was imported") from exc
+    show_plugin_logs()
     return Runner(bridge, options)
 
 
@@ -96,6 +90,7 @@ class RunnerServer(uvicorn.Server):
         config: uvicorn's.
         ended: called when no new connections are wanted any more.
         seconds: the process ends so long after a signal, whatever blocks it.
+        path: of the socket, for the log.
         finally_: called when nothing runs any more, or before the process ends although something blocks it.
     """
 
@@ -104,19 +99,52 @@ class RunnerServer(uvicorn.Server):
         config: uvicorn.Config,
         ended: Callable[[], None],
         seconds: float,
+        path: str,
         finally_: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(config)
         self._ended = ended
         self._finally = finally_
         self._seconds = seconds
+        self._path = path
         # a SimpleQueue, since its put() is the only way to wake a thread that is safe in a signal handler: starting
         # the thread there could wait for ever for a lock that the interrupted code holds
         self._signals: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._capturing = False
 
     def run(self, sockets: Any = None) -> None:
+        """Serves until a signal, or ``should_exit``, ends it.
+
+        Event loops stop at a KeyboardInterrupt or SystemExit out of any task or callback. Tasks are plugins' to make,
+        and no plugin may end the runner, so the loop is started again. Signals raise nothing while uvicorn captures
+        them; its own exceptions come out of its own task.
+        """
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
-        super().run(sockets)
+        runner = asyncio.Runner(loop_factory=self.config.get_loop_factory())
+        try:
+            loop = runner.get_loop()
+            serving = loop.create_task(self.serve(sockets))
+            while not serving.done():
+                try:
+                    loop.run_until_complete(serving)
+                except (KeyboardInterrupt, SystemExit) as exc:
+                    if serving.done() or not self._capturing:
+                        raise
+                    logger.error("A task or callback of a plugin raised %r; the runner goes on", exc, exc_info=exc)
+        finally:
+            with contextlib.suppress(KeyboardInterrupt, SystemExit):  # of a task that is cancelled now
+                runner.close()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        with super().capture_signals():
+            self._capturing = True
+            try:
+                yield
+            finally:
+                self._capturing = False
+                # the signal is raised again now, and SIGTERM ends the process without another word
+                flush()
 
     def release(self) -> None:
         """The process goes on after the server: sends the watchdog away."""
@@ -125,6 +153,7 @@ class RunnerServer(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets=[])
         self.servers.extend(Acceptor(sock, self._protocol) for sock in sockets)  # type: ignore[misc]
+        logger.info("Runner listens on unix socket %s (Press CTRL+C to quit)", self._path)
 
     def _protocol(self) -> RunnerProtocol:
         config = self.config
@@ -153,17 +182,9 @@ class RunnerServer(uvicorn.Server):
 
     def _give_up(self, sig: int) -> None:
         self._ended()
-        words = threading.Thread(target=_last_words, daemon=True)
-        words.start()
-        words.join(LAST_WORDS_SECONDS)
+        last_words(LAST_WORDS_SECONDS)
         self._finally()
         os._exit(128 + sig)
-
-
-def _last_words() -> None:
-    logger.error("Not stopped in time; something blocks a thread: the process ends now")
-    for handler in (handler for name in ("uvicorn", "asgi_bridge") for handler in logging.getLogger(name).handlers):
-        handler.flush()
 
 
 def serve(
@@ -254,8 +275,9 @@ def serve(
             f"logging cannot be set up with log_level {log_level!r} and log_config {log_config!r}: "
             f"{type(exc).__name__}: {reason}"
         ) from exc
-    _configure_loggers(config)
-    if not reload and isinstance(source, Source) and has_owner(path):
+    prompt_output()
+    configure_loggers(config.log_config, config.log_level)
+    if not reload and isinstance(source, Source) and has_owner(path) is not False:
         # before its socket is taken, so that it is left alone if there is nothing to follow it
         source = source.load()
     listening = bind(path, uds_permissions)
@@ -268,11 +290,10 @@ def serve(
         if os.getpid() == owner:
             listening.unlink()
 
-    logger.info("Runner listens on unix socket %s (Press CTRL+C to quit)", listening.path)
-    server = RunnerServer(config, ended, seconds, private.close)
+    server = RunnerServer(config, ended, seconds, path, private.close)
     try:
         if reload:
-            target = functools.partial(_serve_reloaded, config, seconds)
+            target = functools.partial(_serve_reloaded, config, seconds, path)
             ChangeReload(config, target=target, sockets=[listening.sock]).run()
         else:
             server.run(sockets=[listening.sock])
@@ -303,18 +324,10 @@ def load_environment(path: str) -> None:
         raise ConfigurationError(f"the environment file {path} cannot be read: {exc}") from None
 
 
-def _configure_loggers(config: uvicorn.Config) -> None:
-    """What uvicorn does for its own loggers, in each process."""
-    if config.log_level is not None:
-        logging.getLogger("asgi_bridge").setLevel(logging.getLogger("uvicorn.error").level)
-    for name, ours in logging.root.manager.loggerDict.items():
-        if name.startswith("asgi_bridge.") and isinstance(ours, logging.Logger):
-            ours.disabled = False  # by a logging configuration that does not mention it
-
-
-def _serve_reloaded(config: uvicorn.Config, seconds: float, sockets: Any) -> None:
-    _configure_loggers(config)
-    server = RunnerServer(config, _nothing, seconds)
+def _serve_reloaded(config: uvicorn.Config, seconds: float, path: str, sockets: Any) -> None:
+    prompt_output()
+    configure_loggers(config.log_config, config.log_level)
+    server = RunnerServer(config, _nothing, seconds, path)
     try:
         server.run(sockets=sockets)
     except BridgeError as exc:

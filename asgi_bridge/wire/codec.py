@@ -776,10 +776,19 @@ def _encode_unknown_action(number: int, action: UnknownUnion) -> bytes:
 
 
 def _encode_err_resp(message: ErrResp) -> bytes:
+    found = _ERRORS.get(message.code)
+    return _build_err_resp(message.code) if found is None else found
+
+
+def _build_err_resp(code: int) -> bytes:
     builder = Builder(32)
     builder.StartObject(1)
-    builder.PrependUint8Slot(0, _check(message.code, 8), 0)
+    builder.PrependUint8Slot(0, _check(code, 8), 0)
     return _finish(builder, FrameType.ERROR, builder.EndObject())
+
+
+_ERRORS = {code.value: _build_err_resp(code) for code in ErrCode}
+"""The frames of all errors, made once: whoever is refused must not cost much."""
 
 
 def _encode_prepare_conf_req(message: PrepareConfReq) -> bytes:

@@ -1,20 +1,33 @@
 """Too much of everything: calls, time, connections, file descriptors, announced bytes."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import re
 import socket
+import statistics
 import struct
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvloop
+from uvicorn.server import ServerState
 
-from asgi_bridge.server.accept import Acceptor
-from asgi_bridge.wire import MAX_PAYLOAD, ExtraInfoReq, ExtraInfoResp
+from asgi_bridge.server.accept import TURN_ACCEPTS, Acceptor
+from asgi_bridge.server.protocol import RunnerProtocol
+from asgi_bridge.server.runner import Runner as BridgeRunner
+from asgi_bridge.server.runner import RunnerOptions
+from asgi_bridge.wire import MAX_PAYLOAD, ExtraInfoReq, ExtraInfoResp, Role, Session
 
-from .client import UNAVAILABLE, Connection, body_of, until
+from . import sample
+from .client import UNAVAILABLE, Connection, body_of, request, until
 from .processes import BIN, HERE, Runner
 from .threads import ThreadRunner
 
@@ -53,6 +66,69 @@ def test_more_calls_than_may_run_at_once(
     assert {limit for _, limit in refused()} == {"100"}
     assert len(refused()) <= 5
     assert caplog.text.count("asking - route 1 - error overload - ") == 300
+
+
+def test_a_refused_call_costs_at_most_a_third_of_a_served_one() -> None:
+    class Gone(asyncio.Transport):
+        """Where answers go."""
+
+        written = 0
+
+        def is_closing(self) -> bool:
+            return False
+
+        def write(self, data: Any) -> None:
+            self.written += 1
+
+    async def cost(limit: int | None) -> float:
+        """Seconds of the processor's time for a thousand calls, at best."""
+        runner = BridgeRunner(sample.bridge, RunnerOptions(limit_concurrency=limit))
+        await runner.start()
+        if limit is not None:
+            runner.calls.add(Running())  # type: ignore[arg-type]
+        token = await runner.store.prepare(b"route#1#ext-plugin-pre-req#1", [(b"passing", b"null")])
+        protocol = RunnerProtocol(SimpleNamespace(loaded_app=runner), ServerState())  # type: ignore[arg-type]
+        gone = Gone()
+        protocol.connection_made(gone)
+        frame = Session(Role.GATEWAY).send(request(token))
+        times = []
+        for _ in range(10):
+            begun = time.process_time()
+            for number in range(gone.written + 1, gone.written + 1001):
+                protocol.data_received(frame)
+                while gone.written < number:  # noqa: ASYNC110 as the loop would
+                    await asyncio.sleep(0)
+            times.append(time.process_time() - begun)
+        runner.calls.clear()
+        await runner.stop()
+        return min(times)
+
+    assert asyncio.run(cost(1)) < asyncio.run(cost(None)) / 3
+
+
+class Running:
+    """A call that has no deadline."""
+
+    deadline = float("inf")
+
+
+def test_calls_with_made_up_tokens_are_counted_in_one_line(
+    serving: Callable[..., ThreadRunner], caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = serving(limit_concurrency=1)
+    with runner.connect() as busy, runner.connect() as connection:
+        busy.begin(busy.token("asking", ["a"]))
+        assert isinstance(busy.receive(), ExtraInfoReq)
+        assert [connection.call(token) for token in range(1, 2001)] == [UNAVAILABLE] * 2000
+        busy.send(ExtraInfoResp(b"x"))
+        assert body_of(busy.receive()) == b'{"a": "x"}'
+
+    def counted() -> list[tuple[str, str]]:
+        return re.findall(r"plugin (.*): (\d+) requests refused: more than 1 calls at once", caplog.text)
+
+    until(lambda: sum(int(number) for _, number in counted()) == 2000)
+    assert {names for names, _ in counted()} == {"?"}
+    assert len(counted()) < 200
 
 
 @pytest.mark.parametrize("plugin", ["hurried", "hurried-stubborn"])
@@ -133,6 +209,129 @@ def test_an_acceptor_that_is_closed_while_it_waits() -> None:
             assert not asyncio.get_running_loop().remove_reader(sock)
 
     asyncio.run(main())
+
+
+class Hurried(asyncio.Protocol, asyncio.BufferedProtocol):
+    """A connection that is closed as soon as it is made."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+def new_event_loop(kind: str) -> asyncio.AbstractEventLoop:
+    return uvloop.new_event_loop() if kind == "uvloop" else asyncio.new_event_loop()
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_a_flood_of_connects_is_accepted_a_few_in_each_turn_of_the_loop(path: str, kind: str) -> None:
+    accepted = 0
+
+    class Counting(socket.socket):
+        def accept(self) -> Any:
+            nonlocal accepted
+            found = super().accept()
+            accepted += 1
+            return found
+
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        turns = [0]
+
+        def turn() -> None:
+            turns.append(accepted)
+            if accepted < 500:
+                loop.call_soon(turn)
+
+        acceptor = Acceptor(sock, Hurried)
+        loop.call_soon(turn)
+        async with asyncio.timeout(60):
+            while turns[-1] < 500:  # noqa: ASYNC110 what turns the loop
+                await asyncio.sleep(0)
+        acceptor.close()
+        await asyncio.gather(*acceptor._tasks)
+        return turns
+
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(Counting(socket.AF_UNIX))
+        sock.bind(path)
+        sock.listen(500)
+        sock.setblocking(False)
+        for _ in range(500):
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
+        with asyncio.Runner(loop_factory=lambda: new_event_loop(kind)) as runner:
+            turns = runner.run(main())
+    assert turns[-1] == 500
+    assert max(b - a for a, b in pairwise(turns)) == TURN_ACCEPTS == 32
+
+
+def test_whoever_goes_on_connecting_does_not_keep_an_acceptor_from_closing() -> None:
+    class Flood(socket.socket):
+        accepted = 0
+
+        def accept(self) -> Any:
+            self.accepted += 1
+            mine, other = socket.socketpair()
+            other.close()
+            return mine, ""
+
+    async def main() -> int:
+        with Flood(socket.AF_UNIX) as sock:
+            sock.bind(b"")
+            sock.listen()
+            sock.setblocking(False)
+            acceptor = Acceptor(sock, Hurried, backlog=10)
+            acceptor.close()
+            await asyncio.gather(*acceptor._tasks)
+            return sock.accepted
+
+    assert asyncio.run(main()) == 11
+
+
+FLOOD = """
+import socket, sys
+
+held = []
+while True:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.setblocking(False)
+    try:
+        sock.connect(sys.argv[1])
+    except BlockingIOError:
+        sock.close()
+    else:
+        held.append(sock)
+    if len(held) == 500:
+        for each in held:
+            each.close()
+        held.clear()
+"""
+"""Connects as quickly as it can, and keeps up to 500 connections."""
+
+
+def test_a_flood_of_connects_leaves_an_innocent_connection_its_calls(start: Callable[..., Runner], path: str) -> None:
+    """Calls take longer, since the flood takes most of the processor's time; without a bound, 5,000 times as long."""
+
+    def seconds(calls: int) -> float:
+        times = []
+        for _ in range(calls):
+            begun = time.perf_counter()
+            assert body_of(innocent.call(token)) == b"hello"
+            times.append(time.perf_counter() - begun)
+        return statistics.median(times)
+
+    runner = start()
+    with runner.connect() as innocent:
+        token = innocent.token("hello")
+        undisturbed = seconds(100)
+        files = len(os.listdir(f"/proc/{runner.pid}/fd"))
+        flood = subprocess.Popen([sys.executable, "-c", FLOOD, path])
+        try:
+            until(lambda: len(os.listdir(f"/proc/{runner.pid}/fd")) > files + 20)
+            flooded = seconds(20)
+        finally:
+            flood.kill()
+            flood.wait()
+    assert flooded < 500 * undisturbed
 
 
 def test_announced_bytes_that_never_come(start: Callable[..., Runner]) -> None:

@@ -7,6 +7,7 @@ import os
 import queue
 import re
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +17,13 @@ import pytest
 import uvicorn
 
 from asgi_bridge import Bridge, ConfigurationError
+from asgi_bridge.logs import GUARD
 from asgi_bridge.server import serve as module
 from asgi_bridge.server.runner import conf_expire_of_environment
 from asgi_bridge.server.serve import LOG_CONFIG, RunnerServer, Source, serve
-from asgi_bridge.wire import ExtraInfoReq, Var
+from asgi_bridge.wire import ExtraInfoReq, PrepareConfReq, Var
 
-from .client import Connection, body_of, until
+from .client import BAD_REQUEST, Connection, body_of, until
 from .processes import HERE, Runner
 
 Start = Callable[..., Runner]
@@ -46,9 +48,12 @@ def say(connection: Connection) -> bytes:
 @pytest.fixture(autouse=True)
 def loggers() -> Iterator[None]:
     """What ``serve`` sets up in this process is taken back."""
-    names = ("uvicorn", "uvicorn.error", "uvicorn.access", "asgi_bridge")
+    names = ("uvicorn", "uvicorn.error", "uvicorn.access", "asgi_bridge", "")
     before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in map(logging.getLogger, names)]
+    last_resort = logging.lastResort
     yield
+    logging.lastResort = last_resort
+    GUARD.counts = False
     for logger, handlers, level, propagate in before:
         logger.handlers[:] = handlers
         logger.setLevel(level)
@@ -116,6 +121,163 @@ def test_a_logging_configuration(start: Start, folder: Path, kind: str) -> None:
         connection.prepare(("nobody", {}))
     runner.logged("[ERROR asgi_bridge.plugins] route 1 refused: plugin nobody is not mounted")
     assert "[INFO asgi_bridge.server] Runner listens on" in runner.log
+
+
+# what plugins say
+
+TALKING = """
+import logging, sys, time
+from asgi_bridge import Bridge
+
+%s
+log = logging.getLogger("shop.gate")
+log.info("imported")
+bridge = Bridge()
+
+async def talk(scope, receive, send):
+    assert scope["type"] == "http"
+    print("printed")
+    print("half a line", end="")
+    print("complaint", file=sys.stderr)
+    logging.info("said by root")
+    log.info("said by shop")
+    log.debug("too much")
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"said"})
+
+async def block(scope, receive, send):
+    assert scope["type"] == "http"
+    print("unfinished", end="")
+    time.sleep(60)
+
+bridge.mount("talk", talk)
+bridge.mount("block", block)
+"""
+
+
+def talking(start: Start, folder: Path, *arguments: str, setup: str = "") -> Runner:
+    """A runner whose plugin has spoken once."""
+    (folder / "talking.py").write_text(TALKING % setup)
+    runner = start(*arguments, target="talking:bridge", app_dir=str(folder))
+    with runner.connect() as connection:
+        assert body_of(connection.call(connection.token("talk"))) == b"said"
+    return runner
+
+
+@pytest.mark.parametrize("reload", [False, True])
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+def test_what_plugins_print_arrives(start: Start, folder: Path, reload: bool, sig: int) -> None:
+    runner = talking(start, folder, *(["--reload"] if reload else []))
+    assert runner.process.stdout is not None
+    assert runner.process.stdout.readline() == b"printed\n"  # now, and not at the end
+    runner.logged("complaint\n")
+    runner.stop(sig)
+    assert runner.process.stdout.read() == b"half a line"
+
+
+def test_what_plugins_print_arrives_although_the_process_is_ended_hard(start: Start, folder: Path) -> None:
+    runner = talking(start, folder)
+    with runner.connect() as connection:
+        connection.begin(connection.token("block"))
+        runner.logged("plugin block, route 1, blocks the event loop")
+        runner.stop(signal.SIGTERM)
+    assert runner.process.returncode == 128 + signal.SIGTERM
+    assert runner.process.stdout is not None
+    assert runner.process.stdout.read() == b"printed\nhalf a lineunfinished"
+
+
+@pytest.mark.parametrize("reload", [False, True])
+def test_what_plugins_log_is_shown_once_in_our_format(start: Start, folder: Path, reload: bool) -> None:
+    runner = talking(start, folder, *(["--reload"] if reload else []))
+    runner.stop(signal.SIGINT)
+    lines = runner.log.splitlines()
+    said = [line for line in lines if re.search(r"imported|said by|too much", line)]
+    assert said == ["INFO:     imported", "INFO:     said by root", "INFO:     said by shop"]
+    ours = [line for line in lines if "Runner listens" in line or "Application startup complete" in line]
+    assert len(ours) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--log-level", "warning"], []),
+        (
+            ["--log-level", "debug"],
+            ["INFO:     imported", "INFO:     said by root", "INFO:     said by shop", "DEBUG:    too much"],
+        ),
+    ],
+)
+def test_what_plugins_log_has_the_runners_level(
+    start: Start, folder: Path, arguments: list[str], said: list[str]
+) -> None:
+    runner = talking(start, folder, *arguments)
+    runner.stop(signal.SIGINT)
+    assert [line for line in runner.log.splitlines() if re.search(r"imported|said by|too much", line)] == said
+
+
+def test_a_plugin_that_sets_up_logging_has_it(start: Start, folder: Path) -> None:
+    setup = "logging.basicConfig(format='MINE %(levelname)s %(message)s', level='DEBUG')"
+    runner = talking(start, folder, setup=setup)
+    runner.stop(signal.SIGINT)
+    said = [line for line in runner.log.splitlines() if re.search(r"imported|said by|too much", line)]
+    assert said == ["MINE INFO imported", "MINE INFO said by root", "MINE INFO said by shop", "MINE DEBUG too much"]
+    assert "INFO:     Application startup complete.\n" in runner.log
+    assert "MINE INFO Application startup complete" not in runner.log
+
+
+@pytest.mark.parametrize("kind", ["json", "ini"])
+def test_a_logging_configuration_says_what_plugins_log(start: Start, folder: Path, kind: str) -> None:
+    configuration(folder / f"log.{kind}", kind)
+    runner = talking(start, folder, "--log-config", str(folder / f"log.{kind}"))
+    runner.stop(signal.SIGINT)
+    said = [line for line in runner.log.splitlines() if re.search(r"imported|said by|too much", line)]
+    assert said == ["[INFO shop.gate] imported", "[INFO root] said by root", "[INFO shop.gate] said by shop"]
+
+
+@pytest.mark.parametrize("config", ["", "json", "ini"])
+def test_nobody_forges_a_line(start: Start, folder: Path, config: str) -> None:
+    arguments = []
+    if config:
+        configuration(folder / f"log.{config}", config)
+        arguments = ["--log-config", str(folder / f"log.{config}")]
+    (folder / "raising.py").write_text(
+        "from asgi_bridge import Bridge\n\nbridge = Bridge()\n\n"
+        "async def app(scope, receive, send):\n"
+        "    raise ValueError(scope['path'])\n\nbridge.mount('raising', app)\n"
+    )
+    runner = start(*arguments, target="raising:bridge", app_dir=str(folder))
+    forged = "x\r\n[ERROR asgi_bridge.server] forged\nERROR:    forged\x1b[2J"
+    with runner.connect() as connection:
+        connection.prepare((forged, {}))
+        connection.prepare(("raising", {}), key=f"route#{forged}#ext-plugin-pre-req#1")
+        connection.prepare((forged, {}), key=f"route#{forged}#ext-plugin-pre-req#1")
+        connection.call(connection.token("raising"), path=forged.encode())
+    runner.stop(signal.SIGINT)
+    assert "forged" in runner.log and "\x1b" not in runner.log
+    assert not re.search(r"^(ERROR: +|\[ERROR asgi_bridge\.server\] )forged", runner.log, re.M)
+
+
+def test_a_flood_of_broken_frames_is_counted(start: Start) -> None:
+    runner = start()
+    with runner.connect() as connection:
+        for _ in range(500):
+            connection.sock.sendall(b"\x01\0\0\x04\xff\xff\xff\xff")
+            connection.session.send(PrepareConfReq())
+            assert connection.receive() == BAD_REQUEST
+    for _ in range(500):
+        with runner.connect() as connection:
+            connection.sock.sendall(b"\x09\0\0\0")
+            assert connection.receive() is None
+    for _ in range(500):
+        with runner.connect() as connection:
+            connection.sock.sendall(b"\x01\0")
+            connection.sock.shutdown(socket.SHUT_WR)
+            assert connection.receive() is None
+    runner.stop(signal.SIGINT)
+    lines = [line for line in runner.log.splitlines() if "connection: " in line]
+    counts = [int(count) for count in re.findall(r"and (\d+) more like it in [\d.]+ s: connection: ", runner.log)]
+    assert len(lines) - len(counts) + sum(counts) == 1500
+    assert len(lines) < 300
 
 
 @pytest.mark.parametrize(
@@ -257,6 +419,18 @@ def test_reload(start: Start, folder: Path, path: str, sig: int) -> None:
     assert sorted(os.listdir(folder)) == ["app", "r.sock.d"]
 
 
+def test_it_says_that_it_listens_once_it_does(start: Start, folder: Path, path: str) -> None:
+    (folder / "slow.py").write_text(PLUGIN % "one" + "\nimport sys, time\nprint('importing', file=sys.stderr)\n")
+    runner = start(target="slow:bridge", app_dir=str(folder))
+    runner.logged("Runner listens on")
+    lines = [line.removeprefix("INFO:     ") for line in runner.log.splitlines()]
+    assert [line for line in lines if line.startswith(("importing", "Application startup complete", "Runner"))] == [
+        "importing",
+        "Application startup complete.",
+        f"Runner listens on unix socket {path} (Press CTRL+C to quit)",
+    ]
+
+
 def test_reload_of_another_folder(start: Start, folder: Path, path: str) -> None:
     code, other = folder / "app", folder / "other"
     code.mkdir()
@@ -393,7 +567,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunnerServer]:
 
     ended: list[bool] = []
     monkeypatch.setattr(module.os, "_exit", exit)
-    yield RunnerServer(uvicorn.Config("", log_config=None), lambda: ended.append(True), 0.01)
+    yield RunnerServer(uvicorn.Config("", log_config=None), lambda: ended.append(True), 0.01, "")
     monkeypatch.undo()
 
 

@@ -4,6 +4,7 @@ What runs would go on for minutes: a process that ends has been ended. How soon 
 machine may take any time.
 """
 
+import fcntl
 import os
 import signal
 from collections.abc import Callable
@@ -140,8 +141,9 @@ def test_a_log_that_nobody_reads_does_not_keep_it_alive(start: Start, folder: ob
     fifo = f"{folder}/log"
     os.mkfifo(fifo)
     end = os.open(fifo, os.O_RDWR)
+    fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 4096)
     try:
-        runner = start(stderr=end)
+        runner = start("--access-log", stderr=end)
         connection = runner.connect()
         token = connection.token("raising")
         until(lambda: unanswered(connection, token))

@@ -1,13 +1,16 @@
 """The socket: stale ones, live owners, and paths that cannot be one."""
 
+import contextlib
 import os
 import signal
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -213,6 +216,192 @@ def test_a_bind_that_fails_half_way_leaves_nothing(folder: Path, path: str, monk
     assert os.listdir(folder) == []
 
 
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+@pytest.mark.parametrize("permissions", [0o666, 0o600, 0o620, 0])
+def test_the_mode_is_the_one_asked_for_and_the_umask_stays(path: str, umask: int, permissions: int) -> None:
+    before = os.umask(umask)
+    try:
+        with bind(path, permissions).sock:
+            assert stat.S_IMODE(os.stat(path).st_mode) == permissions
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+
+
+# somebody else may write to the socket's folder
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Iterator[Path]:
+    """A file that nobody else may read, and still may not after the test."""
+    victim = tmp_path / "victim"
+    victim.write_text("secret")
+    victim.chmod(0o600)
+    yield victim
+    assert (stat.S_IMODE(victim.stat().st_mode), victim.read_text()) == (0o600, "secret")
+
+
+def exchange(folder: Path, victim: Path) -> None:
+    """Puts a link to `victim` in the place of whatever hidden thing stands in `folder`."""
+    for name in os.listdir(folder):
+        if name.startswith(".") and not os.path.islink(folder / name):
+            with contextlib.suppress(OSError):
+                os.rename(folder / name, folder / f"moved{name}")
+                os.symlink(victim, folder / name)
+
+
+@pytest.mark.parametrize("moment", ["bind", "listen"])
+def test_links_put_into_the_folder_half_way_are_not_followed(
+    folder: Path, path: str, victim: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    class Socket(socket.socket):
+        def bind(self, address: Any) -> None:
+            super().bind(address)
+            if moment == "bind":
+                exchange(folder, victim)
+
+        def listen(self, backlog: int = 0) -> None:
+            super().listen(backlog)
+            if moment == "listen":
+                exchange(folder, victim)
+
+    monkeypatch.setattr(sockets.socket, "socket", Socket)
+    made = bind(path)
+    monkeypatch.undo()
+    with made.sock:
+        Connection(path).close()
+        assert stat.S_IMODE(os.lstat(path).st_mode) == 0o666
+        made.unlink()
+    assert not os.path.lexists(path)
+
+
+@pytest.mark.parametrize("put", ["link", "folder"])
+def test_a_private_folder_that_is_exchanged_is_not_used(
+    folder: Path, path: str, victim: Path, monkeypatch: pytest.MonkeyPatch, put: str
+) -> None:
+    make = os.mkdir
+
+    def mkdir(name: str, mode: int, *, dir_fd: int) -> None:
+        make(name, mode, dir_fd=dir_fd)
+        (folder / name).rename(folder / "moved")
+        if put == "link":
+            os.symlink(victim.parent, folder / name)
+        else:
+            make(folder / name)
+            os.chmod(folder / name, 0o777)
+
+    monkeypatch.setattr(sockets.os, "mkdir", mkdir)
+    with pytest.raises(ConfigurationError, match=f"^cannot listen on {path}: "):
+        bind(path)
+    assert not os.path.lexists(path)
+    assert os.listdir(victim.parent) == ["victim"]
+
+
+def test_a_race_with_somebody_who_puts_links(folder: Path, path: str, victim: Path) -> None:
+    done = threading.Event()
+
+    def attack() -> None:
+        while not done.is_set():
+            exchange(folder, victim)
+
+    attacker = threading.Thread(target=attack)
+    attacker.start()
+    modes = []
+    try:
+        for _ in range(300):
+            with contextlib.suppress(ConfigurationError), bind(path).sock:
+                modes.append(stat.S_IMODE(os.lstat(path).st_mode))
+    finally:
+        done.set()
+        attacker.join()
+    assert set(modes) <= {0o666}
+
+
+def test_a_link_that_takes_the_sockets_place_is_left_alone(folder: Path, path: str) -> None:
+    made = bind(path)
+    with made.sock:
+        os.rename(path, folder / "moved")
+        os.symlink(folder / "moved", path)
+        made.unlink()
+        assert os.path.islink(path)
+
+
+# another user's sockets
+
+
+def as_nobody(deed: Callable[[], object]) -> str:
+    """What `deed` says, or why it was refused, in a process of another user."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setuid(65534)
+            said = str(deed())
+        except ConfigurationError as exc:
+            said = str(exc)
+        except BaseException as exc:
+            said = repr(exc)
+        os.write(writer, said.encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as file:
+        said = file.read()
+    os.waitpid(pid, 0)
+    return said
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@needs_root
+@pytest.mark.parametrize("alive", [False, True])
+def test_nobody_is_called_a_runner_who_may_not_be_asked(
+    folder: Path, path: str, caplog: pytest.LogCaptureFixture, alive: bool
+) -> None:
+    folder.chmod(0o777)
+    with listening(path) as sock:
+        os.chmod(path, 0o600)
+        if not alive:
+            sock.close()
+
+        def deed() -> str:
+            caplog.clear()
+            with bind(path).sock:
+                return caplog.text
+
+        said = as_nobody(deed)
+    assert "Another runner" not in said
+    assert f"A socket of user root at {path} is replaced; whether a runner still listens there cannot be told" in said
+
+
+@needs_root
+def test_another_users_socket_that_cannot_be_replaced(folder: Path, path: str) -> None:
+    folder.chmod(0o1777)
+    with listening(path):
+        pass
+    assert as_nobody(lambda: bind(path)) == (
+        f"cannot listen on {path}: Operation not permitted; the file there belongs to user root: remove it, or give "
+        "another path"
+    )
+    assert os.listdir(folder) == ["r.sock"]
+
+
+@needs_root
+def test_a_dead_socket_that_everybody_may_connect_to_is_stale(
+    folder: Path, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    folder.chmod(0o777)
+    with listening(path):
+        os.chmod(path, 0o666)
+
+    def deed() -> str:
+        with bind(path).sock:
+            return caplog.text
+
+    assert f"A stale socket at {path} is replaced" in as_nobody(deed)
+
+
 def test_a_closed_socket_does_not_unlink_a_successor_with_the_same_inode(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,7 +411,7 @@ def test_a_closed_socket_does_not_unlink_a_successor_with_the_same_inode(
     first.sock.close()
     second = bind(path)
     # as if the file system had used the inode again, which it does when it likes
-    monkeypatch.setattr("asgi_bridge.server.sockets.os.stat", lambda path: found)
+    monkeypatch.setattr("asgi_bridge.server.sockets.os.lstat", lambda path: found)
     first.unlink()
     monkeypatch.undo()
     assert os.path.exists(path)

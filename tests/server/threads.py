@@ -44,7 +44,7 @@ class ThreadRunner:
             log_config=None,
         )
         self.listening = bind(path)
-        self.server = RunnerServer(self.config, self.listening.unlink, SECONDS)
+        self.server = RunnerServer(self.config, self.listening.unlink, SECONDS, path)
         self.thread = threading.Thread(target=self.server.run, args=([self.listening.sock],))
         self.thread.start()
         until(lambda: self.server.started or not self.thread.is_alive())

@@ -15,6 +15,7 @@ from asgi_bridge.wire import (
     HEADER_SIZE,
     MAX_PAYLOAD,
     METHODS,
+    ErrCode,
     ErrResp,
     ExtraInfoReq,
     ExtraInfoResp,
@@ -555,3 +556,9 @@ def test_decoding_takes_linear_time() -> None:
         return best
 
     assert seconds(16_000) < 80 * seconds(1_000)
+
+
+@pytest.mark.parametrize("code", ErrCode)
+def test_an_error_is_encoded_once(code: ErrCode) -> None:
+    assert encode(ErrResp(code)) is encode(ErrResp(int(code)))
+    assert encode(ErrResp(code))[HEADER_SIZE:] == oracle.encode(ErrResp(code))
