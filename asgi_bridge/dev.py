@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ import click
 import uvicorn
 import watchfiles
 
+from .check import check_routes
 from .errors import ConfigurationError
 from .gateway import Call, GatewayApp, Node, Route, Routes, echo, load_routes, read_routes
+from .gateway.server import http_protocol
 from .plugins import Plugin
 from .server.serve import LOG_CONFIG, Source
 from .server.sockets import has_owner
@@ -109,19 +111,41 @@ class _RouteFile:
         self.path = path.absolute()
         self._source = source
         self._echo_port = echo_port
+        self._folder = Path(source.app_dir or ".").absolute()
+        self._started = time.time()
         if not path.exists() and path != DEFAULT_ROUTES:
             raise ConfigurationError(f"no route file {path}; --routes names APISIX's standalone apisix.yaml")
 
     def load(self) -> Routes:
         """The routes. Raises ConfigurationError where they cannot be read."""
         if self.path.exists():
-            return _to_echo(load_routes(self.path), self._echo_port)
+            return _to_echo(self._explained(load_routes(self.path, strict=False)), self._echo_port)
         plugins = list(self._source.load().plugins.values())
         uris = ["/*"] if len(plugins) == 1 else [f"/{plugin.name}*" for plugin in plugins]
         each = "the plugin has a route /*" if len(plugins) == 1 else "each plugin has a route /NAME"
         click.echo(f"There is no {self.path.name} here: {each} with an empty configuration.")
         routes = [_route(plugin, uri) for plugin, uri in zip(plugins, uris, strict=True)]
         return _to_echo(read_routes({"routes": routes}), self._echo_port)
+
+    def _explained(self, routes: Routes) -> Routes:
+        """`routes`, once what is found about them is printed."""
+        findings = list(routes.findings)
+        with contextlib.suppress(
+            ConfigurationError, OSError
+        ):  # with a runner of somebody else's the plugins are not known here
+            findings += check_routes(routes, self._plugins())
+        for finding in findings:
+            click.secho(str(finding), fg="red" if finding.severity == "error" else "yellow", err=True)
+        return routes
+
+    def _plugins(self) -> Mapping[str, Plugin]:
+        """The plugins, as this process has imported them. Raises ConfigurationError where it has not, or not lately."""
+        plugins = self._source.load().plugins
+        for module in list(sys.modules.values()):
+            path = getattr(module, "__file__", None)
+            if path is not None and self._folder in Path(path).parents and os.stat(path).st_mtime > self._started:
+                raise ConfigurationError(f"{path} has changed since it was imported")
+        return plugins
 
     def reload(self, old: Routes) -> Routes:
         """The routes after a change, or the old ones where the new cannot be read."""
@@ -228,7 +252,7 @@ class _Server(uvicorn.Server):
 def _server(app: Any, log_level: str | None) -> _Server:
     config = uvicorn.Config(
         app, log_config=None, log_level=log_level or "warning", access_log=False, ws="none", interface="asgi3",
-        proxy_headers=False, server_header=False, date_header=False, timeout_graceful_shutdown=1,
+        http=http_protocol(), proxy_headers=False, server_header=False, date_header=False, timeout_graceful_shutdown=1,
     )  # fmt: skip
     return _Server(config)
 

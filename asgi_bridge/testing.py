@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from .server.runner import Runner, RunnerOptions
 try:
     from starlette.testclient import TestClient
 
+    from .check import check_routes
     from .gateway import GatewayApp, Limits, Routes, echo, load_routes, read_routes
 except (ModuleNotFoundError, RuntimeError) as exc:  # Starlette makes the latter of the former
     missing = extra_of(exc)
@@ -37,6 +39,8 @@ except (ModuleNotFoundError, RuntimeError) as exc:  # Starlette makes the latter
     raise ModuleNotFoundError(f"asgi_bridge.testing {missing}") from exc
 
 __all__ = ["Gateway", "PluginClient"]
+
+logger = logging.getLogger("asgi_bridge.testing")
 
 Conf = Any
 """The configuration of a plugin on a route: anything that JSON has, or JSON text."""
@@ -177,6 +181,12 @@ class Gateway:
             dict or list need no ``id`` and no ``upstream``.
         upstream: the upstream of all routes; without it an application that echoes what it gets.
         options: how the runner works.
+        strict: True: what APISIX would refuse, and what the stand-in cannot do, is an error. False: routes that APISIX
+            would drop are not there, plugins and fields that the stand-in does not have are passed over, and the log
+            says so.
+
+    What is strange about the routes and the plugins together is in the log too: a plugin that is not mounted, or one of
+    ``phase="both"`` whose other half is missing (`asgi_bridge.check.check_routes`).
 
     Raises:
         ConfigurationError: routes that cannot be read.
@@ -195,9 +205,12 @@ class Gateway:
         upstream: ASGIApp | None = None,
         *,
         options: RunnerOptions | None = None,
+        strict: bool = True,
     ) -> None:
         self._bridge = bridge
-        self._routes = _routes(routes)
+        self._routes = _routes(routes, strict)
+        for finding in (*self._routes.findings, *check_routes(self._routes, bridge.plugins)):
+            logger.log(logging.ERROR if finding.severity == "error" else logging.WARNING, "%s", finding)
         self._upstream = upstream or _echo
         self._options = options
         self._app: GatewayApp | None = None
@@ -279,15 +292,15 @@ class Gateway:
                 await server.wait_closed()
 
 
-def _routes(routes: str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Routes:
+def _routes(routes: str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any]], strict: bool) -> Routes:
     if isinstance(routes, str | Path):
-        return load_routes(routes)
+        return load_routes(routes, strict=strict)
     content = dict(routes) if isinstance(routes, Mapping) else {"routes": list(routes)}
     if not (isinstance(content.get("routes"), list) and all(isinstance(route, Mapping) for route in content["routes"])):
-        return read_routes(content)  # which says what is wrong
+        return read_routes(content, strict=strict)  # which says what is wrong
     upstream = {"type": "roundrobin", "nodes": {"upstream.test:80": 1}}
     content["routes"] = [
         route if {"upstream", "upstream_id", "service_id"} & set(route) else {**route, "upstream": upstream}
         for route in content["routes"]
     ]
-    return read_routes(content)
+    return read_routes(content, strict=strict)

@@ -1,5 +1,6 @@
 """What the examples have in common: that each can be started in its own folder as its README says."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from asgi_bridge import cli
-from asgi_bridge.gateway import load_routes
+from asgi_bridge.gateway import load_routes, parse_routes, read_routes
 
 EXAMPLES = Path(__file__).parent
 
@@ -83,3 +84,30 @@ def test_in_kubernetes_gateway_and_runner_share_a_socket(tmp_path: Path) -> None
     assert [
         route.plugins.ext["ext-plugin-pre-req"].names for route in load_routes(tmp_path / "apisix.yaml").routes
     ] == [["front"]]
+
+
+SHIPPED = [*sorted(EXAMPLES.glob("*/apisix.yaml"))]
+DOCUMENTS = [path for folder in ("docs", "examples", "apps", ".") for path in (EXAMPLES.parent / folder).rglob("*.md")]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
+def test_a_shipped_route_file_is_right_for_apisix(path: Path) -> None:
+    assert load_routes(path).findings == ()
+
+
+def test_routes_in_the_documents_are_right_for_apisix() -> None:
+    looked_at = 0
+    for path in sorted({*DOCUMENTS}):
+        if ".venv" in path.parts or "site-packages" in path.parts:
+            continue
+        for block in re.findall(r"^```yaml\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE):
+            found = yaml.safe_load(block)
+            if "routes" in found:
+                routes = parse_routes(block if "#END" in block else f"{block}#END\n", str(path))
+            elif any(str(key).startswith("ext-plugin-") for key in found):
+                routes = read_routes({"routes": [{"uri": "/*", "plugins": found}]}, str(path))
+            else:
+                continue
+            assert (path, routes.findings) == (path, ())
+            looked_at += 1
+    assert looked_at > 20

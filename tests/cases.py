@@ -21,5 +21,8 @@ UPSTREAM_SCRIPT = _DATA / "apisix-cases-upstream.py"
 @cache
 def load_cases() -> list[dict[str, Any]]:
     """Read all cases. They are read once: do not change them."""
-    with gzip.open(_DATA / "apisix-cases.jsonl.gz", "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    cases: list[dict[str, Any]] = []
+    for name in ("apisix-cases.jsonl.gz", "apisix-cases-2.jsonl.gz"):
+        with gzip.open(_DATA / name, "rt", encoding="utf-8") as lines:
+            cases += [json.loads(line) for line in lines]
+    return cases

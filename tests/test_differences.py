@@ -405,7 +405,8 @@ def joined(headers: Headers, before: Headers | None = None) -> dict[bytes, bytes
     old = grouped(before or [])
     found = {}
     for name, several in grouped([(name.lower(), value) for name, value in headers]).items():
-        value = (b"; " if name == b"cookie" else b", ").join(several)
+        # no server shows the blanks around a value
+        value = (b"; " if name == b"cookie" else b", ").join(several).strip(b" \t")
         if name not in GATEWAYS_OWN and (value or before is None or old.get(name) == several):
             found[name] = value
     return found

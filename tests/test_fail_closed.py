@@ -442,7 +442,7 @@ def test_late_answer_of_a_call_that_took_too_long_reaches_nobody(caplog: pytest.
     with TestClient(Gateway(bridge, routes, upstream=seen), raise_server_exceptions=False) as client:
         assert client.get("/faulty").status_code == 503
         assert [client.get("/healthy").text for _ in range(3)] == ["from upstream"] * 3
-    assert said(caplog)[0] == "plugin faulty: request refused: no answer in time"
+    assert said(caplog)[0] == "plugin faulty: request refused: no answer in time (option timeout: 0.2 s)"
     assert len(seen.requests) == 3
 
 

@@ -248,11 +248,11 @@ async def started(app: ASGIApp) -> AsyncIterator[None]:
     await lifespan.wait()
 
 
-async def ask(app: ASGIApp, path: str) -> tuple[int, dict[bytes, bytes], bytes]:
-    """One GET."""
+async def ask(app: ASGIApp, path: str, query: bytes = b"") -> tuple[int, dict[bytes, bytes], bytes]:
+    """One GET, of a target as it is."""
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
-        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
+        "path": path, "raw_path": path.encode(), "query_string": query, "root_path": "",
         "headers": [(b"host", b"a.test")], "client": ("10.0.0.9", 4711), "server": ("10.0.0.1", 9080),
     }  # fmt: skip
     messages: list[Message] = []
@@ -273,6 +273,37 @@ async def ask(app: ASGIApp, path: str) -> tuple[int, dict[bytes, bytes], bytes]:
     start, *bodies = messages
     headers = {name.lower(): value for name, value in start["headers"]}
     return start["status"], headers, b"".join(message.get("body", b"") for message in bodies)
+
+
+@pytest.mark.parametrize("character", "<>`")
+@pytest.mark.parametrize(
+    ("options", "lists", "right"),
+    [
+        ({"phase": "both"}, {"pre": ["p"], "resp": ["p"]}, True),
+        ({"phase": "both"}, {"post": ["p"], "resp": ["p"]}, True),
+        ({"phase": "both", "cures": False}, {"pre": ["p"], "resp": ["p"]}, False),
+        ({"phase": "response"}, {"resp": ["p"]}, False),
+    ],
+    ids=["pre-req", "post-req", "without cures", "the response phase alone"],
+)
+def test_a_query_that_apisix_refuses_to_fetch(
+    character: str, options: Any, lists: dict[str, list[str]], right: bool
+) -> None:
+    queries: list[bytes] = []
+
+    async def recording(scope: Scope, receive: Receive, send: Send) -> None:
+        queries.append(scope["query_string"])
+        await PlainTextResponse("x")(scope, receive, send)
+
+    async def main() -> int:
+        gateway = Gateway(bridge_of(p=options), [route(**lists)], upstream=recording)
+        async with started(gateway):
+            return (await ask(gateway, "/x", f"a={character}b&flag".encode()))[0]
+
+    assert asyncio.run(main()) == (200 if right else 502)
+    assert [sorted(query.split(b"&")) for query in queries] == (
+        [[b"a=%%%02Xb" % ord(character), b"flag"]] if right else []
+    )
 
 
 def test_a_local_variable_is_never_another_requests(caplog: pytest.LogCaptureFixture) -> None:

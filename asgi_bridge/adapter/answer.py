@@ -5,7 +5,7 @@ Functions without state, made to be compiled. The rules are APISIX's (docs/mappi
 
 from ..errors import PluginError
 from ..wire import Stop, TextEntry
-from .changes import Warn
+from .changes import Warn, shown
 from .scope import Headers
 from .upstream import BODYLESS, Response, UpstreamBody
 
@@ -80,12 +80,12 @@ def _entries(method: str, headers: Headers, length: int | None, cures: bool, war
         if name in _FRAMING:
             if name == b"content-length":
                 if length is not None and value != b"%d" % length:  # RFC 9110, 8.6
-                    raise PluginError(f"content-length says {value.decode('latin-1')}, the body has {length} bytes")
+                    raise PluginError(f"content-length says {shown(value)}, the body has {length} bytes")
                 if method == "HEAD" and cures and value.isdigit() and not told:
                     told = True  # a second one would reach the client too
                     entries.append(entry)
         elif not value:
-            text = name.decode("latin-1")
+            text = shown(name)
             warn("empty " + text, f"an empty header deletes it in APISIX: the client gets no {text}")
         elif name == b"server":
             warn("server", "APISIX sends its own server header: this one is dropped")
@@ -156,7 +156,7 @@ def response_headers(headers: Headers, warn: Warn) -> list[TextEntry]:
     """The headers that a chain put on the synthetic response, for ``Rewrite.resp_headers``."""
     entries: list[TextEntry] = []
     for name, value in headers:
-        text = name.decode("latin-1")
+        text = shown(name)
         if lost_in_request_phase(name):
             if name != b"content-length":
                 warn(

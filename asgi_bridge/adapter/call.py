@@ -15,21 +15,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import LocalProtocolError, PluginError, RemoteProtocolError
 from ..plugins import Apisix, Chain, Layer, Step
-from ..wire import MAX_PAYLOAD, ErrCode, ErrResp, ReqBody, Var
+from ..wire import MAX_PAYLOAD, ErrCode, ErrResp, Info, ReqBody, Var
 from .answer import check_status
-from .changes import checked_headers
+from .changes import checked_headers, shown
 from .exchange import Answer, Exchange
 from .parking import ParkingLot
 from .scope import Headers
 from .upstream import Response, UpstreamBody
 
-__all__ = ["ALL", "NOTHING", "Call", "Host"]
+__all__ = ["ALL", "NOTHING", "YIELD_EVERY", "Call", "Host"]
 
 logger = logging.getLogger("asgi_bridge.adapter")
 
 
-WITH_BODY = ("POST", "PUT", "PATCH")
-"""Methods for which a body is asked for where no header says that there is none."""
+YIELD_EVERY = 64
+"""Messages of a call after which the event loop gets its turn. Taking and giving a message needs no waiting, so a
+plugin that sends or receives without end would block the whole runner, and its own deadline could not end it."""
+MAX_CAUGHT = 8
+"""Errors of one call that are kept to be logged, where the plugin has caught them."""
 
 
 def _untold(exc: BaseException) -> None:
@@ -74,10 +77,10 @@ class Call(ABC):
     """
 
     __slots__ = (
-        "_body", "_body_ask", "_body_parts", "_body_taken", "_chain", "_disconnected", "_ended", "_exchange",
-        "_expired", "_fault", "_given", "_headers", "_host", "_length", "_logged", "_reads", "_reads_closed", "_scope",
-        "_sent", "_status", "_wrapped", "answered", "changed_body", "culprit", "deadline", "end", "extensions", "late",
-        "request_id", "route_id", "task", "__weakref__",
+        "_body", "_body_ask", "_body_taken", "_caught", "_chain", "_content", "_disconnected", "_ended", "_exchange",
+        "_expired", "_fault", "_given", "_headers", "_host", "_length", "_logged", "_messages", "_protocol", "_reads",
+        "_reads_closed", "_scope", "_sent", "_status", "_wrapped", "answered", "changed_body", "culprit", "deadline",
+        "end", "extensions", "late", "request_id", "route_id", "task", "__weakref__",
     )  # fmt: skip
     phase: str
 
@@ -102,14 +105,17 @@ class Call(ABC):
         self._sent = NOTHING
         self._status = 0
         self._headers: Headers = []
-        self._body_parts: list[bytes] = []
+        self._content: bytes | bytearray = b""
         self._length = 0
+        self._messages = 0
+        self._protocol: bytes | None = None
         self._given: Response | None = None
         self._wrapped = False
         self._reads = False
         self._reads_closed = False
         self._fault: PluginError | None = None
         self._logged: PluginError | None = None
+        self._caught: dict[str, None] | None = None
         self._expired = False
         self._disconnected = False
         self._ended: asyncio.Future[None] | None = None
@@ -132,11 +138,15 @@ class Call(ABC):
         except BaseException as exc:
             if inside:
                 self._blame(exc)
+            if self._caught is not None:
+                self._caught.pop(str(exc), None)  # nobody has caught it
             self._refuse(exc, _reason(exc))
         finally:
             # exceptions hold their frames, and the frames this call: only the cyclic garbage collector would free it
             self.extensions.clear()
-            if self.culprit is not None or self._fault is not None:
+            if self._caught is not None:
+                self._log_caught("nothing")
+            if self.culprit is not None or self._fault is not None or self._logged is not None:
                 self.culprit = self._fault = self._logged = None
             self._body_ask = None
             self._end()
@@ -165,16 +175,39 @@ class Call(ABC):
     def _complete(self) -> None:
         """The chain's response is complete: answers. Raises PluginError for what cannot be answered."""
 
-    def expire(self) -> None:
-        """The deadline has passed: refuses the call, and ends it. After the answer there is none."""
+    def expire(self, reason: str | None = None) -> None:
+        """Refuses the call, and ends it. After the answer there is nothing to refuse.
+
+        Args:
+            reason: for the log; None: its deadline has passed.
+        """
         if self.answered:
             return
         self._expired = True
-        logger.error("plugin %s: request refused: no answer in time", self.late)
-        self._host.on_fault(PluginError(f"plugin {self.late}: no answer in time"))
+        if reason is None:
+            reason = self._lateness()
+        logger.error("plugin %s: request refused: %s", self.late, reason)
+        self._host.on_fault(PluginError(f"plugin {self.late}: {reason}"))
         self._answer(ErrResp(ErrCode.SERVICE_UNAVAILABLE), "error timeout")
         if self.task is not None:
             self.task.cancel()
+
+    def _lateness(self) -> str:
+        late = self.late.split(", ")
+        seconds = min((layer.options.timeout for layer in self._layers() if layer.name in late), default=0.0)
+        reason = f"no answer in time (option timeout: {seconds:g} s)"
+        if self._sent == START:
+            reason += "; it has begun to answer, but an answer is one message here: a stream without end cannot be sent"
+        elif self.changed_body and self._body_taken and self._given is None:
+            reason += (
+                "; it has read the request body, and the receive that it hands on gives no more: mount it with "
+                "request_body=False if it does not change the body"
+            )
+        return reason
+
+    def _layers(self) -> list[Layer]:
+        """The plugins that its deadline may be due to."""
+        return self._chain.layers
 
     def disconnect(self) -> None:
         """The gateway has closed the connection."""
@@ -201,9 +234,15 @@ class Call(ABC):
     async def var(self, name: str, second: str, /, *more: str) -> dict[str, bytes | None]: ...
     async def var(self, *names: str) -> bytes | None | dict[str, bytes | None]:
         """Variables of nginx and APISIX, in one round trip; None: there is no such."""
-        if not names or not all(isinstance(name, str) and name for name in names):
-            raise PluginError(f"var takes names of variables, not {names!r}")
-        found = await self._variables(names)
+        if self._is_turn():
+            await asyncio.sleep(0)
+        try:
+            if not names or not all(isinstance(name, str) and name for name in names):
+                raise PluginError(f"var takes names of variables, not {names!r:.200}")
+            found = await self._variables(names)
+        except PluginError as exc:
+            self._may_be_caught(exc)
+            raise
         return found if len(names) > 1 else found[names[0]]
 
     async def _variables(self, names: Sequence[str]) -> dict[str, bytes | None]:
@@ -212,7 +251,7 @@ class Call(ABC):
         values = await self._exchange.ask([Var(name.encode()) for name in names])
         found = dict(zip(names, values, strict=True))
         request_id = found.get("request_id")
-        if request_id is not None:
+        if request_id:
             self.request_id = request_id.decode("latin-1")
             for extension in self.extensions:
                 extension["request_id"] = self.request_id
@@ -220,11 +259,14 @@ class Call(ABC):
 
     async def receive(self) -> Message:
         """The whole request body, asked for only now; then, when the response is over, the disconnect."""
+        if self._is_turn():
+            await asyncio.sleep(0)
         if not (self._body_taken or self.answered or self._disconnected):
             try:
                 body = await self._request_body()
-            except PluginError:
-                if not self._disconnected:
+            except PluginError as exc:
+                if not (self.answered or self._disconnected):
+                    self._may_be_caught(exc)
                     raise
             else:
                 if not self._body_taken:  # by another task meanwhile
@@ -238,44 +280,47 @@ class Call(ABC):
 
     async def _request_body(self) -> bytes:
         if self._body is None:
-            has_body = self._has_body()
-            if not has_body or (self._body_ask is not None and self._body_ask.done()):
+            length, has_body = self._body_headers()
+            if has_body is False or (self._body_ask is not None and self._body_ask.done()):
                 # Without a step of the loop in between, Starlette's request.is_disconnected(), which cancels a
                 # receive that does not return at once, would swallow the body.
                 await asyncio.sleep(0)
-            if not has_body:
+            if has_body is False:
                 self._body = b""
             else:
                 if self._body_ask is None:
                     self._check_body_length()
-                    self._body_ask = self._exchange.ask([ReqBody()])
-                (body,) = await asyncio.shield(self._body_ask)
-                self._body = body or b""
+                    self._body_ask = self._exchange.ask(_BODY if length is not None else _BODY_IF_ANY)
+                told = await asyncio.shield(self._body_ask)
+                self._body = _told_body(length, told)
         return self._body
 
-    def _has_body(self) -> bool:
-        """Whether there may be a request body."""
+    def _body_headers(self) -> tuple[bytes | None, bool | None]:
+        """The content-length, and whether there may be a request body; None: nothing that is known tells.
+
+        Before HTTP/2 a body has a content-length or a transfer-encoding (RFC 9112, 6.3); since then it needs neither.
+        """
         index = dict(self._scope["headers"])
-        length = index.get(b"content-length")
+        length: bytes | None = index.get(b"content-length")
         if length is not None:
-            return length != b"0"  # type: ignore[no-any-return]
-        # over HTTP/2 and 3 a body may come without either header; which it was is known with exact
-        return (
-            b"transfer-encoding" in index
-            or self._scope["method"] in WITH_BODY
-            or not self._scope["http_version"].startswith("1.")
-        )
+            return length, length.strip(b"0") != b""
+        if b"transfer-encoding" in index:
+            return None, True
+        return None, None if self._protocol is None else not self._protocol.startswith(b"HTTP/1.")
 
     def _check_body_length(self) -> None:
         for name, value in self._scope["headers"]:
             if name == b"content-length" and (not value.isdigit() or int(value) > MAX_PAYLOAD):
                 raise PluginError(
-                    f"the request body has {value.decode('latin-1')} bytes, and only {MAX_PAYLOAD} can be handed over; "
+                    f"the request body has {shown(value)} bytes, and only {MAX_PAYLOAD} can be handed over; "
                     "mount the plugin with request_body=False if it does not change the body"
                 )
 
     async def send(self, message: Message) -> None:
         """Takes the chain's response; the answer leaves with its last message."""
+        self._messages += 1
+        if not self._messages % YIELD_EVERY:  # `_is_turn`, without the call
+            await asyncio.sleep(0)
         try:
             kind = message["type"]
             if self._sent == ALL or self._disconnected:
@@ -286,7 +331,8 @@ class Call(ABC):
                 self._status = check_status(message["status"])
                 headers = message.get("headers")
                 if headers:
-                    self._headers = checked_headers(headers)
+                    given = self._given
+                    self._headers = checked_headers(headers, () if given is None else given.headers)
                 self._sent = START
             elif kind == "http.response.body":
                 if self._sent != START:
@@ -298,18 +344,48 @@ class Call(ABC):
                     self._length += len(body)
                     if self._length > MAX_PAYLOAD:
                         raise PluginError(f"the response body is longer than the protocol's {MAX_PAYLOAD} bytes")
-                    self._body_parts.append(body)
+                    if not self._content:
+                        self._content = body
+                    else:
+                        if isinstance(self._content, bytes):
+                            self._content = bytearray(self._content)
+                        self._content += body
                 if not message.get("more_body", False):
                     self._complete()
                     self._sent = ALL
             elif kind != "http.response.debug":
-                raise PluginError(f"a message of type {kind!r} is none of an HTTP response")
+                raise PluginError(f"a message of type {kind!r:.200} is none of an HTTP response")
         except PluginError as exc:
             self._fault = self._fault or exc
-            if self.answered and not self._expired:
-                logger.error("plugin %s: a fault after its answer, which stands: %s", self._chain.names, exc)
-                self._logged = exc
+            self._may_be_caught(exc)
             raise
+
+    def _is_turn(self) -> bool:
+        """Counts a message; whether the event loop has to get its turn before it is dealt with."""
+        self._messages += 1
+        return not self._messages % YIELD_EVERY
+
+    def _may_be_caught(self, exc: PluginError) -> None:
+        """Sees to it that `exc`, which goes to a plugin, gets into the log even if the plugin catches it."""
+        if self._expired or self._disconnected:
+            return
+        if self.answered:
+            logger.error("plugin %s: a fault after its answer, which stands: %s", self._chain.names, exc)
+            self._logged = exc
+            return
+        if self._caught is None:
+            self._caught = {}
+        if len(self._caught) < MAX_CAUGHT:
+            self._caught[str(exc)] = None
+
+    def _log_caught(self, said: str) -> None:
+        """Logs the errors that went to a plugin and did not come out of it."""
+        caught, self._caught = self._caught, None
+        if not self._disconnected:
+            for text in caught or ():
+                logger.error(
+                    "plugin %s: %s; it has caught this error, and its answer is: %s", self._chain.names, text, said
+                )
 
     def _refuse_message(self, kind: str) -> None:
         """For a message that nobody waits for any more."""
@@ -343,7 +419,7 @@ class Call(ABC):
 
     def _response(self) -> Response:
         """The chain's response."""
-        body: bytes | UpstreamBody = b"".join(self._body_parts)
+        body: bytes | UpstreamBody = bytes(self._content)
         given = self._given
         if given is not None and isinstance(given.body, UpstreamBody):
             if body and not given.body.too_long:
@@ -363,6 +439,8 @@ class Call(ABC):
                 raise PluginError(str(exc)) from exc
         self.answered = True
         self._end()
+        if self._caught is not None:
+            self._log_caught(said)
 
     def _refuse(self, exc: BaseException, reason: str) -> None:
         """Fails closed, unless the answer is out: then it stands."""
@@ -389,6 +467,29 @@ class Call(ABC):
 
     def _warn(self, about: str, text: str) -> None:
         self._chain.warn_once(about, text)
+
+
+_BODY: Sequence[Info] = (ReqBody(),)
+_BODY_IF_ANY: Sequence[Info] = (Var(b"server_protocol"), ReqBody(), Var(b"request_body_file"))
+"""Asked for where no content-length tells, in this order: the file is there once the body has been read."""
+
+
+def _told_body(length: bytes | None, told: list[bytes | None]) -> bytes:
+    """The request body, out of what ``_BODY`` or, without a content-length, ``_BODY_IF_ANY`` were answered with.
+
+    Trap: APISIX gives nil for an empty body, and also for one that it could not read from its own temporary file.
+
+    Raises:
+        PluginError: there is a body, and it could not be read.
+    """
+    body = told[0] if length is not None else told[1]
+    if body is None and (length is not None or told[2]):
+        size = f"{shown(length)} bytes" if length is not None else "a body without content-length"
+        raise PluginError(
+            f"the gateway could not read the request body ({size}): its error log says why; is its disk full, or "
+            "client_body_temp_path not readable?"
+        )
+    return body or b""
 
 
 def _reason(exc: BaseException) -> str:

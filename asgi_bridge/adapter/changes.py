@@ -12,12 +12,26 @@ from ..errors import PluginError
 from ..wire import TextEntry
 from .scope import Args, Headers, parse_query
 
-__all__ = ["Warn", "changed_args", "changed_headers", "changed_path", "checked_headers", "group"]
+__all__ = [
+    "Warn",
+    "changed_args",
+    "changed_headers",
+    "changed_path",
+    "checked_headers",
+    "encoding_args",
+    "group",
+    "shown",
+]
 
 Warn = Callable[[str, str], None]
 """Takes what a warning is about (warned once for each) and its text."""
 
 _token = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110, 5.6.2
+
+_BLANKS = b" \t"
+"""What may stand around a header's value without being part of it (RFC 9110, 5.6.3)."""
+_CONTROLS = bytes(byte for byte in (*range(0x20), 0x7F) if byte != 0x09)
+"""What no header's value may hold (RFC 9110, 5.5)."""
 
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"expect"))
@@ -26,7 +40,14 @@ _GATEWAYS_OWN = _FRAMING | _HOP_BY_HOP | {b"x-real-ip"}
 """What a runner cannot set."""
 
 
+def shown(name: bytes) -> str:
+    """A header's name for a log line: cut short, since anybody can make up names."""
+    return name[:64].decode("latin-1") + ("..." if len(name) > 64 else "")
+
+
 _KEPT_NAMES = 1024
+_KEPT_LENGTH = 64
+"""Bytes of a header name that is kept. Anybody can make up names, so their number and their lengths are bounded."""
 
 
 class _Names(dict[Any, bytes]):
@@ -36,9 +57,9 @@ class _Names(dict[Any, bytes]):
         if type(name) is not bytes:
             raise TypeError
         if not _token(name):
-            raise PluginError(f"header {name!r}: that is no header name")
+            raise PluginError(f"header {name!r:.200}: that is no header name")
         lower = name.lower()
-        if len(self) < _KEPT_NAMES:
+        if len(name) <= _KEPT_LENGTH and len(self) < _KEPT_NAMES:
             self[name] = lower
         return lower
 
@@ -46,24 +67,31 @@ class _Names(dict[Any, bytes]):
 _names = _Names()
 
 
-def checked_headers(headers: Iterable[Any]) -> Headers:
-    """`headers` as lower-case pairs of bytes.
+def checked_headers(headers: Iterable[Any], given: Iterable[tuple[bytes, bytes]] = ()) -> Headers:
+    """`headers` as lower-case pairs of bytes, without the blanks around the values.
+
+    Args:
+        headers: what a plugin gave.
+        given: what the plugin was given. A control character in one of these is not the plugin's doing.
 
     Raises:
-        PluginError: a name is no token, or a value holds CR, LF or NUL: APISIX would send something else.
+        PluginError: a name is no token, or a value holds a control character: APISIX would send something else.
     """
     pairs = list(headers)
     try:
-        checked = [(_names[name], value) for name, value in pairs if type(value) is bytes]
+        checked = [(_names[name], value.strip(_BLANKS)) for name, value in pairs if type(value) is bytes]
     except (TypeError, ValueError):  # a name that cannot be a key: a bytearray, a memoryview of one
         checked = []
     if len(checked) != len(pairs):
-        return checked_headers([_as_bytes(name, value) for name, value in pairs])
+        return checked_headers([_as_bytes(name, value) for name, value in pairs], given)
     values = b"".join([value for _, value in checked])
-    if values.translate(None, b"\r\n\0") != values:
+    if values.translate(None, _CONTROLS) != values:
+        known = {(name, value.strip(_BLANKS)) for name, value in given}
         for name, value in checked:
-            if any(byte in value for byte in (b"\n", b"\r", b"\0")):
-                raise PluginError(f"header {name.decode('latin-1')}: its value holds a CR, LF or NUL")
+            if value.translate(None, _CONTROLS) != value and (name, value) not in known:
+                splits = value.translate(None, b"\r\n\0") != value
+                what = "a CR, LF or NUL" if splits else "a control character"
+                raise PluginError(f"header {shown(name)}: its value holds {what}")
     return checked
 
 
@@ -71,7 +99,7 @@ def _as_bytes(name: Any, value: Any) -> tuple[bytes, bytes]:
     try:
         return bytes(memoryview(name)), bytes(memoryview(value))
     except TypeError:
-        raise PluginError(f"header {name!r}: name and value must be bytes") from None
+        raise PluginError(f"header {name!r:.200}: name and value must be bytes") from None
 
 
 def group(pairs: Iterable[tuple[bytes, Any]]) -> dict[bytes, list[Any]]:
@@ -83,7 +111,7 @@ def group(pairs: Iterable[tuple[bytes, Any]]) -> dict[bytes, list[Any]]:
 
 
 def _differing(before: Headers, after: list[Any]) -> tuple[dict[bytes, list[bytes]], dict[bytes, list[bytes]]]:
-    """The values of each name of which any entry differs, on both sides.
+    """The values of each name of which any entry differs, on both sides, without the blanks around them.
 
     What a middleware leaves alone are the same objects, mostly in front: those are neither checked nor grouped.
     """
@@ -94,10 +122,13 @@ def _differing(before: Headers, after: list[Any]) -> tuple[dict[bytes, list[byte
             if entry is not other:
                 break
             same += 1
-    old, new = group(before[same:]), group(checked_headers(after[same:]))
+    rest = before[same:]
+    old = group([(name, value.strip(_BLANKS)) for name, value in rest])
+    new = group(checked_headers(after[same:], rest))
     touched = old.keys() | new.keys()
     for name, value in reversed(before[:same]):
         if name in touched:
+            value = value.strip(_BLANKS)
             old.setdefault(name, []).insert(0, value)
             new.setdefault(name, []).insert(0, value)
     return old, new
@@ -112,11 +143,11 @@ def changed_path(before: str, after: object) -> bytes | None:
     if after == before:
         return None
     if not isinstance(after, str) or not after.startswith("/"):
-        raise PluginError(f'the path was changed to {after!r}; a path begins with "/"')
+        raise PluginError(f'the path was changed to {after!r:.200}; a path begins with "/"')
     try:
         return after.encode()
     except UnicodeEncodeError:
-        raise PluginError(f"the path was changed to {after!r}, which is not UTF-8") from None
+        raise PluginError(f"the path was changed to {after!r:.200}, which is not UTF-8") from None
 
 
 def changed_args(before: Args, query: object, warn: Warn) -> list[TextEntry]:
@@ -127,7 +158,7 @@ def changed_args(before: Args, query: object, warn: Warn) -> list[TextEntry]:
         query: the query string after the chain.
     """
     if not isinstance(query, bytes):
-        raise PluginError(f"the query string was changed to {query!r}; it is bytes")
+        raise PluginError(f"the query string was changed to {query!r:.200}; it is bytes")
     old, new = group(before), group(parse_query(query))
     entries: list[TextEntry] = []
     for name, values in new.items():
@@ -139,11 +170,34 @@ def changed_args(before: Args, query: object, warn: Warn) -> list[TextEntry]:
     return entries
 
 
+def encoding_args(args: Args, query: bytes) -> list[TextEntry] | None:
+    """Arguments for a Rewrite that change nothing, but make APISIX encode the query again; None: no need.
+
+    Trap: APISIX's own fetch, in ext-plugin-post-resp, refuses a query with one of these characters as it is. With any
+    argument in the Rewrite the query is put together anew, so one that is not there is deleted.
+
+    Args:
+        args: the arguments of the request, decoded.
+        query: the query as the client sent it.
+    """
+    if not args or query.translate(None, b"<>`") == query:
+        return None
+    names = {name for name, _ in args}
+    missing = b"_"
+    while missing in names:
+        missing += b"_"
+    return [(missing, None)]
+
+
 def changed_headers(before: Headers, after: list[Any], body_changed: bool, warn: Warn) -> list[TextEntry]:
     """The headers to set and delete so that `after` results.
 
     A Rewrite sets each name once, so repeats are joined: cookies by ``; `` (RFC 9113, 8.2.3), all others by ``, ``
     (RFC 9110, 5.3).
+
+    Trap: of some names (user-agent, referer, content-type and others that nginx knows) a Rewrite sets the first line
+    only, and the client's further lines go upstream behind it. A deletion takes all lines, so where there were several
+    it comes first.
     """
     old, new = _differing(before, after)
     entries: list[TextEntry] = []
@@ -153,13 +207,15 @@ def changed_headers(before: Headers, after: list[Any], body_changed: bool, warn:
         if name in _GATEWAYS_OWN:
             _warn_of_own(name, body_changed, warn)
             continue
-        if name == b"host" and (len(values) != 1 or not values[0]):
-            raise PluginError(f"the host header was changed to {values!r}; a request has one")
+        if name == b"host":
+            _check_host(values)
         value = values[0] if len(values) == 1 else (b"; " if name == b"cookie" else b", ").join(values)
         if value:
+            if len(old.get(name, ())) > 1:
+                entries.append((name, None))
             entries.append((name, value))
         else:
-            text = name.decode("latin-1")
+            text = shown(name)
             warn("empty " + text, f"an empty header deletes it in APISIX: the upstream gets no {text}")
             if name in old:
                 entries.append((name, None))
@@ -167,7 +223,7 @@ def changed_headers(before: Headers, after: list[Any], body_changed: bool, warn:
         if name in new:
             continue
         if name in _FRAMING and not body_changed:
-            text = name.decode("latin-1")
+            text = shown(name)
             warn(text, f"{text} is the gateway's own: it cannot be deleted")
         elif name == b"host":
             raise PluginError("the host header was deleted; a request has one")
@@ -176,8 +232,15 @@ def changed_headers(before: Headers, after: list[Any], body_changed: bool, warn:
     return entries
 
 
+def _check_host(values: list[bytes]) -> None:
+    if len(values) != 1 or not values[0]:
+        raise PluginError(f"the host header was changed to {values!r:.200}; a request has one")
+    if b"/" in values[0] or b".." in values[0]:
+        raise PluginError(f"the host header was changed to {values[0]!r:.200}; nginx answers 500 to a / or .. in it")
+
+
 def _warn_of_own(name: bytes, body_changed: bool, warn: Warn) -> None:
-    text = name.decode("latin-1")
+    text = shown(name)
     if name in _HOP_BY_HOP:
         warn(text, f"{text} is between client and gateway: a change of it is dropped")
     elif name == b"x-real-ip":

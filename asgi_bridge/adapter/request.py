@@ -22,11 +22,11 @@ from typing import cast
 from starlette.types import Message, Receive, Scope, Send
 
 from ..errors import LocalProtocolError, PluginError, RemoteProtocolError
-from ..plugins import Chain
+from ..plugins import Chain, Layer
 from ..wire import MAX_PAYLOAD, HTTPReqCallReq, HTTPReqCallResp, Info, Rewrite, Stop
 from .answer import response_headers, stop
-from .call import ALL, NOTHING, Call, Host
-from .changes import changed_args, changed_headers, changed_path
+from .call import ALL, NOTHING, YIELD_EVERY, Call, Host
+from .changes import changed_args, changed_headers, changed_path, encoding_args
 from .exchange import Answer, Exchange
 from .scope import (
     EXACT_VARIABLES,
@@ -83,6 +83,11 @@ class RequestCall(Call):
         """The plugins of its list, outermost first."""
         return tuple(layer.name for layer in self._chain.layers)
 
+    @property
+    def layers(self) -> list[Layer]:
+        """The plugins of its list, outermost first."""
+        return self._chain.layers
+
     def _begin(self) -> Awaitable[None] | None:
         message, chain = self._message, self._chain
         headers, args, index = _complete(message)
@@ -111,7 +116,10 @@ class RequestCall(Call):
     async def _ask_and_enter(self) -> None:
         """Runs the chain on the scope once the gateway has told what the message does not."""
         found = await self._variables((*EXACT_VARIABLES, "uri") if self._parks else EXACT_VARIABLES)
+        if self._parks and not self.request_id:
+            raise PluginError("the gateway gives no $request_id, by which phase='both' finds the response of a request")
         exact_scope(self._scope, found)
+        self._protocol = found.get("server_protocol")
         self._uri = found.get("uri")
         await self._chain.enter(self, self._scope, self.receive, self.send)
 
@@ -119,11 +127,9 @@ class RequestCall(Call):
 
     def upstream(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None] | None:
         """Notes what it was called with, and answers an empty 200; or parks, and answers the real response."""
+        if self._is_turn() or self._rewrite is not None or self.changed_body or self._parks:
+            return self._pass_on(scope, receive, send)
         try:
-            if self._rewrite is not None:
-                raise PluginError("the upstream was called twice; the gateway sends a request once")
-            if self.changed_body or self._parks:
-                return self._pass_on(scope, receive, send)
             self._rewrite = self._differences(scope, None)
             if self._wrapped or self._sent != NOTHING or self._disconnected:
                 return _send_empty(send)
@@ -133,55 +139,62 @@ class RequestCall(Call):
             self._sent = ALL
         except PluginError as exc:
             self._fault = self._fault or exc
+            self._may_be_caught(exc)
             raise
         return None
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As `upstream`, where there is something to wait for."""
+        """As `upstream`, where there may be something to wait for."""
+        if not self._messages % YIELD_EVERY:
+            await asyncio.sleep(0)
         try:
-            body = await self._changed_body(receive) if self.changed_body else None
-            self._rewrite = self._differences(scope, body)
-            response = await self._park() if self._parks and self.request_id is not None else None
+            if self._rewrite is not None:
+                raise PluginError("the upstream was called twice; the gateway sends a request once")
+            # no names for the body: a parked call would keep it
+            self._rewrite = self._differences(scope, await self._changed_body(receive) if self.changed_body else None)
+            response = await self._park() if self._parks else None
+            if response is not None:
+                await self._respond(response, send)
         except PluginError as exc:
             self._fault = self._fault or exc
+            self._may_be_caught(exc)
             raise
-        if response is not None:
-            await self._respond(response, send)
-        else:
-            self._parks = False
+        if response is None:
             await _send_empty(send)
 
     async def _changed_body(self, receive: Receive) -> bytes | None:
         """The body that `receive` gives, if it is not the request's."""
-        parts: list[bytes] = []
-        length = 0
+        whole = bytearray()
         while True:
+            if self._is_turn():  # that receive need not wait for anything
+                await asyncio.sleep(0)
             message = await receive()
             if message["type"] != "http.request":
                 if self._disconnected:
                     raise OSError("the client went away")
-                raise PluginError(f"receive gave {message['type']!r} before the end of the request body")
-            part = bytes(memoryview(message.get("body", b"")))
-            length += len(part)
-            if length > MAX_PAYLOAD:
+                raise PluginError(f"receive gave {message['type']!r:.200} before the end of the request body")
+            whole += memoryview(message.get("body", b""))
+            if len(whole) > MAX_PAYLOAD:
                 raise PluginError(f"the request body was changed to more than the protocol's {MAX_PAYLOAD} bytes")
-            parts.append(part)
             if not message.get("more_body", False):
                 break
-        body = b"".join(parts)
-        if not body and self._body is None:
+        if not whole and self._body is None:
             # nobody has asked for the request's own: it may be empty too
             await self._request_body()
-        if body == self._body or (not body and not self._has_body()):
+        body = bytes(whole)
+        if body == self._body:
             return None
         if not body:
-            raise PluginError("the request body was emptied, which the protocol cannot express")
+            raise PluginError(
+                "the request body was emptied, which the protocol cannot express; a plugin that only reads the body "
+                "and does not hand it on (as after request.form()) is mounted with request_body=False"
+            )
         return body
 
     def _differences(self, scope: Scope, body: bytes | None) -> Rewrite:
         before = self._scope
         if scope["method"] != before["method"]:
-            raise PluginError(f"the method was changed to {scope['method']!r}, which the protocol cannot express")
+            raise PluginError(f"the method was changed to {scope['method']!r:.200}, which the protocol cannot express")
         path = changed_path(before["path"], scope["path"])
         if path is not None and "\ufffd" in scope["path"]:
             self._warn("path", "a path that is not UTF-8 was changed: what is not goes upstream as U+FFFD")
@@ -204,7 +217,7 @@ class RequestCall(Call):
         rewrite, status = self._rewrite, self._status
         action: Stop | Rewrite | None
         if rewrite is None or status >= 400:
-            body = b"".join(self._body_parts)
+            body = bytes(self._content)
             action = stop(self._message.method, status, self._headers, body, self._chain.cures, self._warn)
             said = f"stop {status}"
         else:
@@ -230,6 +243,17 @@ class RequestCall(Call):
 
     async def _park(self) -> Response:
         """Sends the Rewrite, and waits for the real response."""
+        if self._body_ask is not None and not self._body_ask.done():
+            # another task reads the body: with the answer this connection is over
+            await asyncio.wait([self._body_ask])
+        if self._disconnected:
+            raise OSError("the gateway has closed the connection")
+        # shielded: a plugin that does not wait for the upstream any longer answers instead, and the gateway gets that
+        # answer when its response call comes
+        return await asyncio.shield(self._answer_and_park())
+
+    def _answer_and_park(self) -> "asyncio.Future[Response]":
+        """Sends the Rewrite; gives what the real response will come in."""
         rewrite = self._rewrite
         assert rewrite is not None
         if rewrite.body is not None and len(rewrite.body) != len(self._body or b""):
@@ -237,35 +261,47 @@ class RequestCall(Call):
                 "the request body was changed to another length, on which APISIX hangs in ext-plugin-post-resp; "
                 "change it in a plugin of the request phase on a route without ext-plugin-post-resp"
             )
-        if self._body_ask is not None and not self._body_ask.done():
-            # another task reads the body: with the answer this connection is over
-            await asyncio.wait([self._body_ask])
-        if self._disconnected:
-            raise OSError("the gateway has closed the connection")
-        path = self._message.path or b"/"
-        if rewrite.path is None and self._chain.cures and self._uri == path and needs_escaping(path):
-            # APISIX's own fetch sends the decoded path, and answers 502, unless a Rewrite made it encode it; a path
-            # that another plugin has set already is encoded
-            rewrite = Rewrite(path, rewrite.headers, rewrite.args, None, rewrite.body)
+        if self._chain.cures:
+            rewrite = self._cured(rewrite)
         action = None if rewrite is _NO_CHANGE else rewrite
+        said = "parked" if action is None else "rewrite, parked"
         loop = asyncio.get_running_loop()
         resumed = self._resumed = loop.create_future()
         self._delivered = loop.create_future()
         # in the lot before the answer leaves: the response call may be quick
         self._host.lot.park(self)
         try:
-            self._exchange.answer(
-                HTTPReqCallResp(self._message.id, action), "parked" if action is None else "rewrite, parked"
-            )
+            self._exchange.answer(HTTPReqCallResp(self._message.id, action), said)
         except LocalProtocolError as exc:
             self._host.lot.leave(self)
             self._resumed = self._delivered = None
             raise PluginError(str(exc)) from exc
         self.answered = True  # but not at its end: whoever waits for a disconnect goes on waiting
         self.deadline = float("inf")
-        # shielded: a plugin that does not wait for the upstream any longer answers instead, and the gateway gets that
-        # answer when its response call comes
-        return await asyncio.shield(resumed)
+        if self._caught is not None:
+            self._log_caught(said)
+        # many calls may be parked, for a long time: without the bodies that nobody asks for any more
+        self._rewrite = _NO_CHANGE
+        if self._body_taken:
+            self._body = self._body_ask = None
+        return resumed
+
+    def _cured(self, rewrite: Rewrite) -> Rewrite:
+        """`rewrite` with what keeps APISIX's own fetch, in ext-plugin-post-resp, from answering 502.
+
+        That fetch sends path and query as they are, unless a Rewrite had APISIX encode them. A path that another plugin
+        has set is encoded already.
+        """
+        message = self._message
+        path, args = rewrite.path, rewrite.args
+        uri = message.path or b"/"
+        if path is None and self._uri == uri and needs_escaping(uri):
+            path = uri
+        if args is None:
+            args = encoding_args(cast(Args, message.args or []), self._scope["query_string"])
+        if path is rewrite.path and args is rewrite.args:
+            return rewrite
+        return Rewrite(path, rewrite.headers, args, None, rewrite.body)
 
     @property
     def parked(self) -> bool:
@@ -316,6 +352,8 @@ class RequestCall(Call):
             self._delivered.set_result(response)
         self.answered = True
         self._end()
+        if self._caught is not None:
+            self._log_caught(f"response {response.status}")
 
     def _blame(self, exc: BaseException) -> None:
         # its chain was begun without `enter`, which notes that

@@ -17,7 +17,7 @@ from typing import cast
 from starlette.types import Receive, Scope, Send
 
 from ..errors import PluginError, RemoteProtocolError
-from ..plugins import Chain
+from ..plugins import Chain, Layer
 from ..wire import HTTPRespCallReq, HTTPRespCallResp, RespBody
 from .answer import answer_response, upstream_headers
 from .call import Call, Host
@@ -61,6 +61,7 @@ class ResponseCall(Call):
         names = chain.request_headers
         found = await self._variables([*RESPONSE_VARIABLES, *("http_" + name.replace("-", "_") for name in names)])
         self._scope = response_scope(found, names, self._host.app)
+        self._protocol = found["server_protocol"]
         status = self._message.status
         length = dict(headers).get(b"content-length", b"")
         bodyless = self._scope["method"] == "HEAD" or status in BODYLESS
@@ -77,6 +78,9 @@ class ResponseCall(Call):
             self._abandon()
             self._insides.clear()
 
+    def _layers(self) -> list[Layer]:
+        return [*self._chain.layers, *(layer for half in self._halves for layer in half.layers)]
+
     def _blame(self, exc: BaseException) -> None:
         """The chain was entered, which notes that."""
 
@@ -86,8 +90,8 @@ class ResponseCall(Call):
             if not half.answered or half.parked:
                 half.abandon()
 
-    def expire(self) -> None:
-        super().expire()
+    def expire(self, reason: str | None = None) -> None:
+        super().expire(reason)
         # at once: this connection is the next call's now
         self._abandon()
 
@@ -164,6 +168,8 @@ class ResponseCall(Call):
 
     async def upstream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The innermost application of a run of plugins: what the next step inwards answers."""
+        if self._is_turn():
+            await asyncio.sleep(0)
         before = self._scope
         changed = [part for part in ("method", "path", "query_string") if scope.get(part, before[part]) != before[part]]
         if list(scope.get("headers", before["headers"])) != before["headers"]:
@@ -174,7 +180,11 @@ class ResponseCall(Call):
                 f"in the response phase the request has gone upstream already: a change of its {' and '.join(changed)} "
                 "reaches nobody but the plugins further inside",
             )
-        await self._respond(await self._response_of(self._step + 1), send)
+        try:
+            await self._respond(await self._response_of(self._step + 1), send)
+        except PluginError as exc:
+            self._may_be_caught(exc)
+            raise
 
     def _complete(self) -> None:
         self._finish(self._response())
@@ -199,6 +209,7 @@ class _InnerForm(ResponseCall):
         self.request_id = around.request_id
         self.finished: asyncio.Future[Response] | None = finished
         self._scope = around._scope
+        self._protocol = around._protocol
         self._real = around._real
         self._insides = around._insides
         self._steps = around._steps
@@ -234,6 +245,8 @@ class _InnerForm(ResponseCall):
             self.finished.set_result(response)
         self.answered = True
         self._end()
+        if self._caught is not None:
+            self._log_caught(f"response {response.status}")
 
     def _refuse(self, exc: BaseException, reason: str) -> None:
         if self.answered:

@@ -106,10 +106,16 @@ def forwarded_origin(index: Mapping[bytes, bytes]) -> tuple[str, tuple[str, int]
     host = index.get(b"x-forwarded-host")
     if proto is None or host is None:
         return None
-    return _origin(proto, host, index.get(b"x-forwarded-port", b""))
+    port = index.get(b"x-forwarded-port", b"")
+    if len(proto) + len(host) + len(port) > _CACHED_LENGTH:
+        return _origin(proto, host, port)
+    return _cached_origin(proto, host, port)
 
 
-@lru_cache(maxsize=1024)
+_CACHED_LENGTH = 256
+"""Bytes of an origin that is kept: clients make up hosts of any length, and a cache counts its entries only."""
+
+
 def _origin(proto: bytes, host: bytes, forwarded_port: bytes) -> tuple[str, tuple[str, int]] | None:
     scheme = proto.decode("latin-1").lower()
     if scheme not in ("http", "https"):
@@ -117,6 +123,9 @@ def _origin(proto: bytes, host: bytes, forwarded_port: bytes) -> tuple[str, tupl
     name, port = _split_host(host)
     port = _port(forwarded_port) or port
     return scheme, (name.decode("latin-1"), port or (443 if scheme == "https" else 80))
+
+
+_cached_origin = lru_cache(maxsize=1024)(_origin)
 
 
 def origin_of_variables(found: Mapping[str, bytes | None]) -> tuple[str, tuple[str, int]]:
@@ -144,10 +153,13 @@ def needs_escaping(path: bytes) -> bool:
     return path.translate(_ONLY_PATH) != path
 
 
-@lru_cache(maxsize=1024)
 def _address(packed: bytes | None) -> str:
-    if packed is None or len(packed) not in (4, 16):
-        return ""
+    # looked at before the cache, which would keep what is no address too, of any length
+    return _cached_address(packed) if packed is not None and len(packed) in (4, 16) else ""
+
+
+@lru_cache(maxsize=1024)
+def _cached_address(packed: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
 
 

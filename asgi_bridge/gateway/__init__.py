@@ -7,6 +7,7 @@ try:
     from asgi_bridge.gateway.calls import Call
     from asgi_bridge.gateway.connection import Limits
     from asgi_bridge.gateway.echo import echo
+    from asgi_bridge.gateway.places import Finding
     from asgi_bridge.gateway.route_file import load_routes, parse_routes, read_routes
     from asgi_bridge.gateway.routes import ExtPlugin, Node, Plugins, Route, Routes, Upstream
 except ModuleNotFoundError as exc:
@@ -18,6 +19,7 @@ except ModuleNotFoundError as exc:
 __all__ = [
     "Call",
     "ExtPlugin",
+    "Finding",
     "GatewayApp",
     "Limits",
     "Node",

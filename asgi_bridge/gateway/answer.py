@@ -4,6 +4,7 @@ Filters, in their order: not-modified, APISIX's header filter (plugins, ``Server
 """
 
 import logging
+import re
 from collections.abc import AsyncIterable, Mapping
 from email.utils import formatdate
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 from asgi_bridge.gateway.builtin import header_operations
 from asgi_bridge.gateway.conditions import status_after_conditions
 from asgi_bridge.gateway.exchange import Exchange
+from asgi_bridge.gateway.filters import running
 from asgi_bridge.gateway.headers import Header, ResponseHeaders
 from asgi_bridge.gateway.pages import CLOSING, VARIANTS_OF_400, page
 from asgi_bridge.gateway.routes import Plugins
+from asgi_bridge.gateway.uri import raw
 
 __all__ = ["SERVER", "exit_with", "instead", "refuse", "send_generated", "send_page", "send_upstream"]
 
@@ -72,10 +75,11 @@ class _Head:
                 # without a length the end of the connection is the body's (ngx_http_chunked_filter_module.c)
                 closing = closing or all(name.lower() != b"content-length" for name, _ in self.front)
             front.append((b"Connection", b"close" if closing else b"keep-alive"))
-        return [*front, *self.items]
+        # A server under ASGI may refuse blanks around a value (h11), and no client sees them.
+        return [(name, value.strip(b" \t")) for name, value in (*front, *self.items)]
 
 
-def _filtered(exchange: Exchange, head: _Head, upstream_status: bytes | None = None) -> bytes | None:
+async def _filtered(exchange: Exchange, head: _Head, upstream_status: bytes | None = None) -> bytes | None:
     """APISIX's header filter: its own name, the upstream's failure, then the emulated plugins.
 
     Returns:
@@ -89,10 +93,19 @@ def _filtered(exchange: Exchange, head: _Head, upstream_status: bytes | None = N
         headers.set(b"X-APISIX-Upstream-Status", upstream_status)
     body = None
     for plugins in (exchange.global_rules, exchange.plugins):
-        replaced = _filter(exchange, head, headers, plugins.builtin)
+        builtin = await running(exchange, plugins, head.status, headers.items)
+        replaced = _filter(exchange, head, headers, builtin)
         body = body if replaced is None else replaced
     head.items, head.content_type = headers.items, headers.content_type
     return body
+
+
+async def _rewritten(exchange: Exchange, status: int) -> int:
+    """The status that response-rewrite leaves of one."""
+    for plugins in (exchange.global_rules, exchange.plugins):
+        builtin = await running(exchange, plugins, status)
+        status = builtin.get("response-rewrite", {}).get("status_code", status)
+    return status
 
 
 def _filter(
@@ -117,7 +130,7 @@ def _filter(
     if conf.get("status_code") == 204:
         # only of a status that Lua has set, not of the upstream's own (ngx_http_header_filter_module.c, status_line)
         headers.content_type, head.front = None, []
-    return None if body is None else body.encode()
+    return None if body is None else raw(body)
 
 
 async def _send_parts(exchange: Exchange, body: bytes, more: AsyncIterable[bytes], *, bodiless: bool) -> None:
@@ -128,12 +141,19 @@ async def _send_parts(exchange: Exchange, body: bytes, more: AsyncIterable[bytes
             await exchange.send({"type": "http.response.body", "body": chunk, "more_body": True})
 
 
-async def _send(exchange: Exchange, head: _Head, body: bytes, more: AsyncIterable[bytes] | None = None) -> None:
+async def _send(
+    exchange: Exchange,
+    head: _Head,
+    body: bytes,
+    more: AsyncIterable[bytes] | None = None,
+    after: AsyncIterable[bytes] | None = None,
+) -> None:
     await exchange.send({"type": "http.response.start", "status": head.status, "headers": head.headers(exchange)})
     bodiless = _bodiless(exchange, head.status)
-    if more is not None:
-        await exchange.while_there(_send_parts(exchange, body, more, bodiless=bodiless))
-        body = b""
+    for parts in (more, after):
+        if parts is not None:
+            await exchange.while_there(_send_parts(exchange, body, parts, bodiless=bodiless))
+            body = b""
     await exchange.send({"type": "http.response.body", "body": b"" if bodiless else body, "more_body": False})
 
 
@@ -157,7 +177,7 @@ async def send_page(exchange: Exchange, status: int, *, upstream_status: bytes |
     head.items = list(exchange.response)
     if not exchange.response.date_set:
         head.items.append(_date())
-    replaced = _filtered(exchange, head, upstream_status)
+    replaced = await _filtered(exchange, head, upstream_status)
     await _send(exchange, head, (content or b"") if replaced is None else replaced)
 
 
@@ -188,6 +208,8 @@ async def instead(exchange: Exchange, what: str) -> None:
     line = exchange.request_line
     logger.warning("%s (route %s): answered 502; APISIX would have %s", line, exchange.route_id, what)
     exchange.response = ResponseHeaders()
+    # not what a response-rewrite of the route would make of it
+    exchange.global_rules = exchange.plugins = Plugins()
     await send_page(exchange, 502)
 
 
@@ -205,11 +227,23 @@ async def exit_with(exchange: Exchange, status: int, body: bytes | None) -> None
     if body is None and status >= 300:
         await send_page(exchange, status)
         return
+    if status == 204 and body is not None and not _bodiless(exchange, final := await _rewritten(exchange, status)):
+        # nginx waits for the end of a body that ngx.exit(204) never gives
+        await instead(
+            exchange,
+            f"left the client waiting for ever: a plugin of the runner answered 204 with a body (the filler byte), and "
+            f"response-rewrite made it {final}; cures=False on the plugin leaves the byte out",
+        )
+        return
     await send_generated(exchange, status, body or b"")
 
 
 async def send_generated(
-    exchange: Exchange, status: int, body: bytes, more: AsyncIterable[bytes] | None = None
+    exchange: Exchange,
+    status: int,
+    body: bytes,
+    more: AsyncIterable[bytes] | None = None,
+    after: AsyncIterable[bytes] | None = None,
 ) -> None:
     """``ngx.status`` and ``ngx.print``: a response that Lua has made.
 
@@ -218,6 +252,7 @@ async def send_generated(
         status: its status.
         body: its body, or the first part of it.
         more: the further parts.
+        after: read when all of that has been sent; what it gives is sent as well.
     """
     if status < 200:
         await instead(exchange, f"left the client waiting for ever: status {status}")
@@ -257,7 +292,7 @@ async def send_generated(
             await instead(exchange, what)
             return
     head = _Head(status, None)
-    if not bodiless:
+    if not bodiless or asked_for == 204:
         head.content_type = DEFAULT_TYPE if response.content_type is None else response.content_type
     elif asked_for == 304:
         head.content_type = response.content_type
@@ -271,10 +306,13 @@ async def send_generated(
     head.items = [item for item in response if item[0].lower() != b"server"]
     if not response.date_set:
         head.items.append(_date())
-    replaced = _filtered(exchange, head)
+    replaced = await _filtered(exchange, head)
     if replaced is not None:
         body, more = replaced, None
-    await _send(exchange, head, body, more)
+    if head.status == 204:
+        # at the very end, so that a 204 which a filter has made another status has its type
+        head.content_type = None
+    await _send(exchange, head, body, more, after)
 
 
 # nginx's proxy module reads these and passes none of them on (ngx_http_upstream.c, ngx_http_proxy_hide_headers)
@@ -284,8 +322,21 @@ _NOT_PASSED = frozenset(
 )
 
 
+# what servers under ASGI refuse to send
+_CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
 async def send_upstream(exchange: Exchange, status: int, headers: list[Header], body: AsyncIterable[bytes]) -> None:
     """Pass an upstream's response on, as nginx's proxy module does; what plugins have set comes beside it."""
+    unfit = sorted({name.decode("latin-1") for name, value in headers if _CONTROLS.search(value)})
+    if unfit:
+        logger.warning(
+            "%s: left out of the upstream's response: %s; APISIX passes on a value with a control character, which a "
+            "server under ASGI refuses to send",
+            exchange.request_line,
+            ", ".join(unfit),
+        )
+        headers = [item for item in headers if not _CONTROLS.search(item[1])]
     response = exchange.response
     values = {name.lower(): value for name, value in headers}
     # without one of the upstream's, that of a plugin stays (after a fetch of post-resp that came to nothing)
@@ -299,7 +350,7 @@ async def send_upstream(exchange: Exchange, status: int, headers: list[Header], 
         head.front.append((b"Content-Length", length))
     head.items = [item for item in response if item[0].lower() != b"server"]
     head.items += [item for item in headers if item[0].lower() not in _NOT_PASSED]
-    replaced = _filtered(exchange, head, str(status).encode() if 500 <= status <= 599 else None)
+    replaced = await _filtered(exchange, head, str(status).encode() if 500 <= status <= 599 else None)
     if replaced is not None:
         await _send(exchange, head, replaced)
     else:

@@ -7,21 +7,26 @@ is what plugins are tried on.
 
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx2
 from asgiref.typing import ASGI3Application
 
 from asgi_bridge.gateway.answer import exit_with, instead, refuse, send_generated, send_page, send_upstream
-from asgi_bridge.gateway.builtin import BUILTIN, Refusal, rewrite
+from asgi_bridge.gateway.builtin import BUILTIN, Refusal, rewrite, with_error_response
 from asgi_bridge.gateway.calls import Observer, RunnerFailed, call_runner, configuration_key
 from asgi_bridge.gateway.connection import Limits
-from asgi_bridge.gateway.exchange import ClientGone, Exchange, ResponseSource
-from asgi_bridge.gateway.headers import LuaError
+from asgi_bridge.gateway.exchange import Breaks, ClientGone, CutOff, Exchange, ResponseSource
+from asgi_bridge.gateway.filters import lookup, runs
+from asgi_bridge.gateway.headers import LuaError, SentHeaders
 from asgi_bridge.gateway.inprocess import ASGIUpstream
-from asgi_bridge.gateway.routes import Plugins, Routes
+from asgi_bridge.gateway.routes import Plugins, Route, Routes
 from asgi_bridge.gateway.runner import RunnerClient
+from asgi_bridge.gateway.server import allow_all_statuses
 from asgi_bridge.gateway.upstream import (
     BadUpstreamURI,
     FetchError,
@@ -39,12 +44,21 @@ logger = logging.getLogger("asgi_bridge.gateway")
 _FIRST_BUFFER = 1024
 _BUFFER = 8 * 1024
 _BUFFERS = 4
+# A header that stands there twice is refused (ngx_http_process_unique_header_line).
+_UNIQUE = frozenset(
+    b"host authorization content-length content-range expect if-match if-modified-since if-none-match if-range "
+    b"if-unmodified-since transfer-encoding".split()
+)
+_POST_RESP = "ext-plugin-post-resp"
 _PRE_REQ_PRIORITY = 12000
 _NO_ROUTE = b'{"error_msg":"404 Route Not Found"}\n'
 
 
 class GatewayApp:
     """APISIX's half of the external-plugin protocol, as an ASGI application.
+
+    Any ASGI server will do. Under uvicorn, `asgi_bridge.gateway.server.http_protocol` hands on the request target as
+    the client wrote it, which an ASGI scope does not hold.
 
     Idle connections are kept from the lifespan's start-up to its shutdown; without a lifespan everything works too,
     with a connection for each call.
@@ -75,6 +89,8 @@ class GatewayApp:
         self.observe = observe
         self._routes = routes
         self._version = int(time.time() * 1000)
+        _warn_of_two_lists(routes)
+        allow_all_statuses()
 
     @property
     def routes(self) -> Routes:
@@ -84,6 +100,7 @@ class GatewayApp:
     @routes.setter
     def routes(self, routes: Routes) -> None:
         self._routes = routes
+        _warn_of_two_lists(routes)
         self._version = max(self._version + 1, int(time.time() * 1000))
 
     async def __call__(
@@ -102,6 +119,8 @@ class GatewayApp:
                 await self._answer(exchange)
             except ClientGone:
                 logger.info("%s: the client went away", exchange.request_line)
+            except Breaks as exc:
+                await instead(exchange, str(exc))
 
     async def _lifespan(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
         await receive()
@@ -118,13 +137,17 @@ class GatewayApp:
         if status:
             await refuse(exchange, status)
             return
+        if exchange.upgrades_to_websocket:
+            logger.warning(
+                "%s: the stand-in does not proxy WebSockets; the handshake goes upstream as a plain request, as APISIX "
+                "sends it for a route without enable_websocket",
+                exchange.request_line,
+            )
         exchange.add_forwarded_headers()
-        exchange.route = self._routes.match(exchange.method, exchange.host, exchange.path)
         exchange.global_rules = self._routes.global_rules
+        exchange.route = await self._matched(exchange)
         try:
             refusal = await self._request_phases(exchange)
-        except RunnerFailed:
-            refusal = Refusal(503)
         except LuaError:
             refusal = Refusal(500)
         if refusal is not None:
@@ -134,10 +157,22 @@ class GatewayApp:
             logger.error("%s (route %s): missing upstream configuration", exchange.request_line, exchange.route_id)
             await send_page(exchange, 503)
             return
-        for plugins in (exchange.global_rules, exchange.plugins):
-            if "ext-plugin-post-resp" in plugins.ext and await self._response_phase(exchange, plugins):
+        lists = [
+            plugins
+            for plugins in (exchange.global_rules, exchange.plugins)
+            if _POST_RESP in plugins.ext and await runs(exchange, plugins, _POST_RESP)
+        ]
+        while lists:
+            if await self._response_phase(exchange, lists.pop(0), lists):
                 return
         await self._proxy(exchange)
+
+    async def _matched(self, exchange: Exchange) -> Route | None:
+        look = lookup(exchange)
+        for route in self._routes.candidates(exchange.method, exchange.host, exchange.path):
+            if await route.fits(exchange.remote_address, look):
+                return route
+        return None
 
     # --- request phases ---------------------------------------------------------------------------------------------
 
@@ -165,34 +200,50 @@ class GatewayApp:
         exchange.plugins = theirs.over(own)
         return await self._rewrite(
             exchange,
-            Plugins(
-                {name: conf for name, conf in theirs.ext.items() if name not in own.ext},
-                {name: conf for name, conf in theirs.builtin.items() if name not in own.builtin},
+            replace(
+                theirs,
+                ext={name: conf for name, conf in theirs.ext.items() if name not in own},
+                builtin={name: conf for name, conf in theirs.builtin.items() if name not in own},
             ),
         )
 
     async def _rewrite(self, exchange: Exchange, plugins: Plugins) -> Refusal | None:
-        names: list[tuple[int, str]] = [(_priority(name, conf), name) for name, conf in plugins.builtin.items()]
+        # response-rewrite has no part in this phase, so its filter is not asked before there is a response
+        builtin = [(name, conf) for name, conf in plugins.builtin.items() if name != "response-rewrite"]
+        names: list[tuple[int, str]] = [(_priority(name, conf), name) for name, conf in builtin]
         pre_req = plugins.ext.get("ext-plugin-pre-req")
         if pre_req is not None:
             priority = _PRE_REQ_PRIORITY if pre_req.priority is None else pre_req.priority
             names.append((priority, "ext-plugin-pre-req"))
         for _, name in sorted(names, key=lambda entry: -entry[0]):
+            if not await runs(exchange, plugins, name):
+                continue
             if name == "ext-plugin-pre-req":
                 refusal = await self._ext(exchange, name, plugins)
             else:
-                refusal = rewrite(exchange, name, plugins.builtin[name], self._routes.consumers)
+                conf = plugins.builtin[name]
+                refusal = rewrite(exchange, name, conf, self._routes.consumers)
+                if refusal is not None:
+                    refusal = with_error_response(refusal, conf.get("_meta", {}).get("error_response"))
             if refusal is not None:
                 return refusal
         return None
 
     async def _ext(self, exchange: Exchange, phase: str, plugins: Plugins) -> Refusal | None:
+        """Run a list of the request phases."""
         plugin = plugins.ext.get(phase)
-        if plugin is None:
+        if plugin is None or not await runs(exchange, plugins, phase):
             return None
+        try:
+            refusal = await self._call(exchange, phase, plugins)
+        except RunnerFailed:
+            refusal = Refusal(503)
+        return None if refusal is None else with_error_response(refusal, plugin.error_response)
+
+    async def _call(self, exchange: Exchange, phase: str, plugins: Plugins) -> Refusal | None:
         of_global_rules = plugins is exchange.global_rules
         key = configuration_key(exchange, phase, self._version, of_global_rules=of_global_rules)
-        return await call_runner(self.runner, exchange, phase, plugin, key, self.observe)
+        return await call_runner(self.runner, exchange, phase, plugins.ext[phase], key, self.observe)
 
     # --- the upstream -----------------------------------------------------------------------------------------------
 
@@ -201,11 +252,8 @@ class GatewayApp:
         assert exchange.upstream is not None
         exchange.node = exchange.upstream.node
         body = await exchange.read_body()
-        declared = exchange.headers.values(b"content-length")
-        if not exchange.body_changed and declared and declared[-1] != str(len(body)).encode():
-            length = declared[-1].decode("latin-1")
-            await instead(exchange, f"hung or cut the request: Content-Length: {length} for {len(body)} bytes")
-            return
+        if exchange.length is not None and exchange.length != len(body):
+            raise Breaks(f"hung or cut the request: Content-Length: {exchange.length} for {len(body)} bytes")
         if body and not exchange.has_body:
             logger.warning(
                 "%s (route %s): a plugin has deleted Content-Length: the request goes on without its body, which nginx "
@@ -217,7 +265,7 @@ class GatewayApp:
             request = proxied_request(exchange)
         except BadUpstreamURI as exc:
             logger.error(
-                "%s: no such upstream: apisix_backend%s", exchange.request_line, exchange.upstream_uri.decode()
+                "%s: no such upstream: apisix_backend%s", exchange.request_line, exchange.upstream_uri.decode("latin-1")
             )
             await send_page(exchange, exc.status)
             return
@@ -235,36 +283,83 @@ class GatewayApp:
             tries = ", ".join([str(status)] * getattr(exc, "tries", 1))
             await send_page(exchange, status, upstream_status=tries.encode())
 
-    async def _response_phase(self, exchange: Exchange, plugins: Plugins) -> bool:
+    async def _response_phase(self, exchange: Exchange, plugins: Plugins, further: list[Plugins]) -> bool:
         """post-resp: fetch the upstream's response, ask the runner, answer.
+
+        Args:
+            exchange: the request.
+            plugins: that the list belongs to.
+            further: that have such a list too.
 
         Returns:
             False: nothing was sent, so nginx proxies the request after all. Trap: that is a second request upstream,
             and happens whenever there is nothing to send: HEAD, 204, 304, a chunked body without a chunk, a body that
             was asked for and cannot be read.
         """
-        assert exchange.upstream is not None
-        exchange.node = exchange.upstream.node
-        body = await exchange.read_body()
-        what = _hanging_fetch(exchange, body)
-        if what is not None:
-            await instead(exchange, what)
-            return True
         try:
-            request = fetch_request(exchange)
-            async with self.upstream.send(exchange, request, keep=False) as response:
-                headers = list(response.headers.raw)
-                exchange.source = ResponseSource(response.status_code, headers, chunks_of(response))
-                return await self._respond(exchange, exchange.source, plugins)
+            async with self._fetched(exchange) as source:
+                return await self._respond(exchange, source, plugins, further)
         except (FetchError, httpx2.TransportError) as exc:
             logger.error("%s: failed to request: %s", exchange.request_line, exc)
-            await send_page(exchange, 502)
+            refusal = with_error_response(Refusal(502), plugins.ext[_POST_RESP].error_response)
+            await exit_with(exchange, refusal.status, refusal.body)
             return True
 
-    async def _respond(self, exchange: Exchange, source: ResponseSource, plugins: Plugins) -> bool:
+    @asynccontextmanager
+    async def _fetched(self, exchange: Exchange) -> AsyncIterator[ResponseSource]:
+        """The response that post-resp fetches for itself.
+
+        Raises:
+            Breaks: the upstream would wait for ever.
+            FetchError, httpx2.TransportError: there is none.
+        """
+        assert exchange.upstream is not None
+        exchange.node = exchange.upstream.node
+        _check_fetch(exchange, await exchange.read_body())
+        async with self.upstream.send(exchange, fetch_request(exchange), fetch=True) as response:
+            headers = list(response.headers.raw)
+            exchange.source = ResponseSource(response.status_code, headers, chunks_of(response))
+            yield exchange.source
+
+    async def _after_response(self, exchange: Exchange, lists: list[Plugins]) -> AsyncIterator[bytes]:
+        """A further post-resp list runs although the client has its response already.
+
+        Trap: the upstream is called once more for it, and the client's connection broken, because Lua cannot set
+        headers any more.
+
+        Raises:
+            CutOff: as always, unless the call fails or there is no header to set.
+        """
+        length = exchange.response.content_length
+        exchange.response = SentHeaders()
+        for plugins in lists:
+            try:
+                async with self._fetched(exchange) as source:
+                    answer = await self._call(exchange, _POST_RESP, plugins) or Refusal(0)
+                    if length is not None:
+                        raise CutOff(f"more bytes than Content-Length: {length}")
+                    if answer.body is not None:
+                        yield answer.body
+                        return
+                    async for chunk in _rest(exchange, source.chunks):
+                        yield chunk
+            except RunnerFailed:
+                return
+            except LuaError as exc:
+                raise CutOff(f"{exc}: ext-plugin-post-resp is in a global rule and on the route") from exc
+            except Breaks as exc:
+                raise CutOff(f"APISIX would have {exc}") from exc
+            except (FetchError, httpx2.TransportError) as exc:
+                logger.error("%s: failed to request: %s", exchange.request_line, exc)
+                return
+
+    async def _respond(
+        self, exchange: Exchange, source: ResponseSource, plugins: Plugins, further: list[Plugins]
+    ) -> bool:
         """Ask the runner what to do with a fetched response, and do it. See `_response_phase`."""
+        after = self._after_response(exchange, further) if further else None
         try:
-            answer = await self._ext(exchange, "ext-plugin-post-resp", plugins) or Refusal(0)
+            answer = await self._call(exchange, _POST_RESP, plugins) or Refusal(0)
         except RunnerFailed:
             # 503, yet with the upstream's body
             answer = Refusal(503)
@@ -273,7 +368,8 @@ class GatewayApp:
             return True
         status = answer.status or source.status
         if answer.body is not None:
-            await exit_with(exchange, status, answer.body)
+            refusal = with_error_response(Refusal(status, answer.body), plugins.ext[_POST_RESP].error_response)
+            await exit_with(exchange, status, refusal.body)
             return True
         names = {name.lower() for name, _ in source.headers}
         chunked = b"transfer-encoding" in names
@@ -286,14 +382,14 @@ class GatewayApp:
         if source.asked:
             if source.body is None or (chunked and not source.body):
                 return False
-            await send_generated(exchange, status, source.body)
+            await send_generated(exchange, status, source.body, after=after)
             return True
         # An error before the first chunk is the caller's: 502.
         first = await anext(source.chunks, None)
         if first is None and chunked:
             # lua-resty-http gives one empty string for an empty body, but for a chunked one nothing
             return False
-        await send_generated(exchange, status, first or b"", _rest(exchange, source.chunks))
+        await send_generated(exchange, status, first or b"", _rest(exchange, source.chunks), after)
         return True
 
 
@@ -329,8 +425,14 @@ def _refused_by_nginx(exchange: Exchange) -> int:
     too_large = _too_large(exchange.head_lines)
     if too_large:
         return too_large
-    if exchange.hosts > 1 or (not exchange.hosts and exchange.http_version == "1.1"):
+    counts = Counter(name.lower() for name, _ in exchange.headers.nginx)
+    if any(counts[name] > 1 for name in _UNIQUE) or (not counts[b"host"] and exchange.http_version == "1.1"):
         return 400
+    if exchange.chunked:
+        if exchange.http_version == "1.0" or counts[b"content-length"]:
+            return 400
+        if exchange.headers.values(b"transfer-encoding")[0].lower() != b"chunked":
+            return 501
     if not exchange.host or exchange.uri is None:
         return 400
     if exchange.request_method in ("TRACE", "CONNECT"):
@@ -338,12 +440,38 @@ def _refused_by_nginx(exchange: Exchange) -> int:
     return 0
 
 
-def _hanging_fetch(exchange: Exchange, body: bytes) -> str | None:
-    """Why the upstream would wait for ever for the request of post-resp; None: it would not."""
+def _check_fetch(exchange: Exchange, body: bytes) -> None:
+    """Look whether the upstream can read the request of post-resp. Its headers are those of the Lua table.
+
+    Raises:
+        Breaks: it would wait for ever.
+    """
+    if exchange.rest:
+        raise Breaks(exchange.taken_for_a_request)
     table = exchange.headers.table
     if b"transfer-encoding" in table:
-        return "left the upstream waiting: Transfer-Encoding: chunked, but the body is sent as it is"
-    declared = table.get(b"content-length")
-    if declared is not None and (not declared[-1].isdigit() or int(declared[-1]) > len(body)):
-        return f"left the upstream waiting: Content-Length: {declared[-1].decode('latin-1')} for {len(body)} bytes"
-    return None
+        raise Breaks("left the upstream waiting: Transfer-Encoding: chunked, but the body is sent as it is")
+    declared = table.get(b"content-length", [b"%d" % len(body)])[-1]
+    if not declared.isdigit() or int(declared) > len(body):
+        raise Breaks(f"left the upstream waiting: Content-Length: {declared.decode('latin-1')} for {len(body)} bytes")
+    if int(declared) < len(body):
+        logger.warning(
+            "%s (route %s): a plugin has changed the body: ext-plugin-post-resp sends %d bytes under the old "
+            "Content-Length: %d, and the upstream takes the rest for another request",
+            exchange.request_line,
+            exchange.route_id,
+            len(body),
+            int(declared),
+        )
+
+
+def _warn_of_two_lists(routes: Routes) -> None:
+    if _POST_RESP not in routes.global_rules.ext:
+        return
+    for route in routes.routes:
+        if _POST_RESP in route.plugins.ext:
+            logger.warning(
+                "route %s and a global rule both have ext-plugin-post-resp: APISIX then calls the upstream twice and "
+                "cuts the client's response off, or passes over the route's list; keep one of the two",
+                route.id,
+            )

@@ -144,19 +144,19 @@ async def _tell(exchange: Exchange, asked: ExtraInfoReq) -> bytes | None:
     return await exchange.source.ask()
 
 
-def _apply_request(exchange: Exchange, answer: HTTPReqCallResp | HTTPRespCallResp) -> Refusal | None:
+async def _apply_request(exchange: Exchange, answer: HTTPReqCallResp | HTTPRespCallResp) -> Refusal | None:
     assert isinstance(answer, HTTPReqCallResp)
     match answer.action:
         case Stop(status, headers, body):
             exchange.response.take_entries(headers or ())
             return Refusal(status or 200, body or None)
         case Rewrite():
-            _rewrite(exchange, answer.action)
+            await _rewrite(exchange, answer.action)
     # no action, or one of a later version of the protocol: the request goes on
     return None
 
 
-def _rewrite(exchange: Exchange, action: Rewrite) -> None:
+async def _rewrite(exchange: Exchange, action: Rewrite) -> None:
     # in APISIX's order: what stands before an entry that raises has been done
     for name, value in action.headers or ():
         if name is None:
@@ -165,7 +165,7 @@ def _rewrite(exchange: Exchange, action: Rewrite) -> None:
         if name.lower() == b"host":
             exchange.upstream_host = value or b""
     if action.body:
-        exchange.set_body(action.body)
+        await exchange.replace_body(action.body)
     exchange.response.take_entries(action.resp_headers or (), drop=NOT_FROM_RUNNER)
     if action.args:
         args = exchange.uri_args()
@@ -188,7 +188,7 @@ def _rewrite(exchange: Exchange, action: Rewrite) -> None:
             exchange.upstream_uri += b"?" + exchange.args
 
 
-def _apply_response(exchange: Exchange, answer: HTTPReqCallResp | HTTPRespCallResp) -> Refusal | None:
+async def _apply_response(exchange: Exchange, answer: HTTPReqCallResp | HTTPRespCallResp) -> Refusal | None:
     assert isinstance(answer, HTTPRespCallResp) and exchange.source is not None
     if answer.headers:
         # trap: one header of the runner's, and none of the upstream's is left
@@ -219,10 +219,10 @@ async def call_runner(
         apply = _apply_request
     answer: HTTPReqCallResp | HTTPRespCallResp | None = None
 
-    def applied(message: HTTPReqCallResp | HTTPRespCallResp) -> Refusal | None:
+    async def applied(message: HTTPReqCallResp | HTTPRespCallResp) -> Refusal | None:
         nonlocal answer
         answer = message
-        return apply(exchange, message)
+        return await apply(exchange, message)
 
     tries = 0
     while True:

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from asgi_bridge.errors import LocalProtocolError, RemoteProtocolError
 from asgi_bridge.gateway.headers import LuaError
@@ -68,8 +68,8 @@ class RunnerConnection(asyncio.Protocol):
         self.idle_until = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's transports are no subclass of asyncio's
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self._frames.receive_data(data)

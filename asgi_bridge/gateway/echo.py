@@ -6,12 +6,14 @@ from typing import Any
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
+from asgi_bridge.gateway.exchange import target_of
+from asgi_bridge.gateway.uri import split_authority
+
 __all__ = ["echo"]
 
 
 def _target(scope: Any) -> bytes:
-    target: bytes = scope.get("raw_path") or scope["path"].encode()
-    return target + b"?" + scope["query_string"] if scope["query_string"] else target
+    return split_authority(target_of(scope))[1]
 
 
 async def echo(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:

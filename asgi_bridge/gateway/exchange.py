@@ -24,7 +24,7 @@ from asgi_bridge.gateway.uri import (
     split_target,
 )
 
-__all__ = ["ClientGone", "Exchange", "ResponseSource"]
+__all__ = ["TARGET", "Breaks", "ClientGone", "CutOff", "Exchange", "ResponseSource", "target_of"]
 
 logger = logging.getLogger("asgi_bridge.gateway")
 
@@ -32,11 +32,31 @@ logger = logging.getLogger("asgi_bridge.gateway")
 _NAME_CHARACTERS = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_")
 # nginx_config.http.real_ip_from of APISIX's defaults
 _TRUSTED = frozenset({"127.0.0.1"})
+_PORT_OF_HOST = re.compile(rb":([0-9]+)$")
 _ADDRESS_AND_PORT = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]+)")
+
+
+TARGET = "asgi_bridge.target"
+"""The ASGI extension that holds the request target as the client wrote it; `asgi_bridge.gateway.server` gives it.
+
+An ASGI scope cannot tell ``/x?`` from ``/x``. Without the extension the target is made of path and query.
+"""
 
 
 class ClientGone(Exception):
     """The client went away before its request was whole."""
+
+
+class Breaks(Exception):
+    """APISIX would hang here, or break a connection. The client gets 502, and the log says what APISIX would do.
+
+    Args:
+        what: it would have done: "closed the connection".
+    """
+
+
+class CutOff(Exception):
+    """APISIX breaks a response off that has begun. All that is left is to break the client's connection, as it does."""
 
 
 class ResponseSource:
@@ -69,6 +89,20 @@ class ResponseSource:
         return self.body
 
 
+def target_of(scope: Any) -> bytes:
+    """Give the request target of a scope of type http, as the client wrote it if that is known (`TARGET`)."""
+    whole: bytes | None = (scope.get("extensions") or {}).get(TARGET)
+    if whole is None:
+        query: bytes = scope.get("query_string", b"")
+        whole = (scope.get("raw_path") or escape_uri(scope["path"].encode())) + (b"?" + query if query else b"")
+    return whole
+
+
+def _length(headers: RequestHeaders) -> int | None:
+    values = headers.values(b"content-length")
+    return int(values[-1]) if values and values[-1].isdigit() else None
+
+
 def _address(client: Any) -> str:
     # Starlette's TestClient has ("testclient", 50000), a unix socket nothing
     try:
@@ -94,13 +128,13 @@ class Exchange:
         self.request_method = self.method
         self.scheme: str = scope.get("scheme", "http")
         self.http_version: str = scope.get("http_version", "1.1")
-        # in absolute form it is only half read: h11 leaves it as it is, httptools drops the authority
-        authority, raw_path = split_authority(scope.get("raw_path") or escape_uri(scope["path"].encode()))
-        query: bytes = scope.get("query_string", b"")
-        self.target = raw_path + b"?" + query if query else raw_path
-        path, self.args = split_target(self.target)
-        self.original_args = self.args
+        authority, self.target = split_authority(target_of(scope))
+        path, self.original_args = split_target(self.target)
+        # $args: there is none where the query is empty
+        self.args: bytes | None = self.original_args or None
         self.uri = normalise_path(path)
+        # nginx's quoted_uri: only then it escapes the path when it puts a target together
+        self.quoted = b"%" in path
         # nginx sends the raw target upstream until somebody has changed the query
         self.raw_target_valid = True
         all_headers: list[Header] = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
@@ -113,6 +147,8 @@ class Exchange:
         )
         # what nginx has seen, whatever a plugin makes of the header later
         self.chunked = bool(self.headers.values(b"transfer-encoding"))
+        # content_length_n: so many bytes nginx reads of the client, and sends upstream
+        self.length = _length(self.headers)
         hosts = self.headers.values(b"host")
         self.hosts = len(hosts)
         self.http_host = hosts[0] if hosts else None
@@ -142,10 +178,14 @@ class Exchange:
         self.consumer: Consumer | None = None
         self.source: ResponseSource | None = None
         self.variables: dict[str, bytes] = {}
+        # what filters.runs has found: in global rules, with a consumer, name of the plugin
+        self.filtered: dict[tuple[bool, bool, str], bool] = {}
         self.cookies: dict[bytes, bytes] | None = None
         self._args: Args | None = None
         self.body: bytes | None = None
         self.body_changed = False
+        # so many bytes of the body nginx leaves unread
+        self.rest = 0
 
     def _real_address(self) -> tuple[str, int]:
         """``X-Real-IP`` of a trusted client (nginx's realip module): of the first such header the last address.
@@ -167,11 +207,28 @@ class Exchange:
         return self.client_address, self.client_port
 
     def add_forwarded_headers(self) -> None:
-        """What APISIX 3.18 puts on each request whose client is no trusted proxy: the facts of this connection."""
+        """What APISIX 3.18 puts on each request whose client is no trusted proxy, in place of the client's own."""
         self.headers.set(b"Forwarded", None)
         self.headers.set(b"X-Forwarded-Proto", self.scheme.encode())
-        self.headers.set(b"X-Forwarded-Host", self.host)
-        self.headers.set(b"X-Forwarded-Port", str(self.server_port).encode())
+        self.headers.set(b"X-Forwarded-Host", self.forwarded_host)
+        self.headers.set(b"X-Forwarded-Port", self.forwarded_port)
+
+    @property
+    def forwarded_host(self) -> bytes:
+        """The client's Host as it wrote it, with its port; ``$host`` where there is none (ngx_tpl.lua)."""
+        return self.http_host or self.host
+
+    @property
+    def forwarded_port(self) -> bytes:
+        """The port in the client's Host; the listener's where there is none (ngx_tpl.lua)."""
+        named = _PORT_OF_HOST.search(self.http_host or b"")
+        return str(self.server_port).encode() if named is None else named[1]
+
+    @property
+    def upgrades_to_websocket(self) -> bool:
+        """The client asks for a WebSocket."""
+        connection = b",".join(self.headers.values(b"connection")).lower()
+        return b"upgrade" in connection and b"websocket" in [v.lower() for v in self.headers.values(b"upgrade")]
 
     @property
     def path(self) -> bytes:
@@ -196,7 +253,7 @@ class Exchange:
     def uri_args(self) -> Args:
         """``core.request.get_uri_args``: decoded, and cached until the query changes."""
         if self._args is None:
-            self._args = parse_args(self.args)
+            self._args = parse_args(self.args or b"")
         return self._args
 
     def set_args(self, args: Args | bytes) -> None:
@@ -212,6 +269,8 @@ class Exchange:
         keeps ``http_referer``, because the format of the access log has it.
         """
         self.headers.set(name, value)
+        if name.lower() == b"content-length":
+            self.length = _length(self.headers)
         self._forget(name)
 
     def add_header(self, name: bytes, value: bytes) -> None:
@@ -229,7 +288,25 @@ class Exchange:
         return self.chunked or bool(self.headers.values(b"content-length"))
 
     async def read_body(self) -> bytes:
-        """Give the whole request body, as nginx buffers it before it goes on."""
+        """Give the whole request body, as nginx buffers it before it goes on.
+
+        Raises:
+            Breaks: a plugin has changed Content-Length, which says how much nginx reads.
+        """
+        body = await self._buffered()
+        if self.rest and not self.body_changed:
+            raise Breaks(self.taken_for_a_request)
+        return body
+
+    @property
+    def taken_for_a_request(self) -> str:
+        """What nginx does with the `rest` of the body, for people."""
+        return (
+            f"taken {self.rest} bytes of the body for the client's next request, for a plugin made Content-Length "
+            "smaller before the body was read"
+        )
+
+    async def _buffered(self) -> bytes:
         if self.body is None:
             parts: list[bytes] = []
             more = True
@@ -240,6 +317,15 @@ class Exchange:
                 parts.append(message.get("body", b""))
                 more = message.get("more_body", False)
             self.body = b"".join(parts)
+            if self.chunked:
+                self.length = len(self.body)
+            elif self.length is not None and self.length > len(self.body):
+                raise Breaks(
+                    f"left the client waiting: a plugin set Content-Length: {self.length} before the body of "
+                    f"{len(self.body)} bytes was read"
+                )
+            elif self.length is not None:
+                self.rest = len(self.body) - self.length
         return self.body
 
     async def while_there(self, work: Coroutine[Any, Any, None]) -> None:
@@ -264,9 +350,21 @@ class Exchange:
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
+    async def replace_body(self, body: bytes) -> None:
+        """Read the body, as APISIX does before a Rewrite, and put another one in its place.
+
+        Raises:
+            Breaks: the read would not end.
+        """
+        await self._buffered()
+        if self.rest:
+            logger.warning("%s: APISIX would have %s", self.request_line, self.taken_for_a_request)
+        self.set_body(body)
+
     def set_body(self, body: bytes) -> None:
         """``ngx.req.set_body_data``: nginx's Content-Length follows, the Lua table does not notice."""
         self.body = body
         self.body_changed = True
+        self.length = len(body)
         kept = [item for item in self.headers.nginx if item[0].lower() not in (b"transfer-encoding", b"content-length")]
         self.headers.nginx = [*kept, (b"Content-Length", str(len(body)).encode())]

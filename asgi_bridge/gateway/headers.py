@@ -6,11 +6,24 @@ header set to an empty value leaves the list but stays in the table.
 
 from collections.abc import Iterable, Iterator
 
-from asgi_bridge.gateway.uri import escape_header_name, escape_header_value
+from asgi_bridge.gateway.uri import escape_header_name, escape_header_value, host_name
 
-__all__ = ["Header", "LuaError", "RequestHeaders", "ResponseHeaders"]
+__all__ = ["Header", "LuaError", "RequestHeaders", "ResponseHeaders", "SentHeaders"]
 
 Header = tuple[bytes, bytes]
+
+# Request headers for which nginx has a field of its own (``ngx_http_lua_headers_in.c``). Trap: lua-nginx-module writes
+# a value into the first line of such a name only. Further lines of the client stay, and to add means to replace. The
+# list holds the names that a client may send more than once; Cookie and X-Forwarded-For are lists for nginx.
+_FIRST_LINE_ONLY = frozenset(
+    b"user-agent referer content-type range accept-encoding via depth destination overwrite date connection upgrade "
+    b"keep-alive x-real-ip".split()
+)
+# a client sends these once, or nginx refuses its request
+_ONE_LINE = frozenset(
+    b"host authorization expect if-match if-none-match if-modified-since if-unmodified-since if-range content-length "
+    b"transfer-encoding".split()
+)
 
 MAX_HEADERS = 100
 """``ngx.req.get_headers`` shows the first 100 (entries, not names) unless told otherwise."""
@@ -18,6 +31,11 @@ MAX_HEADERS = 100
 
 class LuaError(Exception):
     """What raises in APISIX's Lua: the client gets 500, ``allow_degradation`` or not."""
+
+
+def _is_length(value: bytes) -> bool:
+    """Whether nginx takes it for a length (``ngx_atoof``): digits, up to the largest file."""
+    return value.isdigit() and len(value) < 20 and int(value) < 1 << 63
 
 
 class RequestHeaders:
@@ -41,13 +59,18 @@ class RequestHeaders:
         return [value for key, value in self.nginx if key.lower() == name]
 
     def set(self, name: bytes, value: bytes | None) -> None:
-        """``core.request.set_header``: replaces all of the name; None or an empty value deletes (in nginx's list).
+        """``core.request.set_header``: replaces the name; None or an empty value deletes all of it (in nginx's list).
+
+        Trap: of nginx's built-in fields only the first line is replaced.
 
         Raises:
-            LuaError: a Content-Length is no number.
+            LuaError: a Content-Length is no number, or a Host is no host.
         """
         lower = name.lower()
-        if lower == b"content-length" and value and not value.isdigit():
+        if value and (
+            (lower == b"content-length" and not _is_length(value))
+            or (lower == b"host" and host_name(escape_header_value(value), rewritten=True) is None)
+        ):
             raise LuaError("failed to set header")
         if self._table is None:
             # not looked at yet, so it will be made of the list
@@ -64,15 +87,28 @@ class RequestHeaders:
             elif entry is not None:
                 kept.append(entry)
                 entry = None
+            elif value and lower in _FIRST_LINE_ONLY:
+                kept.append(old)
         if entry is not None and name:
             kept.append(entry)
         self.nginx = kept
 
     def add(self, name: bytes, value: bytes) -> None:
-        """``core.request.add_header``: beside those of the name."""
+        """``core.request.add_header``: beside those of the name.
+
+        Trap: what nginx has as a field of its own it replaces, while the Lua table has both.
+
+        Raises:
+            LuaError: as `set`.
+        """
+        lower = name.lower()
+        values = [] if self._table is None else self._table.get(lower, [])
+        if lower in _FIRST_LINE_ONLY | _ONE_LINE:
+            self.set(name, value)
+        else:
+            self.nginx = [*self.nginx, (escape_header_name(name), escape_header_value(value))]
         if self._table is not None:
-            self._table.setdefault(name.lower(), []).append(value)
-        self.nginx = [*self.nginx, (escape_header_name(name), escape_header_value(value))]
+            self._table[lower] = [*values, value]
 
 
 # Headers for which nginx has a place of its own: a second value replaces the first, where others add up
@@ -118,7 +154,7 @@ class ResponseHeaders:
         if lower == b"content-type":
             self.content_type = value
         elif lower == b"content-length":
-            if value and not value.isdigit():
+            if value and not _is_length(value):
                 raise LuaError("failed to set header")
             self.content_length = int(value) if value else None
         else:
@@ -191,3 +227,13 @@ class ResponseHeaders:
                 # an absent value on a repeat deletes the earlier ones
                 self.set(key if lower else name, value)
                 seen.add(key)
+
+
+class SentHeaders(ResponseHeaders):
+    """The headers of a response whose head the client has already: Lua fails where it sets one."""
+
+    def set(self, name: bytes, value: bytes | None) -> None:
+        raise LuaError("headers have already been sent")
+
+    def add(self, name: bytes, value: bytes) -> None:
+        raise LuaError("headers have already been sent")

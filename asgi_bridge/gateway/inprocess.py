@@ -8,6 +8,7 @@ from urllib.parse import unquote_to_bytes
 import httpx2
 from asgiref.typing import ASGI3Application
 
+from asgi_bridge.gateway.exchange import TARGET
 from asgi_bridge.gateway.headers import Header
 
 __all__ = ["ASGIUpstream"]
@@ -121,11 +122,12 @@ class ASGIUpstream(httpx2.AsyncBaseTransport):
             "raw_path": raw_path,
             "query_string": query,
             "root_path": "",
-            "headers": [(name.lower(), value) for name, value in request.headers.raw],
+            # as a server reads them: without blanks around the values
+            "headers": [(name.lower(), value.strip(b" \t")) for name, value in request.headers.raw],
             "client": ("127.0.0.1", 0),
             "server": (request.url.host, request.url.port or (443 if request.url.scheme == "https" else 80)),
             "state": {},
-            "extensions": {},
+            "extensions": {TARGET: target},
         }
         call = _Call(self.app, scope, body)
         try:
@@ -135,5 +137,5 @@ class ASGIUpstream(httpx2.AsyncBaseTransport):
         except BaseException:
             await call.close()
             raise
-        headers: list[Header] = [(bytes(name), bytes(value)) for name, value in start.get("headers", [])]
+        headers: list[Header] = [(bytes(name), bytes(value).strip(b" \t")) for name, value in start.get("headers", [])]
         return httpx2.Response(start["status"], headers=headers, stream=_Body(call))

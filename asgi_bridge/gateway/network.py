@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator
 import h11
 import httpx2
 
+from asgi_bridge.gateway.tls import client_context
+
 __all__ = ["NetworkTransport"]
 
 READ_SIZE = 64 * 1024
@@ -98,11 +100,12 @@ class NetworkTransport(httpx2.AsyncBaseTransport):
     """Requests over TCP, with a small pool of idle connections.
 
     The target is ``extensions["target"]``, timeouts are ``extensions["timeout"]``, both as httpx2 has them;
-    ``extensions["keep"]`` False: a connection of its own. Connections are kept between `start` and `aclose` only, for
-    the reason that `RunnerClient` gives.
+    ``extensions["keep"]`` False: a connection of its own; ``extensions["verify"]`` True: the server's certificate is
+    checked, whatever `verify` says; ``extensions["certificate"]`` is a certificate and its key, in PEM, that the server
+    is shown. Connections are kept between `start` and `aclose` only, for the reason that `RunnerClient` gives.
 
     Args:
-        verify: of a server's certificate; a context, or False.
+        verify: True or a context: check the certificate of every server; False: where a request asks for it.
     """
 
     def __init__(self, verify: ssl.SSLContext | bool = False) -> None:
@@ -167,16 +170,19 @@ class NetworkTransport(httpx2.AsyncBaseTransport):
     async def _connect(self, origin: tuple[str, str, int], request: httpx2.Request) -> _Connection:
         scheme, host, port = origin
         tls: ssl.SSLContext | None = None
+        asked = request.extensions.get("verify", False)
         if scheme == "https":
             tls = self._verify if isinstance(self._verify, ssl.SSLContext) else ssl.create_default_context()
-            if self._verify is False:
-                tls.check_hostname = False
-                tls.verify_mode = ssl.CERT_NONE
+            if self._verify is False and not asked:
+                tls = client_context(*request.extensions.get("certificate", ("", "")))
         try:
             async with asyncio.timeout(request.extensions.get("timeout", {}).get("connect")):
                 reader, writer = await asyncio.open_connection(host, port, ssl=tls)
         except TimeoutError as exc:
             raise httpx2.ConnectTimeout("the upstream could not be reached in time") from exc
+        except ssl.SSLCertVerificationError as exc:
+            why = "; the fetch of ext-plugin-post-resp checks the upstream's certificate, plain proxying does not"
+            raise httpx2.ConnectError(f"{exc}{why if asked else ''}") from exc
         except OSError as exc:
             raise httpx2.ConnectError(str(exc)) from exc
         return _Connection(reader, writer)

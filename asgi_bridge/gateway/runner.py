@@ -85,7 +85,7 @@ class RunnerClient:
         conf: list[TextEntry] | None,
         request: Callable[[int, int], HTTPReqCallReq | HTTPRespCallReq],
         tell: Callable[[ExtraInfoReq], Awaitable[bytes | None]],
-        apply: Callable[[HTTPReqCallResp | HTTPRespCallResp], _T],
+        apply: Callable[[HTTPReqCallResp | HTTPRespCallResp], Awaitable[_T]],
     ) -> _T:
         """Make one call, prepare its configuration before if there is no token. It is one try.
 
@@ -127,7 +127,7 @@ class RunnerClient:
                 answer = decoded(frame_type, payload, HTTPReqCallResp)
             else:
                 answer = decoded(frame_type, payload, HTTPRespCallResp)
-            result = apply(answer)
+            result = await apply(answer)
         except BaseException:
             await connection.close()
             raise

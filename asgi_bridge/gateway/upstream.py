@@ -10,7 +10,7 @@ import httpx2
 from asgi_bridge.gateway.exchange import Exchange
 from asgi_bridge.gateway.headers import Header
 from asgi_bridge.gateway.network import NetworkTransport
-from asgi_bridge.gateway.uri import escape_uri
+from asgi_bridge.gateway.uri import escape_uri, raw
 
 __all__ = ["BadUpstreamURI", "FetchError", "UpstreamClient", "chunks_of", "fetch_request", "proxied_request"]
 
@@ -72,13 +72,15 @@ def proxied_request(exchange: Exchange) -> tuple[str, bytes, list[Header], bytes
         # nobody touched it, so it goes as it came: //, .., %2f and a fragment too
         target = exchange.target
     else:
-        target = escape_uri(exchange.path) + (b"?" + exchange.args if exchange.args else b"")
+        # trap: a path that came without an escape is sent without one, whatever characters it has
+        path = escape_uri(exchange.path) if exchange.quoted else exchange.path
+        target = path + (b"?" + exchange.args if exchange.args else b"")
     assert exchange.upstream is not None and exchange.node is not None
     host = exchange.upstream_host
     if exchange.upstream.pass_host == "node":
         host = exchange.upstream.authority(exchange.node)
     elif exchange.upstream.pass_host == "rewrite":
-        host = exchange.upstream.upstream_host.encode()
+        host = raw(exchange.upstream.upstream_host)
     address = exchange.remote_address.encode()
     forwarded_for = exchange.headers.values(b"x-forwarded-for")
     body = _body(exchange)
@@ -101,7 +103,7 @@ def fetch_request(exchange: Exchange) -> tuple[str, bytes, list[Header], bytes]:
     if not exchange.upstream_uri:
         path, question = exchange.path, b""
     if not question:
-        query = exchange.args
+        query = exchange.args or b""
     if query and not query.startswith(b"?"):
         query = b"?" + query
     if _INVALID_IN_PATH.search(path):
@@ -166,14 +168,14 @@ class UpstreamClient:
 
     @asynccontextmanager
     async def send(
-        self, exchange: Exchange, request: tuple[str, bytes, list[Header], bytes], *, keep: bool = True
+        self, exchange: Exchange, request: tuple[str, bytes, list[Header], bytes], *, fetch: bool = False
     ) -> AsyncIterator[httpx2.Response]:
         """Send a request to the exchange's node; the response's body is still to be read.
 
         Args:
             exchange: the request of the client.
             request: what to send.
-            keep: the connection may be one of those kept, and be kept. Those of post-resp are not.
+            fetch: it is post-resp's own: over a connection of its own, and with a look at the upstream's certificate.
 
         Raises:
             httpx2.TransportError: there is no answer.
@@ -183,7 +185,8 @@ class UpstreamClient:
         assert upstream is not None and node is not None
         extensions: dict[str, Any] = {
             "target": target,
-            "keep": keep,
+            "keep": not fetch and not upstream.client_cert,
+            "verify": fetch,
             "timeout": {
                 "connect": upstream.connect,
                 "read": upstream.read,
@@ -191,6 +194,9 @@ class UpstreamClient:
                 "pool": upstream.connect,
             },
         }
+        if upstream.client_cert and not fetch:
+            # ext-plugin-post-resp's own fetch shows none
+            extensions["certificate"] = upstream.client_cert, upstream.client_key
         host = f"[{node.host}]" if ":" in node.host else node.host
         outgoing = httpx2.Request(
             method,

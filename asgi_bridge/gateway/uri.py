@@ -11,12 +11,14 @@ from typing import TypeAlias
 __all__ = [
     "Args",
     "encode_args",
+    "escape_controls",
     "escape_header_name",
     "escape_header_value",
     "escape_uri",
     "host_name",
     "parse_args",
     "normalise_path",
+    "raw",
     "split_authority",
     "split_target",
 ]
@@ -33,6 +35,7 @@ def _table(escaped: Iterable[int]) -> list[bytes]:
 
 
 _NOT_IN_HOST = re.compile(rb"[\x00-\x20\x7f/]")
+_NOT_IN_REWRITTEN_HOST = re.compile(rb"[\x00/]")
 _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 _CONTROLS = frozenset(range(0x20)) | {0x7F}
 _HIGH = frozenset(range(0x80, 0x100))
@@ -43,6 +46,7 @@ _COMPONENT = _table(_CONTROLS | _HIGH | frozenset(b' "#$%&+,/:;<=>?@[\\]^`{|}'))
 # lua-nginx-module, header_name and header_value: this is what keeps a line break of a plugin out of the head
 _HEADER_NAME = _table(_CONTROLS | _HIGH | frozenset(b' "(),/:;<=>?@[\\]{}'))
 _HEADER_VALUE = _table(_CONTROLS - {0x09})
+_CONTROL = _table(_CONTROLS)
 
 
 def _escape(text: bytes, table: list[bytes]) -> bytes:
@@ -52,6 +56,11 @@ def _escape(text: bytes, table: list[bytes]) -> bytes:
 def escape_uri(path: bytes) -> bytes:
     """Escape a decoded path. A ``%`` and a ``?`` are characters of the path like others, so they are escaped too."""
     return _escape(path, _URI)
+
+
+def escape_controls(query: bytes) -> bytes:
+    """Escape nothing but control characters (``core.utils.escape_uri_control_chars``)."""
+    return _escape(query, _CONTROL)
 
 
 def escape_header_name(name: bytes) -> bytes:
@@ -64,13 +73,22 @@ def escape_header_value(value: bytes) -> bytes:
     return _escape(value, _HEADER_VALUE)
 
 
-def host_name(value: bytes) -> bytes | None:
+def raw(text: str) -> bytes:
+    """Give the bytes that APISIX has of a text in a route file: its UTF-8. Lua compares and sends bytes."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def host_name(value: bytes, *, rewritten: bool = False) -> bytes | None:
     """Give the name in a Host header, in lower case and without a port or a final dot (``ngx_http_validate_host``).
 
+    Args:
+        value: of the header.
+        rewritten: a plugin set it. Lua's check is an older one, which lets blanks through.
+
     Returns:
-        None where nginx answers 400.
+        None where nginx answers 400, or Lua fails.
     """
-    if b".." in value or _NOT_IN_HOST.search(value):
+    if b".." in value or (_NOT_IN_REWRITTEN_HOST if rewritten else _NOT_IN_HOST).search(value):
         return None
     if value.startswith(b"["):
         name = value.partition(b"]")[0] + b"]" if b"]" in value else value

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from asgi_bridge.gateway.exchange import Exchange
-from asgi_bridge.gateway.uri import parse_args
+from asgi_bridge.gateway.uri import parse_args, raw
 
 __all__ = ["variable"]
 
@@ -26,7 +26,7 @@ _COOKIE = re.compile(rb"([^=]*)=([^; \t]*)(?:[; \t][ \t]*)?")
 
 
 def _text(value: str | int | None) -> bytes | None:
-    return None if value is None else str(value).encode("latin-1", "replace")
+    return None if value is None else raw(str(value))
 
 
 def _address_of_node(exchange: Exchange, port: bool) -> bytes | None:
@@ -99,9 +99,9 @@ _COMPUTED: Mapping[str, Callable[[Exchange], bytes | None]] = {
     "is_args": lambda e: b"?" if e.args else b"",
     "host": lambda e: e.host,
     "http_host": lambda e: e.http_host,
-    "var_x_forwarded_host": lambda e: e.host,
+    "var_x_forwarded_host": lambda e: e.forwarded_host,
     "var_x_forwarded_proto": lambda e: e.scheme.encode(),
-    "var_x_forwarded_port": lambda e: _text(e.server_port),
+    "var_x_forwarded_port": lambda e: e.forwarded_port,
     "remote_addr": lambda e: _text(e.remote_address),
     "remote_user": _remote_user,
     "realip_remote_addr": lambda e: _text(e.client_address),

@@ -24,6 +24,10 @@ __all__ = ["INNERMOST", "Apisix", "Chain", "Layer", "OnionCall", "Step", "Variab
 logger = logging.getLogger("asgi_bridge.plugins")
 
 
+MAX_WARNINGS = 1000
+"""Warnings of one chain. Some name a header, and anybody can make up names."""
+
+
 class Variables(Protocol):
     """``var`` of the extension: asks the gateway for nginx and APISIX variables."""
 
@@ -115,9 +119,10 @@ class Apisix(dict[str, Any]):
 class _OpenApisix(Apisix):
     """That of a plugin mounted with ``on_error="open"``: it knows whether a fault is still the plugin's own."""
 
-    __slots__ = ("limit", "passed_on")
+    __slots__ = ("limit", "passed_on", "replay")
     limit: asyncio.Timeout
     passed_on: bool
+    replay: "_Replay"
 
     def pass_on(self) -> None:
         """The plugin lets the request go inwards: from now on a fault may be another's."""
@@ -133,6 +138,7 @@ class _OpenApisix(Apisix):
             call.deadline = deadline
             call.late = self._layer.name
         self.passed_on = True
+        self.replay.forget()
 
 
 _current: contextvars.ContextVar[Apisix | None] = contextvars.ContextVar("asgi_bridge.apisix")
@@ -293,6 +299,7 @@ class Layer(Step):
         extension = _OpenApisix(self._entries[call.phase])
         inner = self._scope(call, scope, replay, sending, extension)
         extension.passed_on = False
+        extension.replay = replay
         limit = extension.limit = asyncio.timeout(None)
         deadline = monotonic() + self.options.timeout
         token = _current.set(extension)
@@ -348,7 +355,7 @@ class _Replay:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._seen: list[Message] = []
+        self._seen: list[Message] | None = []
         self.failed = False
 
     async def __call__(self) -> Message:
@@ -357,8 +364,13 @@ class _Replay:
         except Exception:
             self.failed = True
             raise
-        self._seen.append(dict(message))
+        if self._seen is not None:
+            self._seen.append(dict(message))
         return message
+
+    def forget(self) -> None:
+        """Nobody will want it again: the call may wait for a long time, and need not hold the body."""
+        self._seen = None
 
     def again(self) -> Receive:
         """What was received so far, then the rest."""
@@ -421,7 +433,7 @@ class Chain:
 
     def warn_once(self, about: str, message: str, *args: object) -> None:
         """Logs a warning for these plugins, the first time only for each `about`."""
-        if about not in self._warned:
+        if about not in self._warned and len(self._warned) < MAX_WARNINGS:
             self._warned.add(about)
             logger.warning("plugin %s: " + message, self.names, *args)
 

@@ -1,5 +1,6 @@
 """The options of a mounted plugin, the same words in Python and in ``[tool.asgi_bridge.plugins.NAME]``."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
@@ -11,6 +12,8 @@ from ..errors import ConfigurationError
 from ..spelling import did_you_mean
 
 __all__ = ["REQUEST_HEADERS", "Options", "OptionsDict", "Phase", "parse_options"]
+
+logger = logging.getLogger("asgi_bridge.plugins")
 
 Phase: TypeAlias = Literal["auto", "request", "response", "both"]
 
@@ -39,7 +42,8 @@ class Options:
         on_error: ``"open"``: a fault of this plugin itself, before it passed the request on, is passed over.
         on_missing: with phase "both", when the request half is gone: ``"rerun"`` the response form, or ``"refuse"``.
         cures: with the answers that APISIX would spoil (empty error bodies, HEAD) send what keeps them whole.
-        timeout: seconds from the plugin's call to its answer.
+        timeout: seconds from the plugin's call to its answer; at most 60, since APISIX waits no longer. A plugin that
+            blocks the event loop cannot be cut off.
     """
 
     phase: Phase = "auto"
@@ -70,8 +74,16 @@ class OptionsDict(TypedDict, total=False):
 _options: pydantic.TypeAdapter[OptionsDict] = pydantic.TypeAdapter(OptionsDict)
 
 
-def parse_options(given: dict[str, Any]) -> Options:
+GATEWAY_SECONDS = 60.0
+"""Seconds that APISIX waits for an answer of the runner (``ext-plugin/init.lua``)."""
+
+
+def parse_options(given: dict[str, Any], name: str = "?") -> Options:
     """`given` as options.
+
+    Args:
+        given: option names and values.
+        name: of the plugin, for the log.
 
     Raises:
         ConfigurationError: an option does not exist, or cannot have this value.
@@ -91,4 +103,10 @@ def parse_options(given: dict[str, Any]) -> Options:
         raise ConfigurationError(f"option {reasons}") from None
     if "request_headers" in checked:
         checked["request_headers"] = tuple(checked["request_headers"])
-    return Options(**checked)
+    options = Options(**checked)
+    if options.timeout > GATEWAY_SECONDS:
+        logger.warning(
+            "plugin %s: its option timeout is %g s, but APISIX gives up after %g s and answers 503: lower the timeout",
+            name, options.timeout, GATEWAY_SECONDS,
+        )  # fmt: skip
+    return options

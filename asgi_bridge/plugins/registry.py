@@ -191,7 +191,8 @@ class Bridge:
         if name in self.plugins:
             raise ConfigurationError(f"plugin {name}: the name is mounted already")
         try:
-            self.plugins[name] = Plugin(name, kind, make, configuration(), parse_options(dict(options)), application)
+            parsed = parse_options(dict(options), name)
+            self.plugins[name] = Plugin(name, kind, make, configuration(), parsed, application)
         except ConfigurationError as exc:
             raise ConfigurationError(f"plugin {name}: {exc}") from None
 

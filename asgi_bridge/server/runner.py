@@ -99,7 +99,7 @@ class Runner:
         """Ends what :meth:`start` began."""
         # uvicorn has cancelled what still ran; what ignores that is refused now
         await asyncio.sleep(0)
-        self._expire(self.calls)
+        self._expire(self.calls, "it was cut off by the shutdown")
         if self._ticker is not None:
             self._ticker.cancel()
         self.host.lot.close()
@@ -130,10 +130,10 @@ class Runner:
                     )
                 self._refused.clear()
 
-    def _expire(self, calls: Iterable[Call]) -> None:
+    def _expire(self, calls: Iterable[Call], reason: str | None = None) -> None:
         for call in list(calls):
             call.deadline = float("inf")  # cancelled once: it may need a while to clear up
-            call.expire()
+            call.expire(reason)
 
 
 def runner_of(config: Config) -> Runner:

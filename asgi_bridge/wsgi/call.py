@@ -15,8 +15,9 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from contextvars import Context
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -25,17 +26,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import PluginError
 from ..plugins import Apisix
+from ..wire import MAX_PAYLOAD
 from .environ import (
     Headers,
     build_environ,
     changed_scope,
-    has_body,
+    may_have_untold_body,
     parse_headers,
     parse_status,
     status_line,
     text_headers,
 )
-from .inner import GivenBody, Inner, read_all
+from .inner import YIELD_EVERY, GivenBody, Inner, read_all
 from .request import Input, WSGIApisix
 from .threads import Lane, Wait, lane_of_thread, waiting_lane
 
@@ -113,6 +115,8 @@ class WSGICall:
         # the thread's
         self._input: Input | None = None
         self._before: Environ = {}
+        self._given: list[tuple[str, str]] = []
+        self._refusal: PluginError | None = None
         self._status = 0
         self._headers: Headers = []
         self._headers_sent = False
@@ -159,6 +163,7 @@ class WSGICall:
             self._inners.clear()
             self._input = None
             self._before = {}
+            self._refusal = None
             self._final = None
             self._tokens = []
 
@@ -279,8 +284,11 @@ class WSGICall:
         if error is not None and not isinstance(error, Exception):
             # SystemExit and its like would end the event loop
             error, error.__cause__ = PluginError(f"the WSGI application raised {error!r}"), error
+        refusal = self._refusal
+        if refusal is not None and refusal is not error and not self._aborted:
+            logger.error("plugin %s: %s; the WSGI application has caught it", self._plugin(), refusal)
         self._error = error
-        del error  # its traceback holds this frame
+        del error, refusal  # their tracebacks hold this frame
         self._finished = True
         try:
             if not self._posted:
@@ -298,11 +306,24 @@ class WSGICall:
         extension = (self._scope.get("extensions") or {}).get("apisix")
         if isinstance(extension, Apisix):
             environ["asgi_bridge.apisix"] = WSGIApisix(extension, self._ask)
+        if may_have_untold_body(self._scope) and not (
+            isinstance(extension, Apisix) and not extension._layer.options.request_body
+        ):
+            # Trap: Django and others read CONTENT_LENGTH bytes, none without it, whatever wsgi.input_terminated says:
+            # a check would see an empty body.
+            length = self._input.read_ahead()
+            environ.pop("HTTP_TRANSFER_ENCODING", None)
+            if length:
+                environ["CONTENT_LENGTH"] = str(length)
         self._before = environ.copy()
         return environ
 
     def start_response(self, status: str, headers: Iterable[Any], exc_info: ExcInfo | None = None) -> Any:
         """As PEP 3333 has it. The headers count as sent with the first byte of the body, or call of ``write``."""
+        with self._noting():
+            return self._start_response(status, headers, exc_info)
+
+    def _start_response(self, status: str, headers: Iterable[Any], exc_info: ExcInfo | None) -> Any:
         if exc_info:
             try:
                 if self._headers_sent and exc_info[1] is not None:
@@ -311,13 +332,27 @@ class WSGICall:
                 exc_info = None  # else this frame and the traceback hold each other
         elif self._status:
             raise PluginError("start_response was called twice without exc_info (PEP 3333)")
-        checked = parse_status(status), parse_headers(headers)
+        checked = parse_status(status), parse_headers(headers, self._given)
         self._status, self._headers = checked
         return self._write
 
     def _write(self, data: bytes) -> None:
         self._headers_sent = True
-        self._add(data)
+        with self._noting():
+            self._add(data)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """An error that goes to the application gets into the log even if the application catches it."""
+        try:
+            yield
+        except PluginError as exc:
+            self._refusal = self._refusal or exc
+            raise
+
+    def _plugin(self) -> str:
+        extension = (self._scope.get("extensions") or {}).get("apisix")
+        return extension.plugin if isinstance(extension, Apisix) else "?"
 
     def _add(self, data: bytes) -> None:
         if self._aborted:
@@ -364,26 +399,33 @@ class WSGICall:
 
     def _read_body(self) -> bytes:
         """The request body. Once the request was passed on, it belongs to whom it was passed on to."""
-        if self._passed_on or not has_body(self._scope):
+        if self._passed_on:
             return b""
         body: bytes = self._ask(self._receive_body)
         return body
 
     async def _receive_body(self) -> bytes:
-        parts: list[bytes] = []
+        body = bytearray()
+        messages = 0
         while True:
             message = await self._receive()
             if message["type"] != "http.request":
                 raise OSError("the client went away before the end of the request body")
-            parts.append(message.get("body", b""))
+            body += message.get("body", b"")
+            if len(body) > MAX_PAYLOAD:
+                raise PluginError(f"the request body is longer than the protocol's {MAX_PAYLOAD} bytes")
             if not message.get("more_body", False):
-                return b"".join(parts)
+                return bytes(body)
+            messages += 1
+            if not messages % YIELD_EVERY:
+                await asyncio.sleep(0)
 
     def upstream(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The inner application, as WSGI."""
         if self._aborted:
             raise asyncio.CancelledError(_CUT_OFF)
-        scope = changed_scope(self._scope, self._before, environ)
+        with self._noting():
+            scope = changed_scope(self._scope, self._before, environ)
         with lane_of_thread(self._pool) as lane:
             inner = Inner(self._app, scope, lane)
             receive = self._receive_of(environ, inner, lane)
@@ -395,6 +437,7 @@ class WSGICall:
         if not headers and not inner.body and inner.status == 200:
             self._typeless = True
             headers.append(("Content-Type", EMPTY_TYPE))
+        self._given = headers.copy()
         start_response(status_line(inner.status), headers)
         return [inner.body]
 
@@ -407,6 +450,7 @@ class WSGICall:
                 self._passed_on = True
                 return self._receive
             # whoever reads the body and leaves it in place has looked at it only
+            stream.drop()
             return GivenBody(inner, lane, lambda: read)
         return GivenBody(inner, lane, lambda: read_all(stream))
 

@@ -5,10 +5,10 @@ Functions without state. Text in an environ is latin-1: a character for each byt
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote_from_bytes
 from wsgiref.util import FileWrapper, is_hop_by_hop
 
@@ -21,7 +21,7 @@ __all__ = [
     "Headers",
     "build_environ",
     "changed_scope",
-    "has_body",
+    "may_have_untold_body",
     "parse_headers",
     "parse_status",
     "status_line",
@@ -42,13 +42,28 @@ _SPELLED = {b"etag": "ETag", b"www-authenticate": "WWW-Authenticate", b"content-
 
 _token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110, 5.6.2
 _status = re.compile(r"([1-9][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?").fullmatch
-_control = re.compile(r"[\x00\r\n]").search
+_control = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
 
 
 # request
 
 
-@lru_cache(1024)
+_Value = TypeVar("_Value")
+_KEPT_LENGTH = 64
+"""Bytes of a header name that is kept. Anybody can make up names, so their number and their lengths are bounded."""
+
+
+def _by_name(function: Callable[[bytes], _Value]) -> Callable[[bytes], _Value]:
+    """`function` of a header's name, with a cache for the usual ones."""
+    cached = lru_cache(1024)(function)
+
+    def of_name(name: bytes) -> _Value:
+        return cached(name) if len(name) <= _KEPT_LENGTH else function(name)
+
+    return of_name
+
+
+@_by_name
 def _key(name: bytes) -> str | None:
     """The environ's key for a header; None: it has none."""
     if name == b"content-type":
@@ -68,18 +83,20 @@ def _name(key: str) -> bytes | None:
         try:
             return key[5:].replace("_", "-").lower().encode("latin-1")
         except UnicodeEncodeError:
-            raise PluginError(f"environ[{key!r}]: that is no header name") from None
+            raise PluginError(f"environ[{key!r:.200}]: that is no header name") from None
     return {"CONTENT_TYPE": b"content-type", "CONTENT_LENGTH": b"content-length"}.get(key)
 
 
-def has_body(scope: Scope) -> bool:
-    """Whether the request can have a body. Before HTTP/2 a header says so."""
-    if scope.get("http_version", "1.1")[:1] != "1":
-        return True
-    for name, value in scope["headers"]:
-        if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
-            return True
-    return False
+def may_have_untold_body(scope: Scope) -> bool:
+    """Whether a body is to be expected that no content-length tells of."""
+    names = {name for name, _ in scope["headers"]}
+    if b"content-length" in names:
+        return False
+    return (
+        b"transfer-encoding" in names
+        or scope["method"] in ("POST", "PUT", "PATCH")
+        or scope.get("http_version", "1.1")[:1] != "1"
+    )
 
 
 def _split(scope: Scope) -> tuple[str, str]:
@@ -192,7 +209,7 @@ def _text(environ: Mapping[str, Any], key: str) -> str:
     if isinstance(value, int):  # of a length or a port; servers take it, so applications have it
         value = str(value)
     if not isinstance(value, str):
-        raise PluginError(f"environ[{key!r}] was changed to {type(value).__name__}; it is a str")
+        raise PluginError(f"environ[{key!r:.200}] was changed to {type(value).__name__}; it is a str")
     return value
 
 
@@ -200,7 +217,7 @@ def _bytes(environ: Mapping[str, Any], key: str) -> bytes:
     try:
         return _text(environ, key).encode("latin-1")
     except UnicodeEncodeError:
-        raise PluginError(f"environ[{key!r}] was changed to text that is not latin-1 (PEP 3333)") from None
+        raise PluginError(f"environ[{key!r:.200}] was changed to text that is not latin-1 (PEP 3333)") from None
 
 
 def _change_path(changed: Scope, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
@@ -219,7 +236,7 @@ def _change_path(changed: Scope, before: Mapping[str, Any], after: Mapping[str, 
             changed["path"] = path.decode()
             changed["raw_path"] = quote_from_bytes(path, _PATH_SAFE).encode("ascii")
     except UnicodeDecodeError:
-        raise PluginError(f"the path was changed to {path!r}, which is not UTF-8") from None
+        raise PluginError(f"the path was changed to {path!r:.200}, which is not UTF-8") from None
 
 
 def _change_headers(changed: Scope, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
@@ -262,12 +279,16 @@ def parse_status(status: object) -> int:
     """
     match = _status(status) if isinstance(status, str) else None
     if match is None:
-        raise PluginError(f'start_response was called with the status {status!r}; one looks like "200 OK"')
+        raise PluginError(f'start_response was called with the status {status!r:.200}; one looks like "200 OK"')
     return int(match[1])
 
 
-def parse_headers(headers: Iterable[Any]) -> Headers:
-    """The headers that an application gave to ``start_response``.
+def parse_headers(headers: Iterable[Any], known: Collection[tuple[str, str]] = ()) -> Headers:
+    """The headers that an application gave to ``start_response``, without the blanks around their values.
+
+    Args:
+        headers: what it gave.
+        known: the headers of the inner application. A control character in one of these is not its doing.
 
     Raises:
         PluginError: they are no pairs of str, not latin-1, no header at all, or belong to one connection.
@@ -277,23 +298,27 @@ def parse_headers(headers: Iterable[Any]) -> Headers:
         try:
             name, value = entry
         except (TypeError, ValueError):
-            raise PluginError(f"start_response was called with a header {entry!r}; it is a pair") from None
+            raise PluginError(f"start_response was called with a header {entry!r:.200}; it is a pair") from None
         if not isinstance(name, str) or not isinstance(value, str):
-            raise PluginError(f"start_response was called with the header {name!r}: name and value are str (PEP 3333)")
+            raise PluginError(
+                f"start_response was called with the header {name!r:.200}: name and value are str (PEP 3333)"
+            )
         if not _token(name):
-            raise PluginError(f"start_response was called with the header {name!r}: that is no header name")
+            raise PluginError(f"start_response was called with the header {name!r:.200}: that is no header name")
         if is_hop_by_hop(name):
-            raise PluginError(f"start_response was called with {name}, which is the server's own (PEP 3333)")
-        if _control(value):
-            raise PluginError(f"start_response was called with a CR, LF or NUL in the value of {name}")
+            raise PluginError(f"start_response was called with {name:.200}, which is the server's own (PEP 3333)")
+        control = _control(value)
+        if control is not None and (name, value) not in known:
+            what = "a CR, LF or NUL" if control[0] in "\r\n\0" else "a control character"
+            raise PluginError(f"start_response was called with {what} in the value of {name:.200}")
         try:
-            parsed.append((name.lower().encode("ascii"), value.encode("latin-1")))
+            parsed.append((name.lower().encode("ascii"), value.strip(" \t").encode("latin-1")))
         except UnicodeEncodeError:
-            raise PluginError(f"start_response was called with a value of {name} that is not latin-1") from None
+            raise PluginError(f"start_response was called with a value of {name:.200} that is not latin-1") from None
     return parsed
 
 
-@lru_cache(1024)
+@_by_name
 def _spelling(name: bytes) -> str | None:
     """A response header's name as WSGI code is used to see it, some of which compares it as it stands."""
     text = name.decode("latin-1")

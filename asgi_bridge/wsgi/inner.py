@@ -10,11 +10,14 @@ from asgiref.sync import ThreadSensitiveContext
 from starlette.types import ASGIApp, Message, Receive, Scope
 
 from ..errors import PluginError
+from ..wire import MAX_PAYLOAD
 from .threads import Lane, Wait, waiting_lane
 
-__all__ = ["GivenBody", "Inner", "read_all"]
+__all__ = ["YIELD_EVERY", "GivenBody", "Inner", "read_all"]
 
 READ = 1 << 16
+YIELD_EVERY = 64
+"""Messages after which the event loop gets its turn: nothing here waits, so an endless response would block it."""
 
 
 class Inner:
@@ -34,7 +37,8 @@ class Inner:
         self._app = app
         self._scope = scope
         self._lane = lane
-        self._parts: list[bytes] = []
+        self._parts = bytearray()
+        self._messages = 0
         self._task: asyncio.Task[None] | None = None
         self._context: Context | None = None
         self._wait: Wait | None = None
@@ -56,15 +60,21 @@ class Inner:
         await self._app(self._scope, receive, self._send)
 
     async def _send(self, message: Message) -> None:
+        self._messages += 1
+        if not self._messages % YIELD_EVERY:
+            await asyncio.sleep(0)
         kind = message["type"]
         if kind == "http.response.start" and not self.status and not self.complete:
             self.status = int(message["status"])
             self.headers = list(message.get("headers") or ())
         elif kind == "http.response.body" and self.status and not self.complete:
-            self._parts.append(bytes(message.get("body") or b""))
+            self._parts += message.get("body") or b""
+            if len(self._parts) > MAX_PAYLOAD:
+                raise PluginError(f"the response body is longer than the protocol's {MAX_PAYLOAD} bytes")
             if not message.get("more_body", False):
                 self.complete = True
-                self.body = b"".join(self._parts)
+                self.body = bytes(self._parts)
+                self._parts = bytearray()
                 assert self.over is not None
                 self.over.set_result(None)
                 # not at once: it most often ends in this step, and then its context variables are final
@@ -98,14 +108,13 @@ class GivenBody:
     def __init__(self, inner: Inner, lane: Lane, read: Callable[[], bytes]) -> None:
         self._inner = inner
         self._lane = lane
-        self._read = read
-        self._taken = False
+        self._read: Callable[[], bytes] | None = read
 
     async def __call__(self) -> Message:
-        if not self._taken:
-            self._taken = True
+        read, self._read = self._read, None  # it may hold the body
+        if read is not None:
             context = contextvars.copy_context()
-            body = await asyncio.get_running_loop().run_in_executor(self._lane, context.run, self._read)
+            body = await asyncio.get_running_loop().run_in_executor(self._lane, context.run, read)
             return {"type": "http.request", "body": body, "more_body": False}
         assert self._inner.over is not None
         await asyncio.shield(self._inner.over)
@@ -115,7 +124,9 @@ class GivenBody:
 def read_all(stream: Any) -> bytes:
     # Up to its end, whatever CONTENT_LENGTH says: that is not always changed together with it. With a size, since PEP
     # 3333 has no read() without one.
-    parts: list[bytes] = []
+    body = bytearray()
     while part := stream.read(READ):
-        parts.append(part)
-    return b"".join(parts)
+        body += part
+        if len(body) > MAX_PAYLOAD:
+            raise PluginError(f"the request body was changed to more than the protocol's {MAX_PAYLOAD} bytes")
+    return bytes(body)

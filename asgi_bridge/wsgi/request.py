@@ -72,6 +72,17 @@ class Input:
         """All of it; None: nobody has read of it."""
         return None if self._file is None else self._body
 
+    def read_ahead(self) -> int:
+        """Fetches the body; gives its length in bytes."""
+        self._opened()
+        return len(self._body)
+
+    def drop(self) -> None:
+        """Forgets what has been read already."""
+        if self._file is not None:
+            self._file = io.BytesIO(self._file.read())
+            self._body = b""
+
     def _opened(self) -> io.BytesIO:
         if self._file is None:
             self._body = self._fetch()

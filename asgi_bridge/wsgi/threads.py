@@ -68,12 +68,13 @@ class Wait:
     def result(self) -> Any:
         """What it was finished with."""
         error, self._error = self._error, None  # an exception holds its frames, and they this
+        value, self._value = self._value, None  # a body, maybe, which nobody else keeps
         if error is not None:
             try:
                 raise error
             finally:
                 del error
-        return self._value
+        return value
 
 
 class Lane(Executor):
@@ -112,6 +113,7 @@ class Lane(Executor):
                 given = self._queue.get()
                 if given is not None:
                     given()
+                    given = None  # its result may be a body, and the next one may take long to come
         finally:
             with self._lock:
                 self._waiting -= 1

@@ -5,7 +5,13 @@ A model of a few lines, apart from the gateway in the package, so that an error 
 
 from asgi_bridge.wire import HTTPReqCallReq, Rewrite
 
-__all__ = ["Values", "grouped", "rewritten"]
+__all__ = ["FIRST_LINE_ONLY", "Values", "grouped", "rewritten"]
+
+FIRST_LINE_ONLY = frozenset((
+    b"user-agent", b"referer", b"content-type", b"range", b"accept-encoding", b"via", b"depth", b"destination",
+    b"overwrite", b"date",
+))  # fmt: skip
+"""nginx keeps their first line in a field of its own: setting one replaces that line, deleting it takes all lines."""
 
 Values = dict[bytes, list[bytes | None]]
 """Names with their values in order. Between names there is no order: they stand in a Lua table."""
@@ -40,7 +46,7 @@ def rewritten(
     for name, value in action.headers or ():
         assert name is not None
         if value:
-            headers[name] = [value]
+            headers[name] = [value, *headers.get(name, [])[1:]] if name in FIRST_LINE_ONLY else [value]
         else:
             headers.pop(name, None)
     if action.body:

@@ -29,6 +29,7 @@ from asgi_bridge.wire import (
 )
 
 __all__ = [
+    "BODY_IF_ANY",
     "FORWARDED",
     "HOST",
     "KEY",
@@ -53,6 +54,8 @@ FORWARDED: list[TextEntry] = [
     (b"x-forwarded-port", b"9080"),
 ]
 REFUSED = ErrResp(ErrCode.SERVICE_UNAVAILABLE)
+BODY_IF_ANY: list[Info] = [Var(b"server_protocol"), ReqBody(), Var(b"request_body_file")]
+"""What is asked for in one round trip where no content-length tells whether there is a request body."""
 
 
 def request(

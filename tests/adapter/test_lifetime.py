@@ -12,6 +12,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
@@ -23,7 +24,7 @@ from asgi_bridge.errors import PluginError
 from asgi_bridge.plugins import Apisix
 from asgi_bridge.wire import HTTPReqCallReq, HTTPReqCallResp, Rewrite
 
-from .calls import REFUSED, Gateway, chain_of, errors, passing, request, responding, run
+from .calls import REFUSED, Gateway, chain_of, errors, passing, request, responding, run, warnings
 
 POST = request((b"content-length", b"5"), method="POST")
 
@@ -109,7 +110,7 @@ def test_expired_call_is_refused_once_and_ended(caplog: pytest.LogCaptureFixture
         assert chain.calls == 0
 
     asyncio.run(main())
-    assert errors(caplog) == ["plugin p0: request refused: no answer in time"]
+    assert errors(caplog) == ["plugin p0: request refused: no answer in time (option timeout: 30 s)"]
 
 
 def test_the_late_plugin_is_the_one_whose_time_is_up_first(caplog: pytest.LogCaptureFixture) -> None:
@@ -126,7 +127,65 @@ def test_the_late_plugin_is_the_one_whose_time_is_up_first(caplog: pytest.LogCap
         await task
 
     asyncio.run(main())
-    assert errors(caplog) == ["plugin quick: request refused: no answer in time"]
+    assert errors(caplog) == ["plugin quick: request refused: no answer in time (option timeout: 1 s)"]
+
+
+async def streaming(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+    await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+    await asyncio.Event().wait()
+
+
+async def reading_twice(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+
+    async def again() -> Message:
+        return await receive()
+
+    await upstream(scope, again, send)
+
+
+@pytest.mark.parametrize(
+    ("app", "why"),
+    [
+        (streaming, "; it has begun to answer, but an answer is one message here: a stream without end cannot be sent"),
+        (reading_twice, "; it has read the request body, and the receive that it hands on gives no more: mount it with "
+                        "request_body=False if it does not change the body"),
+        (waiting([], asyncio.Event()), ""),
+    ],
+    ids=["a stream", "a body that is gone", "it waits"],
+)  # fmt: skip
+def test_a_late_plugin_is_told_how_long_and_why(app: ASGIApp, why: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        gateway = Gateway(body=b"hello")
+        chain = await chain_of(app, timeout=0.25)
+        task = asyncio.create_task(run(chain, request((b"content-length", b"5"), method="POST"), gateway))
+        for _ in range(20):  # steps, until it stands where it waits
+            await asyncio.sleep(0)
+        assert gateway.call is not None
+        gateway.call.expire()
+        await task
+
+    asyncio.run(main())
+    assert errors(caplog) == [f"plugin p0: request refused: no answer in time (option timeout: 0.25 s){why}"]
+
+
+@pytest.mark.parametrize(("timeout", "warned"), [(60.0, False), (60.5, True), (3600, True), (0.5, False)])
+@pytest.mark.parametrize("way", ["mount", "add_middleware", "plugin"])
+def test_a_timeout_that_apisix_does_not_wait_for_is_warned_of(
+    timeout: float, warned: bool, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bridge = Bridge()
+    if way == "mount":
+        bridge.mount("slow", passing(), timeout=timeout)
+    elif way == "add_middleware":
+        bridge.add_middleware("slow", GZipMiddleware, timeout=timeout)
+    else:
+        bridge.plugin("slow", timeout=timeout)(lambda: passing())
+    line = (
+        f"plugin slow: its option timeout is {timeout:g} s, but APISIX gives up after 60 s and answers 503: lower the "
+    )
+    assert [text.removesuffix("timeout") for text in warnings(caplog)] == ([line] if warned else [])
 
 
 def test_a_plugin_that_answers_when_it_is_ended_late_answers_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -148,7 +207,7 @@ def test_a_plugin_that_answers_when_it_is_ended_late_answers_nobody(caplog: pyte
         return gateway
 
     assert asyncio.run(main()).answers == [REFUSED]
-    assert errors(caplog) == ["plugin p0: request refused: no answer in time"]
+    assert errors(caplog) == ["plugin p0: request refused: no answer in time (option timeout: 30 s)"]
 
 
 def test_background_tasks_have_no_deadline(caplog: pytest.LogCaptureFixture) -> None:

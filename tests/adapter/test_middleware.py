@@ -31,7 +31,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_bridge import Bridge, apisix, upstream
 from asgi_bridge.wire import HTTPReqCallReq, Info, ReqBody, Rewrite, Stop, Var
 
-from .calls import answer, errors, passing, request, warnings
+from .calls import BODY_IF_ANY, answer, errors, passing, request, warnings
 
 POST = request((b"content-length", b"5"), method="POST")
 
@@ -200,7 +200,8 @@ class Base(BaseHTTPMiddleware):
 
 def test_base_http_that_does_nothing() -> None:
     # it wraps receive always, so a body is fetched and compared; and found the same
-    assert through(Base, asked=[]) is None
+    assert through(Base, asked=[BODY_IF_ANY]) is None
+    assert through(Base, asked=[], request_body=False) is None
     assert through(Base, POST, body=b"hello", asked=[[ReqBody()]]) is None
     assert through(Base, POST, body=b"hello", asked=[], request_body=False) is None
 
@@ -415,6 +416,6 @@ def test_variables_and_scope_inside_an_applications_own_middleware() -> None:
             return await call_next(request)
 
     app = Starlette(routes=ROUTES, middleware=[Middleware(Asking)])
-    asked: list[list[Info]] = [[Var(b"consumer_name")]]
+    asked: list[list[Info]] = [[Var(b"consumer_name")], BODY_IF_ANY]
     assert answer(app, message=request(path=b"/else"), variables={"consumer_name": b"jack"}, asked=asked) is None
     assert found == [b"jack"]

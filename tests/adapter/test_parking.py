@@ -16,6 +16,7 @@ from asgi_bridge.adapter import Call, Host, RequestCall, ResponseCall
 from asgi_bridge.adapter.parking import KEPT_ROUTES, MAX_PARKED, MISSED_IN_A_ROW, PARK_SECONDS, ParkingLot
 from asgi_bridge.wire import ErrCode, ErrResp, HTTPRespCallResp, ReqBody, Rewrite, Stop, Var
 
+from .apisix import grouped, rewritten
 from .calls import REFUSED, errors, request, responding, warnings
 from .phases import POST_REQ, PRE_REQ, Exchange, begin, chain, fresh_host, respond, response
 
@@ -174,14 +175,21 @@ def test_a_gateway_that_has_gone_leaves_nothing_parked() -> None:
     assert asyncio.run(main()) == (0, [])
 
 
-def test_a_gateway_that_does_not_know_the_request_id_gets_the_request_form() -> None:
+@pytest.mark.parametrize("request_id", [None, b""])
+def test_without_a_request_id_nothing_parks(request_id: bytes | None, caplog: pytest.LogCaptureFixture) -> None:
+    """Two requests without one would meet each other's halves."""
+
     async def main() -> tuple[Any, int]:
         host = fresh_host()
-        exchange = Exchange({"request_id": None})
+        exchange = Exchange({"request_id": request_id})
         _, action = await begin(await chain({"p": around("p")}, PRE_REQ, phase="both"), host, exchange=exchange)
         return action, len(host.lot)
 
-    assert asyncio.run(main()) == (Rewrite(resp_headers=[(b"x-by", b"p")]), 0)
+    assert asyncio.run(main()) == (REFUSED, 0)
+    assert errors(caplog) == [
+        "plugin p: request refused: the gateway gives no $request_id, by which phase='both' finds the response of a "
+        "request"
+    ]
 
 
 # while it is parked
@@ -367,7 +375,7 @@ def test_the_response_half_has_a_timeout_of_its_own(caplog: pytest.LogCaptureFix
     _, exchange = asyncio.run(resumed(for_ever, expire, timeout=5.0))
     assert exchange.answers == [REFUSED]
     assert 4.0 < left[0] <= 5.0
-    assert errors(caplog) == ["plugin p: request refused: no answer in time"]
+    assert errors(caplog) == ["plugin p: request refused: no answer in time (option timeout: 5 s)"]
 
 
 def test_a_half_that_ignores_its_end_reaches_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -387,7 +395,7 @@ def test_a_half_that_ignores_its_end_reaches_nobody(caplog: pytest.LogCaptureFix
     _, exchange = asyncio.run(resumed(stubborn, lambda call, exchange: call.expire()))
     assert seen == ["the gateway does not wait for this call any more"]
     assert exchange.answers == [REFUSED]
-    assert errors(caplog) == ["plugin p: request refused: no answer in time"]
+    assert errors(caplog) == ["plugin p: request refused: no answer in time (option timeout: 30 s)"]
 
 
 def test_a_plugin_between_two_halves_that_ignores_its_end(caplog: pytest.LogCaptureFixture) -> None:
@@ -416,7 +424,7 @@ def test_a_plugin_between_two_halves_that_ignores_its_end(caplog: pytest.LogCapt
         return exchange
 
     assert asyncio.run(main()).answers == [REFUSED]
-    assert errors(caplog) == ["plugin stubborn: request refused: no answer in time"]
+    assert errors(caplog) == ["plugin stubborn: request refused: no answer in time (option timeout: 30 s)"]
 
 
 def test_no_deadline_while_it_is_parked() -> None:
@@ -551,7 +559,7 @@ def test_a_plugin_between_two_halves_has_a_deadline(caplog: pytest.LogCaptureFix
     exchange, left = asyncio.run(main())
     assert exchange.answers == [REFUSED]
     assert 4.0 < left <= 5.0
-    assert errors(caplog) == ["plugin hanging: request refused: no answer in time"]
+    assert errors(caplog) == ["plugin hanging: request refused: no answer in time (option timeout: 5 s)"]
 
 
 def test_the_gateway_goes_away_from_a_plugin_between_two_halves() -> None:
@@ -1040,6 +1048,46 @@ def test_a_request_body_of_the_same_length_may_be_changed() -> None:
 def test_a_path_that_needs_escaping_is_rewritten_to_itself(path: bytes, uri: bytes, cures: bool, action: Any) -> None:
     found, _ = asyncio.run(both(upstream, request(path=path), Exchange({"uri": uri}), cures=cures))
     assert found == action
+
+
+@pytest.mark.parametrize(
+    ("query", "args", "cures", "sent"),
+    [
+        (b"a=<b", [(b"a", b"<b")], True, [(b"_", None)]),
+        (b"a=b%3E>", [(b"a", b"b>>")], True, [(b"_", None)]),
+        (b"`", [(b"`", None)], True, [(b"_", None)]),
+        (b"flag&_=<&__&a=1&a=2", [(b"flag", None), (b"_", b"<"), (b"__", None), (b"a", b"1"), (b"a", b"2")], True,
+         [(b"___", None)]),
+        (b"a=<b", [(b"a", b"<b")], False, None),
+        # these pass as they are
+        (b"a=%3Cb", [(b"a", b"<b")], True, None),
+        (b'a="{|}^\\', [(b"a", b'"{|}^\\')], True, None),
+        (b"a=1", [(b"a", b"1")], True, None),
+        # APISIX drops what has no name, and a query of nothing else cannot be saved
+        (b"=<", None, True, None),
+    ],
+)  # fmt: skip
+def test_a_query_that_apisix_refuses_to_fetch_is_encoded_again(query: bytes, args: Any, cures: bool, sent: Any) -> None:
+    exchange = Exchange({"real_request_uri": b"/x?" + query})
+    found, _ = asyncio.run(both(upstream, request(args=args), exchange, cures=cures))
+    assert found == (None if sent is None else Rewrite(args=sent))
+    # the arguments stay as they are
+    assert rewritten(request(args=args), None, found)[1] == grouped(args)
+
+
+def test_a_changed_query_is_encoded_anyway() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await upstream({**scope, "query_string": scope["query_string"] + b"&b=`"}, receive, send)
+
+    exchange = Exchange({"real_request_uri": b"/x?a=<"})
+    found, _ = asyncio.run(both(app, request(args=[(b"a", b"<")]), exchange))
+    assert found == Rewrite(args=[(b"b", b"`")])
+
+
+def test_path_and_query_that_apisix_refuses_to_fetch() -> None:
+    exchange = Exchange({"real_request_uri": b"/a%20b?a=<", "uri": b"/a b"})
+    found, _ = asyncio.run(both(upstream, request(path=b"/a b", args=[(b"a", b"<")]), exchange))
+    assert found == Rewrite(path=b"/a b", args=[(b"_", None)])
 
 
 def test_an_answer_that_does_not_fit_into_a_frame_is_not_parked(caplog: pytest.LogCaptureFixture) -> None:

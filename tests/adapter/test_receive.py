@@ -4,13 +4,15 @@ import asyncio
 from typing import Any
 
 import pytest
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_bridge import upstream
-from asgi_bridge.wire import MAX_PAYLOAD, HTTPReqCallReq, ReqBody, Rewrite, Stop
+from asgi_bridge import Bridge, upstream
+from asgi_bridge.wire import MAX_PAYLOAD, HTTPReqCallReq, Info, ReqBody, Rewrite, Stop
 
-from .calls import REFUSED, Gateway, answer, chain_of, errors, passing, request, responding, run
+from .calls import BODY_IF_ANY, REFUSED, Gateway, answer, chain_of, errors, passing, request, responding, run
+from .phases import NGINX
 
 POST = request((b"content-length", b"5"), method="POST")
 CHUNKED = request((b"transfer-encoding", b"chunked"), method="POST")
@@ -28,8 +30,8 @@ def run_with(app: ASGIApp, gateway: Gateway, message: HTTPReqCallReq = POST, **o
 
 @pytest.mark.parametrize(
     "message",
-    [request(), request((b"content-length", b"0"), method="POST"), request(method="DELETE")],
-    ids=["GET", "content-length of 0", "a method without a body"],
+    [request((b"content-length", b"0"), method="POST"), request((b"content-length", b"00"))],
+    ids=["0", "00"],
 )
 def test_no_body_is_not_asked_for(message: HTTPReqCallReq) -> None:
     received: list[Message] = []
@@ -42,8 +44,11 @@ def test_no_body_is_not_asked_for(message: HTTPReqCallReq) -> None:
     assert received == [EMPTY]
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
-def test_a_body_without_length_or_encoding_is_asked_for(method: str) -> None:
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize(
+    ("protocol", "body"), [(b"HTTP/2.0", b"from HTTP/2"), (b"HTTP/2.0", None), (b"HTTP/1.1", None)]
+)
+def test_a_body_without_length_or_encoding_is_asked_for(method: str, protocol: bytes, body: bytes | None) -> None:
     """HTTP/2 needs neither header, and a plugin that checks bodies must not be shown an empty one."""
     received: list[Message] = []
 
@@ -51,9 +56,9 @@ def test_a_body_without_length_or_encoding_is_asked_for(method: str) -> None:
         received.append(await receive())
         await upstream(scope, receive, send)
 
-    gateway = run_with(app, Gateway(body=b"from HTTP/2"), request(method=method))
-    assert received == [{"type": "http.request", "body": b"from HTTP/2", "more_body": False}]
-    assert gateway.asked == [[ReqBody()]]
+    gateway = run_with(app, Gateway({"server_protocol": protocol}, body=body), request(method=method))
+    assert received == [{"type": "http.request", "body": body or b"", "more_body": False}]
+    assert gateway.asked == [BODY_IF_ANY]
 
 
 @pytest.mark.parametrize(("version", "asked"), [(b"HTTP/1.1", False), (b"HTTP/2.0", True), (b"HTTP/3.0", True)])
@@ -63,12 +68,12 @@ def test_with_exact_any_method_may_have_such_a_body(version: bytes, asked: bool)
         await upstream(scope, receive, send)
 
     gateway = run_with(app, Gateway({"server_protocol": version}, body=b"evil"), request(method="DELETE"), exact=True)
-    assert ([ReqBody()] in gateway.asked) is asked
+    assert (BODY_IF_ANY in gateway.asked) is asked
     assert [answer.action for answer in gateway.answers] == [None]
 
 
 @pytest.mark.parametrize("message", [POST, CHUNKED], ids=["length", "chunked"])
-@pytest.mark.parametrize(("body", "received"), [(b"hello", BODY), (b"", EMPTY), (None, EMPTY)])
+@pytest.mark.parametrize(("body", "received"), [(b"hello", BODY), (b"", EMPTY)])
 def test_body_is_asked_for_once(message: HTTPReqCallReq, body: bytes | None, received: Message) -> None:
     found: list[Message] = []
 
@@ -76,7 +81,8 @@ def test_body_is_asked_for_once(message: HTTPReqCallReq, body: bytes | None, rec
         found.append(await receive())
         await upstream(scope, receive, send)
 
-    assert answer(app, message=message, body=body, asked=[[ReqBody()]]) is None
+    asks: list[Info] = [ReqBody()] if message is POST else BODY_IF_ANY
+    assert answer(app, message=message, body=body, asked=[asks]) is None
     assert found == [received]
 
 
@@ -91,7 +97,7 @@ def test_body_is_not_asked_for_before_somebody_wants_it() -> None:
     assert answer(app, message=POST, body=b"hello", asked=[]) is None
 
 
-@pytest.mark.parametrize("message", [POST, request()], ids=["body", "none"])
+@pytest.mark.parametrize("message", [POST, request((b"content-length", b"0"))], ids=["body", "none"])
 def test_is_disconnected_does_not_swallow_the_body(message: HTTPReqCallReq) -> None:
     found: list[Any] = []
 
@@ -107,6 +113,20 @@ def test_is_disconnected_does_not_swallow_the_body(message: HTTPReqCallReq) -> N
     has_body = message is POST
     assert answer(app, message=message, body=b"hello", asked=[[ReqBody()]] if has_body else []) is None
     assert found == [False, False, b"hello" if has_body else b"", False, True]
+
+
+def test_is_disconnected_does_not_swallow_a_body_that_nothing_tells_of() -> None:
+    found: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        starlette_request = Request(scope, receive)
+        found.extend([await starlette_request.is_disconnected() for _ in range(2)])
+        found.append(await starlette_request.body())
+        found.append(await starlette_request.is_disconnected())
+        await upstream(scope, receive, send)
+
+    assert answer(app, message=request(), body=b"hello", asked=[BODY_IF_ANY]) is None
+    assert found == [False, False, b"hello", False]
 
 
 def test_is_disconnected_does_not_swallow_a_body_that_has_come_meanwhile() -> None:
@@ -146,7 +166,7 @@ def test_cancelled_receive_loses_nothing() -> None:
     assert gateway.asked == [[ReqBody()]]
 
 
-@pytest.mark.parametrize("message", [POST, request()], ids=["body", "none"])
+@pytest.mark.parametrize("message", [POST, request((b"content-length", b"0"))], ids=["body", "none"])
 def test_of_two_receives_at_once_one_gets_the_body(message: HTTPReqCallReq) -> None:
     found: list[Message] = []
 
@@ -245,6 +265,56 @@ def test_a_body_over_the_protocols_limit_is_refused(length: bytes, caplog: pytes
     assert answer(passing(), message=message, asked=[]) is None
 
 
+UNREADABLE = "its error log says why; is its disk full, or client_body_temp_path not readable?"
+
+
+@pytest.mark.parametrize(
+    ("headers", "variables", "size"),
+    [
+        ([(b"content-length", b"5")], {}, "5 bytes"),
+        ([(b"content-length", b"0005")], {}, "0005 bytes"),
+        ([(b"transfer-encoding", b"chunked")], {"request_body_file": b"/tmp/1"}, "a body without content-length"),
+        ([], {"request_body_file": b"/tmp/1", "server_protocol": b"HTTP/2.0"}, "a body without content-length"),
+    ],
+)
+@pytest.mark.parametrize("app", ["reads", "compares"])
+def test_nil_for_a_body_that_there_is(
+    headers: Any, variables: dict[str, bytes | None], size: str, app: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """APISIX says nil for an empty body, and for one that it could not read: a check would see nothing, and pass it."""
+    message = request(*headers, method="POST")
+    found = answer({"reads": reading, "compares": wrapping}[app], message=message, variables=variables, body=None)
+    assert found == REFUSED
+    assert errors(caplog) == [
+        f"plugin p0: request refused: the gateway could not read the request body ({size}): {UNREADABLE}"
+    ]
+
+
+@pytest.mark.parametrize("phase", ["both", "request"])
+def test_nil_in_both_phases(phase: Any) -> None:
+    message = request((b"content-length", b"5"), method="PUT")
+    assert answer(reading, message=message, variables=NGINX, body=None, phase=phase) == REFUSED
+
+
+@pytest.mark.parametrize(("options", "expected"), [({}, REFUSED), ({"request_body": False}, None)])
+def test_a_body_that_middleware_reads_as_a_stream(
+    options: Any, expected: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``request.form()`` does so, and Starlette hands on an empty body then, under every server. That cannot be told
+    from a plugin that empties the body on purpose, so it is refused, and the line says what to do."""
+
+    class Form(BaseHTTPMiddleware):
+        async def dispatch(self, request: Request, call_next: Any) -> Any:
+            assert b"".join([chunk async for chunk in request.stream()]) == b"a=1"
+            return await call_next(request)
+
+    bridge = Bridge()
+    bridge.add_middleware("form", Form, **options)
+    message = request((b"content-length", b"3"), method="POST")
+    assert answer(bridge=bridge, message=message, body=b"a=1") == expected
+    assert all("request.form()" in line and "request_body=False" in line for line in errors(caplog))
+
+
 def test_a_body_of_the_protocols_limit() -> None:
     message = request((b"content-length", b"%d" % MAX_PAYLOAD), method="POST")
     assert answer(reading, message=message, body=bytes(MAX_PAYLOAD), asked=[[ReqBody()]]) is None
@@ -294,12 +364,13 @@ async def wrapping(scope: Scope, receive: Receive, send: Send) -> None:
 
 def test_a_wrapped_receive_that_changes_nothing_is_no_rewrite() -> None:
     assert answer(wrapping, message=POST, body=b"hello", asked=[[ReqBody()]]) is None
-    assert answer(wrapping, message=CHUNKED, body=None, asked=[[ReqBody()]]) is None
-    assert answer(wrapping, message=request(), asked=[]) is None
+    assert answer(wrapping, message=CHUNKED, body=None, asked=[BODY_IF_ANY]) is None
+    assert answer(wrapping, message=request(), asked=[BODY_IF_ANY]) is None
+    assert answer(wrapping, message=request((b"content-length", b"0")), asked=[]) is None
 
 
 def test_an_empty_body_in_place_of_none() -> None:
-    assert answer(replacing(part(b"")), message=request(), asked=[]) is None
+    assert answer(replacing(part(b"")), message=request(), asked=[BODY_IF_ANY]) is None
 
 
 def test_request_body_false_is_not_drained() -> None:
@@ -317,7 +388,9 @@ def test_a_huge_body_behind_a_wrapped_receive_is_refused(caplog: pytest.LogCaptu
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
-        ([part(b"")], "the request body was emptied, which the protocol cannot express"),
+        ([part(b"")],
+         "the request body was emptied, which the protocol cannot express; a plugin that only reads the body and does "
+         "not hand it on (as after request.form()) is mounted with request_body=False"),
         ([part(b"x", True), DISCONNECT], "receive gave 'http.disconnect' before the end of the request body"),
         ([part(bytes(MAX_PAYLOAD), True), part(b"x")],
          "the request body was changed to more than the protocol's 16777215 bytes"),

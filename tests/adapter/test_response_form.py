@@ -555,7 +555,7 @@ def test_a_call_that_takes_too_long_is_refused(caplog: pytest.LogCaptureFixture)
 
     exchange = asyncio.run(main())
     assert exchange.answers == [REFUSED]
-    assert errors(caplog) == ["plugin p0: request refused: no answer in time"]
+    assert errors(caplog) == ["plugin p0: request refused: no answer in time (option timeout: 5 s)"]
 
 
 async def raising(scope: Scope, receive: Receive, send: Send) -> None:

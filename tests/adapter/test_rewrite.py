@@ -12,9 +12,9 @@ from starlette.types import Message, Receive, Scope, Send
 from asgi_bridge import upstream
 from asgi_bridge.adapter.scope import encode_query, parse_query
 from asgi_bridge.errors import PluginError
-from asgi_bridge.wire import HTTPReqCallReq, Rewrite, Stop, TextEntry
+from asgi_bridge.wire import HTTPReqCallReq, Rewrite, Role, Stop, TextEntry, decode, encode
 
-from .apisix import Values, grouped, rewritten
+from .apisix import FIRST_LINE_ONLY, Values, grouped, rewritten
 from .calls import FORWARDED, REFUSED, Gateway, answer, chain_of, errors, passing, request, run, warnings
 
 
@@ -153,10 +153,10 @@ OLD: list[TextEntry] = [(b"x-a", b"1"), (b"x-a", b"2"), (b"cookie", b"a=1"), (b"
         ([*FORWARDED, *OLD, (b"X-New", b"\xe9")], [(b"x-new", b"\xe9")]),
         ([*FORWARDED, *OLD, [bytearray(b"x-new"), memoryview(b"1")]], [(b"x-new", b"1")]),
         ([*FORWARDED, *OLD, (b"x-new", b"1"), (b"X-New", b"2")], [(b"x-new", b"1, 2")]),
-        ([*FORWARDED, *OLD, (b"x-a", b"3")], [(b"x-a", b"1, 2, 3")]),
-        ([*FORWARDED, *OLD, (b"cookie", b"c=3")], [(b"cookie", b"a=1; b=2; c=3")]),
-        ([*FORWARDED, *OLD[1:]], [(b"x-a", b"2")]),
-        ([*FORWARDED, OLD[1], OLD[0], *OLD[2:]], [(b"x-a", b"2, 1")]),
+        ([*FORWARDED, *OLD, (b"x-a", b"3")], [(b"x-a", None), (b"x-a", b"1, 2, 3")]),
+        ([*FORWARDED, *OLD, (b"cookie", b"c=3")], [(b"cookie", None), (b"cookie", b"a=1; b=2; c=3")]),
+        ([*FORWARDED, *OLD[1:]], [(b"x-a", None), (b"x-a", b"2")]),
+        ([*FORWARDED, OLD[1], OLD[0], *OLD[2:]], [(b"x-a", None), (b"x-a", b"2, 1")]),
         ([*FORWARDED, *OLD[2:]], [(b"x-a", None)]),
         (FORWARDED, [(b"x-a", None), (b"cookie", None), (b"x-b", None)]),
         ([(b"host", b"b.test"), *FORWARDED[1:], *OLD], [(b"host", b"b.test")]),
@@ -168,6 +168,92 @@ def test_headers(headers: Any, expected: list[TextEntry] | None, caplog: pytest.
     rewrite = None if expected is None else Rewrite(headers=expected)
     assert answer(setting(headers=headers), message=request(*OLD)) == rewrite
     assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize("name", [*sorted(FIRST_LINE_ONLY), b"accept", b"x-own", b"cookie", b"if-none-match"])
+@pytest.mark.parametrize(
+    ("new", "entries"),
+    [
+        ([b"mine"], [None, b"mine"]),
+        ([b"v1"], [None, b"v1"]),
+        ([b"v2"], [None, b"v2"]),
+        ([b"v2", b"v1"], [None, b"v2, v1"]),
+        ([b"v1, v2"], [None, b"v1, v2"]),
+        ([b"v1", b"v2", b"v3"], [None, b"v1, v2, v3"]),
+        ([], [None]),
+        ([b""], [None]),
+        ([b"v1", b"v2"], []),
+    ],
+    ids=["replaced", "last dropped", "first dropped", "turned round", "joined", "added", "deleted", "emptied", "same"],
+)
+def test_a_repeated_header_is_deleted_before_it_is_set(
+    name: bytes, new: list[bytes], entries: list[bytes | None]
+) -> None:
+    """Without that the client's second line would go upstream behind what a plugin sets."""
+    message = request((name, b"v1"), (b"x-else", b"1"), (name, b"v2"))
+    found = answer(setting(headers=[*FORWARDED, (b"x-else", b"1"), *((name, value) for value in new)]), message=message)
+    cookies = (
+        [entry and entry.replace(b", ", b"; ") for entry in entries] if name == b"cookie" and len(new) > 1 else None
+    )
+    assert found == (Rewrite(headers=[(name, entry) for entry in cookies or entries]) if entries else None)
+    _, _, headers, _ = rewritten(message, None, found)
+    wanted = {b", ".join(new), b"; ".join(new), b""} if entries else {b"v1, v2"}
+    assert b", ".join(value or b"" for value in headers.get(name, [])) in wanted
+
+
+RECORDED_CALL = bytes.fromhex(
+    "020001dc18000000000012001c001800100000000c000800040014001200000018000000a8010000b0010000a401000024ee416707000000"
+    "070000006001000010010000dc000000880000005c0000003000000004000000c4feffff080000000c00000002000000763200000c000000"
+    "636f6e74656e742d7479706500000000ecfeffff080000000c00000002000000763100000c000000636f6e74656e742d7479706500000000"
+    "14ffffff08000000100000000500000063617365730000000a000000757365722d6167656e7400003cffffff080000003000000027000000"
+    "616761696e2d64656c6574652d7468656e2d7365742d636f6e74656e742d747970652e746573740010000000782d666f727761726465642d"
+    "686f7374000000008cffffff080000001000000004000000393038300000000010000000782d666f727761726465642d706f727400000000"
+    "bcffffff080000003000000027000000616761696e2d64656c6574652d7468656e2d7365742d636f6e74656e742d747970652e7465737400"
+    "04000000686f73740000000008000c000800040008000000080000001000000004000000687474700000000011000000782d666f72776172"
+    "6465642d70726f746f00000000000000040000007f000001020000002f780000"
+)
+"""A call of APISIX 3.18: a request with ``Content-Type: v1`` and ``content-type: v2``."""
+RECORDED_ANSWER = bytes.fromhex(
+    "020000901000000000000a0010000c000b0004000a0000001400000000000002070000000800080000000400080000000400000002000000"
+    "400000000c00000008000c0008000400080000000800000010000000040000006d696e65000000000c000000636f6e74656e742d74797065"
+    "000006000800040006000000040000000c000000636f6e74656e742d7479706500000000"
+)
+"""What a runner answered to it, so that the upstream got ``content-type: mine`` and nothing else."""
+
+
+def test_the_frames_of_a_repeated_header() -> None:
+    call = decode(2, RECORDED_CALL[4:], Role.RUNNER)
+    assert isinstance(call, HTTPReqCallReq)
+
+    def own(scope: Scope) -> None:
+        MutableHeaders(scope=scope)["content-type"] = "mine"
+
+    async def main() -> Gateway:
+        return await run(await chain_of(passing(own)), call)
+
+    (found,) = asyncio.run(main()).answers
+    assert found == decode(2, RECORDED_ANSWER[4:], Role.GATEWAY)
+    # on the wire too the first entry has no value, which is another thing than an empty one
+    assert decode(2, encode(found)[4:], Role.GATEWAY) == found
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [(b" 1", b"1"), (b"1\t", b"1"), (b"\t 1 2\t ", b"1 2"), (b"a\tb", b"a\tb"), (b"\xa01", b"\xa01")],
+)
+def test_blanks_around_a_changed_header_are_no_part_of_it(value: bytes, sent: bytes) -> None:
+    assert answer(setting(headers=[*FORWARDED, (b"x-a", value)])) == Rewrite(headers=[(b"x-a", sent)])
+    # and so no change, where they are the only one
+    assert answer(setting(headers=[*FORWARDED, (b"x-a", value)]), message=request((b"x-a", sent))) is None
+    assert answer(setting(headers=[(b"x-a", sent), *FORWARDED]), message=request((b"x-a", value))) is None
+
+
+def test_what_the_client_sent_passes_as_it_came() -> None:
+    """Control characters of a client are its own affair, where a plugin only moves the header."""
+    odd = (b"x-odd", b"a\x01b")
+    assert answer(setting(headers=[odd, *FORWARDED, (b"x-a", b"1")]), message=request(odd)) == Rewrite(
+        headers=[(b"x-a", b"1")]
+    )
 
 
 def test_headers_changed_in_place_and_replaced() -> None:
@@ -230,6 +316,15 @@ def test_headers_that_cannot_be_changed_are_warned_of_once(
         ([*FORWARDED, (b"host", b"b.test")],
          "the host header was changed to [b'a.test', b'b.test']; a request has one"),
         ([*FORWARDED, (b"x-a", b"1\r\nx-b: 2")], "header x-a: its value holds a CR, LF or NUL"),
+        ([*FORWARDED, (b"x-a", b"1\x0b")], "header x-a: its value holds a control character"),
+        ([*FORWARDED, (b"x-a", b"\x1f1")], "header x-a: its value holds a control character"),
+        ([*FORWARDED, (b"x-a", b"a\x7fb")], "header x-a: its value holds a control character"),
+        ([*FORWARDED, (b"x\x01a", b"1")], "header b'x\\x01a': that is no header name"),
+        ([*FORWARDED, (b"x\ta", b"1")], "header b'x\\ta': that is no header name"),
+        ([(b"host", b"a/b.test"), *FORWARDED[1:]],
+         "the host header was changed to b'a/b.test'; nginx answers 500 to a / or .. in it"),
+        ([(b"host", b"a..test"), *FORWARDED[1:]],
+         "the host header was changed to b'a..test'; nginx answers 500 to a / or .. in it"),
         ([*FORWARDED, (b"x a", b"1")], "header b'x a': that is no header name"),
         ([*FORWARDED, ("x-a", "1")], "header 'x-a': name and value must be bytes"),
     ],
@@ -342,10 +437,10 @@ arguments = st.lists(
     st.tuples(st.one_of(st.sampled_from([b"a", b"b", b"c d"]), bytes_text.filter(bool)), st.none() | bytes_text),
     max_size=8,
 )
-values = st.sampled_from([b"", b"1", b"2", b"\xe9", b"a, b", b" "])
+values = st.sampled_from([b"", b"1", b"2", b"\xe9", b"a, b", b" ", b" 1", b"2\t"])
 names = st.sampled_from([
     b"x-a", b"x-b", b"cookie", b"accept", b"content-type", b"x-real-ip", b"connection", b"te", b"content-length",
-    b"authorization", b"x_a",
+    b"authorization", b"x_a", b"user-agent", b"range", b"date",
 ])  # fmt: skip
 header_lists = st.lists(st.tuples(names, values), max_size=8)
 paths = st.text(
@@ -374,11 +469,12 @@ def expected_args(old: Values, new: Values) -> Values:
 def expected_headers(old: Values, new: Values) -> Values:
     found: Values = {name: values for name, values in old.items() if name in UNTOUCHABLE}
     for name, values in new.items():
+        values = [(value or b"").strip(b" \t") for value in values]
         joined = (b"; " if name == b"cookie" else b", ").join(value or b"" for value in values)
         if name in UNTOUCHABLE:
             continue
-        if old.get(name) == values:
-            found[name] = values
+        if [(value or b"").strip(b" \t") for value in old.get(name, ())] == values:
+            found[name] = old[name]
         elif joined:
             found[name] = [joined]
     return found

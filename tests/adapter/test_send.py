@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import upstream
 from asgi_bridge.errors import PluginError
-from asgi_bridge.wire import MAX_PAYLOAD, HTTPReqCallResp, Stop
+from asgi_bridge.wire import MAX_PAYLOAD, HTTPReqCallResp, Rewrite, Stop
 
 from .calls import REFUSED, Gateway, answer, chain_of, errors, passing, responding, run, warnings
 
@@ -75,6 +75,11 @@ WRONG: list[tuple[list[Message], str]] = [
     ([start(headers=[(b"x-a", b"\r1")])], "header x-a: its value holds a CR, LF or NUL"),
     ([start(headers=[(b"x-a", b"1\x00")])], "header x-a: its value holds a CR, LF or NUL"),
     ([start(headers=[(b"x-a", bytearray(b"1\n"))])], "header x-a: its value holds a CR, LF or NUL"),
+    ([start(headers=[(b"x-a", b"a\x01b")])], "header x-a: its value holds a control character"),
+    ([start(headers=[(b"x-a", b"\x1b[31m")])], "header x-a: its value holds a control character"),
+    ([start(headers=[(b"x-a", bytearray(b"a\x7f"))])], "header x-a: its value holds a control character"),
+    ([start(headers=[(b"x-a", b"a\x0c")])], "header x-a: its value holds a control character"),
+    ([start(headers=[(b"x\x7fa", b"1")])], "header b'x\\x7fa': that is no header name"),
     ([start(headers=[(b"", b"1")])], "header b'': that is no header name"),
     ([start(headers=[(b"x a", b"1")])], "header b'x a': that is no header name"),
     ([start(headers=[(b"x-a\n", b"1")])], "header b'x-a\\n': that is no header name"),
@@ -308,3 +313,28 @@ def test_a_swallowed_fault_lets_nothing_pass(caplog: pytest.LogCaptureFixture) -
     assert answer(app) == REFUSED
     assert errors(caplog) == ["plugin p0: request refused: header x-a: its value holds a CR, LF or NUL"]
     assert warnings(caplog) == []
+
+
+OWS = [(b" 1", b"1"), (b"1\t ", b"1"), (b"\t a b ", b"a b"), (b"a\tb", b"a\tb"), (b"\xa0", b"\xa0")]
+
+
+@pytest.mark.parametrize(("value", "sent"), OWS)
+@pytest.mark.parametrize("as_given", [bytes, bytearray])
+def test_blanks_around_a_value_are_no_part_of_it(value: bytes, sent: bytes, as_given: Any) -> None:
+    headers = [(b"X-A", as_given(value))]
+    assert answer(responding(start(headers=[TYPED, *headers]), body(b"x"))) == Stop(200, [TYPED, (b"x-a", sent)], b"x")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"].extend(headers)
+            await send(message)
+
+        await upstream(scope, receive, sending)
+
+    assert answer(app) == Rewrite(resp_headers=[(b"x-a", sent)])
+
+
+def test_a_value_of_blanks_alone_is_an_empty_one(caplog: pytest.LogCaptureFixture) -> None:
+    assert answer(responding(start(headers=[TYPED, (b"x-a", b" \t")]), body(b"x"))) == Stop(200, [TYPED], b"x")
+    assert warnings(caplog) == ["plugin p0: an empty header deletes it in APISIX: the client gets no x-a"]

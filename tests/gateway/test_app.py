@@ -458,7 +458,7 @@ def test_head_of_what_nginx_refuses_has_no_body(runner: RunnerDouble) -> None:
 def test_no_route_and_no_upstream(runner: RunnerDouble) -> None:
     answer = TestClient(GatewayApp(Routes(), runner.path)).get("/x")  # type: ignore[arg-type]
     assert (answer.status_code, answer.json()) == (404, {"error_msg": "404 Route Not Found"})
-    without = read_routes({"routes": [{"uri": "/*"}]})
+    without = read_routes({"routes": [{"uri": "/*", "plugins": {}}]})
     assert TestClient(GatewayApp(without, runner.path)).get("/x").status_code == 503  # type: ignore[arg-type]
 
 

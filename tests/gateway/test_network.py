@@ -1,14 +1,28 @@
 """The transport that writes heads byte for byte."""
 
 import asyncio
+import datetime
+import ipaddress
+import os
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx2
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
+from asgi_bridge.gateway import GatewayApp, read_routes
 from asgi_bridge.gateway.network import NetworkTransport
+from asgi_bridge.wire.messages import HTTPRespCallResp
+from tests.gateway.runner_double import RunnerDouble
+from tests.gateway.test_app import RESP, called
 
 
 class Body(httpx2.AsyncByteStream):
@@ -200,8 +214,6 @@ def test_tls(monkeypatch: pytest.MonkeyPatch) -> None:
         contexts.append(ssl)
         raise OSError("no")
 
-    import ssl
-
     monkeypatch.setattr("asyncio.open_connection", refuse)
     own = ssl.create_default_context()
     for verify in (False, True, own):
@@ -211,3 +223,61 @@ def test_tls(monkeypatch: pytest.MonkeyPatch) -> None:
             )
     assert [context.verify_mode for context in contexts] == [ssl.CERT_NONE, ssl.CERT_REQUIRED, ssl.CERT_REQUIRED]
     assert contexts[2] is own
+
+
+def certificate(folder: Path) -> tuple[str, str]:
+    """A certificate of nobody's authority for 127.0.0.1, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(built.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return str(folder / "cert.pem"), str(folder / "key.pem")
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_only_the_fetch_of_post_resp_checks_a_certificate(
+    runner: RunnerDouble,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    trusted: bool,
+) -> None:
+    cert, key = certificate(tmp_path)
+    # where OpenSSL looks for the authorities of the system
+    monkeypatch.setenv("SSL_CERT_FILE", cert if trusted else os.devnull)
+    runner.calls(lambda message, ask: HTTPRespCallResp(message.id))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+
+    async def status(server: asyncio.Server, plugins: Any) -> int:
+        port = server.sockets[0].getsockname()[1]
+        upstream = {"scheme": "https", "nodes": {f"127.0.0.1:{port}": 1}}
+        config = {"routes": [{"id": "r", "uri": "/*", "plugins": plugins, "upstream": upstream}]}
+        sent = await called(GatewayApp(read_routes(config), runner.path))
+        answered: int = sent[0]["status"]
+        return answered
+
+    async def main() -> list[int]:
+        server = await asyncio.start_server(Server(OK, OK), "127.0.0.1", 0, ssl=context)
+        try:
+            async with asyncio.timeout(10):
+                return [await status(server, plugins) for plugins in ({}, RESP)]
+        finally:
+            server.close()
+
+    assert asyncio.run(main()) == [200, 200 if trusted else 502]
+    why = "the fetch of ext-plugin-post-resp checks the upstream's certificate, plain proxying does not"
+    assert [why in message for message in caplog.messages if "failed to request" in message] == [True] * (not trusted)

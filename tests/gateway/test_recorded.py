@@ -2,18 +2,23 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from asgi_bridge.errors import ConfigurationError
+from asgi_bridge.gateway import read_routes
 from tests.cases import load_cases
 from tests.gateway.stage import PARSERS, Compare, Stage, stage
 
 PARSING = "nginx's own HTTP parsing"
 BREAKS = "APISIX's answer hangs or breaks the client's connection"
+REFUSED = "APISIX drops the route, for it fails the schema; the stand-in refuses the file"
 
 # Left out, and why. Of the first kind uvicorn's parser answers before the gateway sees the request; for each of the
-# second there is the test that the gateway answers 502 and says in its log what APISIX would have done.
+# second there is the test that the gateway answers 502 and says in its log what APISIX would have done; of the third
+# the gateway has no route file to read.
 LEFT_OUT = {
     "req-path-latin1-raw": (PARSING, "a byte over 127 in the target"),
     "req-query-unicode": (PARSING, "a byte over 127 in the target"),
@@ -47,6 +52,13 @@ LEFT_OUT = {
     "resp-all-headers-returned-new-body-gzip": (BREAKS, "the client waits for the rest"),
     "resp-all-headers-returned-new-longer-body": (BREAKS, "the rest of the body is sent behind the response"),
     "resp-content-length-less": (BREAKS, "the rest of the body is sent behind the response"),
+    "utf8-uri-raw-request": (PARSING, "a byte over 127 in the target"),
+    "stop-filler-204-then-response-rewrite-205": (BREAKS, "a 204 that becomes another status: nothing ever comes"),
+    "stop-filler-204-then-response-rewrite-500": (BREAKS, "a 204 that becomes another status: nothing ever comes"),
+    "resp-filler-204-then-response-rewrite-205": (BREAKS, "a 204 that becomes another status: nothing ever comes"),
+    "resp-filler-204-then-response-rewrite-500": (BREAKS, "a 204 that becomes another status: nothing ever comes"),
+    "nearer-empty-post-req": (REFUSED, "conf is an empty list"),
+    "nearer-empty-post-resp": (REFUSED, "conf is an empty list"),
 }
 
 # uvicorn has two parsers. httptools lets more headers through; h11 knows HTTP/1.0, other methods, fragments.
@@ -61,9 +73,22 @@ THROUGH_H11 = {
     "keepalive-after-method-500",
 }
 
-# h11 refuses a request without one Host itself, sends no status over 999 and no Transfer-Encoding twice, and puts one
-# into the answer of a HEAD.
-THROUGH_HTTPTOOLS = {
+# the first of the cases that were recorded later
+LATER = "again-set-user-agent"
+
+CASES = {case["name"]: case for case in load_cases()}
+# One global rule is for all routes of a gateway, so these five have a gateway of their own; they follow each other.
+GLOBAL = [name for name, case in CASES.items() if case["group"] == "global"]
+APART = {*GLOBAL, *(name for name, (why, _) in LEFT_OUT.items() if why == REFUSED)}
+
+
+def in_response_phase(case: dict[str, Any]) -> bool:
+    """The case's route, or what it inherits from, has ext-plugin-post-resp."""
+    return "ext-plugin-post-resp" in json.dumps([case["route"], case.get("routes"), case.get("extra_config")])
+
+
+# h11 refuses these, or adds a Transfer-Encoding to the answer.
+NEEDS_HTTPTOOLS = {
     "req-host-twice",
     "req-host-missing-http11",
     "stop-odd-65535",
@@ -76,29 +101,23 @@ THROUGH_HTTPTOOLS = {
     "keepalive-head-then-get",
 }
 
-CASES = {case["name"]: case for case in load_cases()}
-
-
-def in_response_phase(case: dict[str, Any]) -> bool:
-    """The case's route, or what it inherits from, has ext-plugin-post-resp."""
-    return "ext-plugin-post-resp" in json.dumps([case["route"], case.get("routes"), case.get("extra_config")])
-
 
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with stage(list(CASES.values()), str(tmp_path_factory.mktemp("gateway"))) as ready:
+    cases = [case for name, case in CASES.items() if name not in APART]
+    with stage(cases, str(tmp_path_factory.mktemp("gateway"))) as ready:
         yield ready
 
 
-def played(standing: Stage, case: dict[str, Any]) -> tuple[list[Any], list[Any]]:
-    """Play a case; give the recording and what happened here, in the same words."""
+def played(standing: Stage, case: dict[str, Any], *, keep_tokens: bool = False) -> tuple[list[Any], list[Any]]:
+    """Play a case; give the recording and what happened here, in the same words. For `keep_tokens` see `Stage.play`."""
     http = "h11" if case["name"] in THROUGH_H11 else PARSERS[-1]
-    if http == "h11" and case["name"] in THROUGH_HTTPTOOLS:
-        pytest.skip("h11 does not let it through, and httptools is not installed")
+    if http == "h11" and case["name"] in NEEDS_HTTPTOOLS:
+        pytest.skip("httptools is not installed, and h11 does not let this case through")
     if case["name"] == "req-upstream-reset":
         standing.warm_up()
-    responses, frames, requests = standing.play(case, http)
-    compare = Compare(standing, http)
+    responses, frames, requests = standing.play(case, http, keep_tokens=keep_tokens)
+    compare = Compare(standing, http, case)
     wanted = [case["client_got"], *(step["client_got"] for step in case.get("next", ()) if "do" not in step)]
     recorded = [
         [compare.rpc_recorded(rpc) for rpc in case["rpcs"]],
@@ -115,7 +134,7 @@ def played(standing: Stage, case: dict[str, Any]) -> tuple[list[Any], list[Any]]
     return recorded, here
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in LEFT_OUT])
+@pytest.mark.parametrize("name", [name for name in CASES if name not in {*LEFT_OUT, *GLOBAL}])
 def test_does_what_apisix_did(standing: Stage, name: str) -> None:
     recorded, here = played(standing, CASES[name])
     assert here == recorded
@@ -126,7 +145,7 @@ def test_answers_502_and_logs_where_apisix_breaks_the_connection(standing: Stage
     case = CASES[name]
     http = PARSERS[-1]
     responses, frames, _ = standing.play(case, http)
-    compare = Compare(standing, http)
+    compare = Compare(standing, http, case)
     assert [response.status for response in responses] == [502]
     assert len([line for line in standing.log.lines if "answered 502; APISIX would have" in line]) == 1
     # up to there all is as recorded
@@ -135,12 +154,35 @@ def test_answers_502_and_logs_where_apisix_breaks_the_connection(standing: Stage
     ]
 
 
+def test_two_response_phases_are_as_in_apisix(tmp_path: Path) -> None:
+    """The list of a global rule and that of the route: the client's connection is broken behind its response."""
+    closed = []
+    with stage([CASES[name] for name in GLOBAL], str(tmp_path)) as standing:
+        for name in GLOBAL:
+            recorded, here = played(standing, CASES[name], keep_tokens=True)
+            assert here == recorded, name
+            if CASES[name]["client_got"]["connection_then"] == "closed":
+                assert standing.clients[PARSERS[-1]].at_end(), name
+                assert [line for line in standing.log.lines if "headers have already been sent" in line], name
+                closed.append(name)
+    both = "global-resp-and-route-resp"
+    assert closed == [both, f"{both}-post", f"{both}-body"]
+
+
+@pytest.mark.parametrize("name", [name for name, (why, _) in LEFT_OUT.items() if why == REFUSED])
+def test_refuses_a_file_with_a_route_that_apisix_drops(name: str) -> None:
+    case = CASES[name]
+    assert case["client_got"]["status"] == 404
+    with pytest.raises(ConfigurationError, match=f"route '{name}': plugins"):
+        read_routes({"routes": [case["route"]], **case["extra_config"]})
+
+
 def test_left_out_cases_are_few_and_have_a_reason() -> None:
     assert set(LEFT_OUT) <= set(CASES)
-    assert set(THROUGH_H11 | THROUGH_HTTPTOOLS) <= set(CASES)
-    cases = {}
-    for response_phase, allowed in ((False, 45), (True, 13)):
-        part = [name for name, case in CASES.items() if in_response_phase(case) is response_phase]
-        assert len([name for name in part if name in LEFT_OUT]) <= allowed
-        cases[response_phase] = len(part)
-    assert cases == {False: 326, True: 131}
+    assert set(THROUGH_H11) <= set(CASES)
+    names = list(CASES)
+    first, later = names[: names.index(LATER)], names[names.index(LATER) :]
+    for response_phase, count, allowed in ((False, 326, 45), (True, 131, 13)):
+        part = [name for name in first if in_response_phase(CASES[name]) is response_phase]
+        assert (len(part), len([name for name in part if name in LEFT_OUT]) <= allowed) == (count, True)
+    assert (len(later), len([name for name in later if name in LEFT_OUT]) <= 8) == (135, True)

@@ -53,3 +53,48 @@ def test_plugins_are_put_over_others_by_name() -> None:
     assert merged == Plugins({"x": own, "y": base}, {"cors": {}})
     assert own.names == ["a"]
     assert ExtPlugin().names == []
+
+
+def test_stars_inside_a_pattern() -> None:
+    routes = Routes(
+        [
+            Route("inside", ("/o/*/items",)),
+            Route("two", ("/t/*/u/*/v",)),
+            Route("not-first", ("/a*b/c",)),
+            Route("slash", ("/s/*/",)),
+            Route("dot", ("/d.x/*/y",)),
+            Route("plus", ("/p+q/*",)),
+        ]
+    )
+    wanted = {
+        b"/o/1/items": "inside", b"/o/1/2/items": "inside", b"/o//items": "inside", b"/o/1/item": None,
+        b"/o/items": None, b"/o/1/items/": None, b"/o/1/items2": None, b"/t/1/u/2/v": "two", b"/t/1/2/v": None,
+        # a star in the middle of a segment only ends the prefix
+        b"/anything": "not-first", b"/s/1/": "slash", b"/s/1": None,
+        # segments are taken for regular expressions, behind a prefix that is not
+        b"/d.x/1/y": "dot", b"/dax/1/y": None, b"/p+q/1": None,
+        "/o/ü/items".encode(): "inside",
+    }  # fmt: skip
+    assert {path: found(routes, path=path) for path in wanted} == wanted
+
+
+def test_of_patterns_with_one_prefix_the_priority_counts_then_the_length() -> None:
+    routes = Routes(
+        [
+            Route("plain", ("/x/*",)),
+            Route("longer", ("/x/*/z",)),
+            Route("first", ("/y/*",), priority=1),
+            Route("second", ("/y/*/z",)),
+            Route("deeper", ("/y/a/*",), priority=-5),
+        ]
+    )
+    assert [found(routes, path=path) for path in (b"/x/1/z", b"/x/1", b"/y/1/z", b"/y/a/z")] == [
+        "longer", "plain", "first", "deeper",
+    ]  # fmt: skip
+
+
+def test_candidates_come_in_the_order_in_which_they_are_asked() -> None:
+    routes = Routes(
+        [Route("a"), Route("b", hosts=("a.test",)), Route("c", uris=("/x/y",)), Route("d"), Route("e", ("/q",))]
+    )
+    assert [route.id for route in routes.candidates("GET", b"a.test", b"/x/y")] == ["b", "c", "a", "d"]

@@ -32,13 +32,17 @@ async def nothing(asked: ExtraInfoReq) -> bytes | None:
     return None
 
 
+async def unchanged(answer: Any) -> Any:
+    return answer
+
+
 async def call(client: RunnerClient, key: str = "k", tell: Any = nothing) -> Any:
     return await client.call(
         key,
         [(b"a", b"{}")],
         lambda number, token: HTTPReqCallReq(number, conf_token=token),
         tell,
-        lambda answer: answer,
+        unchanged,
     )
 
 
@@ -164,7 +168,7 @@ def test_faults(runner: RunnerDouble, answer: Any, error: type[Exception], text:
 
 
 def test_apply_that_raises_closes_the_connection(runner: RunnerDouble) -> None:
-    def bad(answer: Any) -> None:
+    async def bad(answer: Any) -> None:
         raise LuaError("bad")
 
     async def work(client: RunnerClient) -> int:

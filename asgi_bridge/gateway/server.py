@@ -1,0 +1,93 @@
+"""What serves the gateway: uvicorn's HTTP protocols, with what nginx sees of a request and they do not hand on.
+
+Any ASGI server will do. With these protocols the gateway gets the request target as the client wrote it.
+"""
+
+import asyncio
+import functools
+import importlib.util
+from typing import Any, cast
+
+import h11
+from uvicorn.protocols.http import h11_impl
+
+from asgi_bridge.gateway.exchange import TARGET
+
+__all__ = ["allow_all_statuses", "http_protocol"]
+
+
+class _StatusPhrases(dict[int, bytes]):
+    def __missing__(self, status: int) -> bytes:
+        return b""
+
+
+class _StatusLines(dict[int, bytes]):
+    def __missing__(self, status: int) -> bytes:
+        return b"HTTP/1.1 %d \r\n" % status
+
+
+@functools.cache
+def allow_all_statuses() -> None:
+    """Let uvicorn send the statuses above 599, which plugins may answer and APISIX sends: without a phrase.
+
+    uvicorn's tables end at 599, and a status that they do not have breaks the client's connection.
+    """
+    h11_impl.STATUS_PHRASES = _StatusPhrases(h11_impl.STATUS_PHRASES)
+    if importlib.util.find_spec("httptools") is not None:
+        from uvicorn.protocols.http import httptools_impl
+
+        httptools_impl.STATUS_LINE = _StatusLines(httptools_impl.STATUS_LINE)
+
+
+def http_protocol(parser: str = "auto") -> type[asyncio.Protocol]:
+    """Give the HTTP protocol to serve the gateway with: ``uvicorn.Config(app, http=http_protocol())``.
+
+    Args:
+        parser: ``h11``, ``httptools``, or ``auto``: httptools where it is installed.
+    """
+    if parser == "httptools" or (parser == "auto" and importlib.util.find_spec("httptools") is not None):
+        return _with_httptools()
+    return _H11Protocol
+
+
+class _Connection(h11.Connection):
+    """Keeps the target of the request that is under way."""
+
+    target = b""
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self.target = event.target
+        return event
+
+
+class _H11Protocol(h11_impl.H11Protocol):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        conn = self.conn = _Connection(h11.SERVER, self.conn._max_incomplete_event_size)
+        app = cast(Any, self.app)
+
+        async def with_target(scope: Any, receive: Any, send: Any) -> None:
+            # h11 reads no further request before this one is answered
+            await app({**scope, "extensions": {TARGET: conn.target}}, receive, send)
+
+        self.app = cast(Any, with_target)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Says nothing: the gateway has a line of its own."""
+
+
+@functools.cache
+def _with_httptools() -> type[asyncio.Protocol]:
+    from uvicorn.protocols.http import httptools_impl
+
+    class HttpToolsProtocol(httptools_impl.HttpToolsProtocol):
+        def on_headers_complete(self) -> None:
+            cast(Any, self.scope)["extensions"] = {TARGET: self.url}
+            super().on_headers_complete()
+
+        def _unsupported_upgrade_warning(self) -> None:
+            """Says nothing: the gateway has a line of its own."""
+
+    return HttpToolsProtocol
