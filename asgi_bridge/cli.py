@@ -207,24 +207,33 @@ def dev(
 @cli.command()
 @click.argument("target")
 @click.option("--conf", default="{}", show_default=True, help="Its configuration, JSON.")
+@click.option(
+    "--default",
+    "defaults",
+    type=_Mount(),
+    multiple=True,
+    help="An object as a keyword argument of a middleware. May be given several times.",
+)
 @click.option("--app-dir", type=_FOLDER, default=".", show_default=True, help="Folder to look for modules in.")
 @_env_file
-def compat(target: str, conf: str, app_dir: str, env_file: str | None) -> None:
+def compat(target: str, conf: str, defaults: tuple[tuple[str, str], ...], app_dir: str, env_file: str | None) -> None:
     """Try a plugin on probe requests, and say what it does and in which phase to mount it.
 
     TARGET is "module:attr" of a middleware, a factory or an application, ASGI or WSGI.
     """
-    from .compat import PROBES, examine, load, report
+    from .compat import PROBES, examine, load, missing_objects, report
     from .plugins.configuration import parse_json
 
     _load_environment(env_file)
     source = _source(target, (), app_dir)
     sys.path.insert(0, source.app_dir or "")
-    subject = load(source.target or "")
+    subject = load(source.target or "", dict(defaults))
     try:
         subject, findings = examine(subject, conf)
     except ConfigurationError as exc:
-        raise ConfigurationError(f"{exc}; --conf gives its configuration") from exc.__cause__
+        objects = [f"--default {name}=module:attr" for name in missing_objects(subject, str(exc))]
+        given = f", {', '.join(objects)} an object" if objects else ""
+        raise ConfigurationError(f"{exc}; --conf gives its configuration{given}") from exc.__cause__
     for line in report(subject, parse_json(conf), findings):
         click.echo(line)
     if len(findings.errors) == len(PROBES):

@@ -185,7 +185,7 @@ def test_a_bridge_is_no_middleware() -> None:
             {"answers": {probe.name: 200 for probe in PROBES}},
         ),
         ("asgi_bridge_apps.request_id:request_id", "{}", "factory", "request", {"headers": {"x-request-id"}}),
-        ("asgi_bridge_apps.server_timing:server_timing", "{}", "factory", "request", {"headers": {"server-timing"}}),
+        ("asgi_bridge_apps.server_timing:server_timing", "{}", "factory", "both", {"headers": {"server-timing"}}),
         ("werkzeug.middleware.proxy_fix:ProxyFix", "{}", "wsgi_middleware", "request", {}),
         ("paste.gzipper:middleware", "{}", "wsgi_middleware", "response", {"body": True}),
         ("tests.wsgi.compat_app:app", "{}", "wsgi", "request", {"answers": {probe.name: 404 for probe in PROBES}}),
@@ -229,3 +229,147 @@ def test_what_cannot_be_built_is_an_error_in_one_line() -> None:
     bridge.plugin("made")(make)
     with pytest.raises(ConfigurationError, match="plugin made: it could not be built: ValueError: level is 1 or more"):
         examine(Subject("m:make", bridge.plugins["made"], "factory"), "{}")
+
+
+# what probes cannot tell
+
+
+SUBJECTS = "tests.compat_subjects"
+
+
+@pytest.mark.parametrize(
+    ("name", "conf", "source", "phase", "reason"),
+    [
+        ("StoreAndReplay", "{}", "middleware", "both", "it keeps responses and answers with them"),
+        ("StoreAndReplay", '{"header_name": "X-Unheard-Of"}', "middleware", "both", "it did nothing with any probe"),
+        ("Cache", "{}", "middleware", "both", "it keeps responses and answers with them"),
+        ("Limiter", "{}", "middleware", "both", "it sets x-ratelimit-remaining to another value each time"),
+        ("Limiter", '{"tell": false}', "middleware", "request", "it acts before the upstream"),
+        ("Limiter", '{"limit": 100000}', "middleware", "both", "it sets x-ratelimit-remaining to another value"),
+        ("Limiter", '{"limit": 100000, "tell": false}', "middleware", "both", "it did nothing with any probe"),
+        ("LimiterWithVary", "{}", "middleware", "both", "it acts on the request and changes the real response"),
+        ("LimiterWithVary", '{"limit": 100000}', "middleware", "both", "cannot tell whether it also refuses"),
+        ("StripsHeadBody", "{}", "middleware", "both", "it sets x-ratelimit-remaining"),
+        ("StripsHeadBody", '{"limit": 100000, "tell": false}', "middleware", "both", "cannot tell what for"),
+        ("Challenge", "{}", "middleware", "both", "what it does depends on the response: it is different with 401"),
+        ("Wrapped", "{}", "middleware", "request", "it acts before the upstream"),
+        ("Digest", "{}", "middleware", "both", "it sets x-digest to another value each time"),
+        ("Constant", "{}", "middleware", "request", "it adds headers beside the upstream's"),
+        ("RaisesWithoutKey", "{}", "middleware", "request", "it acts before the upstream"),
+        ("Dispatching", "{}", "middleware", "both", "it may watch the response"),
+        ("WSGITiming", "{}", "wsgi_middleware", "both", "it sets x-time to another value each time"),
+        ("WSGIWatching", "{}", "wsgi_middleware", "both", "it may watch the response"),
+        ("WSGIWatchingBody", "{}", "wsgi_middleware", "both", "it may watch the response"),
+        ("WSGIUser", "{}", "wsgi_middleware", "request", "it acts before the upstream, and looked at no response"),
+        ("limiter", "{}", "wsgi", "both", "it acts on the request"),
+        ("Limiter", '{"limit": 20}', "middleware", "both", "it sets x-ratelimit-remaining to another value each time"),
+        ("Limiter", '{"limit": 7}', "middleware", "both", "it sets x-ratelimit-remaining to another value each time"),
+        ("HTMLOnly", "{}", "middleware", "both", "it is different with JSON"),
+        ("RaisesAtLast", "{}", "middleware", "request", "it acts before the upstream, and looked at no response"),
+        ("CachesAfterAWhile", "{}", "middleware", "both", "it keeps responses and answers with them"),
+        ("CachesAfterAWhile", '{"limit": 60}', "middleware", "both", "it keeps responses and answers with them"),
+        ("RefusesKeys", "{}", "middleware", "both", "it did nothing with any probe"),
+        ("wsgi_function", "{}", "wsgi_middleware", "both", "it may watch the response"),
+    ],
+)
+def test_no_phase_is_advised_that_the_probes_do_not_show_to_be_enough(
+    name: str, conf: str, source: str, phase: str, reason: str
+) -> None:
+    subject, findings = examine(load(f"{SUBJECTS}:{name}"), conf)
+    advised, why = advise(findings)
+    assert (subject.source, advised) == (source, phase)
+    assert reason in why
+
+
+def test_a_limit_is_found_and_told() -> None:
+    subject, findings = examine(load(f"{SUBJECTS}:Limiter"), '{"tell": false}')
+    assert findings.limit is not None and findings.limit[1] == 429
+    assert f"  answers 429 by itself to number {findings.limit[0]} of equal requests" in list(
+        report(subject, {}, findings)
+    )
+
+
+def test_a_head_request_changes_no_body() -> None:
+    assert not examine(load(f"{SUBJECTS}:StripsHeadBody"), "{}")[1].body
+
+
+@pytest.mark.parametrize("name", ["StoreAndReplay", "Challenge", "WSGIWatching"])
+def test_where_the_probes_cannot_tell_the_lines_to_paste_list_both_phases(name: str) -> None:
+    subject, findings = examine(load(f"{SUBJECTS}:{name}"), "{}")
+    lines = list(report(subject, {}, findings))
+    assert '  phase = "both"' in lines
+    assert [line for line in lines if line.startswith("    ext-plugin")] == [
+        "    ext-plugin-pre-req:",
+        "    ext-plugin-post-resp:",
+    ]
+
+
+def test_objects_that_a_middleware_needs_are_given_as_defaults(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["asgi-bridge", "compat", f"{SUBJECTS}:NeedsObject"]
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err == (
+        "asgi-bridge: plugin needs-object: field 'backend': Field required; field 'clock': Field required; field "
+        "'text': Field required; --conf gives its configuration, --default backend=module:attr, --default "
+        "clock=module:attr an object\n"
+    )
+
+    given = [
+        "--default",
+        "backend=time:sleep",
+        "--default",
+        "clock=tests.compat_subjects:limiting",
+        "--conf",
+        '{"text": "a"}',
+    ]
+    result = CliRunner().invoke(cli, [*command[1:], *given])
+    assert result.exit_code == 0
+    assert (
+        '  defaults = { backend = "time:sleep", clock = "tests.compat_subjects:limiting" }'
+        in result.output.splitlines()
+    )
+
+    result = CliRunner().invoke(cli, ["compat", "asgi_bridge_apps.say:say", "--default", "a=time:sleep"])
+    assert isinstance(result.exception, ConfigurationError)
+    assert str(result.exception) == "plugin say: only a middleware has defaults, and this is a factory"
+
+
+def test_webobs_decorator_is_wsgi() -> None:
+    dec = pytest.importorskip("webob.dec", reason="WebOb is not installed")
+
+    @dec.wsgify  # type: ignore[untyped-decorator]
+    def app(request: object) -> str:
+        return "here"
+
+    class Middleware:
+        def __init__(self, application: object) -> None:
+            self.application = application
+
+        @dec.wsgify  # type: ignore[untyped-decorator]
+        def __call__(self, request: object) -> object:
+            return self.application
+
+    bridge = Bridge()
+    bridge.add("app", app)
+    bridge.add("middleware", Middleware)
+    assert [plugin.source for plugin in bridge.plugins.values()] == ["wsgi", "wsgi_middleware"]
+
+
+def test_a_probe_that_is_not_answered_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asgi_bridge.probes.PROBE_SECONDS", 0.05)
+    assert examine(load(f"{SUBJECTS}:HangsOnPost"), "{}")[1].errors == {
+        "POST of a form": "no answer within 0.05 s",
+        "POST of JSON": "no answer within 0.05 s",
+    }
+    assert examine(load(f"{SUBJECTS}:TimesOut"), "{}")[1].errors == {
+        probe.name: "TimeoutError: its own" for probe in PROBES
+    }
+
+
+def test_a_middleware_of_wsgi_that_makes_something_else() -> None:
+    with pytest.raises(ConfigurationError, match="WSGIReturnsNothing made 5, which is not a WSGI application"):
+        examine(load(f"{SUBJECTS}:WSGIReturnsNothing"), "{}")

@@ -10,7 +10,7 @@ from .chain import INNERMOST, Chain, Layer, Step
 from .configuration import parse_json
 from .key import phase_of, route_id_of
 from .lifespan import Lifespan
-from .registry import Bridge, Plugin, single_callable
+from .registry import Bridge, Plugin
 
 __all__ = ["BUILD_SECONDS", "SHUTDOWN_SECONDS", "Conf", "build_chain"]
 
@@ -82,6 +82,7 @@ async def _build_layer(
         app = plugin.make(plugin.configuration.check(text), following)
         if inspect.isawaitable(app):
             app = await app
+        layer.app = plugin.made(app)
     except ConfigurationError as exc:
         raise ConfigurationError(f"plugin {plugin.name}: {exc}") from None
     except (Exception, SystemExit, asyncio.CancelledError) as exc:
@@ -89,9 +90,6 @@ async def _build_layer(
         if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
             raise  # not the factory's own
         raise ConfigurationError(f"plugin {plugin.name}: it could not be built: {type(exc).__name__}: {exc}") from exc
-    if not callable(app):
-        raise ConfigurationError(f"plugin {plugin.name}: its factory returned {type(app).__name__}, not an application")
-    layer.app = single_callable(app)
     if mounted is None:
         return layer
     if plugin.application is None:

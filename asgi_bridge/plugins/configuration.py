@@ -6,11 +6,9 @@ field and the reason, never the value: it may be a secret.
 """
 
 import collections.abc
-import functools
 import inspect
 import json
 import math
-import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -24,6 +22,7 @@ from pydantic_core import CoreSchema, ErrorDetails, PydanticOmit, SchemaValidato
 from ..errors import ConfigurationError
 from ..spelling import did_you_mean
 from .importing import import_string, is_import_string
+from .kinds import hints_of, signature_of
 
 __all__ = ["AnyConfiguration", "Configuration", "KeywordConfiguration", "TypedConfiguration", "parse_json"]
 
@@ -126,6 +125,7 @@ class KeywordConfiguration:
             raise ConfigurationError(f"{_name(target)} has no parameter {', '.join(map(repr, unknown))}")
         model = _model(_name(target), "allow" if extra else "forbid", **fields)
         self._checker = _Checker(model.__pydantic_core_schema__)
+        self._extra = extra
         self._annotations = {name: fields[field][0] for field, name in self._names.items()}
         self._defaults = {key: self._from_file(key, value) if from_file else value for key, value in defaults.items()}
 
@@ -140,6 +140,20 @@ class KeywordConfiguration:
             if is_import_string(value):
                 return import_string(value)
             raise ConfigurationError(f"default {key!r}: {exc}") from None
+
+    @property
+    def objects(self) -> list[str]:
+        """The parameters that have to be given, and that JSON may not be able to give."""
+        in_json = self._checker.schema()["properties"]
+        return [
+            name
+            for name, annotation in self._annotations.items()
+            if not (name in self._defaults or name in self._own_defaults) and (annotation is Any or name not in in_json)
+        ]
+
+    def takes(self, name: str) -> bool:
+        """Whether the middleware has a parameter `name`, or takes any keyword."""
+        return self._extra or name in self._annotations
 
     def check(self, text: str) -> dict[str, Any]:
         parsed = parse_json(text)
@@ -237,16 +251,17 @@ def _fields(
 ) -> tuple[dict[str, Any], dict[str, str], dict[str, Any], bool]:
     """Fields of a pydantic model for `target`'s keyword parameters; names made up, since `copy` or `_x` are no field
     names, with the parameters' names that they stand for; the parameters' own defaults; whether any keyword is taken.
+    Without a signature to read any keyword is.
 
     The fields do not have the parameters' defaults: pydantic would copy them at each check, whatever they are.
     """
-    try:
-        parameters = list(inspect.signature(target).parameters.values())
-    except (TypeError, ValueError) as exc:
-        raise ConfigurationError(f"{_name(target)} has no signature to check a configuration against: {exc}") from None
+    signature = signature_of(target)
+    if signature is None:  # compiled, or a built-in
+        return {}, {}, {}, True
+    parameters = list(signature.parameters.values())
     if not parameters or parameters[0].kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD):
         raise ConfigurationError(f"{_name(target)} is no middleware: its first parameter is not an application")
-    hints = _hints(target)
+    hints = hints_of(target)
     fields: dict[str, Any] = {}
     names: dict[str, str] = {}
     own: dict[str, Any] = {}
@@ -268,28 +283,6 @@ def _fields(
                 pydantic.Field(None if given else ..., alias=parameter.name, title=parameter.name),
             )
     return fields, names, own, extra
-
-
-def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """The parameters' annotations; those that do not resolve (imports for type checkers only) are left out."""
-    while isinstance(target, functools.partial):
-        target = target.func
-    function: Any = target
-    if inspect.isclass(target):
-        function = target.__new__ if target.__init__ is object.__init__ else target.__init__
-    elif not isinstance(target, types.FunctionType | types.MethodType):
-        function = type(target).__call__
-    try:
-        return typing.get_type_hints(function, include_extras=True)
-    except Exception:  # any expression may stand in an annotation, so anything may come out
-        hints = {}
-        scope = vars(sys.modules[function.__module__]) if function.__module__ in sys.modules else {}
-        for name, annotation in function.__annotations__.items():
-            try:
-                hints[name] = eval(annotation, scope) if isinstance(annotation, str) else annotation
-            except Exception:  # as above: this one stays unchecked
-                continue
-        return hints
 
 
 _ABSTRACT = {

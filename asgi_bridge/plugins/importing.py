@@ -11,7 +11,7 @@ from ..extras import extra_of
 from ..spelling import did_you_mean
 from ..tracebacks import calling_line
 
-__all__ = ["import_module", "import_string", "is_import_string", "located", "plugin_name"]
+__all__ = ["import_module", "import_string", "is_import_string", "located"]
 
 _FORM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -64,12 +64,6 @@ def import_module(name: str, target: str) -> Any:
         if missing:
             raise ConfigurationError(f"{name} {missing}") from None
         raise ConfigurationError(f"cannot import {target!r}: {type(exc).__name__}: {exc}") from exc
-
-
-def plugin_name(target: str) -> str:
-    """The name under which what ``module:attr`` names is mounted where nobody gives one."""
-    attribute = target.rpartition(":")[2].rpartition(".")[2]
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", "-", attribute.removesuffix("Middleware") or attribute).lower()
 
 
 def located(target: str, app_dir: str | None) -> tuple[str, str]:

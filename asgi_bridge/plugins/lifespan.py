@@ -7,6 +7,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import PluginError
+from .kinds import WrongApplication
 
 __all__ = ["Lifespan", "quiet_lifespan"]
 
@@ -99,6 +100,9 @@ class Lifespan:
         scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         try:
             await self._app(scope, self._inbox.get, self._send)
+        except WrongApplication as exc:
+            if not self._started.done():
+                self._started.set_exception(exc)
         except (Exception, SystemExit) as exc:  # a plugin that cannot start must not end the runner
             if self._started.done():
                 logger.error("plugin %s: its lifespan raised", self._name, exc_info=exc)

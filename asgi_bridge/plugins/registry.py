@@ -1,26 +1,31 @@
 """The registry: which plugin stands behind a name, and how one is built for a configuration."""
 
 import inspect
+import logging
 import tomllib
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from functools import wraps
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Unpack
+from typing import Any, Literal, TypeAlias, TypeVar, Unpack
 
-from asgiref.compatibility import guarantee_single_callable
 from starlette.types import ASGIApp
 
 from ..errors import ConfigurationError
 from ..spelling import did_you_mean
+from .advice import Place, line_of, line_with_defaults, plugin_name, refusal, result_refusal
 from .configuration import AnyConfiguration, Configuration, KeywordConfiguration, TypedConfiguration
-from .importing import import_module, import_string, plugin_name
+from .importing import import_module, import_string
+from .kinds import Kind, Verdict, asgi3, is_routine, judge, names_of, signature_of, spelled
 from .options import Options, OptionsDict, parse_options
 
 __all__ = ["Bridge", "Plugin", "load_bridge"]
 
-Kind = Literal["application", "middleware", "factory"]
+logger = logging.getLogger("asgi_bridge.plugins")
+
+Source: TypeAlias = Literal["app", "middleware", "factory", "wsgi", "wsgi_middleware"]
 Factory = TypeVar("Factory", bound=Callable[..., Any])
+Method = TypeVar("Method", bound=Callable[..., Any])
 ENTRY_POINTS = "asgi_bridge.plugins"
 
 
@@ -28,29 +33,54 @@ class Plugin:
     """A mounted plugin.
 
     Args:
-        name: what a route's ``conf`` list calls it.
-        kind: where its application comes from: it is one, a middleware makes it, or a factory.
-        make: checked configuration and the next application inwards → the plugin's application.
+        place: its name, which is what a route's ``conf`` list calls it, and its ``module:attr``.
+        source: what was mounted, as the key of ``[tool.asgi_bridge.plugins.NAME]`` calls it.
+        found: what was mounted.
+        make: checked configuration and the next application inwards → what becomes the plugin's application.
         configuration: what a route may configure.
         options: how it is run.
-        application: of kind "application", the application itself.
+
+    Attributes:
+        application: what was mounted, as an ASGI 3 application; None where `make` makes one for each configuration.
     """
 
     def __init__(
         self,
-        name: str,
-        kind: Kind,
+        place: Place,
+        source: Source,
+        found: Any,
         make: Callable[[Any, ASGIApp], ASGIApp | Awaitable[ASGIApp]],
         configuration: Configuration,
         options: Options,
         application: ASGIApp | None = None,
     ) -> None:
-        self.name = name
-        self.kind = kind
+        self.place = place
+        self.name = place.name
+        self.source = source
+        self.found = found
         self.make = make
         self.configuration = configuration
         self.options = options
         self.application = application
+
+    @property
+    def kind(self) -> Literal["application", "middleware", "factory"]:
+        """Where its application comes from: it is one, a middleware makes it, or a factory."""
+        return _KINDS[self.source]
+
+    def made(self, result: Any) -> ASGIApp:
+        """What `make` gave, as an ASGI 3 application.
+
+        Raises:
+            ConfigurationError: it is none.
+        """
+        if self.application is not None:
+            return self.application
+        verdict = judge(result)
+        if not verdict.may_be_application:
+            source = "middleware" if self.kind == "middleware" else "factory"
+            raise ConfigurationError(result_refusal(result, self.found, verdict, source, self.place))
+        return asgi3(result)
 
     @property
     def phases(self) -> list[str]:
@@ -69,6 +99,30 @@ class Plugin:
         }
 
 
+def _complete(method: Method) -> Method:
+    """Says what to write where a mounting method is called without one of its arguments."""
+    signature = inspect.signature(method)
+    wanted = [name for name, each in signature.parameters.items() if each.default is each.empty][1:-1]
+
+    @wraps(method)
+    def checked(*args: Any, **options: Any) -> Any:
+        try:
+            signature.bind(*args, **options)
+        except TypeError as exc:
+            given = next((each for each in args[1:] if callable(each)), None)
+            if method.__name__ == "plugin":
+                line = f'@bridge.plugin("{"name" if given is None else spelled(given)}")'
+            else:
+                line = f'bridge.{method.__name__}("name", {", ".join(wanted[1:])})'
+                if given is not None:
+                    defaults = [key for key in options if key not in _OPTIONS]
+                    line = line_with_defaults(given, judge(given), Place(plugin_name(spelled(given))), defaults)
+            raise ConfigurationError(f"Bridge.{method.__name__}: {exc}: write {line}") from None
+        return method(*args, **options)
+
+    return checked  # type: ignore[return-value]
+
+
 class Bridge:
     """The plugins of a runner, by name.
 
@@ -83,27 +137,21 @@ class Bridge:
 
     All three take the options of :class:`~asgi_bridge.plugins.options.Options` as keyword arguments, and raise
     ConfigurationError for what can never work: a name mounted twice, an unknown option, defaults that the middleware
-    does not take.
+    does not take, an object that is something else; then the message has the line to write instead.
     """
 
     def __init__(self) -> None:
         self.plugins: dict[str, Plugin] = {}
 
+    @_complete
     def mount(self, name: str, app: ASGIApp, **options: Unpack[OptionsDict]) -> None:
         """Mounts an ASGI application, which answers by itself or awaits :func:`asgi_bridge.upstream`.
 
         A route may configure any JSON; the application finds it in ``scope["extensions"]["apisix"]["conf"]``.
         """
-        self._mount(name, app, options)
+        self._mount(_place(name, app), app, options)
 
-    def _mount(self, name: str, app: ASGIApp, options: Mapping[str, Any]) -> None:
-        if not callable(app):
-            raise ConfigurationError(f"plugin {name}: {app!r} is not an ASGI application")
-        if _parameter_names(app)[:1] == ["app"]:
-            raise ConfigurationError(f"plugin {name}: {app!r} wants an app to wrap: add_middleware mounts it")
-        single = single_callable(app)
-        self._add(name, "application", lambda conf, following: single, AnyConfiguration, options, single)
-
+    @_complete
     def add_middleware(
         self,
         name: str,
@@ -114,45 +162,177 @@ class Bridge:
     ) -> None:
         """Mounts a middleware: a class or function whose first parameter is the application to wrap.
 
+        Where it has no signature to read (it is compiled, or a built-in), a route may configure any JSON object.
+
         Args:
             defaults: keyword arguments, objects included; a route's JSON object gives further ones, over these.
         """
-        self._add_middleware(name, middleware, lambda: KeywordConfiguration(middleware, defaults), options)
+        self._add_middleware(_place(name, middleware), middleware, defaults, options)
 
-    def _add_middleware(
-        self,
-        name: str,
-        middleware: Callable[..., ASGIApp],
-        configuration: Callable[[], Configuration],
-        options: Mapping[str, Any],
-    ) -> None:
-        if not callable(middleware):
-            raise ConfigurationError(f"plugin {name}: {middleware!r} is not a middleware")
-        self._add(name, "middleware", lambda conf, app: middleware(app, **conf), configuration, options)
-
+    @_complete
     def plugin(self, name: str, **options: Unpack[OptionsDict]) -> Callable[[Factory], Factory]:
         """Mounts a factory: route configuration → ASGI application; may be ``async def``.
 
         The configuration parameter's annotation (a pydantic model, dataclass, TypedDict, dict, …) checks what a
-        route configures. With a first parameter named ``app`` it is a factory of a middleware. It is called once
-        for each configuration.
+        route configures. With a first parameter named ``app``, or annotated as an application, it is a factory of a
+        middleware. It is called once for each configuration.
         """
-        _check_name(name)
+        _check_name(name, "@bridge.plugin({})")
 
         def decorate(factory: Factory) -> Factory:
-            self._add_factory(name, factory, options)
+            self._add_factory(Place(name), factory, options)
             return factory
 
         return decorate
 
-    def _add_factory(self, name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
-        if not callable(factory):
-            raise ConfigurationError(f"plugin {name}: {factory!r} is not a factory")
+    def add(self, name: str, found: Any, target: str | None = None, defaults: Mapping[str, Any] | None = None) -> None:
+        """Mounts what a ``module:attr`` or an entry point named, by what it is (see :mod:`~.kinds`).
+
+        A :class:`Bridge` gives all its plugins, under their own names.
+
+        Args:
+            name: the plugin's name.
+            found: what to mount.
+            target: its ``module:attr``, for messages.
+            defaults: of a middleware, as a file has them.
+
+        Raises:
+            ConfigurationError: it is nothing that can be mounted, or nothing tells what it is, or it takes no such
+                defaults.
+        """
+        if isinstance(found, Bridge):
+            self.include(found)
+            return
+        place = Place(name, target)
+        verdict = judge(found)
+        source = _SOURCE_OF.get(verdict.kind)
+        if verdict.kind is Kind.UNCLEAR and not is_routine(found):
+            source = "app"  # an object without a signature to read: a compiled application
+        if source is None:
+            raise ConfigurationError(f"plugin {name}: {refusal(found, verdict, place, 'a plugin')}")
+        if defaults and source not in ("middleware", "wsgi_middleware"):
+            raise ConfigurationError(f"plugin {name}: only a middleware has defaults, and this is {verdict.kind.value}")
+        self._add_source(place, source, found, {}, defaults)
+
+    def _add_source(
+        self,
+        place: Place,
+        source: Source,
+        found: Any,
+        options: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None = None,
+        threading: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Mounts what a file, the command line or an entry point named."""
+        match source:
+            case "app":
+                self._mount(place, found, options)
+            case "factory":
+                self._add_factory(place, found, options)
+            case "middleware":
+                self._add_middleware(place, found, defaults, options, from_file=True)
+            case _:
+                self._add_wsgi(place, source, found, defaults, options, threading or {})
+
+    def _mount(self, place: Place, app: ASGIApp, options: Mapping[str, Any]) -> None:
+        verdict = _judged(place, app, "an ASGI application")
+        if not verdict.may_be_application:
+            raise ConfigurationError(f"plugin {place.name}: {refusal(app, verdict, place, 'an ASGI application')}")
+        single = asgi3(app)
+        self._add(place, "app", app, lambda conf, following: single, AnyConfiguration, options, single)
+
+    def _add_middleware(
+        self,
+        place: Place,
+        middleware: Callable[..., ASGIApp],
+        defaults: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+        *,
+        from_file: bool = False,
+    ) -> None:
+        verdict = _judged(place, middleware, "a middleware")
+        if not verdict.may_be_middleware:
+            raise ConfigurationError(f"plugin {place.name}: {refusal(middleware, verdict, place, 'a middleware')}")
+        self._add_wrapping(place, "middleware", middleware, middleware, defaults, options, from_file)
+
+    def _add_wsgi(
+        self,
+        place: Place,
+        source: Source,
+        found: Any,
+        defaults: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+        threading: Mapping[str, Any],
+    ) -> None:
+        from ..wsgi import WSGIApp, WSGIMiddleware  # it stands on this package, and not every runner needs it
+
+        wanted = "a WSGI application" if source == "wsgi" else "a WSGI middleware"
+        verdict = _judged(place, found, wanted)
+        if not (verdict.may_be_wsgi if source == "wsgi" else verdict.may_be_wsgi_middleware):
+            raise ConfigurationError(f"plugin {place.name}: {refusal(found, verdict, place, wanted)}")
+        try:
+            if source == "wsgi_middleware":
+                wrapped = WSGIMiddleware(found, **threading)
+                self._add_wrapping(place, source, found, wrapped, defaults, options, True)
+                return
+            app = WSGIApp(found, **threading)
+        except ConfigurationError as exc:
+            text = str(exc)
+            prefix = f"plugin {place.name}: "
+            raise ConfigurationError(text if text.startswith(prefix) else prefix + text) from None
+        self._add(place, source, found, lambda conf, following: app, AnyConfiguration, options, app)
+
+    def _add_wrapping(
+        self,
+        place: Place,
+        source: Source,
+        found: Any,
+        middleware: Callable[..., ASGIApp],
+        defaults: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+        from_file: bool,
+    ) -> None:
+        said = signature_of(found) is not None
+
+        def make(conf: dict[str, Any], app: ASGIApp) -> Any:
+            nonlocal said
+            if not said:
+                said = True
+                logger.warning(
+                    "plugin %s: %s has no signature to read, so a route may configure any JSON object",
+                    place.name, spelled(found),
+                )  # fmt: skip
+            return middleware(app, **conf)
+
+        def configuration() -> Configuration:
+            checked = KeywordConfiguration(middleware, defaults, from_file=from_file)
+            strangers = [key for key in options if key not in _OPTIONS and checked.takes(key)]
+            if strangers:
+                verdict = Verdict(_MIDDLEWARE_OF[source], True, judge(found).shape)
+                given = ", ".join(strangers)
+                raise ConfigurationError(
+                    f"{given} {'is no option' if len(strangers) == 1 else 'are no options'} of a mount, but "
+                    f"what {spelled(found)} takes: write {line_with_defaults(found, verdict, place, strangers)}"
+                )
+            return checked
+
+        self._add(place, source, found, make, configuration, options)
+
+    def _add_factory(self, place: Place, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        name = place.name
+        verdict = _judged(place, factory, "a factory")
+        if not (verdict.may_be_factory or (verdict.kind is Kind.OTHER and not verdict.is_class)):
+            raise ConfigurationError(f"plugin {name}: {refusal(factory, verdict, place, 'a factory')}")
+        if signature_of(factory) is None and not is_routine(factory):
+            raise ConfigurationError(
+                f"plugin {name}: {spelled(factory)} has no signature to read, which would say what a route may "
+                f"configure: write def make(conf: dict): return {spelled(factory)}(conf)"
+            )
         try:
             parameters = list(inspect.signature(factory, eval_str=True).parameters.values())
         except Exception as exc:  # any expression may stand in an annotation, so anything may come out
             raise ConfigurationError(f"plugin {name}: an annotation of its factory does not resolve: {exc}") from exc
-        wraps = bool(parameters) and parameters[0].name == "app"
+        wraps = verdict.shape.wraps
         rest = parameters[1:] if wraps else parameters
         variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         more = [each.name for each in rest[1:] if each.default is each.empty and each.kind not in variadic]
@@ -160,7 +340,7 @@ class Bridge:
         if more:
             raise ConfigurationError(
                 f"plugin {name}: its factory is called with a configuration, by position, and wants more: "
-                + ", ".join(more)
+                f"{', '.join(more)}: write def {spelled(factory)}(conf), or (app, conf) for a middleware"
             )
         annotation = (
             (rest[0].annotation if rest[0].annotation is not inspect.Parameter.empty else Any) if rest else None
@@ -171,8 +351,9 @@ class Bridge:
             return factory(*arguments)
 
         self._add(
-            name,
+            place,
             "factory",
+            factory,
             make,
             lambda: KeywordConfiguration(_unconfigured) if annotation is None else TypedConfiguration(annotation),
             options,
@@ -180,40 +361,25 @@ class Bridge:
 
     def _add(
         self,
-        name: str,
-        kind: Kind,
+        place: Place,
+        source: Source,
+        found: Any,
         make: Callable[[Any, ASGIApp], Any],
         configuration: Callable[[], Configuration],
         options: Mapping[str, Any],
         application: ASGIApp | None = None,
     ) -> None:
+        name = place.name
         _check_name(name)
         if name in self.plugins:
             raise ConfigurationError(f"plugin {name}: the name is mounted already")
         try:
-            parsed = parse_options(dict(options), name)
-            self.plugins[name] = Plugin(name, kind, make, configuration(), parsed, application)
+            checked = configuration()
+            self.plugins[name] = Plugin(
+                place, source, found, make, checked, parse_options(dict(options), name), application
+            )
         except ConfigurationError as exc:
             raise ConfigurationError(f"plugin {name}: {exc}") from None
-
-    def add(self, name: str, found: Any) -> None:
-        """Mounts what a ``module:attr`` or an entry point named, by what it is.
-
-        A :class:`Bridge` gives all its plugins, under their own names. A class whose constructor takes ``app`` first,
-        or a function of ``app`` (and keyword arguments), is a middleware; a function of ``app`` and ``conf``, or of
-        anything but (scope, receive, send) is a factory; everything else is an application.
-        """
-        if isinstance(found, Bridge):
-            self.include(found)
-            return
-        names = _parameter_names(found)
-        function = inspect.isfunction(found)
-        if names[:1] == ["app"] and not (function and names[1:] == ["conf"]):
-            self.add_middleware(name, found)
-        elif function and names[:1] != ["scope"]:
-            self._add_factory(name, found, {})
-        else:
-            self.mount(name, found)
 
     def include(self, other: "Bridge") -> None:
         """Mounts all plugins of `other` too."""
@@ -258,20 +424,15 @@ class Bridge:
                 found = import_string(target)
             except ConfigurationError as exc:
                 raise ConfigurationError(f"{where} {key}: {exc}") from exc.__cause__
+            threading = {}
             if key.startswith("wsgi"):
-                found = _wsgi(key, found, options, where)
+                threading = {word: options.pop(word) for word in ("threads", "pool") if word in options}
             defaults = options.pop("defaults", None)
             if defaults is not None and key not in ("middleware", "wsgi_middleware"):
                 raise ConfigurationError(f"{where} has defaults, which only a middleware takes")
             if not isinstance(defaults, Mapping | None):
                 raise ConfigurationError(f"{where}: defaults is a table")
-            if key in ("app", "wsgi"):
-                self._mount(name, found, options)
-            elif key == "factory":
-                self._add_factory(name, found, options)
-            else:
-                checked = partial(KeywordConfiguration, found, defaults, from_file=True)
-                self._add_middleware(name, found, checked, options)
+            self._add_source(Place(name, target), key, found, options, defaults, threading)
 
     def run(self, **options: Any) -> None:
         """Serves the gateway until a signal ends it, as ``asgi-bridge run`` does.
@@ -295,38 +456,51 @@ class Bridge:
         serve(self, **options)
 
 
-def _check_name(name: object) -> None:
-    if not isinstance(name, str) or not 1 <= len(name) <= 128:
-        raise ConfigurationError(f"a plugin's name has 1 to 128 characters (APISIX's schema), not {name!r}")
+def _check_name(name: object, line: str = "") -> None:
+    if isinstance(name, str) and 1 <= len(name) <= 128:
+        return
+    said = f"a plugin's name has 1 to 128 characters (APISIX's schema), not {name!r}"
+    if line and callable(name):
+        said += ": write " + line.format(f'"{spelled(name)}"')
+    raise ConfigurationError(said)
 
 
-def single_callable(app: Any) -> ASGIApp:
-    """`app`, or an ASGI 2 application as one of ASGI 3. A class whose instances are awaited (Starlette's endpoints) is
-    ASGI 3 as it is."""
-    if inspect.isclass(app) and hasattr(app, "__await__"):
-        return app  # type: ignore[return-value]
-    return guarantee_single_callable(app)  # type: ignore[no-any-return, no-untyped-call]
+def _place(name: object, found: Any) -> Place:
+    """Of a mount in Python code."""
+    if callable(name) and isinstance(found, str):
+        line = line_of(name, judge(name), Place(found))
+        raise ConfigurationError(f"plugin {found}: the name comes first: write {line}")
+    _check_name(name)
+    assert isinstance(name, str)
+    return Place(name)
 
 
-_SOURCES = ("app", "middleware", "factory", "wsgi", "wsgi_middleware")
+def _judged(place: Place, found: Any, wanted: str) -> Verdict:
+    if isinstance(found, Bridge):
+        line = "bridge.include(...)" if place.target is None else f'bridge = "{place.target}" in [tool.asgi_bridge]'
+        raise ConfigurationError(f"plugin {place.name}: this is a Bridge, not {wanted}: write {line}")
+    return judge(found)
 
 
-def _wsgi(key: str, found: Any, options: dict[str, Any], where: str) -> Any:
-    """What a WSGI application or middleware of a file is as ASGI."""
-    from ..wsgi import WSGIApp, WSGIMiddleware  # it stands on this package, and not every runner needs it
-
-    threading = {name: options.pop(name) for name in ("threads", "pool") if name in options}
-    try:
-        return WSGIApp(found, **threading) if key == "wsgi" else WSGIMiddleware(found, **threading)
-    except ConfigurationError as exc:
-        raise ConfigurationError(f"{where}: {exc}") from None
-
-
-def _parameter_names(found: Any) -> list[str]:
-    try:
-        return list(inspect.signature(found).parameters)
-    except (TypeError, ValueError):
-        return []
+_SOURCES: tuple[Source, ...] = ("app", "middleware", "factory", "wsgi", "wsgi_middleware")
+_OPTIONS = frozenset(OptionsDict.__annotations__) | {"defaults"}
+_KINDS: Mapping[Source, Literal["application", "middleware", "factory"]] = {
+    "app": "application",
+    "wsgi": "application",
+    "middleware": "middleware",
+    "wsgi_middleware": "middleware",
+    "factory": "factory",
+}
+_MIDDLEWARE_OF = {"middleware": Kind.MIDDLEWARE, "wsgi_middleware": Kind.WSGI_MIDDLEWARE}
+_SOURCE_OF: Mapping[Kind, Source] = {
+    Kind.APPLICATION: "app",
+    Kind.DOUBLE: "app",
+    Kind.MIDDLEWARE: "middleware",
+    Kind.FACTORY: "factory",
+    Kind.BARE_FACTORY: "factory",
+    Kind.WSGI: "wsgi",
+    Kind.WSGI_MIDDLEWARE: "wsgi_middleware",
+}
 
 
 def _unconfigured(app: ASGIApp) -> None:
@@ -342,7 +516,7 @@ def _as_bridge(target: str) -> Bridge:
 
 def _made(target: str, found: Any) -> Any:
     """`found`, or what it returns, where it is a function without parameters."""
-    if not inspect.isfunction(found) or inspect.iscoroutinefunction(found) or _parameter_names(found):
+    if not inspect.isfunction(found) or inspect.iscoroutinefunction(found) or names_of(found):
         return found
     try:
         return found()
@@ -357,14 +531,15 @@ def _of_target(target: str) -> Bridge:
     found = _made(target, import_string(target))
     if isinstance(found, Bridge):
         return found
+    name = plugin_name(target.rpartition(":")[2].rpartition(".")[2])
     alone = Bridge()
     if callable(found):
-        alone.add(plugin_name(target), found)
-    kinds = {plugin.kind for plugin in alone.plugins.values()}
-    if not kinds or kinds == {"factory"}:  # it may as well be a function of which somebody hoped for a Bridge
+        alone.add(name, found, target)
+    sources = {plugin.source for plugin in alone.plugins.values()}
+    if not sources or sources == {"factory"}:  # it may as well be a function of which somebody hoped for a Bridge
         raise ConfigurationError(
             f"{target} is no Bridge, no function that returns one, and no ASGI application, but {type(found).__name__}"
-            + (f"; --mount {plugin_name(target)}={target} mounts a factory" if kinds else "")
+            + (f"; --mount {name}={target} mounts a factory" if sources else "")
         )
     return alone
 
@@ -427,9 +602,9 @@ def load_bridge(target: str | None, mounts: Mapping[str, str] | None = None, *, 
                     raise ConfigurationError(
                         f"entry point {point.name} = {point.value!r}: {type(exc).__name__}: {exc}"
                     ) from exc
-                bridge.add(point.name, found)
+                bridge.add(point.name, found, point.value)
     for name, mounted in (mounts or {}).items():
-        bridge.add(name, import_string(mounted))
+        bridge.add(name, import_string(mounted), mounted)
         looked_at.append(f"{mounted} of --mount {name}")
     if not bridge.plugins and looked_at:
         raise ConfigurationError(

@@ -9,7 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import ConfigurationError, PluginError
 from ..plugins import upstream as next_layer
-from ..plugins.configuration import _hints
+from ..plugins.advice import Place, refusal
+from ..plugins.kinds import Kind, hints_of, judge, signature_of
 from ..plugins.lifespan import quiet_lifespan
 from .call import WSGIApplication, WSGICall, upstream
 from .threads import thread_pool
@@ -38,8 +39,9 @@ class WSGIApp:
     """
 
     def __init__(self, wsgi_app: WSGIApplication, *, threads: int = THREADS, pool: str | None = None) -> None:
-        if not callable(wsgi_app):
-            raise ConfigurationError(f"{wsgi_app!r} is not a WSGI application")
+        verdict = judge(wsgi_app)
+        if not verdict.may_be_wsgi:
+            raise ConfigurationError(refusal(wsgi_app, verdict, Place("name"), "a WSGI application"))
         self._wsgi = wsgi_app
         self._pool = thread_pool(threads, pool)
 
@@ -94,23 +96,22 @@ def WSGIMiddleware(
 
         bridge.add_middleware("fix", WSGIMiddleware(ProxyFix), defaults={"x_host": 1})
     """
-    if not callable(middleware):
-        raise ConfigurationError(f"{middleware!r} is not a WSGI middleware")
+    verdict = judge(middleware)
+    if not verdict.may_be_wsgi_middleware:
+        raise ConfigurationError(refusal(middleware, verdict, Place("name"), "a WSGI middleware"))
     name = getattr(middleware, "__qualname__", type(middleware).__qualname__)
-    try:
-        signature = inspect.signature(middleware)
-    except (TypeError, ValueError) as exc:
-        raise ConfigurationError(f"{name} has no signature to check a configuration against: {exc}") from None
     executor = thread_pool(threads, pool)
 
     def make(app: ASGIApp, /, **options: Any) -> ASGIApp:
         made = middleware(upstream, **options)
-        if not callable(made):
-            raise ConfigurationError(f"{name} made {made!r}, which is not a WSGI application")
+        verdict = judge(made)
+        if not verdict.may_be_wsgi:
+            said = repr(made) if verdict.kind is Kind.DATA else verdict.kind.value
+            raise ConfigurationError(f"{name} made {said}, which is not a WSGI application")
         return _Wrapped(made, app, executor)
 
     made: Any = make
-    made.__signature__, made.__annotations__ = _asgi_signature(signature, name, _hints(middleware))
+    made.__signature__, made.__annotations__ = _asgi_signature(middleware, name)
     made.__name__ = getattr(middleware, "__name__", name)
     made.__qualname__ = name
     made.__doc__ = middleware.__doc__
@@ -118,9 +119,12 @@ def WSGIMiddleware(
     return make
 
 
-def _asgi_signature(
-    signature: inspect.Signature, name: str, hints: dict[str, Any]
-) -> tuple[inspect.Signature, dict[str, Any]]:
+def _asgi_signature(middleware: Callable[..., Any], name: str) -> tuple[inspect.Signature, dict[str, Any]]:
+    signature = signature_of(middleware)
+    if signature is None:  # compiled, or a built-in: it has none as an ASGI middleware either
+        anything = inspect.Parameter("arguments", inspect.Parameter.VAR_POSITIONAL)
+        return inspect.Signature([anything, inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)]), {}
+    hints = hints_of(middleware)
     parameters = list(signature.parameters.values())
     by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     if not parameters or parameters[0].kind not in (*by_position, inspect.Parameter.VAR_POSITIONAL):

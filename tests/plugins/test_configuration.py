@@ -697,9 +697,18 @@ def test_what_cannot_be_a_middleware_is_refused(target: Any, defaults: dict[str,
     assert str(caught.value) == reason
 
 
-def test_a_target_without_a_signature_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="^type has no signature to check a configuration against: "):
-        KeywordConfiguration(type)
+def test_a_target_without_a_signature_takes_any_object() -> None:
+    configuration = KeywordConfiguration(type, {"a": 1, "b": object})
+
+    assert configuration.check('{"a": [2], "c": {"d": 3}}') == {"a": [2], "b": object, "c": {"d": 3}}
+    assert configuration.schema() == {
+        "title": "type",
+        "type": "object",
+        "properties": {},
+        "additionalProperties": True,
+    }
+    with pytest.raises(ConfigurationError):
+        configuration.check("[]")
 
 
 class CallableObject:

@@ -230,16 +230,20 @@ def unchecked(conf: PlainTextResponse) -> Any: ...
         (lambda bridge: bridge.mount("x", 5), "plugin x: 5 is not an ASGI application"),
         (
             lambda bridge: bridge.mount("x", CORSMiddleware),
-            f"plugin x: {CORSMiddleware!r} wants an app to wrap: add_middleware mounts it",
+            "plugin x: the class CORSMiddleware is a middleware, not an ASGI application: write "
+            'bridge.add_middleware("x", CORSMiddleware)',
         ),
         (
             lambda bridge: bridge.plugin(unchecked),
-            f"a plugin's name has 1 to 128 characters (APISIX's schema), not {unchecked!r}",
+            f"a plugin's name has 1 to 128 characters (APISIX's schema), not {unchecked!r}: write "
+            '@bridge.plugin("unchecked")',
         ),
         (lambda bridge: bridge.add_middleware("x", 5), "plugin x: 5 is not a middleware"),
         (
             lambda bridge: bridge.add_middleware("x", no_middleware),
-            "plugin x: no_middleware is no middleware: its first parameter is not an application",
+            "plugin x: the function no_middleware is a factory without a configuration, not a middleware: write "
+            'bridge.mount("x", no_middleware()), or bridge.plugin("x")(no_middleware) for one application a '
+            "configuration",
         ),
         (
             lambda bridge: bridge.add_middleware("x", CORSMiddleware, defaults={"max_ag": 1}),
@@ -248,15 +252,18 @@ def unchecked(conf: PlainTextResponse) -> Any: ...
         (lambda bridge: bridge.plugin("x")(5), "plugin x: 5 is not a factory"),
         (
             lambda bridge: bridge.plugin("x")(two_configurations),
-            "plugin x: its factory is called with a configuration, by position, and wants more: second, third",
+            "plugin x: its factory is called with a configuration, by position, and wants more: second, third: "
+            "write def two_configurations(conf), or (app, conf) for a middleware",
         ),
         (
             lambda bridge: bridge.plugin("x")(by_keyword),
-            "plugin x: its factory is called with a configuration, by position, and wants more: conf",
+            "plugin x: its factory is called with a configuration, by position, and wants more: conf: "
+            "write def by_keyword(conf), or (app, conf) for a middleware",
         ),
         (
             lambda bridge: bridge.plugin("x")(any_keyword),
-            "plugin x: its factory is called with a configuration, by position, and wants more: conf",
+            "plugin x: its factory is called with a configuration, by position, and wants more: conf: "
+            "write def any_keyword(conf), or (app, conf) for a middleware",
         ),
         (
             lambda bridge: bridge.plugin("x")(unresolved),

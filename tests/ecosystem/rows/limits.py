@@ -87,7 +87,7 @@ ROWS = [
         "request",
         [get("/text"), get("/text"), get("/text"), sent("POST", "/echo", b"x"), sent("HEAD", "/text")],
         reset=gate.forget_limits,
-        remark="counts in memory: each worker and each gateway for itself",
+        remark="counts in memory: each runner for itself",
     ),
     Row(
         "ratelimit",
@@ -211,7 +211,7 @@ ROWS = [
         volatile=[Volatile(name, r"session=[0-9a-f]{32}") for name in ("set-cookie", "cookie")],
         reset=gate.store.data.clear,
         remark="what loads the session stands in the same plugin, since it changes the scope afterwards, and each "
-        "plugin has a copy; a store in memory is one worker's: with several, its Redis store",
+        "plugin has a copy; a store in memory is one runner's: with several, its Redis store",
     ),
     Row(
         "authlib-session",
