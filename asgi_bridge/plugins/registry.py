@@ -1,6 +1,5 @@
 """The registry: which plugin stands behind a name, and how one is built for a configuration."""
 
-import contextlib
 import copy
 import dataclasses
 import inspect
@@ -573,14 +572,15 @@ def _of_target(target: str) -> Bridge:
     found = _made(target, import_string(target))
     if isinstance(found, Bridge):
         return found
-    alone, name = Bridge(), plugin_name(target.rpartition(":")[2].rpartition(".")[2])
-    with contextlib.suppress(ConfigurationError):
+    name = plugin_name(target.rpartition(":")[2].rpartition(".")[2])
+    alone = Bridge()
+    if callable(found):
         alone.add(name, found, target)
-    kinds = {plugin.kind for plugin in alone.plugins.values()}
-    if not kinds or kinds == {"factory"}:  # it may as well be a function of which somebody hoped for a Bridge
+    sources = {plugin.source for plugin in alone.plugins.values()}
+    if not sources or sources == {"factory"}:  # it may as well be a function of which somebody hoped for a Bridge
         raise ConfigurationError(
             f"{target} is no Bridge, no function that returns one, and no ASGI application, but {type(found).__name__}"
-            + (f"; --mount {name}={target} mounts a factory" if kinds else "")
+            + (f"; --mount {name}={target} mounts a factory" if sources else "")
         )
     return alone
 

@@ -46,6 +46,10 @@ def make_bridge():
 async def make_bridge_later():
     return bridge
 
+def wsgi_app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"wsgi"]
+
 def make_app():
     return app
 
@@ -127,6 +131,7 @@ def test_another_target_is_refused(folder: Path, target: str, found: str) -> Non
     [
         ("some_plugins:app", "app", "application"),
         ("some_plugins:make_app", "make-app", "application"),
+        ("some_plugins:wsgi_app", "wsgi-app", "application"),
         ("some_plugins:keywords", "keywords", "middleware"),
         ("starlette.middleware.cors:CORSMiddleware", "cors", "middleware"),
     ],

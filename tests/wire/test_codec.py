@@ -546,13 +546,13 @@ def test_a_vector_longer_than_the_buffer_is_refused_at_once() -> None:
 def test_decoding_takes_linear_time() -> None:
     """Sixteen times the entries may take some 16 times the time; quadratic would be 256."""
 
-    def seconds(count: int) -> float:
+    def seconds(count: int) -> float:  # of this thread alone: on a busy machine it waits for others in between
         payload = encode(HTTPReqCallResp(1, Stop(200, [(b"name", b"value")] * count)))[HEADER_SIZE:]
         best = 1e9
         for _ in range(5):
-            start = time.perf_counter()
+            start = time.thread_time()
             decode(2, payload, Role.GATEWAY)
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.thread_time() - start)
         return best
 
     assert seconds(16_000) < 80 * seconds(1_000)
