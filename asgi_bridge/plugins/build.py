@@ -64,7 +64,7 @@ async def build_chain(
     Raises:
         ConfigurationError: a plugin is unknown, its configuration does not check, or it cannot be built.
     """
-    build = _Build(bridge, key, mounted, instances or Instances(), limit)
+    build = Build(bridge, key, mounted, instances or Instances(), limit)
     try:
         await build.run(conf)
         return build.chain()
@@ -77,12 +77,13 @@ async def build_chain(
         raise
 
 
-class _Build:
+class Build:
     """One chain while it is built.
 
     Attributes:
         layers: those that stand.
         plugin: the one whose turn it is.
+        route_id: the route that it is for, where the key tells.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class _Build:
         self._bridge = bridge
         self._phase = phase_of(key)
         self._owner = owner_of(key)
-        self._route_id = route_id_of(key)
+        self.route_id = route_id_of(key)
         self._mounted = mounted
         self._instances = instances
         self._limit = limit
@@ -115,7 +116,7 @@ class _Build:
             read.append((self.plugin, text, parsed, digest, self._listed[name, digest]))
         for self.plugin, text, parsed, digest, number in reversed(read):
             following = self.layers[0] if self.layers else INNERMOST
-            layer = Layer(self.plugin.name, self.plugin.options, parsed, following, self._route_id)
+            layer = Layer(self.plugin.name, self.plugin.options, parsed, following, self.route_id)
             self.layers.insert(0, layer)
             if self.plugin.application is None:
                 await self._build(layer, self.plugin, text, self._key(self.plugin, digest, number))
@@ -124,7 +125,7 @@ class _Build:
 
     def chain(self) -> Chain:
         """The chain, once all layers stand."""
-        chain = Chain(self.layers, self._route_id)
+        chain = Chain(self.layers, self.route_id)
         for one, other, key in chain.states.conflicts:
             if self._instances.first_time((one.name, other.name, key)):
                 chain.warn_once(

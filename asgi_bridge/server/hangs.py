@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 from ..adapter import Call
 from ..plugins import Apisix, Layer, Plugin
-from ..plugins.key import route_id_of
+from ..plugins.build import Build
 from ..plugins.lifespan import Lifespan
 
 __all__ = ["HangWatch"]
@@ -144,9 +144,6 @@ def _owner(stack: list[FrameType], task: "asyncio.Task[Any] | None") -> str | No
             route = route or found[1]
             if name and route:
                 break
-    if route is None:  # no call yet, but a configuration that is being built
-        keys = (each.f_locals.get("key") for each in stack if each.f_code.co_filename.startswith(_OURS))
-        route = next((route_id_of(key) for key in keys if type(key) is bytes), None)
     return name and f"plugin {name}, route {route or '?'},"
 
 
@@ -179,6 +176,8 @@ def _identity(value: Any) -> tuple[str | None, str | None] | None:
         return value.plugins, value.route_id
     if issubclass(kind, Plugin | Layer):
         return value.name, None
+    if issubclass(kind, Build):
+        return None, value.route_id
     if issubclass(kind, Lifespan):
         return value._name, None
     return None
