@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import LocalProtocolError, PluginError, RemoteProtocolError
 from ..plugins import Apart, Apisix, Chain, Layer, State, Step
+from ..plugins.reasons import reason_of, text_of
 from ..wire import MAX_PAYLOAD, ErrCode, ErrResp, Info, ReqBody, Var
 from .answer import check_status
 from .changes import checked_headers, shown
@@ -141,7 +142,7 @@ class Call(ABC):
             if inside:
                 self._blame(exc)
             if self._caught is not None:
-                self._caught.pop(str(exc), None)  # nobody has caught it
+                self._caught.pop(text_of(exc), None)  # nobody has caught it
             self._refuse(exc, _reason(exc))
         finally:
             # exceptions hold their frames, and the frames this call: only the cyclic garbage collector would free it
@@ -399,7 +400,7 @@ class Call(ABC):
         if self._caught is None:
             self._caught = {}
         if len(self._caught) < MAX_CAUGHT:
-            self._caught[str(exc)] = None
+            self._caught[text_of(exc)] = None
 
     def _log_caught(self, said: str) -> None:
         """Logs the errors that went to a plugin and did not come out of it."""
@@ -517,8 +518,8 @@ def _told_body(length: bytes | None, told: list[bytes | None]) -> bytes:
 
 def _reason(exc: BaseException) -> str:
     if isinstance(exc, PluginError):
-        return str(exc)
+        return text_of(exc)
     if isinstance(exc, asyncio.CancelledError):
         task = asyncio.current_task()
         return "it was cut off by the shutdown" if task and task.cancelling() else "CancelledError"
-    return f"{type(exc).__name__}: {exc}"
+    return reason_of(exc)

@@ -20,6 +20,7 @@ from ..errors import PluginError
 from .instances import Instance
 from .lifespan import Lifespan, quiet_lifespan
 from .options import Options
+from .reasons import reason_of
 from .state import Apart, Overlay, State, States
 
 __all__ = ["INNERMOST", "Apisix", "Chain", "Layer", "Next", "OnionCall", "Step", "Variables", "apisix", "upstream"]
@@ -328,7 +329,7 @@ class Layer(Step):
                 self._blame(call, exc)
                 raise
             passed_over = True
-            reason = f"no answer within {self.options.timeout:g} s" if limit.expired() else repr(exc)
+            reason = f"no answer within {self.options.timeout:g} s" if limit.expired() else reason_of(exc)
             logger.error("plugin %s: passed over, since it is mounted with on_error='open': %s", self.name, reason)
         else:
             task = asyncio.current_task()

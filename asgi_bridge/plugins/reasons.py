@@ -2,7 +2,7 @@
 
 import asyncio
 
-__all__ = ["MAX_REASON", "ends_task", "reason_of", "shortened"]
+__all__ = ["MAX_REASON", "ends_task", "reason_of", "shortened", "text_of"]
 
 MAX_REASON = 1500
 """Characters of a reason: with four bytes each they still leave room for the rest of a line of 8 KiB."""
@@ -15,13 +15,17 @@ def shortened(text: str, limit: int = MAX_REASON) -> str:
     return f"{text[: limit // 2]} … {text[-(limit - limit // 2) :]}"
 
 
+def text_of(exc: BaseException) -> str:
+    """The text of an exception, whatever its ``__str__`` does."""
+    try:
+        return shortened(str(exc))
+    except Exception as failed:
+        return f"(its text cannot be had: {type(failed).__name__})"
+
+
 def reason_of(exc: BaseException) -> str:
     """Type and text of an exception."""
-    try:
-        text = str(exc)
-    except Exception as failed:
-        text = f"(its text cannot be had: {type(failed).__name__})"
-    return f"{type(exc).__name__}: {shortened(text)}"
+    return f"{type(exc).__name__}: {text_of(exc)}"
 
 
 def ends_task(exc: BaseException, task: "asyncio.Task[object] | None") -> bool:

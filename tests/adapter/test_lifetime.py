@@ -29,6 +29,37 @@ from .calls import REFUSED, Gateway, chain_of, errors, passing, request, respond
 POST = request((b"content-length", b"5"), method="POST")
 
 
+# exceptions
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+    __repr__ = __str__
+
+
+class Refusal(Unspeakable, PluginError):
+    """One that a plugin makes of ours."""
+
+
+@pytest.mark.parametrize("kind", [Unspeakable, Refusal])
+@pytest.mark.parametrize("on_error", ["closed", "open"])
+def test_an_exception_without_a_text_refuses_as_any_other(
+    kind: type[Exception], on_error: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise kind
+
+    async def main() -> list[Any]:
+        gateway = await run(await chain_of(app, on_error=on_error))
+        return gateway.answers
+
+    assert asyncio.run(main()) == [REFUSED if on_error == "closed" else HTTPReqCallResp(5, None)]
+    (line,) = errors(caplog)
+    assert line.endswith("(its text cannot be had: ValueError)")
+
+
 # contexts
 
 
