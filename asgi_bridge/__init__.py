@@ -12,6 +12,7 @@ and then ``asgi-bridge run module:bridge``.
 """
 
 from . import logs  # noqa: F401  # sets the filter on our loggers
+from .bridge import Bridge
 from .errors import (
     BridgeError,
     ConfigurationError,
@@ -20,7 +21,7 @@ from .errors import (
     ProtocolError,
     RemoteProtocolError,
 )
-from .plugins import Apisix, Bridge, apisix, upstream
+from .plugins import Apisix, apisix, upstream
 
 __all__ = [
     "Apisix",

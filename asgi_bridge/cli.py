@@ -15,7 +15,7 @@ from .plugins.importing import located
 from .tracebacks import own_lines
 
 if TYPE_CHECKING:
-    from .server.serve import Source
+    from .loading import Source
 
 __all__ = ["main"]
 
@@ -84,7 +84,7 @@ def _source(
     target: str | None, mounts: tuple[tuple[str, str], ...], app_dir: str, allow: tuple[str, ...] = ()
 ) -> "Source":
     """Where to find the bridge. A file as TARGET is a module of its folder, or of --app-dir where that is given."""
-    from .server.serve import Source
+    from .loading import Source
 
     names = [name for name, _ in mounts]
     for name in names:
@@ -174,8 +174,8 @@ def plugins(
 ) -> None:  # fmt: skip
     """List the plugins and what a route may configure."""
     _load_environment(env_file)
-    bridge = _source(target, mounts, app_dir, allow).load()
-    described = [plugin.describe() for plugin in bridge.plugins.values()]
+    mounted = _source(target, mounts, app_dir, allow).load()
+    described = [plugin.describe() for plugin in mounted.values()]
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
         return

@@ -30,8 +30,9 @@ from .check import check_routes
 from .errors import ConfigurationError
 from .gateway import Call, GatewayApp, Node, Route, Routes, echo, load_routes, read_routes
 from .gateway.server import http_protocol
+from .loading import Source
 from .plugins import Plugin
-from .server.serve import LOG_CONFIG, Source
+from .server.serve import LOG_CONFIG
 from .server.sockets import has_owner
 from .wire import HTTPReqCallResp, HTTPRespCallResp, Rewrite, Stop, TextEntry
 
@@ -120,7 +121,7 @@ class _RouteFile:
         """The routes. Raises ConfigurationError where they cannot be read."""
         if self.path.exists():
             return _to_echo(self._explained(load_routes(self.path, strict=False)), self._echo_port)
-        plugins = list(self._source.load().plugins.values())
+        plugins = list(self._source.load().values())
         uris = ["/*"] if len(plugins) == 1 else [f"/{plugin.name}*" for plugin in plugins]
         each = "the plugin has a route /*" if len(plugins) == 1 else "each plugin has a route /NAME"
         click.echo(f"There is no {self.path.name} here: {each} with an empty configuration.")
@@ -140,7 +141,7 @@ class _RouteFile:
 
     def _plugins(self) -> Mapping[str, Plugin]:
         """The plugins, as this process has imported them. Raises ConfigurationError where it has not, or not lately."""
-        plugins = self._source.load().plugins
+        plugins = self._source.load()
         for module in list(sys.modules.values()):
             path = getattr(module, "__file__", None)
             if path is not None and self._folder in Path(path).parents and os.stat(path).st_mtime > self._started:

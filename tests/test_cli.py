@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from asgi_bridge import cli
-from asgi_bridge.server.serve import Source
+from asgi_bridge.loading import Source
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -16,7 +16,7 @@ from uvicorn.config import Config
 from ..adapter import Call, Host
 from ..errors import ConfigurationError
 from ..logs import GUARD
-from ..plugins import MAX_CONFIGURATION_BYTES, Bridge, ConfigurationStore
+from ..plugins import MAX_CONFIGURATION_BYTES, ConfigurationStore, Plugin
 from .hangs import HangWatch
 
 __all__ = ["Runner", "RunnerOptions", "conf_expire_of_environment", "runner_of"]
@@ -71,7 +71,7 @@ class Runner:
     """The runner of one process; to uvicorn an ASGI application that knows lifespan only.
 
     Args:
-        bridge: the plugins.
+        plugins: the mounted plugins, by name.
         options: how to work.
 
     Attributes:
@@ -81,10 +81,10 @@ class Runner:
         stopping: no new connections any more.
     """
 
-    def __init__(self, bridge: Bridge, options: RunnerOptions | None = None) -> None:
+    def __init__(self, plugins: Mapping[str, Plugin], options: RunnerOptions | None = None) -> None:
         self.options = options or RunnerOptions()
         self.store = ConfigurationStore(
-            bridge,
+            plugins,
             expire=self.options.conf_expire,
             limit_configuration_size=self.options.limit_configuration_size,
             folder=self.options.folder,

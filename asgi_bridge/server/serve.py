@@ -9,21 +9,18 @@ import os
 import queue
 import selectors
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import uvicorn
 from uvicorn.supervisors import ChangeReload
 
 from ..errors import BridgeError, ConfigurationError
 from ..extras import install
-from ..plugins import MAX_CONFIGURATION_BYTES, Bridge, load_bridge
+from ..plugins import MAX_CONFIGURATION_BYTES, Plugin
 from ..tracebacks import shorten
 from .accept import Acceptor
 from .output import LOG_CONFIG, configure_loggers, flush, last_words, prompt_output, show_plugin_logs
@@ -45,34 +42,24 @@ LAST_WORDS_SECONDS = 0.03
 """What the watchdog has for its log line, and for what the process still holds back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a process finds its bridge; plain data, so that it can be handed to a reloaded process.
-
-    Attributes:
-        target: ``module:attr``, as :func:`~asgi_bridge.plugins.load_bridge` has it.
-        mounts: further plugins, name → ``module:attr``.
-        app_dir: put in front of ``sys.path``.
-        allow: files and servers that routes may name, to all plugins.
-    """
-
-    target: str | None = None
-    mounts: Mapping[str, str] = field(default_factory=dict)
-    app_dir: str | None = None
-    allow: tuple[str, ...] = ()
-
-    def load(self) -> Bridge:
-        """The bridge. Raises ConfigurationError, or what the modules raise."""
-        if self.app_dir is not None and self.app_dir not in sys.path:
-            sys.path.insert(0, self.app_dir)
-        start = Path(self.app_dir) if self.app_dir else None
-        return load_bridge(self.target, self.mounts, start=start, allow=self.allow)
+Plugins: TypeAlias = Mapping[str, Plugin]
 
 
-def _load_runner(source: Source | Bridge, options: RunnerOptions) -> Runner:
+class Source(Protocol):
+    """Where a process finds its plugins; plain data, so that it can be handed to a reloaded process."""
+
+    @property
+    def app_dir(self) -> str | None:
+        """The folder to import from."""
+
+    def load(self) -> Plugins:
+        """The plugins by name. Raises ConfigurationError, or what the modules raise."""
+
+
+def _load_runner(source: Source | Plugins, options: RunnerOptions) -> Runner:
     """In the process that serves, which with reload is not the one that was started."""
     try:
-        bridge = source if isinstance(source, Bridge) else source.load()
+        plugins = source if isinstance(source, Mapping) else source.load()
     except TypeError as exc:
         # uvicorn takes it for one of calling this function, and drops the traceback
         raise ImportError(f"{type(exc).__name__}: {exc}") from exc
@@ -80,7 +67,7 @@ def _load_runner(source: Source | Bridge, options: RunnerOptions) -> Runner:
         # no signal's: uvicorn's handlers only note those
         raise ConfigurationError(f"a module of the plugins raised {exc!r} when it was imported") from exc
     show_plugin_logs()
-    return Runner(bridge, options)
+    return Runner(plugins, options)
 
 
 class RunnerServer(uvicorn.Server):
@@ -188,7 +175,7 @@ class RunnerServer(uvicorn.Server):
 
 
 def serve(
-    source: Source | Bridge,
+    source: Source | Plugins,
     *,
     uds: str | os.PathLike[str] | None = None,
     uds_permissions: int = DEFAULT_PERMISSIONS,
@@ -206,7 +193,7 @@ def serve(
     """Serves the gateway until a signal ends it.
 
     Args:
-        source: the bridge, or where it is to be found (reload needs the latter).
+        source: the plugins by name, or where they are to be found (reload needs the latter).
         uds: path of the unix socket; ``APISIX_LISTEN_ADDRESS`` without it.
         uds_permissions: mode of the socket file.
         reload: starts anew when a Python file changes.
@@ -223,7 +210,7 @@ def serve(
     Raises:
         ConfigurationError: the socket cannot be taken, or the options cannot work.
     """
-    if reload and isinstance(source, Bridge):
+    if reload and isinstance(source, Mapping):
         raise ConfigurationError('reload imports the plugins anew, so it needs their "module:attr": use the command')
     if forwarded_headers not in ("trust", "ask"):
         raise ConfigurationError(f'forwarded_headers is "trust" or "ask", not {forwarded_headers!r}')
@@ -247,8 +234,8 @@ def serve(
         conf_expire=conf_expire_of_environment(),
         limit_configuration_size=limit_configuration_size,
     )
-    library = isinstance(source, Bridge)
-    source_folder = None if isinstance(source, Bridge) else source.app_dir
+    library = isinstance(source, Mapping)
+    source_folder = None if isinstance(source, Mapping) else source.app_dir
     try:
         config = uvicorn.Config(
             "",
@@ -277,7 +264,7 @@ def serve(
         ) from exc
     prompt_output()
     configure_loggers(config.log_config, config.log_level)
-    if not reload and isinstance(source, Source) and has_owner(path) is not False:
+    if not reload and not isinstance(source, Mapping) and has_owner(path) is not False:
         # before its socket is taken, so that it is left alone if there is nothing to follow it
         source = source.load()
     listening = bind(path, uds_permissions)

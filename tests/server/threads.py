@@ -29,7 +29,7 @@ class ThreadRunner:
 
     def __init__(self, path: str, loop: str, bridge: Bridge = sample.bridge, **options: Any) -> None:
         self.path = path
-        self.runner = Runner(bridge, RunnerOptions(**options))
+        self.runner = Runner(bridge.plugins, RunnerOptions(**options))
         self.config = uvicorn.Config(
             lambda: self.runner,
             factory=True,
