@@ -2,7 +2,9 @@
 
 from .allow import Allowed, SafePattern
 from .build import MAX_CONFIGURATION_BYTES, build_chain
-from .chain import Apisix, Chain, Layer, OnionCall, Step, Variables, apisix, upstream
+from .chain import Chain
+from .extension import Apisix, Variables, apisix, upstream
+from .layer import Layer, OnionCall, Step
 from .plain import PlainCall
 from .plugin import Plugin
 from .state import Apart, State

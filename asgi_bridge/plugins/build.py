@@ -12,10 +12,12 @@ from starlette.types import ASGIApp
 
 from ..errors import ConfigurationError
 from ..spelling import did_you_mean
-from .chain import INNERMOST, Chain, Layer, Next
+from .chain import Chain
 from .configuration import parse_json
+from .extension import Next
 from .instances import Instances
 from .key import owner_of, phase_of, route_id_of
+from .layer import INNERMOST, Layer
 from .lifespan import Lifespan
 from .plugin import Plugin
 from .reasons import ends_task, reason_of, shortened

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Apisix, Bridge
 from asgi_bridge.plugins import Apart, Chain, State, build_chain
-from asgi_bridge.plugins.chain import Layer, Step
+from asgi_bridge.plugins.layer import Layer, Step
 
 KEY = b"route#1#ext-plugin-pre-req#7"
 
