@@ -11,11 +11,13 @@ from starlette.types import ASGIApp
 from .errors import ConfigurationError
 from .plugins import Plugin
 from .plugins.advice import Place, line_of, line_with_defaults, plugin_name, refusal
+from .plugins.applications import asgi3
 from .plugins.configuration import AnyConfiguration, Configuration, KeywordConfiguration, TypedConfiguration
 from .plugins.importing import import_or_call, import_string
-from .plugins.kinds import Kind, Verdict, asgi3, is_routine, judge, signature_of, spelled
+from .plugins.kinds import Kind, Verdict, judge
 from .plugins.options import OptionsDict, parse_options
 from .plugins.plugin import SOURCE_KEYS, SourceKey
+from .plugins.signatures import is_routine, signature_of, spelled
 from .spelling import did_you_mean
 
 __all__ = ["Bridge"]
@@ -26,8 +28,8 @@ Factory = TypeVar("Factory", bound=Callable[..., Any])
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def _complete(method: Method) -> Method:
-    """Says what to write where a mounting method is called without one of its arguments."""
+def _explaining_missing_arguments(method: Method) -> Method:
+    """Lets a mounting method say what to write where it is called without one of its arguments."""
     signature = inspect.signature(method)
     wanted = [name for name, each in signature.parameters.items() if each.default is each.empty][1:-1]
 
@@ -70,7 +72,7 @@ class Bridge:
     def __init__(self) -> None:
         self.plugins: dict[str, Plugin] = {}
 
-    @_complete
+    @_explaining_missing_arguments
     def mount(self, name: str, app: ASGIApp, **options: Unpack[OptionsDict]) -> None:
         """Mounts an ASGI application, which answers by itself or awaits :func:`asgi_bridge.upstream`.
 
@@ -78,7 +80,7 @@ class Bridge:
         """
         self._mount(_place(name, app), app, options)
 
-    @_complete
+    @_explaining_missing_arguments
     def add_middleware(
         self,
         name: str,
@@ -96,7 +98,7 @@ class Bridge:
         """
         self._add_middleware(_place(name, middleware), middleware, defaults, options)
 
-    @_complete
+    @_explaining_missing_arguments
     def plugin(
         self, name: str, *, defaults: Mapping[str, Any] | None = None, **options: Unpack[OptionsDict]
     ) -> Callable[[Factory], Factory]:

@@ -13,9 +13,9 @@ from starlette.types import ASGIApp
 from ..errors import ConfigurationError
 from ..spelling import did_you_mean
 from .chain import Chain
-from .configuration import parse_json
 from .extension import Next
 from .instances import Instances
+from .json_text import parse_json
 from .key import owner_of, phase_of, route_id_of
 from .layer import INNERMOST, Layer
 from .lifespan import Lifespan

@@ -11,7 +11,7 @@ from ..errors import BridgeError, ConfigurationError
 from ..extras import extra_of
 from ..spelling import did_you_mean
 from ..tracebacks import calling_line
-from .kinds import names_of
+from .signatures import names_of
 
 __all__ = ["import_module", "import_or_call", "import_string", "is_import_string", "located"]
 

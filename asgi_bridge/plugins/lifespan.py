@@ -7,7 +7,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import PluginError
-from .kinds import WrongApplication
+from .applications import WrongApplication
 from .reasons import ends_task, reason_of, shortened
 
 __all__ = ["Lifespan", "quiet_lifespan"]

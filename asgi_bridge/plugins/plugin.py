@@ -9,8 +9,9 @@ from starlette.types import ASGIApp
 
 from ..errors import ConfigurationError
 from .advice import Place, result_refusal
+from .applications import asgi3
 from .configuration import Configuration
-from .kinds import asgi3, judge
+from .kinds import judge
 from .options import Options, parse_options
 
 __all__ = ["SOURCE_KEYS", "Plugin", "SourceKey"]
