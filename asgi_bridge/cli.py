@@ -11,7 +11,6 @@ import click
 
 from .errors import BridgeError, ConfigurationError
 from .extras import install
-from .plugins.importing import located
 from .tracebacks import own_lines
 
 if TYPE_CHECKING:
@@ -84,6 +83,7 @@ def _source(
     target: str | None, mounts: tuple[tuple[str, str], ...], app_dir: str, allow: tuple[str, ...] = ()
 ) -> "Source":
     """Where to find the bridge. A file as TARGET is a module of its folder, or of --app-dir where that is given."""
+    from .plugins.importing import located
     from .server.serve import Source
 
     names = [name for name, _ in mounts]
