@@ -73,6 +73,9 @@ _offsets_of = tuple(Struct(f"<{n}I").unpack_from for n in range(65))
 
 _ABSENT = (0,) * 7
 
+# The known codes, at the index of their number.
+_ERR_CODES = tuple(ErrCode)
+
 # The vtable of an entry as builders write it: 8 bytes, for a table of 12 bytes with the name at 8 and the value at 4.
 _USUAL_ENTRY = b"\x08\0\x0c\0\x08\0\x04\0"
 
@@ -96,10 +99,12 @@ def _budget(size: int) -> int:
 
 
 def _overdrawn(size: int) -> RemoteProtocolError:
+    """Return the error for a buffer of `size` bytes that needs more than its budget."""
     return RemoteProtocolError(f"malformed flatbuffer: {size} bytes hold the same content over and over")
 
 
 def _past_end(position: int, size: int) -> RemoteProtocolError:
+    """Return the error for a position outside of a buffer of `size` bytes."""
     return RemoteProtocolError(f"malformed flatbuffer: position {position} is outside of its {size} bytes")
 
 
@@ -151,6 +156,7 @@ def _octets(buf: bytes, field: int) -> bytes:
 
 
 def _one_entry(buf: bytes, table: int) -> TextEntry:
+    """Read the entry whose table is at that position."""
     name, value = _slots(buf, table, 2)
     return (
         _octets(buf, table + name) if name else None,
@@ -212,7 +218,7 @@ def _entries(buf: bytes, field: int, charged: int = 0) -> tuple[list[TextEntry],
         else:
             return entries, charged
     except StructError:
-        pass  # fewer than 16 bytes follow a table: it may be valid all the same
+        pass  # An offset leads close to the end of the buffer, or past it. `_careful_entries` tells which.
     return _careful_entries(buf, slot, count, charged)
 
 
@@ -252,7 +258,7 @@ def _careful_entries(buf: bytes, slot: int, count: int, charged: int) -> tuple[l
 def _decode_err_resp(buf: bytes) -> ErrResp:
     table, (code,) = _root(buf, 1)
     number: int = _u8(buf, table + code)[0] if code else 0
-    return ErrResp(ErrCode(number) if number <= 2 else number)
+    return ErrResp(_ERR_CODES[number] if number < len(_ERR_CODES) else number)
 
 
 def _decode_prepare_conf_req(buf: bytes) -> PrepareConfReq:
@@ -438,7 +444,7 @@ def decode(frame_type: int, payload: bytes, role: Role) -> Message:
         RemoteProtocolError: The payload is no message of that type. The error is recoverable, unless the type is
             unknown.
     """
-    if not 0 <= frame_type <= 4:
+    if not 0 <= frame_type < len(_DECODERS[role]):
         raise RemoteProtocolError(f"unknown frame type {frame_type}", recoverable=False)
     try:
         return _DECODERS[role][frame_type](payload)

@@ -8,7 +8,7 @@ from enum import IntEnum
 from struct import Struct
 from typing import TypeAlias
 
-from asgi_bridge.errors import LocalProtocolError
+from ..errors import LocalProtocolError
 
 __all__ = ["HEADER_SIZE", "MAX_PAYLOAD", "Buffer", "FrameReader", "FrameType", "frame", "too_long"]
 

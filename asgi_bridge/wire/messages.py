@@ -4,8 +4,7 @@ Each table of ``ext-plugin.fbs`` (api7/ext-plugin-proto 0.6.1) has a class here,
 Strings are bytes, because header values, paths and query values need not be UTF-8. None means that the field is absent
 from its table, which differs from an empty one.
 
-Never change a message: they are values, and are hashed by content. They are not frozen, because that would double the
-time to make one.
+Messages are values: never change one. They are not frozen, because that would double the time to make one.
 """
 
 from dataclasses import dataclass
@@ -48,7 +47,10 @@ class Role(IntEnum):
 
 
 TextEntry: TypeAlias = tuple[bytes | None, bytes | None]
-"""``A6.TextEntry``: a name and a value. Without a value it deletes a header, or is an argument without ``=``."""
+"""``A6.TextEntry``: a name and a value.
+
+Without a value it is an argument without ``=`` in a request, and deletes the header or argument in a `Rewrite`.
+"""
 
 METHODS = (
     "GET", "HEAD", "POST", "PUT", "DELETE", "MKCOL", "COPY", "MOVE", "OPTIONS", "PROPFIND", "PROPPATCH", "LOCK",
