@@ -11,7 +11,6 @@ import click
 
 from .errors import BridgeError, ConfigurationError
 from .extras import install
-from .plugins.importing import located
 from .tracebacks import own_lines
 
 if TYPE_CHECKING:
@@ -85,6 +84,7 @@ def _source(
 ) -> "Source":
     """Where to find the bridge. A file as TARGET is a module of its folder, or of --app-dir where that is given."""
     from .loading import Source
+    from .plugins.importing import located
 
     names = [name for name, _ in mounts]
     for name in names:
