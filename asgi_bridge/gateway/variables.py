@@ -253,7 +253,7 @@ def _lua_text(value: Any) -> bytes | None:
         return b"table: 0x7f0000000050"
     if isinstance(value, float):
         return b"%.14g" % value
-    return str(value).encode()
+    return raw(str(value))
 
 
 async def _graphql(exchange: Exchange, what: str) -> bytes | None:

@@ -153,6 +153,11 @@ def test_fields_of_the_body(body: bytes, content_type: str, expected: list[bytes
     assert values(made, *(f"post_arg.{path}" for path in paths)) == expected
 
 
+def test_half_a_character_in_a_body_is_a_value_like_others() -> None:
+    made = exchange("POST", body=b'{"a": {"b": "\\ud800"}}', content_type="application/json")
+    assert values(made, "post_arg.a.b") == [b"\xed\xa0\x80"]
+
+
 def test_fields_of_a_form() -> None:
     made = exchange("POST", body=b"a=1", content_type="application/x-www-form-urlencoded")
     assert values(made, "post_arg_a", "post_arg_b", "post_arg_", "post_argx") == [b"1", None, None, None]
