@@ -219,7 +219,8 @@ def _cookie(exchange: Exchange, wanted: bytes) -> bytes | None:
 async def _json(exchange: Exchange) -> Any:
     try:
         return json.loads(await exchange.read_body())
-    except ValueError:
+    except (ValueError, RecursionError):
+        # too deep: lua-cjson does not read it either
         return None
 
 

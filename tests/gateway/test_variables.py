@@ -143,6 +143,8 @@ def test_route_and_consumer() -> None:
         (b'{"a": {"b": "c"}, "n": 1.5, "t": true, "f": false, "l": [1]}', "application/json",
          [b"c", b"1.5", b"true", None, b"table: 0x7f0000000050", None, None, b"table: 0x7f0000000040"]),
         (b"not json", "application/json", [None] * 7 + [b"table: 0x7f0000000040"]),
+        (b'{"n": ' + b"[" * 100_000, "application/json", [None] * 7 + [b"table: 0x7f0000000040"]),
+        (b'{"a":' * 100_000, "application/json", [None] * 7 + [b"table: 0x7f0000000040"]),
         (b"a.b=1&n&t=x", "application/x-www-form-urlencoded", [b"1", b"true", b"x"] + [None] * 5),
         (b"", "text/plain", [None] * 8),
     ],
