@@ -441,6 +441,9 @@ class _Reader:
                     self.other_plugin(str(name), meta, here)
                     continue
                 if meta.get("disable") is True:
+                    # what else is wrong with it does not matter, but its filter is read (plugin.lua, 3.18)
+                    if isinstance(meta.get("filter"), list):
+                        self.expression(meta, "filter", here.at(conf, "_meta"))
                     disabled.add(str(name))
                     continue
                 self.meta(meta, here.at(conf, "_meta"))

@@ -271,6 +271,10 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
             "global rule '2': plugins.cors: global rule '1' has this plugin as well, and APISIX then runs neither",
         ),
         (builtin("cors", allow_origins="*"), "only an empty configuration here, not allow_origins"),
+        (
+            builtin("cors", _meta={"disable": True, "filter": [["arg_a", "is", "b"]]}),
+            "plugins.cors._meta.filter: there is no operator 'is'; there are: ! ==",
+        ),
         (builtin("cors", _meta={"filter": {}}), "plugins.cors._meta.filter: this has to be a list, not {} (dict)"),
         (builtin("cors", _meta={"priority": "1"}), "_meta.priority: this has to be a number, not '1' (str)"),
         (builtin("cors", _meta={"priorty": 1}), "_meta.priorty: APISIX does not know this; there are disable, error_"),
