@@ -138,7 +138,7 @@ def _pattern(value: Any, flags: int) -> re.Pattern[bytes]:
         raise ValueError(f"a regular expression is a string, not {shown(value)}")
     try:
         return re.compile(raw(_GROUP_NAME.sub("(?P<", str(value))), flags)
-    except re.error as exc:
+    except (re.error, OverflowError, RecursionError) as exc:
         raise NotImplementedError(f"the stand-in cannot read the regular expression {shown(value)}: {exc}") from exc
 
 

@@ -284,6 +284,15 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
         (builtin("proxy-rewrite", scheme="http"), "only uri, regex_uri, method, host, headers here, not scheme"),
         (builtin("proxy-rewrite", regex_uri=["^/x"]), "regex_uri has to be a list of patterns"),
         (builtin("proxy-rewrite", regex_uri=["(", "/"]), "regex_uri: '(' is no regular expression"),
+        (builtin("proxy-rewrite", regex_uri=["a{99999999999}", "/"]), "regex_uri: 'a{99999999999}' is no regular exp"),
+        (
+            builtin("proxy-rewrite", regex_uri=["(" * 9000 + ")" * 9000, "/"]),
+            "is no regular expression: maximum recurs",
+        ),
+        (
+            {"routes": [{"uri": "/", "plugins": {}, "vars": [["uri", "~~", "a{99999999999}"]]}]},
+            "vars: the stand-in cannot read the regular expression 'a{99999999999}': the repetition number is too",
+        ),
         (builtin("key-auth", realm="x"), "only header, query, hide_credentials here, not realm"),
         (builtin("key-auth", header=["X-Key"]), "header or query has to be a mapping of names to strings"),
         (builtin("key-auth", hide_credentials="yes"), "hide_credentials has to be true or false"),
