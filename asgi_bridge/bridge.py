@@ -353,6 +353,10 @@ class Bridge:
             raise ConfigurationError(
                 f"[tool.asgi_bridge] has no key {', '.join(unknown)}; it has bridge and plugins, and allow{guess}"
             )
+        if not isinstance(tables.get("bridge", ""), str) or not isinstance(tables.get("allow", []), list):
+            raise ConfigurationError(
+                '[tool.asgi_bridge]: bridge is a string, "module:attr", and allow a list of strings'
+            )
         if "bridge" in tables:
             self.include(_as_bridge(tables["bridge"]), allow=tables.get("allow", ()))
         elif "allow" in tables:

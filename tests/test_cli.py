@@ -140,7 +140,7 @@ def test_what_routes_could_never_name_is_no_option(command: Command) -> None:
     status, out, err = command("plugins", "asgi_bridge_apps:bridge", "--allow", "/etc/keys/", "--allow", "idp.test")
 
     assert (status, out) == (2, "")
-    assert err.startswith("asgi-bridge: option allow.1: Value error, an entry is the absolute path of a file or folder")
+    assert err.startswith("asgi-bridge: option allow.1: an entry is the absolute path of a file or folder")
 
 
 def test_options_come_from_the_environment_too(

@@ -282,6 +282,9 @@ def test_a_nearest_pyproject_without_the_table_is_none(folder: Path, text: str) 
     assert kinds(load_bridge(None, {"app": "some_plugins:app"}, start=folder / "nearer")) == {"app": "application"}
 
 
+MISSHAPED = '[tool.asgi_bridge]: bridge is a string, "module:attr", and allow a list of strings'
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -291,7 +294,9 @@ def test_a_nearest_pyproject_without_the_table_is_none(folder: Path, text: str) 
             "[tool.asgi_bridge]\nbrige = 'a:b'\naap = 1",
             "[tool.asgi_bridge] has no key aap, brige; it has bridge and plugins, and allow; did you mean 'bridge'?",
         ),
-        ("[tool.asgi_bridge]\nbridge = 5", '5 is not of the form "module:attr", such as "myapp.main:bridge"'),
+        ("[tool.asgi_bridge]\nbridge = 5", MISSHAPED),
+        ("[tool.asgi_bridge]\nbridge = ['a:b']", MISSHAPED),
+        ("[tool.asgi_bridge]\nbridge = 'a:b'\nallow = '/etc/keys/'", MISSHAPED),
         (
             "[tool.asgi_bridge]\nplugins = ['a:b']",
             "[tool.asgi_bridge.plugins] is a table of tables, one for each plugin",

@@ -1,6 +1,6 @@
 """A request message as an ASGI scope (ASGI HTTP spec 2.4), and the encodings that go with it.
 
-Functions without state.
+Plain functions: between calls nothing is kept but one cache of bounded size.
 """
 
 import socket

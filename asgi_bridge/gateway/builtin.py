@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asgi_bridge.gateway.exchange import Exchange
+from asgi_bridge.gateway.places import shown
 from asgi_bridge.gateway.routes import Consumer
 from asgi_bridge.gateway.uri import escape_controls, escape_uri, raw
 
@@ -173,8 +174,8 @@ def _check_patterns(value: Any) -> None:
     for pattern in value[::2]:
         try:
             re.compile(raw(pattern))
-        except re.error as exc:
-            raise ValueError(f"regex_uri: {pattern!r} is no regular expression: {exc}") from exc
+        except (re.error, OverflowError, RecursionError) as exc:
+            raise ValueError(f"regex_uri: {shown(pattern)} is no regular expression: {exc}") from exc
 
 
 def _is_plain(headers: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from asgi_bridge.gateway.places import shown
+from asgi_bridge.gateway.uri import raw
 
 __all__ = ["Expression", "Lookup", "parse_expression"]
 
@@ -136,8 +137,8 @@ def _pattern(value: Any, flags: int) -> re.Pattern[bytes]:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"a regular expression is a string, not {shown(value)}")
     try:
-        return re.compile(_GROUP_NAME.sub("(?P<", str(value)).encode(), flags)
-    except re.error as exc:
+        return re.compile(raw(_GROUP_NAME.sub("(?P<", str(value))), flags)
+    except (re.error, OverflowError, RecursionError) as exc:
         raise NotImplementedError(f"the stand-in cannot read the regular expression {shown(value)}: {exc}") from exc
 
 
@@ -169,7 +170,7 @@ def _same(found: bytes | None, value: Any) -> bool:
     """Lua's own equality: a variable is a string or nothing, so it equals no number, no boolean, and no table."""
     if value is None or isinstance(value, Mapping):
         return found is None and value is None
-    return isinstance(value, str) and found == value.encode()
+    return isinstance(value, str) and found == raw(value)
 
 
 def _number(value: Any) -> float | None:

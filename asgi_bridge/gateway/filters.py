@@ -7,6 +7,7 @@ from asgi_bridge.gateway.exchange import Exchange
 from asgi_bridge.gateway.expressions import Lookup
 from asgi_bridge.gateway.headers import Header
 from asgi_bridge.gateway.routes import Plugins
+from asgi_bridge.gateway.uri import raw
 from asgi_bridge.gateway.variables import variable
 
 __all__ = ["lookup", "running", "runs"]
@@ -27,9 +28,9 @@ def lookup(exchange: Exchange, status: int | None = None, headers: Iterable[Head
                 return str(status).encode()
             for prefix in ("sent_http_", "upstream_http_"):
                 if name.lower().startswith(prefix):
-                    wanted = name.lower().removeprefix(prefix).encode()
+                    wanted = raw(name.lower().removeprefix(prefix))
                     return next((value for each, value in sent if each == wanted), None)
-        return await variable(exchange, name.encode())
+        return await variable(exchange, raw(name))
 
     return look
 

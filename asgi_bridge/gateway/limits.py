@@ -116,11 +116,14 @@ def _list(entry: Check | None = None, *, low: int = 0, unique: bool = False, of:
             raise place.wrong(f"{what}, not {named(value)}")
         if len(value) < low:
             raise place.wrong(f"{what}, with one at least")
+        before: set[Any] = set()
         for number, each in enumerate(value):
             if entry is not None:
                 entry(each, place.at(value, number))
-            if unique and each in value[:number]:
+            if unique and each in before:
                 raise place.at(value, number).wrong(f"{shown(each)} stands here twice; APISIX takes it once only")
+            if unique:
+                before.add(each)
 
     return check
 

@@ -59,9 +59,16 @@ def load_routes(path: str | Path, *, strict: bool = True) -> Routes:
         ConfigurationError: it cannot be read, or something in it is wrong.
     """
     try:
-        text = Path(path).read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"{path}: the route file cannot be read: {exc}") from exc
+        content = Path(path).read_bytes()
+    except (OSError, ValueError) as exc:
+        raise ConfigurationError(f"{path}: the route file cannot be read: {exc}") from None
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        line = content.count(b"\n", 0, exc.start) + 1
+        raise ConfigurationError(
+            f"{path}:{line}: the route file cannot be read: it is no UTF-8; save it as that"
+        ) from None
     return parse_routes(text, str(path), strict=strict)
 
 
@@ -76,6 +83,8 @@ def parse_routes(text: str, file: str = "apisix.yaml", *, strict: bool = True) -
     Raises:
         ConfigurationError: something in it is wrong; the message says what, where, and what to do.
     """
+    if not text.strip():
+        raise ConfigurationError(f"{file}: the file is empty; one without routes has at least the line {END}")
     found = read_text(text, file)
     report = Report(strict)
     top = Place(file)
@@ -90,7 +99,7 @@ def parse_routes(text: str, file: str = "apisix.yaml", *, strict: bool = True) -
         form = Form(replace_in_values(form.data, file), "")
     for line, key, first in found.twice:
         if strict:
-            raise ConfigurationError(f"{file}: line {line}: {key!r} stands twice; the first is on line {first}")
+            raise ConfigurationError(f"{file}:{line}: {key!r} stands twice; the first is on line {first}")
         report.remark(Place(file, line=line), f"{key!r} stands twice; APISIX takes this one, not that on line {first}")
     return _Reader(form.data, top, report, nothing_is_table=not found.json).read()
 
@@ -344,7 +353,7 @@ class _Reader:
             self.report.lacking(here, str(exc))
             return None
         except ValueError as exc:
-            raise here.wrong(str(exc)) from exc
+            raise here.wrong(str(exc)) from None
 
     def service(self, service: Mapping[Any, Any], place: Place) -> "_Service":
         self.known(service, limits.SERVICE, place, ("upstream",))
@@ -432,6 +441,9 @@ class _Reader:
                     self.other_plugin(str(name), meta, here)
                     continue
                 if meta.get("disable") is True:
+                    # what else is wrong with it does not matter, but its filter is read (plugin.lua, 3.18)
+                    if isinstance(meta.get("filter"), list):
+                        self.expression(meta, "filter", here.at(conf, "_meta"))
                     disabled.add(str(name))
                     continue
                 self.meta(meta, here.at(conf, "_meta"))
@@ -451,12 +463,12 @@ class _Reader:
                     builtin[name] = conf
                 expression = self.expression(meta, "filter", here.at(conf, "_meta"))
             except Misplaced as exc:
-                raise Misplaced(exc.place, exc.text, str(name)) from exc
+                raise Misplaced(exc.place, exc.text, str(name)) from None
             except Unsupported as exc:
                 self.report.lacking(here, str(exc), plugin=name)
                 continue
             except ValueError as exc:
-                raise Misplaced(here, str(exc), name) from exc
+                raise Misplaced(here, str(exc), name) from None
             if expression is not None:
                 filters[name] = expression
         return Plugins(ext, builtin, frozenset(disabled), filters)
@@ -595,7 +607,11 @@ class _Reader:
         if isinstance(value, Mapping):
             for name, weight in value.items():
                 host, colon, digits = str(name).rpartition(":")
-                if not colon or not digits.isdigit() or (str(name).startswith("[") and not host.endswith("]")):
+                if (
+                    not colon
+                    or not (digits.isascii() and digits.isdigit())
+                    or (str(name).startswith("[") and not host.endswith("]"))
+                ):
                     host, digits = str(name), str(default_port)
                 host = host.removeprefix("[").removesuffix("]")
                 found.append(self.node(host, int(digits), weight, place.at(value, name)))
@@ -634,7 +650,7 @@ class _Reader:
         try:
             client_context(certificate, key)
         except (OSError, ValueError) as exc:
-            raise place.wrong(f"certificate and key cannot be used: {exc}") from exc
+            raise place.wrong(f"certificate and key cannot be used: {exc}") from None
         return certificate, key
 
     def only_client_certificates(self) -> bool:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from asgi_bridge.gateway.places import LinedList, LinedMapping, Place, Report, named
+from asgi_bridge.gateway.places import LinedList, LinedMapping, Place, Report, named, shown
 from asgi_bridge.gateway.route_text import Text
 
 __all__ = ["SECTIONS", "Form", "standalone"]
@@ -24,6 +24,8 @@ SECTIONS = (
 
 _KEY = re.compile(r"/(\w+)/([^/]+)(?:/credentials/[^/]+)?$")
 _KUBERNETES = re.compile(r"apisix\.apache\.org/")
+_KINDS = ("ApisixRoute", "ApisixPluginConfig", "PluginConfig", "ApisixGlobalRule", "ApisixConsumer")
+_ROUTES_OF_OTHERS = ("Ingress", "HTTPRoute", "GRPCRoute")
 _REFERENCE = re.compile(r"(\\?)\$\{([A-Za-z0-9_]+)\}")
 
 
@@ -310,7 +312,9 @@ class _Adc:
 
 # --- Kubernetes -----------------------------------------------------------------------------------------------------
 
-_DURATION = re.compile(r"([0-9.]+)(h|ms|m|us|ns|s)")
+_DURATION = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(h|ms|m|us|ns|s)")
+_LONGEST = 2.0**63 / 1e9
+"""Seconds: a duration of Go's is a number of nanoseconds in 64 bits."""
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _OPERATORS = {
     "Equal": ["=="], "NotEqual": ["~="], "GreaterThan": [">"], "GreaterThanEqual": [">="], "LessThan": ["<"],
@@ -345,6 +349,7 @@ class _Kubernetes:
             for resource in self.resources(document):
                 place = Place(top.file, self.title(resource), "", getattr(resource, "line", None))
                 kinds.setdefault(str(resource.get("kind")), []).append((resource, place))
+        self.refuse_foreign(kinds, top)
         for resource, place in [*kinds.pop("ApisixPluginConfig", []), *kinds.pop("PluginConfig", [])]:
             self.configs[self.identity(resource)] = resource, place
         routes = kinds.pop("ApisixRoute", [])
@@ -361,9 +366,19 @@ class _Kubernetes:
         for resource, place in kinds.pop("ApisixConsumer", []):
             self.consumer(resource, place)
         for kind, found in kinds.items():
-            if _KUBERNETES.match(str(found[0][0].get("apiVersion"))):
+            if _KUBERNETES.match(str(found[0][0].get("apiVersion"))) or kind in _ROUTES_OF_OTHERS:
                 report.lacking(found[0][1], f"the stand-in does not read resources of kind {kind}")
         self.data = self.sections.data
+
+    def refuse_foreign(self, kinds: Mapping[str, list[tuple[Mapping[Any, Any], Place]]], top: Place) -> None:
+        """Refuse a file in which no resource is APISIX's."""
+        resources = [resource for found in kinds.values() for resource, _ in found]
+        named_so = any(_KUBERNETES.match(str(resource.get("apiVersion"))) for resource in resources)
+        if not named_so and not any(kind in _KINDS for kind in kinds):
+            raise top.wrong(
+                f"none of these Kubernetes resources is APISIX's: {', '.join(sorted(kinds))}; the stand-in reads "
+                f"{', '.join(_KINDS)}"
+            )
 
     def resources(self, document: Any) -> Iterator[Mapping[Any, Any]]:
         if isinstance(document, Mapping) and isinstance(document.get("items"), list):
@@ -446,7 +461,11 @@ class _Kubernetes:
                 for _, each in _entries(rule.get("backends"), spot.at(rule, "backends"))
                 if isinstance(each, Mapping)
             ]
-            services += [str(each.get("name")) for each in rule.get("upstreams") or () if isinstance(each, Mapping)]
+            services += [
+                str(each.get("name"))
+                for _, each in _entries(rule.get("upstreams"), spot.at(rule, "upstreams"))
+                if isinstance(each, Mapping)
+            ]
             if services:
                 near = "backends" if "backends" in rule else "upstreams"
                 self.report.remark(
@@ -506,10 +525,11 @@ class _Kubernetes:
         for name in ("connect", "send", "read"):
             text = str(given.get(name, "60s"))
             parts = _DURATION.findall(text)
-            if not parts or "".join(number + unit for number, unit in parts) != text:
-                raise place.at(given, name).wrong(f"{text!r} is no duration, like 5s or 1m30s")
+            whole = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+            if not parts or "".join(number + unit for number, unit in parts) != text or whole > _LONGEST:
+                raise place.at(given, name).wrong(f"{shown(text)} is no duration, like 5s or 1m30s")
             # the controller takes whole seconds, and 60 for less than one
-            seconds[name] = int(sum(float(number) * _SECONDS[unit] for number, unit in parts)) or 60
+            seconds[name] = int(whole) or 60
         return seconds
 
     def consumer(self, resource: Mapping[Any, Any], place: Place) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from asgi_bridge.errors import ConfigurationError
-from asgi_bridge.gateway.places import LinedList, LinedMapping
+from asgi_bridge.gateway.places import LinedList, LinedMapping, shown
 
 __all__ = ["ALIAS", "END", "Text", "read_text", "replace_in_values", "replace_variables"]
 
@@ -19,6 +19,7 @@ END = "#END"
 # what var_sub of apisix/cli/file.lua takes for a variable: a name, then anything; the shortest match
 _VARIABLE = re.compile(r"\$\{\{[ \t\n\v\f\r]*([A-Za-z0-9_]+[:=]?.*?)[ \t\n\v\f\r]*\}\}", re.DOTALL)
 _MERGE = "tag:yaml.org,2002:merge"
+_BYTE_ORDER_MARK = "\ufeff"
 ALIAS = (
     "an alias puts a mapping here that stands elsewhere already. APISIX then has one table for both places, writes "
     "into it, and drops the routes after the first; write it out, or refer to it (upstream_id, plugin_config_id, "
@@ -56,10 +57,11 @@ def read_text(text: str, file: str) -> Text:
     # APISIX looks for the mark in the last ten bytes of the file
     ended = re.search(rb"#END\s*\Z", text.encode("utf-8", "surrogatepass")[-10:]) is not None
     fault: json.JSONDecodeError | None = None
+    marked = text.startswith(_BYTE_ORDER_MARK)
     try:
-        if text.lstrip()[:1] in ("{", "["):
+        if text.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] in ("{", "["):
             try:
-                return Text([_with_lines(json.loads(text), text)], True, ended, [])
+                return _json(text.removeprefix(_BYTE_ORDER_MARK), file, ended, marked)
             except json.JSONDecodeError as exc:
                 fault = exc
         if fault is not None and not ended:
@@ -73,11 +75,15 @@ def read_text(text: str, file: str) -> Text:
         except yaml.MarkedYAMLError as exc:
             mark = exc.problem_mark
             where = f"{file}:{_line(origin, mark.line)}" if mark is not None else file
-            raise ConfigurationError(f"{where}: this is no YAML: {exc.problem or exc.context}") from exc
-        except yaml.YAMLError as exc:
-            raise ConfigurationError(f"{file}: this is no YAML: {exc}") from exc
+            raise ConfigurationError(f"{where}: this is no YAML: {exc.problem or exc.context}") from None
+        except yaml.reader.ReaderError as exc:
+            line = _line(origin, text.count("\n", 0, exc.position))
+            raise ConfigurationError(
+                f"{file}:{line}: this is no YAML: the character U+{exc.character:04X} may not stand in it; take it out"
+            ) from None
         except _BadKey as exc:
-            raise ConfigurationError(f"{file}: line {_line(origin, exc.line)}: a key has to be a string") from exc
+            line = _line(origin, exc.line)
+            raise ConfigurationError(f"{file}:{line}: a key has to be a string; put it in quotes") from None
         if origin is not None and origin != list(range(1, len(origin) + 1)):
             for document in documents:
                 _relocate(document, origin)
@@ -115,8 +121,7 @@ def replace_variables(text: str, file: str) -> tuple[str, list[int]]:
         line += before.count("\n")
         name, value = _value(match)
         if value is None:
-            missing.append(f"{file}:{line}: the environment variable {name} is not set; APISIX then does not read the "
-                           f"file. Set it, or give a default: ${{{{{name}:=default}}}}")  # fmt: skip
+            missing.append(f"{file}:{line}: {_missing(name)}")
             value = ""
         parts.append(value)
         origin += [line] * value.count("\n")
@@ -135,6 +140,16 @@ def _value(match: re.Match[str]) -> tuple[str, str | None]:
     return name, os.environ.get(name, default.strip(" \t\n\v\f\r") if found else None)
 
 
+def _missing(name: str) -> str:
+    if not re.fullmatch(r"\w+", name):
+        wanted = "a variable is written ${{NAME}} or ${{NAME:=default}}"
+        return f"there is no environment variable {shown(name)}; {wanted}"
+    return (
+        f"the environment variable {name} is not set; APISIX then does not read the file. Set it, or give a default: "
+        f"${{{{{name}:=default}}}}"
+    )
+
+
 def replace_in_values(value: Any, file: str) -> Any:
     """Put environment variables into the keys and values of a file in JSON, where APISIX does it after reading.
 
@@ -149,9 +164,7 @@ def replace_in_values(value: Any, file: str) -> Any:
         def one(match: re.Match[str]) -> str:
             name, found = _value(match)
             if found is None:
-                missing.append(
-                    f"{file}{'' if line is None else f':{line}'}: the environment variable {name} is not set"
-                )
+                missing.append(f"{file}{'' if line is None else f':{line}'}: {_missing(name)}")
             return found or ""
 
         result, times = _VARIABLE.subn(one, given)
@@ -247,6 +260,17 @@ class _Loader(yaml.SafeLoader):
                         pairs.setdefault(_named(pair), pair)
         node.value = list(pairs.values())
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError):
+            # trap: PyYAML lets pass what int() and its like say of 0x_, of 5,000 digits, or of !!bool maybe
+            if not isinstance(node, yaml.ScalarNode):
+                raise
+            kind = node.tag.rpartition(":")[2]
+            problem = f"{shown(node.value)} is no {kind}; if it is a text, put it in quotes"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
     def mapping(self, node: Any) -> LinedMapping:
         result = LinedMapping()
         result.line = node.start_mark.line + 1
@@ -258,7 +282,7 @@ class _Loader(yaml.SafeLoader):
         for key_node, value_node in node.value:
             key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line
-            if not isinstance(key, str | int):
+            if isinstance(key, bool) or not isinstance(key, str | int):
                 raise _BadKey(line)
             if id(value_node) in node.own or _is_plain(value_node):
                 result[key] = self.construct_object(value_node, deep=True)
@@ -326,24 +350,46 @@ def _relocate(value: Any, origin: list[int]) -> None:
 # --- JSON -----------------------------------------------------------------------------------------------------------
 
 
-def _with_lines(value: Any, text: str) -> Any:
-    """JSON values, with the lines on which they stand where these can be found."""
+def _json(text: str, file: str, ended: bool, marked: bool) -> Text:
+    """JSON values, with the lines on which they stand where these can be found.
+
+    Raises:
+        json.JSONDecodeError: it is no JSON.
+        ConfigurationError: it is JSON that APISIX's reader does not take.
+    """
+    value = json.loads(text, parse_int=_number)
+    if marked:
+        raise ConfigurationError(
+            f"{file}:1: the file begins with a byte order mark, which APISIX's reader of JSON does not take; save it "
+            "as UTF-8 without one"
+        )
     try:
         # JSON is YAML, but for tabs between the tokens
         node: Any = yaml.compose(text.replace("\t", " "), yaml.SafeLoader)
     except yaml.YAMLError:
         node = None
-    return _placed(value, node)
+    twice: list[tuple[int, str, int]] = []
+    return Text([_placed(value, node, twice)], True, ended, twice)
 
 
-def _placed(value: Any, node: Any) -> Any:
+def _number(digits: str) -> int | float:
+    # as in Lua, one that is too large is infinite
+    return int(digits) if len(digits) < 400 else float(digits)
+
+
+def _placed(value: Any, node: Any, twice: list[tuple[int, str, int]]) -> Any:
     if isinstance(value, Mapping):
         mapping = LinedMapping()
         mapping.line = None if node is None else node.start_mark.line + 1
-        nodes = {} if node is None else {key.value: (key, each) for key, each in node.value}
+        nodes: dict[str, tuple[Any, Any]] = {}
+        for key_node, value_node in () if node is None else node.value:
+            if key_node.value in nodes:
+                first = nodes[key_node.value][0].start_mark.line + 1
+                twice.append((key_node.start_mark.line + 1, key_node.value, first))
+            nodes[key_node.value] = key_node, value_node
         for key, each in value.items():
             key_node, value_node = nodes.get(key, (None, None))
-            mapping[key] = _placed(each, value_node)
+            mapping[key] = _placed(each, value_node, twice)
             if key_node is not None:
                 mapping.lines[key] = key_node.start_mark.line + 1
         return mapping
@@ -351,7 +397,7 @@ def _placed(value: Any, node: Any) -> Any:
         entries = LinedList()
         nodes_of_entries = [None] * len(value) if node is None else node.value
         for each, each_node in zip(value, nodes_of_entries, strict=True):
-            entries.append(_placed(each, each_node))
+            entries.append(_placed(each, each_node, twice))
             entries.lines.append(None if each_node is None else each_node.start_mark.line + 1)
         return entries
     return value

@@ -249,7 +249,7 @@ def _compiled(pattern: str) -> re.Pattern[str] | None:
         return None
     try:
         return re.compile("/".join(parts) + ("/" if pattern.endswith("/") else ""), re.ASCII)
-    except re.error:
+    except (re.error, OverflowError, RecursionError):
         # nor does nginx's find anything with such a one
         return _NOTHING
 

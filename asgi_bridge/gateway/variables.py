@@ -219,7 +219,8 @@ def _cookie(exchange: Exchange, wanted: bytes) -> bytes | None:
 async def _json(exchange: Exchange) -> Any:
     try:
         return json.loads(await exchange.read_body())
-    except ValueError:
+    except (ValueError, RecursionError):
+        # too deep: lua-cjson does not read it either
         return None
 
 
@@ -253,7 +254,7 @@ def _lua_text(value: Any) -> bytes | None:
         return b"table: 0x7f0000000050"
     if isinstance(value, float):
         return b"%.14g" % value
-    return str(value).encode()
+    return raw(str(value))
 
 
 async def _graphql(exchange: Exchange, what: str) -> bytes | None:

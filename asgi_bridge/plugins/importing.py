@@ -99,6 +99,8 @@ def located(target: str, app_dir: str | None) -> tuple[str, str]:
         ConfigurationError: there is no such file, or its path is not that of a module.
     """
     path, colon, attribute = target.partition(":")
+    if not path.strip(". "):
+        raise ConfigurationError(f'{target!r} names no module; it has to be like "gate", "gate.py" or "gate:bridge"')
     if not path.endswith(".py") and "/" not in path:
         return target, app_dir or "."
     file = Path(os.path.abspath(path))

@@ -120,7 +120,7 @@ def parse_options(given: dict[str, Any], name: str = "?") -> Options:
         checked: dict[str, Any] = {**_options.validate_python(given, strict=True, extra="forbid")}
     except pydantic.ValidationError as exc:
         reasons = "; ".join(
-            f"{'.'.join(map(str, error['loc']))}: {error['msg']}"
+            f"{'.'.join(map(str, error['loc']))}: {error['msg'].removeprefix('Value error, ')}"
             + (
                 did_you_mean(str(error["loc"][0]), OptionsDict.__annotations__)
                 if error["type"] == "extra_forbidden"

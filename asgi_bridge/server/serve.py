@@ -261,7 +261,7 @@ def serve(
         raise ConfigurationError(
             f"logging cannot be set up with log_level {log_level!r} and log_config {log_config!r}: "
             f"{type(exc).__name__}: {reason}"
-        ) from exc
+        ) from None
     prompt_output()
     configure_loggers(config.log_config, config.log_level)
     if not reload and not isinstance(source, Mapping) and has_owner(path) is not False:

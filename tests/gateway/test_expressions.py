@@ -26,6 +26,9 @@ def holds(rule: Any) -> bool:
     [
         (["arg_n", "==", "10"], True),
         (["arg_n", "==", 10], True),
+        (["arg_n", "==", "\ud800"], False),  # half a character, which JSON can write
+        (["arg_n", "~~", "\ud800|1"], True),
+        (["arg_n", "in", ["\udfff", "10"]], True),
         (["arg_n", "==", 10.0], True),
         (["hex", "==", 16], True),
         (["spaced", "==", 7], True),

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 from asgi_bridge.errors import ConfigurationError
 from asgi_bridge.gateway import ExtPlugin, Node, Plugins, Route, Upstream, load_routes, parse_routes, read_routes
 from asgi_bridge.gateway.routes import Consumer
+from asgi_bridge.tracebacks import own_lines
 
 GOOD = """\
 routes:
@@ -102,14 +104,81 @@ def test_unreadable_file(tmp_path: Path) -> None:
         load_routes(tmp_path / "nowhere.yaml")
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "cp1252"])
+def test_a_file_in_another_encoding_is_told_with_its_line(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "apisix.yaml"
+    file.write_bytes("routes:\n  - uri: /\xe4\n#END\n".encode(encoding))
+    with pytest.raises(ConfigurationError) as caught:
+        load_routes(file)
+    line = 1 if encoding == "utf-16" else 2
+    assert str(caught.value) == f"{file}:{line}: the route file cannot be read: it is no UTF-8; save it as that"
+
+
+@pytest.mark.parametrize("change", [
+    lambda text: "\ufeff" + text,
+    lambda text: text.replace("\n", "\r\n"),
+    lambda text: "\ufeff" + text.replace("\n", "\r\n") + "\r\n",
+])  # fmt: skip
+def test_marks_and_line_ends_of_windows_change_nothing(change: Callable[[str], str]) -> None:
+    text = "routes:\n  - id: a\n    uri: /a\n    plugins: {}\n#END\n"
+    assert parse_routes(change(text)).routes == parse_routes(text).routes
+
+
+def test_a_list_of_many_hosts_is_looked_through_once() -> None:
+    compared: list[str] = []
+
+    class Host(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            compared.append(self)
+            return str.__eq__(self, other)
+
+    hosts = [Host(f"h{number}.test") for number in range(2000)]
+    assert read_routes({"routes": [{"uri": "/", "plugins": {}, "hosts": hosts}]}).routes[0].hosts == tuple(hosts)
+    # once each would be a list that is searched for each entry: 2,000,000
+    assert len(compared) < 20_000
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("routes: []\n", "apisix.yaml: the last line has to be #END; APISIX does not read a file without it"),
         ("routes: [\n#END\n", "apisix.yaml:3: this is no YAML: "),
-        ("a: \x01\n#END\n", "apisix.yaml: this is no YAML: "),
-        ("routes: []\nroutes: []\n#END\n", "apisix.yaml: line 2: 'routes' stands twice; the first is on line 1"),
-        ("1.5: []\n#END\n", "apisix.yaml: line 1: a key has to be a string"),
+        ("", "apisix.yaml: the file is empty; one without routes has at least the line #END"),
+        (" \r\n", "apisix.yaml: the file is empty; one without routes has at least the line #END"),
+        (
+            "a: b\nc: \x01\n#END\n",
+            "apisix.yaml:2: this is no YAML: the character U+0001 may not stand in it; take it out",
+        ),
+        ("routes: []\nroutes: []\n#END\n", "apisix.yaml:2: 'routes' stands twice; the first is on line 1"),
+        ("1.5: []\n#END\n", "apisix.yaml:1: a key has to be a string; put it in quotes"),
+        ("a: 1\non: []\n#END\n", "apisix.yaml:2: a key has to be a string; put it in quotes"),
+        ("a:\n  b: 0x_\n#END\n", "apisix.yaml:2: this is no YAML: '0x_' is no int; if it is a text, put it in quotes"),
+        ("a: !!bool maybe\n#END\n", "apisix.yaml:1: this is no YAML: 'maybe' is no bool; if it is a text"),
+        ("a: [!!float x]\n#END\n", "apisix.yaml:1: this is no YAML: 'x' is no float; if it is a text"),
+        ("\na: !!timestamp x\n#END\n", "apisix.yaml:2: this is no YAML: 'x' is no timestamp; if it is a text"),
+        (
+            f"a: {'9' * 5000}\n#END\n",
+            "apisix.yaml:1: this is no YAML: '999999999999999999999999999999999999999 is no int",
+        ),
+        (
+            '\ufeff{"routes": []}',
+            "apisix.yaml:1: the file begins with a byte order mark, which APISIX's reader of JSON",
+        ),
+        ('{"routes": [],\n"routes": []}', "apisix.yaml:2: 'routes' stands twice; the first is on line 1"),
+        (
+            '{"routes": [{"uri": "/", "priority": %s}]}' % ("9" * 5000),
+            "apisix.yaml:1: route number 1: priority: this has to be a number, not inf",
+        ),
+        (
+            "a: /${{NOPE}\nb: {c: {d: 1}}\n#END\n",
+            "apisix.yaml:1: there is no environment variable 'NOPE}\\nb: {c: {d: 1'; a variable is written ${{NAME}}",
+        ),
+        (
+            "routes:\n- uri: /\n  upstream:\n    nodes: {'x:\u00b2': 1, 'y:': 1, 'z:70000': 1}\n#END\n",
+            "apisix.yaml:4: route number 1: upstream.nodes.z:70000: a node has a host and a port from 1 to 65535",
+        ),
         ("[]\n#END\n", "apisix.yaml: this has to be a mapping, not [] (list)"),
         (
             "route: []\n#END\n",
@@ -131,6 +200,8 @@ def test_messages_say_what_where_and_what_to_do(text: str, message: str) -> None
     with pytest.raises(ConfigurationError) as caught:
         parse_routes(text)
     assert str(caught.value).startswith(message)
+    # nothing of a library's innards is shown with it
+    assert own_lines(caught.value) == ""
 
 
 def route(**fields: Any) -> dict[str, Any]:
@@ -200,6 +271,10 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
             "global rule '2': plugins.cors: global rule '1' has this plugin as well, and APISIX then runs neither",
         ),
         (builtin("cors", allow_origins="*"), "only an empty configuration here, not allow_origins"),
+        (
+            builtin("cors", _meta={"disable": True, "filter": [["arg_a", "is", "b"]]}),
+            "plugins.cors._meta.filter: there is no operator 'is'; there are: ! ==",
+        ),
         (builtin("cors", _meta={"filter": {}}), "plugins.cors._meta.filter: this has to be a list, not {} (dict)"),
         (builtin("cors", _meta={"priority": "1"}), "_meta.priority: this has to be a number, not '1' (str)"),
         (builtin("cors", _meta={"priorty": 1}), "_meta.priorty: APISIX does not know this; there are disable, error_"),
@@ -209,6 +284,15 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
         (builtin("proxy-rewrite", scheme="http"), "only uri, regex_uri, method, host, headers here, not scheme"),
         (builtin("proxy-rewrite", regex_uri=["^/x"]), "regex_uri has to be a list of patterns"),
         (builtin("proxy-rewrite", regex_uri=["(", "/"]), "regex_uri: '(' is no regular expression"),
+        (builtin("proxy-rewrite", regex_uri=["a{99999999999}", "/"]), "regex_uri: 'a{99999999999}' is no regular exp"),
+        (
+            builtin("proxy-rewrite", regex_uri=["(" * 9000 + ")" * 9000, "/"]),
+            "is no regular expression: maximum recurs",
+        ),
+        (
+            {"routes": [{"uri": "/", "plugins": {}, "vars": [["uri", "~~", "a{99999999999}"]]}]},
+            "vars: the stand-in cannot read the regular expression 'a{99999999999}': the repetition number is too",
+        ),
         (builtin("key-auth", realm="x"), "only header, query, hide_credentials here, not realm"),
         (builtin("key-auth", header=["X-Key"]), "header or query has to be a mapping of names to strings"),
         (builtin("key-auth", hide_credentials="yes"), "hide_credentials has to be true or false"),

@@ -204,6 +204,30 @@ def test_whatever_stands_in_a_file_the_error_is_one_for_people(name: str) -> Non
             "f:3: ApisixRoute '': spec.http[0].timeout.read: '5' is no duration, like 5s or 1m30s",
         ),
         (
+            "apiVersion: v2\nkind: ApisixRoute\nspec: {http: [{timeout: {send: 1.2.3s}}]}\n",
+            "f:3: ApisixRoute '': spec.http[0].timeout.send: '1.2.3s' is no duration, like 5s or 1m30s",
+        ),
+        (
+            f"apiVersion: v2\nkind: ApisixRoute\nspec: {{http: [{{timeout: {{send: {'9' * 400}h}}}}]}}\n",
+            f"f:3: ApisixRoute '': spec.http[0].timeout.send: '{'9' * 39} is no duration, like 5s or 1m30s",
+        ),
+        (
+            "apiVersion: v2\nkind: ApisixRoute\nspec: {http: [{timeout: {connect: .s}}]}\n",
+            "f:3: ApisixRoute '': spec.http[0].timeout.connect: '.s' is no duration, like 5s or 1m30s",
+        ),
+        (
+            "apiVersion: v2\nkind: ApisixRoute\nspec: {http: [{upstreams: 5}]}\n",
+            "f:3: ApisixRoute '': spec.http[0].upstreams: this has to be a list, not 5 (int)",
+        ),
+        (
+            "apiVersion: apps/v1\nkind: Deployment\n---\napiVersion: networking.k8s.io/v1\nkind: Ingress\n",
+            "f: none of these Kubernetes resources is APISIX's: Deployment, Ingress; the stand-in reads ApisixRoute, ",
+        ),
+        (
+            "apiVersion: apisix.apache.org/v2\nkind: ApisixRoute\n---\nkind: Ingress\napiVersion: networking.k8s.io\n",
+            "f:4: Ingress '': the stand-in does not read resources of kind Ingress",
+        ),
+        (
             "apiVersion: v2\nkind: ApisixPluginConfig\nspec: {plugins: {cors: {}}}\n",
             "f:3: ApisixPluginConfig '': spec.plugins: this has to be a list, not {'cors': {}} (mapping)",
         ),

@@ -143,6 +143,8 @@ def test_route_and_consumer() -> None:
         (b'{"a": {"b": "c"}, "n": 1.5, "t": true, "f": false, "l": [1]}', "application/json",
          [b"c", b"1.5", b"true", None, b"table: 0x7f0000000050", None, None, b"table: 0x7f0000000040"]),
         (b"not json", "application/json", [None] * 7 + [b"table: 0x7f0000000040"]),
+        (b'{"n": ' + b"[" * 100_000, "application/json", [None] * 7 + [b"table: 0x7f0000000040"]),
+        (b'{"a":' * 100_000, "application/json", [None] * 7 + [b"table: 0x7f0000000040"]),
         (b"a.b=1&n&t=x", "application/x-www-form-urlencoded", [b"1", b"true", b"x"] + [None] * 5),
         (b"", "text/plain", [None] * 8),
     ],
@@ -151,6 +153,11 @@ def test_fields_of_the_body(body: bytes, content_type: str, expected: list[bytes
     made = exchange("POST", body=body, content_type=content_type)
     paths = "a.b", "n", "t", "f", "l", "nope", "n.x", "l[*].x"
     assert values(made, *(f"post_arg.{path}" for path in paths)) == expected
+
+
+def test_half_a_character_in_a_body_is_a_value_like_others() -> None:
+    made = exchange("POST", body=b'{"a": {"b": "\\ud800"}}', content_type="application/json")
+    assert values(made, "post_arg.a.b") == [b"\xed\xa0\x80"]
 
 
 def test_fields_of_a_form() -> None:

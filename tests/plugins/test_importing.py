@@ -129,6 +129,9 @@ def test_a_file_is_a_module(
         ("src/", None, "src/: there is no such Python file"),
         ("my-gate.py", None, "my-gate.py: 'my-gate' is no name of a module; rename the file"),
         ("gate.py", "src", "gate.py is outside of --app-dir src"),
+        ("", None, '\'\' names no module; it has to be like "gate", "gate.py" or "gate:bridge"'),
+        (".", None, '\'.\' names no module; it has to be like "gate", "gate.py" or "gate:bridge"'),
+        ("..:app", None, '\'..:app\' names no module; it has to be like "gate", "gate.py" or "gate:bridge"'),
     ],
 )
 def test_a_file_that_cannot_be_imported_is_refused(

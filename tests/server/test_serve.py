@@ -22,6 +22,7 @@ from asgi_bridge.logs import GUARD
 from asgi_bridge.server import serve as module
 from asgi_bridge.server.runner import conf_expire_of_environment
 from asgi_bridge.server.serve import LOG_CONFIG, RunnerServer, serve
+from asgi_bridge.tracebacks import own_lines
 from asgi_bridge.wire import ExtraInfoReq, PrepareConfReq, Var
 
 from .client import BAD_REQUEST, Connection, body_of, until
@@ -292,6 +293,7 @@ def test_logging_that_cannot_be_set_up(options: dict[str, Any], folder: Path, pa
     with pytest.raises(ConfigurationError, match="logging cannot be set up with log_level .* and log_config") as found:
         serve({}, uds=path, **options)
     assert len(str(found.value).splitlines()) == 1
+    assert own_lines(found.value) == ""
 
 
 def test_a_fault_of_our_own_stays_visible(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
