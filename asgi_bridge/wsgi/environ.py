@@ -240,7 +240,11 @@ def _change_path(changed: Scope, before: Mapping[str, Any], after: Mapping[str, 
 
 
 def _change_headers(changed: Scope, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Headers that changed stand where their first line stood; those that did not keep their repeats."""
+    """Headers that changed stand where their first line stood; those that did not keep their repeats.
+
+    What changed takes the place of the client's lines with ``_`` for ``-`` too: in CGI and WSGI these are the same
+    header, and the upstream may take the client's for the application's.
+    """
     entries: dict[bytes, bytes | None] = {}
     for key in before.keys() | after.keys():
         if after.get(key) != before.get(key):
@@ -253,9 +257,10 @@ def _change_headers(changed: Scope, before: Mapping[str, Any], after: Mapping[st
         return
     headers: Headers = []
     placed: set[bytes] = set()
-    for name, value in changed["headers"]:
+    for given, value in changed["headers"]:
+        name = given.replace(b"_", b"-")
         if name not in entries:
-            headers.append((name, value))
+            headers.append((given, value))
         elif name not in placed:
             placed.add(name)
             new = entries[name]
