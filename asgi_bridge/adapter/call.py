@@ -352,7 +352,7 @@ class Call(ABC):
             elif kind == "http.response.start":
                 if self._sent != NOTHING:
                     raise PluginError("http.response.start twice")
-                self._status = check_status(message["status"])
+                self._status = check_status(message.get("status"))
                 headers = message.get("headers")
                 if headers:
                     given = self._given
@@ -364,7 +364,7 @@ class Call(ABC):
                 body = message.get("body")
                 if body:
                     if type(body) is not bytes:
-                        body = bytes(memoryview(body))  # bytes() alone takes a number for a length
+                        body = _as_bytes(body)
                     self._length += len(body)
                     if self._length > MAX_PAYLOAD:
                         raise PluginError(f"the response body is longer than the protocol's {MAX_PAYLOAD} bytes")
@@ -491,6 +491,13 @@ class Call(ABC):
 
     def _warn(self, about: str, text: str) -> None:
         self._chain.warn_once(about, text)
+
+
+def _as_bytes(body: Any) -> bytes:
+    try:
+        return bytes(memoryview(body))  # bytes() alone takes a number for a length
+    except TypeError:
+        raise PluginError(f"the body of http.response.body is {type(body).__name__}; it has to be bytes") from None
 
 
 _BODY: Sequence[Info] = (ReqBody(),)
