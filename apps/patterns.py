@@ -17,8 +17,8 @@ MAX_PROGRAM = 2000
 """Instructions of a compiled regular expression: the steps that one byte of a text can cost."""
 
 _LACKING = {
-    "invalid perl operator": "RE2 has no look-around such as (?=a), no (?P=name), (?>a), (?(1)a) or (?#a), and no flags "
-    "but imsU",
+    "invalid perl operator": "RE2 has no look-around such as (?=a), no (?P=name), (?>a), (?(1)a) or (?#a), and no "
+    "flags but imsU",
     "invalid escape sequence": r"RE2 has no back-references such as \1, and no \Z (write \z), \h or \u0041 (write "
     r"\x41)",
     "bad repetition operator": "RE2 has no possessive repetition such as a++",
