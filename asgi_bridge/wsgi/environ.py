@@ -37,6 +37,8 @@ _OURS = frozenset((
     "REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "CONTENT_TYPE", "CONTENT_LENGTH", "SERVER_NAME",
     "SERVER_PORT", "SERVER_PROTOCOL", "REMOTE_ADDR", "REMOTE_PORT",
 ))  # fmt: skip
+_BODYLESS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
+"""Methods whose requests hardly ever have a body."""
 _PATH_SAFE = "/:@!$&'()*+,;=~"
 _SPELLED = {b"etag": "ETag", b"www-authenticate": "WWW-Authenticate", b"content-md5": "Content-MD5"}
 
@@ -93,9 +95,7 @@ def may_have_untold_body(scope: Scope) -> bool:
     if b"content-length" in names:
         return False
     return (
-        b"transfer-encoding" in names
-        or scope["method"] in ("POST", "PUT", "PATCH")
-        or scope.get("http_version", "1.1")[:1] != "1"
+        b"transfer-encoding" in names or scope["method"] not in _BODYLESS or scope.get("http_version", "1.1")[:1] != "1"
     )
 
 
