@@ -33,11 +33,11 @@ YIELD_EVERY = 64
 """Messages of a call after which the event loop gets its turn. Taking and giving a message needs no waiting, so a
 plugin that sends or receives without end would block the whole runner, and its own deadline could not end it."""
 MAX_CAUGHT = 8
-"""Errors of one call that are kept to be logged, where the plugin has caught them."""
+"""Number of errors of one call that are logged although the plugin has caught them."""
 
 
 def _untold(exc: BaseException) -> None:
-    """The log is enough."""
+    """Does nothing: faults are in the log already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,10 @@ class Host:
 
     Attributes:
         app: the host application in ``scope["app"]``, with a ``state``.
-        ask_origin: scheme and server are asked for, although ``x-forwarded-*`` headers tell (they are the client's
-            word where APISIX trusts it).
-        lot: the request halves that wait for their response.
-        on_fault: told of every exception that refuses a call, or comes after its answer; for tests.
+        ask_origin: ask APISIX for scheme and server instead of reading them from the ``x-forwarded-*`` headers. Where
+            APISIX trusts a client, these headers are the client's own.
+        lot: the parked calls: request halves that wait for their response.
+        on_fault: called with every exception that refuses a call or comes after its answer; for tests.
     """
 
     app: ASGIApp
