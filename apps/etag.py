@@ -7,6 +7,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .conf import Conf
+from .whole import WholeBody
 
 __all__ = ["EtagConf", "etag"]
 
@@ -33,7 +34,7 @@ def etag(app: ASGIApp, conf: EtagConf) -> ASGIApp:
             return
         wanted = Headers(scope=scope).getlist("if-none-match")
         start: Message | None = None
-        parts: list[bytes] = []
+        body = WholeBody()
 
         async def tagging(message: Message) -> None:
             nonlocal start
@@ -41,10 +42,8 @@ def etag(app: ASGIApp, conf: EtagConf) -> ASGIApp:
                 start = message
             elif start is None or message["type"] != "http.response.body":
                 await send(message)
-            else:
-                parts.append(message.get("body", b""))
-                if not message.get("more_body", False):
-                    await finish(start, b"".join(parts))
+            elif await body.add(message):
+                await finish(start, body.content)
 
         async def finish(start: Message, body: bytes) -> None:
             value = f'{mark}"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'

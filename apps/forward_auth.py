@@ -31,6 +31,7 @@ from asgi_bridge.plugins.lifespan import Lifespan
 
 from .conf import EndToEndName, HeaderName, few
 from .headers import Headers, dashed, encoded, without
+from .whole import YIELD_EVERY
 
 __all__ = ["ForwardAuth", "no_auth_app"]
 
@@ -165,6 +166,8 @@ class _Asking:
         self.headers: Headers = []
         self.complete = False
         self.refused = False
+        self._started = False
+        self._messages = 0
         self._send = send
         self._told = told
         self._received = False
@@ -178,12 +181,20 @@ class _Asking:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
+        self._messages += 1
+        if not self._messages % YIELD_EVERY:  # nothing else here waits, and a stream may be without end
+            await asyncio.sleep(0)
         if message["type"] == "http.response.start":
+            if self._started:
+                raise PluginError("the auth application sent http.response.start twice")
+            self._started = True
             self.headers = [(name.lower(), value) for name, value in message.get("headers") or ()]
             self.refused = not 200 <= message["status"] < 300
             if self._told is not None:
                 told = [header for header in self.headers if header[0] in self._told]
                 message = {**message, "headers": told}
+        elif not self._started:
+            raise PluginError(f"the auth application sent {message['type']!r:.200} before http.response.start")
         if self.refused:
             await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):

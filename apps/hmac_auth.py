@@ -36,6 +36,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope
 from .conf import Conf, HeaderName, few, most
 from .guard import HideCredentials, IdentityName, Realm, Refused, credentials, guard
 from .headers import Headers, dashed, encoded
+from .whole import WholeBody
 
 __all__ = ["HmacAuthConf", "hmac_auth", "signing_string"]
 
@@ -49,7 +50,7 @@ IN_A_THREAD = 256 * 1024
 """Bytes from which a body is hashed in a thread."""
 
 _HASHES = {"hmac-sha1": "sha1", "hmac-sha256": "sha256", "hmac-sha512": "sha512"}
-_parameter = re.compile(r'([A-Za-z]+)="([^"]*)"')
+_parameter = re.compile(r'[ \t]*([A-Za-z]+)="([^"]*)"[ \t]*(,|\Z)')
 _date = re.compile(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT")
 
 KeyId = Annotated[str, Field(pattern=r"^[\x21\x23-\x7e]([\x20\x21\x23-\x7e]{0,126}[\x21\x23-\x7e])?$")]
@@ -175,11 +176,13 @@ def _parameters(given: bytes | None) -> dict[str, str]:
     if len(given) > MAX_LENGTH:
         raise Refused("the Authorization header is too long")
     parameters: dict[str, str] = {}
-    for part in given.decode("latin-1").split(","):
-        found = _parameter.fullmatch(part.strip(" \t"))
+    text, position, after = given.decode("latin-1"), 0, ","
+    while after:  # a value may hold a comma
+        found = _parameter.match(text, position)
         if found is None or found[1] in parameters:
             raise Refused("the Authorization header is malformed")
         parameters[found[1]] = found[2]
+        position, after = found.end(), found[3]
     if not parameters.keys() >= {"keyId", "algorithm", "headers", "signature"}:
         raise Refused("the Authorization header is malformed")
     return parameters
@@ -199,15 +202,14 @@ def _check_date(value: bytes, now: float, skew: int) -> None:
 
 async def _check_body(signed: bytes, receive: Receive) -> Receive:
     """Compares the body with its `signed` digest, and gives what hands it on."""
-    parts: list[bytes] = []
-    more = True
-    while more:
+    whole = WholeBody()
+    complete = False
+    while not complete:
         message = await receive()
         if message["type"] != "http.request":
             raise OSError("the client went away")
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    body = b"".join(parts)
+        complete = await whole.add(message)
+    body = whole.content
     digest = await asyncio.to_thread(_sha256, body) if len(body) >= IN_A_THREAD else _sha256(body)
     if not hmac.compare_digest(b"SHA-256=" + base64.b64encode(digest), signed):
         raise Refused("the body does not match the Digest header")

@@ -4,10 +4,9 @@ PyJWT verifies. What is decided here: a token is checked only with keys that are
 route names that algorithm; ``kid`` picks among the keys that are there and is nothing else; keys that a token brings
 along (``jwk``, ``jku``, ``x5c``, ``x5u``) are ignored. A token is tried with 4 keys at most: where more could have
 signed it, it has to name its key. Keys stand in the route, or in a JSON Web Key Set in a regular file or behind a URL
-that the operator allows routes to name (``allow``); it is read again when it is old or a token names a key that is not
-in it. When it cannot be read the
-keys of the last time count for ``jwks_stale`` seconds more; then every request is answered 503, whatever the mount's
-``on_error`` says: nobody passes without being checked.
+that the operator allows routes to name (``allow``). The set is read again when it is old, or when a token names a key
+that is not in it. When it cannot be read, the old keys count for ``jwks_stale`` seconds more. Then every request is
+answered 503, whatever the mount's ``on_error`` says: nobody passes without being checked.
 """
 
 import json
@@ -92,7 +91,7 @@ class JwtAuthConf(Conf):
     """What ``jwt-auth`` takes."""
 
     algorithms: Annotated[list[Algorithm], *few(13)] = Field(
-        min_length=1, description="Algorithms that tokens may have; there is no default, and none is never one."
+        min_length=1, description="Required. Algorithms that a token may be signed with. `none` is never accepted."
     )
     keys: Annotated[list[JwtKey], *few(100)] | None = Field(
         None, min_length=1, description="Keys. A route has one of keys, jwks_file and jwks_url."

@@ -3,10 +3,10 @@
 A leaky bucket as nginx's ``limit_req`` and APISIX's own plugin of this name have it, with the names of the Go runner's
 example, ``rate`` and ``burst``. (That example delays without end where this one refuses beyond the burst, so that a
 flood cannot pile up calls.) Each route has its bucket, in each worker process: two numbers, whoever calls, whichever
-list of the route names the plugin. With ``redis`` the bucket is there, and all gateways that name it share it. Which
-Redis a route may name is the operator's to say (``allow``); one behind a unix socket, or with options, is given as the
-mount's ``defaults``. When Redis cannot be asked the request is
-refused, or passed over this plugin, as the mount's ``on_error`` says.
+list of the route names the plugin. With ``redis`` the bucket is in Redis, and all gateways that name it share it.
+The operator says which Redis a route may name (``allow``). One behind a unix socket, or with options in its URL, is
+given as the mount's ``defaults``. When Redis does not answer, the mount's ``on_error`` says whether the request is
+refused or skips this plugin.
 
 The ``limits`` package does not fit here: its strategies count hits in windows and can only say yes or no, while a
 leaky bucket has to tell how long a request must wait.

@@ -70,9 +70,16 @@ def cors(
     return made
 
 
+def _host(host: str) -> str:
+    if host != "*" and "*" in host.removeprefix("*."):
+        raise ValueError('a host is a name, "*.example.com" for all names within one, or "*" for all')
+    return host
+
+
 def trusted_host(
     app: ASGIApp,
-    allowed_hosts: Annotated[list[Annotated[str, Field(max_length=256)]], *few(1000)] | None = None,
+    allowed_hosts: Annotated[list[Annotated[str, Field(max_length=256), AfterValidator(_host)]], *few(1000)]
+    | None = None,
     www_redirect: bool = True,
 ) -> ASGIApp:
     """Starlette's TrustedHostMiddleware."""

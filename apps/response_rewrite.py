@@ -21,6 +21,7 @@ from asgi_bridge.plugins.memory import remembered
 from .conf import MAX_HEADERS, Conf, EndToEndName, HeaderValue, Status, Text, few, most
 from .patterns import Pattern
 from .turns import Full, Turns
+from .whole import WholeBody
 
 __all__ = ["Filter", "ResponseRewriteConf", "response_rewrite"]
 
@@ -56,6 +57,12 @@ def _decoded(body: bytes, encoding: str) -> bytes | None:
             # behind the end stands another part, which a client would unpack too
             return text if decoder.eof and not decoder.unused_data else None
     return None
+
+
+def _encoding(lines: list[str]) -> str:
+    """The content-encoding that the header's `lines` tell, in lower case; empty: none."""
+    names = [name.strip().lower() for line in lines for name in line.split(",")]
+    return ", ".join(name for name in names if name not in ("", "identity"))
 
 
 class Filter(Conf):
@@ -158,7 +165,7 @@ def response_rewrite(app: ASGIApp, conf: ResponseRewriteConf) -> ASGIApp:
             await app(scope, receive, send)
             return
         start: Message = {}
-        parts: list[bytes] = []
+        whole = WholeBody()
         buffering = False
 
         async def rewriting(message: Message) -> None:
@@ -175,14 +182,12 @@ def response_rewrite(app: ASGIApp, conf: ResponseRewriteConf) -> ASGIApp:
                     await send(message)
             elif not buffering or message["type"] != "http.response.body":
                 await send(message)
-            else:
-                parts.append(message.get("body", b""))
-                if not message.get("more_body", False):
-                    await finish(b"".join(parts))
+            elif await whole.add(message):
+                await finish(whole.content)
 
         async def finish(body: bytes) -> None:
             headers = MutableHeaders(scope=start)
-            encoding = headers.get("content-encoding", "").lower()
+            encoding = _encoding(headers.getlist("content-encoding"))
             after: bytes | None = replacement
             if not replacement:
                 after = body if scope["method"] == "HEAD" else await filtered(body, encoding)

@@ -108,6 +108,14 @@ def examine(subject: Subject, conf: str) -> tuple[Subject, Findings]:
         findings.wraps_send = looked if plugin.source == "wsgi_middleware" else findings.passed
         findings.wraps_receive = False
     findings.nothing = any(result in (app, upstream) for result, app in made)
+    if plugin.source == "middleware" and len(findings.errors) == len(PROBES) and judge(made[-1][0]).may_be_wsgi:
+        # its signature, such as (*args), fits ASGI and WSGI; the calls show which of them it is
+        try:
+            found = examine(_as_wsgi(subject), conf)
+        except ConfigurationError:
+            return subject, findings
+        if len(found[1].errors) < len(PROBES):
+            return found
     return subject, findings
 
 

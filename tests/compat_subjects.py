@@ -358,3 +358,20 @@ class WSGIReturnsNothing:
         return 5
 
     def __call__(self, environ: Any, start_response: Any) -> Any: ...
+
+
+def wsgi_any(application: Any) -> Any:
+    """A WSGI middleware whose signature does not say so."""
+
+    def called(*args: Any) -> Any:
+        environ, start_response = args
+        return application(environ, start_response)
+
+    return called
+
+
+def raises_as_either(application: Any) -> Any:
+    def called(*args: Any) -> Any:
+        raise ValueError(len(args))
+
+    return called

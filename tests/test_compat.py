@@ -359,6 +359,18 @@ def test_webobs_decorator_is_wsgi() -> None:
     assert [plugin.source for plugin in bridge.plugins.values()] == ["wsgi", "wsgi_middleware"]
 
 
+@pytest.mark.parametrize("target", ["wsgiref.validate:validator", "paste.lint:middleware", f"{SUBJECTS}:wsgi_any"])
+def test_what_takes_any_arguments_is_tried_as_both(target: str) -> None:
+    subject, findings = examine(load(target), "{}")
+    assert (subject.source, findings.errors) == ("wsgi_middleware", {})
+    assert f'  wsgi_middleware = "{target}"' in list(report(subject, {}, findings))
+
+
+def test_what_raises_as_either_is_reported_as_what_it_was_taken_for() -> None:
+    subject, findings = examine(load(f"{SUBJECTS}:raises_as_either"), "{}")
+    assert (subject.source, len(findings.errors)) == ("middleware", len(PROBES))
+
+
 def test_a_probe_that_is_not_answered_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asgi_bridge.probes.PROBE_SECONDS", 0.05)
     assert examine(load(f"{SUBJECTS}:HangsOnPost"), "{}")[1].errors == {

@@ -33,11 +33,11 @@ YIELD_EVERY = 64
 """Messages of a call after which the event loop gets its turn. Taking and giving a message needs no waiting, so a
 plugin that sends or receives without end would block the whole runner, and its own deadline could not end it."""
 MAX_CAUGHT = 8
-"""Errors of one call that are kept to be logged, where the plugin has caught them."""
+"""Number of errors of one call that are logged although the plugin has caught them."""
 
 
 def _untold(exc: BaseException) -> None:
-    """The log is enough."""
+    """Does nothing: faults are in the log already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,10 @@ class Host:
 
     Attributes:
         app: the host application in ``scope["app"]``, with a ``state``.
-        ask_origin: scheme and server are asked for, although ``x-forwarded-*`` headers tell (they are the client's
-            word where APISIX trusts it).
-        lot: the request halves that wait for their response.
-        on_fault: told of every exception that refuses a call, or comes after its answer; for tests.
+        ask_origin: ask APISIX for scheme and server instead of reading them from the ``x-forwarded-*`` headers. Where
+            APISIX trusts a client, these headers are the client's own.
+        lot: the parked calls: request halves that wait for their response.
+        on_fault: called with every exception that refuses a call or comes after its answer; for tests.
     """
 
     app: ASGIApp
@@ -352,7 +352,7 @@ class Call(ABC):
             elif kind == "http.response.start":
                 if self._sent != NOTHING:
                     raise PluginError("http.response.start twice")
-                self._status = check_status(message["status"])
+                self._status = check_status(message.get("status"))
                 headers = message.get("headers")
                 if headers:
                     given = self._given
@@ -364,7 +364,7 @@ class Call(ABC):
                 body = message.get("body")
                 if body:
                     if type(body) is not bytes:
-                        body = bytes(memoryview(body))  # bytes() alone takes a number for a length
+                        body = _as_bytes(body)
                     self._length += len(body)
                     if self._length > MAX_PAYLOAD:
                         raise PluginError(f"the response body is longer than the protocol's {MAX_PAYLOAD} bytes")
@@ -491,6 +491,13 @@ class Call(ABC):
 
     def _warn(self, about: str, text: str) -> None:
         self._chain.warn_once(about, text)
+
+
+def _as_bytes(body: Any) -> bytes:
+    try:
+        return bytes(memoryview(body))  # bytes() alone takes a number for a length
+    except TypeError:
+        raise PluginError(f"the body of http.response.body is {type(body).__name__}; it has to be bytes") from None
 
 
 _BODY: Sequence[Info] = (ReqBody(),)

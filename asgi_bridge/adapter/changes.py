@@ -84,7 +84,7 @@ def checked_headers(headers: Iterable[Any], given: Iterable[tuple[bytes, bytes]]
     except (TypeError, ValueError):  # a name that cannot be a key: a bytearray, a memoryview of one
         checked = []
     if len(checked) != len(pairs):
-        return checked_headers([_as_bytes(name, value) for name, value in pairs], given)
+        return checked_headers([_as_bytes(pair) for pair in pairs], given)
     values = b"".join([value for _, value in checked])
     if values.translate(None, _CONTROLS) != values:
         known = {(name, value.strip(_BLANKS)) for name, value in given}
@@ -96,7 +96,11 @@ def checked_headers(headers: Iterable[Any], given: Iterable[tuple[bytes, bytes]]
     return checked
 
 
-def _as_bytes(name: Any, value: Any) -> tuple[bytes, bytes]:
+def _as_bytes(pair: Any) -> tuple[bytes, bytes]:
+    try:
+        name, value = pair
+    except (TypeError, ValueError):
+        raise PluginError(f"header {pair!r:.200}: a header is a pair of name and value") from None
     try:
         return bytes(memoryview(name)), bytes(memoryview(value))
     except TypeError:

@@ -1,10 +1,11 @@
 """Parked calls: the request halves of ``phase="both"`` that wait for their response half.
 
-What ties the halves together is ``$request_id``, which is the same in all calls of one request, and the names of the
-plugins; not the key of the configuration, since a consumer changes it in between. Parked calls are bounded in number
-and time. A route that never sends the response half (the plugin is not listed in its ``ext-plugin-post-resp``) is told
-of in one warning and parks no more, until one comes. One that did send it is told of too, and parks on as long as there
-is room: its upstream may be down.
+Two halves belong together if they have the same ``$request_id``, which is the same in all calls of one request, and the
+same plugin. The key of the configuration does not count: a consumer changes it in between.
+
+Parked calls are bounded in number and time. A route may never send the response half, because its
+``ext-plugin-post-resp`` does not list the plugin. It gets one warning and parks no more until a response half comes. A
+route that used to send it gets a warning too, but goes on parking as long as there is room: its upstream may be down.
 """
 
 import logging
@@ -19,18 +20,18 @@ logger = logging.getLogger("asgi_bridge.adapter")
 
 MAX_PARKED = 10_000
 PARK_SECONDS = 75.0
-"""How long a half waits: APISIX gives an upstream 60 s to answer by default."""
+"""Seconds that a parked call waits for its response. APISIX gives an upstream 60 s by default."""
 MISSED_IN_A_ROW = 100
-"""So many halves of a route without a response, where there were some before, are worth a warning. A few are usual:
+"""Warn after this many consecutive parked calls of a route got no response, where earlier ones did. A few are usual:
 clients go away, and upstreams cannot be reached."""
 EVIDENT_SECONDS = 1.0
-"""A half that was ended early after less says nothing: there may have been no time for a response."""
+"""A call that was ended to make room after fewer seconds does not count as one without a response."""
 KEPT_ROUTES = 10_000
-"""Routes and plugins that are remembered."""
+"""Maximum number of pairs of route and plugin that are remembered."""
 
 
 _Place: TypeAlias = tuple[str | None, str]
-"""Where a response call is to come from: a route's id, and a plugin's name."""
+"""A route's id, and the name of a plugin that it lists."""
 _Value = TypeVar("_Value")
 
 
@@ -71,7 +72,7 @@ class ParkingLot:
 
     def admits(self, call: Parkable) -> bool:
         """Whether the response half of `call` is to be expected."""
-        # of a list with plugins of the request phase too, these are never answered
+        # A list may also hold request-phase plugins; no response call ever comes for those.
         return not all((call.route_id, name) in self._forsaken for name in call.names)
 
     def park(self, call: Parkable) -> None:

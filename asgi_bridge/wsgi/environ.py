@@ -37,6 +37,8 @@ _OURS = frozenset((
     "REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "CONTENT_TYPE", "CONTENT_LENGTH", "SERVER_NAME",
     "SERVER_PORT", "SERVER_PROTOCOL", "REMOTE_ADDR", "REMOTE_PORT",
 ))  # fmt: skip
+_BODYLESS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
+"""Methods whose requests hardly ever have a body."""
 _PATH_SAFE = "/:@!$&'()*+,;=~"
 _SPELLED = {b"etag": "ETag", b"www-authenticate": "WWW-Authenticate", b"content-md5": "Content-MD5"}
 
@@ -93,9 +95,7 @@ def may_have_untold_body(scope: Scope) -> bool:
     if b"content-length" in names:
         return False
     return (
-        b"transfer-encoding" in names
-        or scope["method"] in ("POST", "PUT", "PATCH")
-        or scope.get("http_version", "1.1")[:1] != "1"
+        b"transfer-encoding" in names or scope["method"] not in _BODYLESS or scope.get("http_version", "1.1")[:1] != "1"
     )
 
 
@@ -240,7 +240,11 @@ def _change_path(changed: Scope, before: Mapping[str, Any], after: Mapping[str, 
 
 
 def _change_headers(changed: Scope, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Headers that changed stand where their first line stood; those that did not keep their repeats."""
+    """Headers that changed stand where their first line stood; those that did not keep their repeats.
+
+    What changed takes the place of the client's lines with ``_`` for ``-`` too: in CGI and WSGI these are the same
+    header, and the upstream may take the client's for the application's.
+    """
     entries: dict[bytes, bytes | None] = {}
     for key in before.keys() | after.keys():
         if after.get(key) != before.get(key):
@@ -253,9 +257,10 @@ def _change_headers(changed: Scope, before: Mapping[str, Any], after: Mapping[st
         return
     headers: Headers = []
     placed: set[bytes] = set()
-    for name, value in changed["headers"]:
+    for given, value in changed["headers"]:
+        name = given.replace(b"_", b"-")
         if name not in entries:
-            headers.append((name, value))
+            headers.append((given, value))
         elif name not in placed:
             placed.add(name)
             new = entries[name]

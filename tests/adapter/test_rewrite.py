@@ -327,6 +327,8 @@ def test_headers_that_cannot_be_changed_are_warned_of_once(
          "the host header was changed to b'a..test'; nginx answers 500 to a / or .. in it"),
         ([*FORWARDED, (b"x a", b"1")], "header b'x a': that is no header name"),
         ([*FORWARDED, ("x-a", "1")], "header 'x-a': name and value must be bytes"),
+        ([*FORWARDED, (b"x-a", b"1", 2)], "header (b'x-a', b'1', 2): a header is a pair of name and value"),
+        ([*FORWARDED, b"x-a: 1"], "header b'x-a: 1': a header is a pair of name and value"),
     ],
 )  # fmt: skip
 def test_headers_that_no_request_has(headers: Any, reason: str, caplog: pytest.LogCaptureFixture) -> None:

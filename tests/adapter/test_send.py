@@ -89,6 +89,11 @@ WRONG: list[tuple[list[Message], str]] = [
     ([start(headers=[(b"x-a", "1")])], "header b'x-a': name and value must be bytes"),
     ([start(headers=[(b"x-a", None)])], "header b'x-a': name and value must be bytes"),
     ([start(headers=[(b"x-a", 1)])], "header b'x-a': name and value must be bytes"),
+    ([start(headers=[(b"x-a",)])], "header (b'x-a',): a header is a pair of name and value"),
+    ([start(headers=[(b"x-a", b"1", b"2")])], "header (b'x-a', b'1', b'2'): a header is a pair of name and value"),
+    ([start(headers={b"x-a": b"1"})], "header b'x-a': a header is a pair of name and value"),
+    ([start(headers=[None])], "header None: a header is a pair of name and value"),
+    ([{"type": "http.response.start"}], "status None: a response has a status from 200 to 999"),
     ([start(headers=[(b"content-length", b"4")]), body(b"hello")], "content-length says 4, the body has 5 bytes"),
     ([start(headers=[(b"content-length", b"6")]), body(b"hello")], "content-length says 6, the body has 5 bytes"),
     ([start(headers=[(b"content-length", b"5, 5")]), body(b"hello")], "content-length says 5, 5, the body has 5 bytes"),
@@ -128,8 +133,8 @@ def test_what_is_no_message_at_all(wrong: Message, caplog: pytest.LogCaptureFixt
 @pytest.mark.parametrize("data", ["text", 5, [1, 2], {"a": 1}])
 def test_a_body_that_is_no_bytes(data: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert answer(responding(start(), body(data))) == REFUSED
-    (line,) = errors(caplog)
-    assert line.startswith("plugin p0: request refused: TypeError: memoryview: a bytes-like object is required")
+    reason = f"the body of http.response.body is {type(data).__name__}; it has to be bytes"
+    assert errors(caplog) == [f"plugin p0: request refused: {reason}"]
 
 
 NO_STATUS = "a response has a status from 200 to 999"

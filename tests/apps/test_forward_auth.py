@@ -202,7 +202,27 @@ async def _raising_late(scope: Scope, receive: Receive, send: Send) -> None:
         raise PluginError("the database is gone")
 
 
-@pytest.mark.parametrize("auth_app", [_silent, _broken_off, _raising, _raising_late])
+async def _without_start(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def _of_another_kind(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        await send({"type": "http.response.debug", "info": {}})
+        await permission()(scope, receive, send)
+
+
+async def _started_twice(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await permission()(scope, receive, send)
+
+
+@pytest.mark.parametrize(
+    "auth_app",
+    [_silent, _broken_off, _raising, _raising_late, _without_start, _of_another_kind, _started_twice],
+)
 def test_a_fault_of_the_application_never_lets_the_request_pass(auth_app: ASGIApp) -> None:
     asked = []
 
@@ -210,7 +230,7 @@ def test_a_fault_of_the_application_never_lets_the_request_pass(auth_app: ASGIAp
         if scope["type"] == "http":
             asked.append(scope)
 
-    with pytest.raises(PluginError, match="without a complete response|the database is gone"):
+    with pytest.raises(PluginError, match="without a complete response|the database is gone|response.start"):
         client(auth_app, upstream=upstream).get("/")
     assert asked == []
 

@@ -67,6 +67,13 @@ def test_a_signed_request_passes_and_the_upstream_is_told_whose_it_is(algorithm:
     assert len(sent(answer, "authorization")) == 1
 
 
+@pytest.mark.parametrize("key", ["a,b", ",", "x,headers=", "a, b"])
+def test_an_id_of_a_key_may_hold_a_comma(key: str) -> None:
+    conf = {"keys": {key: SECRET}, "user_header": "X-Key"}
+
+    assert sent(client(conf).get("/get", headers=signed(key=key)), "x-key") == [["x-key", key]]
+
+
 def test_sha1_only_where_the_route_asks_for_it() -> None:
     headers = signed(algorithm="sha1")
 

@@ -75,7 +75,7 @@ upstream = Starlette(
 )
 
 
-def through(conf: Any) -> list[TestClient]:
+def through(conf: Any, upstream: Starlette = upstream) -> list[TestClient]:
     """As plain ASGI, and through the gateway."""
     listed = {"conf": [{"name": "response-rewrite", "value": json.dumps(conf)}]}
     route = {"uri": "/*", "plugins": {"ext-plugin-post-resp": listed}}
@@ -150,6 +150,59 @@ def test_a_compressed_body_is_searched(encoding: str) -> None:
             assert b"".join(unchanged.iter_raw()) == COMPRESSED[encoding]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        gzip.compress(b"hel") + gzip.compress(b"lo world, hello gateway"),
+        gzip.compress(b"hello") * 3,
+        gzip.compress(b"hello") + bytes(8),
+        gzip.compress(b"hello") + b"hello",
+        gzip.compress(b"hello")[:-1],
+    ],
+    ids=["two members", "three members", "padded", "plain text behind", "cut off"],
+)
+def test_a_compressed_body_that_is_not_one_whole_member_passes_as_it_came(
+    body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(request: Request) -> Response:
+        return Response(body, headers={"content-encoding": "gzip"})
+
+    for client in through({"filters": [{"regex": "hello", "replace": "bye"}]}, Starlette(routes=[Route("/", app)])):
+        with client.stream("GET", "/") as found:
+            assert b"".join(found.iter_raw()) == body
+        assert found.headers["content-encoding"] == "gzip"
+    assert caplog.text.count("filters find nothing in a body of content-encoding 'gzip'") == 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "compressions", "found"),
+    [
+        (["identity"], 0, b"bye"),
+        (["Identity, gzip"], 1, b"bye"),
+        (["gzip", "identity"], 1, b"bye"),
+        (["gzip", "gzip"], 2, None),
+        (["gzip, gzip"], 2, None),
+    ],
+)
+def test_all_lines_of_content_encoding_count(
+    lines: list[str], compressions: int, found: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = b"hello"
+    for _ in range(compressions):
+        body = gzip.compress(body)
+
+    async def app(request: Request) -> Response:
+        response = Response(body)
+        for line in lines:
+            response.headers.append("content-encoding", line)
+        return response
+
+    for client in through({"filters": [{"regex": "hello", "replace": "bye"}]}, Starlette(routes=[Route("/", app)])):
+        with client.stream("GET", "/") as answer:
+            assert b"".join(answer.iter_raw()) == (body if found is None else found)
+    assert caplog.text.count("content-encoding 'gzip, gzip'") == (2 if found is None else 0)
+
+
 def test_a_compressed_body_that_is_too_long_is_not_searched(caplog: pytest.LogCaptureFixture) -> None:
     (client, _) = through({"filters": [{"regex": "0", "replace": "1"}]})
     with client.stream("GET", "/bomb") as found:
@@ -180,7 +233,13 @@ def test_head(conf: Any, length: str | None) -> None:
     ("conf", "reason"),
     [
         ({"filters": [{"regex": "("}]}, r"no regular expression of RE2: missing \)"),
-        ({"filters": [{"regex": "(?=a)"}]}, "no regular expression of RE2: invalid perl operator"),
+        ({"filters": [{"regex": "(?=a)"}]}, r"RE2: invalid perl operator \(RE2 has no look-around"),
+        ({"filters": [{"regex": "(?<!a)b"}]}, r"RE2: invalid perl operator \(RE2 has no look-around"),
+        ({"filters": [{"regex": "(?x)a"}]}, r"RE2: invalid perl operator \(.* no flags but imsU\)"),
+        ({"filters": [{"regex": r"(a)\1"}]}, r"RE2: invalid escape sequence \(RE2 has no back-references"),
+        ({"filters": [{"regex": r"a\Z"}]}, r"RE2: invalid escape sequence \(.* no \\Z \(write \\z\)"),
+        ({"filters": [{"regex": "a++"}]}, r"RE2: bad repetition operator \(RE2 has no possessive"),
+        ({"filters": [{"regex": "a{1001}"}]}, r"RE2: invalid repetition size \(RE2 repeats 1000 times at most\)"),
         ({"filters": [{"regex": ""}]}, "String should have at least 1 character"),
         ({"filters": [{"regex": "a", "scope": "twice"}]}, "Input should be 'once' or 'global'"),
         ({"filters": {"regex": "a"}}, "Input should be a valid array"),

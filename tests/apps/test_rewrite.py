@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 from asgi_bridge_apps import bridge
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from asgi_bridge import ConfigurationError
 from asgi_bridge.testing import PluginClient
@@ -45,6 +48,23 @@ def test_the_path_is_given_decoded(path: str, target: str) -> None:
     request = seen({"path": path})
 
     assert (request["path"], request["target"]) == (path, target)
+
+
+@pytest.mark.parametrize("query", ["ü=1&b=2", "%C3%BC=1&b=2", "%c3\xbc=1&b=2", "b=2&ü"])
+def test_an_argument_is_found_however_it_is_escaped(query: str) -> None:
+    raw = query.encode("latin-1" if "\xbc" in query and "%" in query else "utf-8")
+    scopes: list[Scope] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scopes.append(scope)
+        await PlainTextResponse("")(scope, receive, send)
+
+    async def with_raw_query(scope: Scope, receive: Receive, send: Send) -> None:
+        await client.app({**scope, "query_string": raw}, receive, send)
+
+    client = PluginClient(bridge, "rewrite", {"args": {"ü": None}}, upstream=app)
+    TestClient(with_raw_query).get("/")
+    assert [scope["query_string"] for scope in scopes] == [b"b=2"]
 
 
 def test_headers_are_set_added_and_deleted() -> None:

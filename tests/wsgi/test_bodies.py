@@ -72,6 +72,13 @@ def test_a_body_that_nothing_tells_of_is_seen(app: Any, method: str, headers: li
     assert found.body == b"no"
 
 
+@pytest.mark.parametrize("method", ["DELETE", "QUERY", "PROPFIND", "REPORT", "delete"])
+@pytest.mark.parametrize("app", [check_in_django, check_by_length])
+def test_also_with_methods_that_seldom_have_one(app: Any, method: str) -> None:
+    found = answer(bridge=checking(app), message=request(method=method), variables=HTTP_2, body=b"evil")
+    assert found == Stop(403, TYPE, b"no")
+
+
 @pytest.mark.parametrize(
     ("app", "method"),
     [(flask_app, "GET"), (flask_app, "DELETE"), *((check_by_hand, method) for method in ("GET", "DELETE", "OPTIONS"))],
@@ -84,7 +91,7 @@ def test_of_any_method(app: Any, method: str) -> None:
 def test_of_any_method_where_the_version_is_known() -> None:
     bridge = Bridge()
     bridge.mount("check", WSGIApp(check_by_length), exact=True)
-    found = answer(bridge=bridge, message=request(method="DELETE"), variables=HTTP_2, body=b"evil")
+    found = answer(bridge=bridge, message=request(method="GET"), variables=HTTP_2, body=b"evil")
     assert found == Stop(403, TYPE, b"no")
 
 
