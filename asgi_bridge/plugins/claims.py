@@ -26,7 +26,7 @@ from typing import TypeVar
 
 from .key import stripped
 
-__all__ = ["Claims", "Text", "token_of"]
+__all__ = ["Claims", "Text", "files_of", "token_of"]
 
 logger = logging.getLogger("asgi_bridge.plugins")
 
@@ -206,7 +206,7 @@ class Claims:
         return os.path.join(self._folder or "", FILE)
 
     def _remove(self) -> None:
-        for path in _files(self._path):
+        for path in files_of(self._folder or ""):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
@@ -230,7 +230,7 @@ class Claims:
 
     def _make_private(self) -> None:
         """Makes an empty file, unless there is one that nobody else can read or write."""
-        found = [path for path in _files(self._path) if os.path.lexists(path)]
+        found = [path for path in files_of(self._folder or "") if os.path.lexists(path)]
         foreign = not all(map(_is_ours, found))
         if foreign:
             logger.warning(
@@ -239,7 +239,9 @@ class Claims:
             )
         if foreign or self._path not in found:
             self._remove()
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            os.fchmod(descriptor, 0o600)  # the process's umask may have left less
+            os.close(descriptor)
 
     def _begin(self, database: sqlite3.Connection) -> None:
         (version,) = database.execute("PRAGMA user_version").fetchone()
@@ -367,9 +369,9 @@ def _identity(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _files(path: str) -> list[str]:
-    """The file, and those that SQLite keeps beside it."""
-    return [path + suffix for suffix in ("", "-wal", "-shm", "-journal")]
+def files_of(folder: str) -> list[str]:
+    """The paths of the file in `folder`, and of those that SQLite keeps beside it."""
+    return [os.path.join(folder, FILE + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
 
 
 def _cannot_open(exc: OSError) -> sqlite3.Error:
