@@ -17,7 +17,7 @@ from .configuration import parse_json
 from .instances import Instances
 from .key import owner_of, phase_of, route_id_of
 from .lifespan import Lifespan
-from .reasons import ends_task, reason_of, shortened
+from .reasons import ends_task, reason_of, shortened, text_of
 from .registry import Bridge, Plugin
 
 __all__ = ["BUILD_SECONDS", "MAX_CONFIGURATION_BYTES", "SHUTDOWN_SECONDS", "Conf", "build_chain", "check_sizes"]
@@ -239,7 +239,7 @@ async def _application(plugin: Plugin, text: str, instances: Instances) -> ASGIA
             app = await app
         return plugin.made(app)
     except ConfigurationError as exc:
-        raise ConfigurationError(f"plugin {plugin.name}: {shortened(str(exc))}") from None
+        raise ConfigurationError(f"plugin {plugin.name}: {text_of(exc)}") from None
     except BaseException as exc:
         if ends_task(exc, task):
             raise
