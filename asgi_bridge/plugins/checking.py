@@ -67,9 +67,9 @@ class Checks:
                 raise ConfigurationError(
                     f"{MAX_CHECKS} checks of its configurations run and do not end: its validators take too long"
                 )
-            self._running[name] += 1
             # a daemon: the end of the process does not wait for it
             threading.Thread(target=work, name=f"check of {name}", daemon=True).start()
+            self._running[name] += 1  # not if there is no thread to be had; end() runs later in any case
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), TURN_SECONDS)
         await ended.wait()

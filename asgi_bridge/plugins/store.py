@@ -221,7 +221,8 @@ class ConfigurationStore:
 
     def _refuse_failed(self, digest: bytes) -> None:
         failure = self._failures.get(digest)
-        if failure is not None and self._clock() < failure.until:
+        # one that ends later than it may was noted by a clock that was ahead
+        if failure is not None and failure.until - failure.seconds <= self._clock() < failure.until:
             raise ConfigurationError(failure.reason)
 
     def _fail(self, digest: bytes, reason: str) -> None:
