@@ -25,19 +25,19 @@ __all__ = ["BUILD_SECONDS", "MAX_CONFIGURATION_BYTES", "SHUTDOWN_SECONDS", "Conf
 Conf = Sequence[tuple[bytes | None, bytes | None]]
 
 BUILD_SECONDS = 4.0
-"""What building a chain may take: APISIX's other workers wait 5 s for a PrepareConf."""
+"""Seconds that building a chain may take. APISIX's other workers wait 5 s for a PrepareConf."""
 SHUTDOWN_SECONDS = 0.2
-"""What the lifespan shutdown of one plugin may take: APISIX kills the runner one second after SIGTERM."""
+"""Seconds that the lifespan shutdown of one plugin may take. APISIX kills the runner one second after SIGTERM."""
 MAX_CONFIGURATION_BYTES = 128 * 1024
 """Bytes of one plugin's configuration, unless the operator allows more."""
 MAX_PLUGINS = 100
 """Plugins of one list. Each layer costs some of the interpreter's stack, which ends at about 250."""
 MAX_KEY_BYTES = 1024
-"""Bytes of what the gateway prepares a list under. It holds ids and names of up to 64 characters each."""
+"""Maximum size of the key of a list. A key holds ids and names of up to 64 characters each."""
 MAX_NAME_BYTES = 512
 """A name has up to 128 characters (APISIX's schema)."""
 QUICK_BYTES = 4096
-"""Bytes of a configuration that is read in the event loop: a thread costs more than that."""
+"""Maximum size of a configuration that is read in the event loop. For so little, a thread costs more."""
 
 Mounted = dict[int, Lifespan | ConfigurationError]
 

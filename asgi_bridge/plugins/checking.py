@@ -20,9 +20,9 @@ __all__ = ["MAX_CHECKS", "TURN_SECONDS", "Checks"]
 T = TypeVar("T")
 
 TURN_SECONDS = 1.0
-"""What a check has before the next one begins."""
+"""Seconds that a check runs alone. Then the next one begins beside it."""
 MAX_CHECKS = 4
-"""Checks of one plugin that may run at once."""
+"""Maximum number of checks of one plugin that run at once."""
 
 
 class Checks:
@@ -33,7 +33,7 @@ class Checks:
         self._running: Counter[str] = Counter()
 
     async def run(self, name: str, check: Callable[[], T]) -> T:
-        """What `check` gives or raises, run on a thread.
+        """Run `check` on a thread. Return what it returns, raise what it raises.
 
         Args:
             name: of the plugin whose code it runs.

@@ -39,17 +39,17 @@ MAX_BYTES = 256 * 2**20
 """Size of the file above which the texts that were unused for longest are dropped, and the oldest claims where there
 are no texts left."""
 CLAIM_BYTES = 100
-"""About what a claim without its text takes."""
+"""Bytes that a claim without its text takes, roughly."""
 SWEEP_SECONDS = 60.0
-"""How often expired claims are removed."""
+"""Expired claims are removed this often."""
 UNCHECKED_BYTES = 4 * 2**20
-"""The size of the file is looked at again after this many bytes of texts."""
+"""Bytes of new texts after which the size of the file is checked again."""
 MAX_NUMBER = 64
-"""A token that is found belongs to one of the first so many that its configuration may claim."""
+"""A token from the file must be among this many first choices of its configuration."""
 BUSY_SECONDS = 3.0
-"""How long to wait for another process that writes: building a chain has 4 s in all."""
+"""Seconds to wait for another process that writes. Less than the 4 s that building a chain may take."""
 VERSION = 1
-"""Of the tables below, kept as ``user_version``: a file of another version is made anew."""
+"""Version of the tables below, kept as ``user_version``. A file with another version is made anew."""
 
 _TABLES = (
     "CREATE TABLE secret (one INTEGER PRIMARY KEY CHECK (one = 1), value BLOB NOT NULL)",
@@ -138,18 +138,18 @@ class Claims:
         self._unchecked = 0
 
     def claim(self, text: Text) -> int:
-        """The token that stands for `text` and for nothing else.
+        """Return the token that stands for `text` and for nothing else.
 
         Raises:
-            sqlite3.Error: there is no place left to write it down.
+            sqlite3.Error: The claim cannot be written, neither to the file nor to a temporary one.
         """
         return self._with_database(lambda database: self._claim(database, text))
 
     def find(self, token: int) -> Text | None:
-        """What `token` stands for; None: nobody knows it.
+        """Return the configuration that `token` stands for; None if the token is unknown.
 
         Raises:
-            sqlite3.Error: there is no place to look it up.
+            sqlite3.Error: Neither the file nor a temporary one can be read.
         """
         return self._with_database(lambda database: self._find(database, token))
 
@@ -354,7 +354,7 @@ _UNUSABLE = (
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_PERM,
 )
-"""Errors that a new file in the same place would have too."""
+"""Errors that a new file in the same folder would not cure."""
 
 
 def _code(exc: sqlite3.Error) -> int:

@@ -79,7 +79,7 @@ def _make_usable(path: str) -> None:
 
 
 def _take(path: str) -> str | None:
-    """Makes the folder, or checks the one that is there; says why it cannot be used."""
+    """Make the folder, or check the one that is there. Return why it cannot be used; None if it can."""
     try:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
