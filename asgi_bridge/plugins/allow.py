@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -152,15 +153,21 @@ class Allowed:
         self._schemes = schemes
 
     def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.with_info_wrap_validator_function(self._check, handler(source))
+        schema: Any = handler(source)
+        marked = schema["schema"] if schema["type"] == "nullable" else schema
+        # a type such as FilePath looks whether the file is there
+        looks = "file" in self._schemes and marked["type"] != "str"
+        return core_schema.with_info_wrap_validator_function(partial(self._check, looks), schema)
 
-    def _check(self, given: Any, handler: pydantic.ValidatorFunctionWrapHandler, info: pydantic.ValidationInfo) -> Any:
+    def _check(
+        self, looks: bool, given: Any, handler: pydantic.ValidatorFunctionWrapHandler, info: pydantic.ValidationInfo
+    ) -> Any:
         rules = _rules(info)
         texts = _strings(given)
         if rules is None or (texts and set(texts) <= rules.own):
             return handler(given)
-        if "file" in self._schemes and isinstance(given, str):
-            self._check_text(given, rules)  # before a type such as FilePath looks whether it is there
+        if looks and isinstance(given, str):
+            self._check_text(given, rules)
         checked = handler(given)
         for value in checked if isinstance(checked, list | tuple | set | frozenset) else [checked]:
             if value is not None:
