@@ -27,7 +27,8 @@ BURST = 20
 """Lines of one kind that are logged in WINDOW_SECONDS; further ones are counted."""
 WINDOW_SECONDS = 10.0
 MAX_KINDS = 1024
-"""Kinds of lines that are told apart. A peer can make up names, so beyond these all names are one."""
+"""Kinds of lines that are told apart. A peer can make up names, so beyond these all names are one, and beyond twice as
+many all messages of a logger."""
 
 _ROOM = 256
 """Bytes of a line that are left for what a format puts in front, and for the note that a text was cut."""
@@ -48,17 +49,28 @@ def one_line(text: str) -> str:
 
 def traceback_text(exc: BaseException) -> str:
     """The traceback of `exc`, where the text of no exception makes a line of its own."""
+    try:
+        formatted = _formatted(exc)
+    except BaseException as failed:  # of attributes that only the exception's own code can give
+        formatted = (
+            f"Traceback (most recent call last):\n{''.join(traceback.format_tb(exc.__traceback__))}"
+            f"{type(exc).__name__}: (it cannot be shown: {type(failed).__name__})"
+        )
+    text = "\n".join(map(one_line, formatted.rstrip("\n").split("\n")))
+    if len(text) > MAX_TRACEBACK:
+        start, end = text[: MAX_TRACEBACK // 4], text[-MAX_TRACEBACK // 2 :]
+        text = start.rpartition("\n")[0] + "\n  … (lines left out)\n" + end.partition("\n")[2]
+    return text
+
+
+def _formatted(exc: BaseException) -> str:
     whole = traceback.TracebackException.from_exception(exc)
     pending = [whole]
     while pending:
         each = pending.pop()
         vars(each)["format_exception_only"] = functools.partial(_exception_only, each.format_exception_only)
         pending += [more for more in (each.__cause__, each.__context__, *(each.exceptions or ())) if more is not None]
-    text = "\n".join(map(one_line, "".join(whole.format()).rstrip("\n").split("\n")))
-    if len(text) > MAX_TRACEBACK:
-        start, end = text[: MAX_TRACEBACK // 4], text[-MAX_TRACEBACK // 2 :]
-        text = start.rpartition("\n")[0] + "\n  … (lines left out)\n" + end.partition("\n")[2]
-    return text
+    return "".join(whole.format())
 
 
 def _exception_only(lines: Any, **options: Any) -> Iterator[str]:
@@ -93,7 +105,7 @@ class Guard(logging.Filter):
 
     Attributes:
         counts: warnings and errors of one kind are logged BURST times in WINDOW_SECONDS, then counted. A kind is a
-            message and the first name in it. Needs somebody to call :meth:`sweep`.
+            message, up to the end of its first line, and the first name in it. Needs somebody to call :meth:`sweep`.
     """
 
     def __init__(self) -> None:
@@ -119,7 +131,7 @@ class Guard(logging.Filter):
                 return False
         try:
             message = record.getMessage()
-        except Exception as exc:  # of an exception that has no text, for example
+        except BaseException as exc:  # of an exception that has no text, for example
             message = f"{record.msg} (the values cannot be shown: {type(exc).__name__})"
             record.msg, record.args = message, ()
         text = one_line(message)
@@ -149,8 +161,12 @@ class Guard(logging.Filter):
     def _key(self, record: logging.LogRecord) -> tuple[Any, ...]:
         args = record.args
         first = args[0] if isinstance(args, tuple) and args and isinstance(args[0], str) else ""
-        key = record.name, record.msg, first[:MAX_LINE]
-        return key if key in self._kinds or len(self._kinds) < MAX_KINDS else key[:2]
+        # asyncio puts its values into the message, in lines of their own
+        message = record.msg.partition("\n")[0] if isinstance(record.msg, str) else type(record.msg).__name__
+        key = record.name, message, first[:MAX_LINE]
+        if key in self._kinds or len(self._kinds) < MAX_KINDS:
+            return key
+        return key[:2] if key[:2] in self._kinds or len(self._kinds) < 2 * MAX_KINDS else key[:1]
 
 
 def guard(names: Iterable[str]) -> None:

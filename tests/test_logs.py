@@ -101,6 +101,47 @@ def test_a_traceback_keeps_its_lines_and_its_exceptions_make_none(written: Lines
     assert "\x1b" not in "".join(written.lines)
 
 
+class Attributes(Exception):
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+class Ending(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+class Group(ExceptionGroup[Exception]):
+    @property
+    def exceptions(self) -> Any:
+        raise KeyboardInterrupt
+
+
+def broken_syntax() -> SyntaxError:
+    error = SyntaxError("x", ("f", 1, 2, "t"))
+    error.text = 5  # type: ignore[assignment]
+    return error
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [Attributes("x"), Ending("x"), Group("x", [ValueError()]), broken_syntax()],
+    ids=lambda exc: str(type(exc)),
+)
+def test_whatever_an_exceptions_own_code_does_its_line_and_its_place_are_logged(
+    written: Lines, raised: Exception
+) -> None:
+    try:
+        raise raised
+    except Exception as exc:
+        logger.error("plugin %s: refused: %s", "gate", exc, exc_info=exc)
+    text = "\n".join(written.lines)
+    assert text.startswith("ERROR asgi_bridge.server plugin ")
+    assert "\nTraceback (most recent call last):\n" in text
+    assert "in test_whatever_an_exceptions_own_code_does" in text
+    assert type(raised).__name__ in written.lines[-1]
+
+
 def test_a_syntax_error_keeps_its_place(written: Lines) -> None:
     with pytest.raises(SyntaxError) as found:
         compile("x = (\n", "user\nERROR:    forged.py", "exec")
@@ -187,6 +228,37 @@ def test_made_up_names_do_not_make_the_guard_grow(written: Lines, counting: list
         logger.error("route %s refused", str(number))
     assert len(GUARD._kinds) == logs.MAX_KINDS + 1
     assert len(written.lines) == logs.MAX_KINDS + BURST
+
+
+def test_what_asyncio_says_of_tasks_that_nobody_awaits_is_counted(counting: list[float]) -> None:
+    asyncio_logger, handler = logging.getLogger("asyncio"), Lines()
+    asyncio_logger.addHandler(handler)
+    asyncio_logger.addFilter(GUARD)
+    try:
+        for number in range(1000):
+            asyncio_logger.error(f"Task exception was never retrieved\nfuture: <Task finished name='Task-{number}'>")
+    finally:
+        asyncio_logger.removeFilter(GUARD)
+        asyncio_logger.removeHandler(handler)
+    assert len(handler.lines) == BURST
+
+
+@pytest.mark.parametrize("number", [1, 10])
+def test_made_up_messages_do_not_make_the_guard_grow(counting: list[float], number: int) -> None:
+    guard = Guard()
+    guard.counts = True
+    for each in range(5000 * number):
+        guard.filter(logging.LogRecord("x", logging.ERROR, "", 0, f"Exception in callback {each}", None, None))
+    assert len(guard._kinds) == 2 * logs.MAX_KINDS + 1
+
+
+@pytest.mark.parametrize("message", [{"a": 1}, [1], None, 5, ValueError("x")])
+def test_a_message_may_be_any_object(counting: list[float], message: Any) -> None:
+    guard = Guard()
+    guard.counts = True
+    record = logging.LogRecord("x", logging.ERROR, "", 0, message, None, None)
+    assert [guard.filter(record) for _ in range(BURST + 1)] == [True] * BURST + [False]
+    assert record.getMessage() == str(message)
 
 
 def test_what_was_asked_for_is_not_counted(written: Lines, counting: list[float]) -> None:

@@ -43,6 +43,9 @@ def refusal(found: Any, verdict: Verdict, place: Place, wanted: str) -> str:
         return f"{given} is no {wanted.partition(' ')[2]}: {_called_with(verdict)}: write {_FORMS[wanted]}"
     if kind is Kind.UNAWAITABLE:
         return f"{given} has nothing to await, since it lacks an async: write {line_of(found, verdict, place)}"
+    if kind is Kind.GENERATOR:
+        line = line_of(found, verdict, place)
+        return f"{given} gives a generator when it is called, which nobody can await: write {line}, without yield"
     if kind.value.startswith("a WSGI") and wanted == "a middleware":
         wanted = "an ASGI middleware"
     return f"{given} is {kind.value}, not {wanted}: write {line_of(found, verdict, place)}"
@@ -133,7 +136,7 @@ def _python_line(found: Any, verdict: Verdict, place: Place) -> str:
             return f"bridge.plugin({name})({text})"
         case Kind.APPLICATION_CLASS:
             return f"bridge.mount({name}, {made})"
-        case Kind.UNAWAITABLE:
+        case Kind.UNAWAITABLE | Kind.GENERATOR:
             return f"async def {text + '(' if is_routine(found) else '__call__(self, '}scope, receive, send)"
         case Kind.WSGI:
             return f"from asgi_bridge.wsgi import WSGIApp; bridge.mount({name}, WSGIApp({text}))"
@@ -234,7 +237,8 @@ def result_refusal(result: Any, maker: Any, verdict: Verdict, source: str, place
             return f"{said}: write bridge.add_middleware({_quoted(place.name)}, {made}(...))"
         case Kind.APPLICATION_CLASS | Kind.BARE_FACTORY | Kind.WSGI_CLASS:
             return f"{said}: write return {text}()"
-        case Kind.UNAWAITABLE:
-            return f"{said}: write async def {text}(scope, receive, send)"
+        case Kind.UNAWAITABLE | Kind.GENERATOR:
+            without = ", without yield" if verdict.kind is Kind.GENERATOR else ""
+            return f"{said}: write async def {text}(scope, receive, send){without}"
         case _:
             return f"{said}: write async def app(scope, receive, send), and return it"

@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -72,6 +73,13 @@ def _strings(value: Any) -> list[str]:
     return found
 
 
+def _text(value: Any) -> str:
+    """What a checked value names, as text."""
+    if hasattr(value, "get_secret_value"):
+        value = value.get_secret_value()
+    return os.fsdecode(value) if isinstance(value, bytes) else str(value)
+
+
 def _rules(info: pydantic.ValidationInfo) -> Rules | None:
     """The rules that a value is checked under; None: it is the operator's."""
     found = info.context.get(_CONTEXT) if isinstance(info.context, Mapping) else None
@@ -121,7 +129,7 @@ def allow_entry(text: str) -> str:
 
 
 class Allowed:
-    """Marks a string of a configuration that names a file or a server.
+    """Marks a string, path or URL of a configuration that names a file or a server; of a list, each of its entries.
 
     A route may name one that the mount's ``allow`` lists, and no other.
 
@@ -145,21 +153,34 @@ class Allowed:
         self._schemes = schemes
 
     def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.with_info_after_validator_function(self._check, handler(source))
+        schema: Any = handler(source)
+        marked = schema["schema"] if schema["type"] == "nullable" else schema
+        # a type such as FilePath looks whether the file is there
+        looks = "file" in self._schemes and marked["type"] != "str"
+        return core_schema.with_info_wrap_validator_function(partial(self._check, looks), schema)
 
-    def _check(self, value: Any, info: pydantic.ValidationInfo) -> Any:
+    def _check(
+        self, looks: bool, given: Any, handler: pydantic.ValidatorFunctionWrapHandler, info: pydantic.ValidationInfo
+    ) -> Any:
         rules = _rules(info)
-        secret = isinstance(value, pydantic.SecretStr | pydantic.SecretBytes)
-        text = value.get_secret_value() if secret else value
-        if rules is None or text is None or text in rules.own:
-            return value
-        if not (self._file(text, rules) if "file" in self._schemes else self._url(text, rules)):
+        texts = _strings(given)
+        if rules is None or (texts and set(texts) <= rules.own):
+            return handler(given)
+        if looks and isinstance(given, str):
+            self._check_text(given, rules)
+        checked = handler(given)
+        for value in checked if isinstance(checked, list | tuple | set | frozenset) else [checked]:
+            if value is not None:
+                self._check_text(_text(value), rules)
+        return checked
+
+    def _check_text(self, text: str, rules: Rules) -> None:
+        if text not in rules.own and not (self._file if "file" in self._schemes else self._url)(text, rules):
             raise PydanticCustomError(
                 "not_allowed",
                 'a route may not name this; who mounts the plugin can allow it: allow=["{example}"], or --allow',
                 {"example": "/FOLDER/" if "file" in self._schemes else f"{self._schemes[0]}://HOST/"},
             )
-        return value
 
     def _file(self, text: str, rules: Rules) -> bool:
         if not text.startswith("/") or _has_control(text):

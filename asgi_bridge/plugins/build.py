@@ -20,26 +20,26 @@ from .key import owner_of, phase_of, route_id_of
 from .layer import INNERMOST, Layer
 from .lifespan import Lifespan
 from .plugin import Plugin
-from .reasons import ends_task, reason_of, shortened
+from .reasons import ends_task, reason_of, shortened, text_of
 
 __all__ = ["BUILD_SECONDS", "MAX_CONFIGURATION_BYTES", "SHUTDOWN_SECONDS", "Conf", "build_chain", "check_sizes"]
 
 Conf = Sequence[tuple[bytes | None, bytes | None]]
 
 BUILD_SECONDS = 4.0
-"""What building a chain may take: APISIX's other workers wait 5 s for a PrepareConf."""
+"""Seconds that building a chain may take. APISIX's other workers wait 5 s for a PrepareConf."""
 SHUTDOWN_SECONDS = 0.2
-"""What the lifespan shutdown of one plugin may take: APISIX kills the runner one second after SIGTERM."""
+"""Seconds that the lifespan shutdown of one plugin may take. APISIX kills the runner one second after SIGTERM."""
 MAX_CONFIGURATION_BYTES = 128 * 1024
 """Bytes of one plugin's configuration, unless the operator allows more."""
 MAX_PLUGINS = 100
 """Plugins of one list. Each layer costs some of the interpreter's stack, which ends at about 250."""
 MAX_KEY_BYTES = 1024
-"""Bytes of what the gateway prepares a list under. It holds ids and names of up to 64 characters each."""
+"""Maximum size of the key of a list. A key holds ids and names of up to 64 characters each."""
 MAX_NAME_BYTES = 512
 """A name has up to 128 characters (APISIX's schema)."""
 QUICK_BYTES = 4096
-"""Bytes of a configuration that is read in the event loop: a thread costs more than that."""
+"""Maximum size of a configuration that is read in the event loop. For so little, a thread costs more."""
 
 Mounted = dict[int, Lifespan | ConfigurationError]
 
@@ -246,7 +246,7 @@ async def _application(plugin: Plugin, text: str, instances: Instances) -> ASGIA
             app = await app
         return plugin.made(app)
     except ConfigurationError as exc:
-        raise ConfigurationError(f"plugin {plugin.name}: {shortened(str(exc))}") from None
+        raise ConfigurationError(f"plugin {plugin.name}: {text_of(exc)}") from None
     except BaseException as exc:
         if ends_task(exc, task):
             raise

@@ -20,9 +20,9 @@ __all__ = ["MAX_CHECKS", "TURN_SECONDS", "Checks"]
 T = TypeVar("T")
 
 TURN_SECONDS = 1.0
-"""What a check has before the next one begins."""
+"""Seconds that a check runs alone. Then the next one begins beside it."""
 MAX_CHECKS = 4
-"""Checks of one plugin that may run at once."""
+"""Maximum number of checks of one plugin that run at once."""
 
 
 class Checks:
@@ -33,7 +33,7 @@ class Checks:
         self._running: Counter[str] = Counter()
 
     async def run(self, name: str, check: Callable[[], T]) -> T:
-        """What `check` gives or raises, run on a thread.
+        """Run `check` on a thread. Return what it returns, raise what it raises.
 
         Args:
             name: of the plugin whose code it runs.
@@ -67,9 +67,9 @@ class Checks:
                 raise ConfigurationError(
                     f"{MAX_CHECKS} checks of its configurations run and do not end: its validators take too long"
                 )
-            self._running[name] += 1
             # a daemon: the end of the process does not wait for it
             threading.Thread(target=work, name=f"check of {name}", daemon=True).start()
+            self._running[name] += 1  # not if there is no thread to be had; end() runs later in any case
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), TURN_SECONDS)
         await ended.wait()

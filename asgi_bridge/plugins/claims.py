@@ -10,6 +10,7 @@ All functions here block for as long as the disk does: :class:`Claims` is used i
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import itertools
@@ -25,7 +26,7 @@ from typing import TypeVar
 
 from .key import stripped
 
-__all__ = ["Claims", "Text", "token_of"]
+__all__ = ["Claims", "Text", "files_of", "token_of"]
 
 logger = logging.getLogger("asgi_bridge.plugins")
 
@@ -38,26 +39,24 @@ MAX_BYTES = 256 * 2**20
 """Size of the file above which the texts that were unused for longest are dropped, and the oldest claims where there
 are no texts left."""
 CLAIM_BYTES = 100
-"""About what a claim without its text takes."""
+"""Bytes that a claim without its text takes, roughly."""
 SWEEP_SECONDS = 60.0
-"""How often expired claims are removed."""
+"""Expired claims are removed this often."""
 UNCHECKED_BYTES = 4 * 2**20
-"""The size of the file is looked at again after this many bytes of texts."""
+"""Bytes of new texts after which the size of the file is checked again."""
 MAX_NUMBER = 64
-"""A token that is found belongs to one of the first so many that its configuration may claim."""
+"""A token from the file must be among this many first choices of its configuration."""
 BUSY_SECONDS = 3.0
-"""How long to wait for another process that writes: building a chain has 4 s in all."""
+"""Seconds to wait for another process that writes. Less than the 4 s that building a chain may take."""
 VERSION = 1
-"""Of the tables below, kept as ``user_version``: a file of another version is made anew."""
+"""Version of the tables below, kept as ``user_version``. A file with another version is made anew."""
 
-_TABLES = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE secret (one INTEGER PRIMARY KEY CHECK (one = 1), value BLOB NOT NULL);
-CREATE TABLE claims (token INTEGER PRIMARY KEY, used REAL NOT NULL, digest BLOB NOT NULL, text BLOB);
-CREATE INDEX texts ON claims (used) WHERE text IS NOT NULL;
-PRAGMA user_version = {VERSION};
-COMMIT;
-"""
+_TABLES = (
+    "CREATE TABLE secret (one INTEGER PRIMARY KEY CHECK (one = 1), value BLOB NOT NULL)",
+    "CREATE TABLE claims (token INTEGER PRIMARY KEY, used REAL NOT NULL, digest BLOB NOT NULL, text BLOB)",
+    "CREATE INDEX texts ON claims (used) WHERE text IS NOT NULL",
+    f"PRAGMA user_version = {VERSION}",
+)
 
 _CLAIM = """
 INSERT INTO claims (token, digest, text, used) VALUES (:token, :digest, :text, :now)
@@ -139,18 +138,18 @@ class Claims:
         self._unchecked = 0
 
     def claim(self, text: Text) -> int:
-        """The token that stands for `text` and for nothing else.
+        """Return the token that stands for `text` and for nothing else.
 
         Raises:
-            sqlite3.Error: there is no place left to write it down.
+            sqlite3.Error: The claim cannot be written, neither to the file nor to a temporary one.
         """
         return self._with_database(lambda database: self._claim(database, text))
 
     def find(self, token: int) -> Text | None:
-        """What `token` stands for; None: nobody knows it.
+        """Return the configuration that `token` stands for; None if the token is unknown.
 
         Raises:
-            sqlite3.Error: there is no place to look it up.
+            sqlite3.Error: Neither the file nor a temporary one can be read.
         """
         return self._with_database(lambda database: self._find(database, token))
 
@@ -173,7 +172,7 @@ class Claims:
                 assert self._database is not None
                 return work(self._database)
             except sqlite3.Error as exc:
-                if last or self._folder is None or _code(exc) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                if last or self._folder is None or _code(exc) in _OCCUPIED:
                     raise
                 self.close()
                 self._give_up_file(exc)
@@ -181,57 +180,76 @@ class Claims:
 
     def _give_up_file(self, exc: sqlite3.Error) -> None:
         assert self._folder is not None
-        if _code(exc) in _UNUSABLE:
-            logger.error(
-                "The file %s cannot be used (%s): tokens are kept in a temporary file until the next start. Make room, "
-                "or give the runner's user the right to write there",
-                self._path,
-                exc,
-            )
-            self._folder = None
-        else:
+        if _code(exc) not in _UNUSABLE:
             logger.warning(
                 "The file %s is broken (%s) and is made anew: the gateway will prepare its routes again",
                 self._path,
                 exc,
             )
-            with _locked(self._folder):
-                self._remove()
+            try:
+                with _locked(self._folder):
+                    if _identity(self._path) == self._identity:  # else another process has made it anew already
+                        self._remove()
+                return
+            except OSError as failed:
+                exc = _cannot_open(failed)
+        logger.error(
+            "The file %s cannot be used (%s): tokens are kept in a temporary file until the next start. Make room, "
+            "or give the runner's user the right to write there",
+            self._path,
+            exc,
+        )
+        self._folder = None
 
     @property
     def _path(self) -> str:
         return os.path.join(self._folder or "", FILE)
 
     def _remove(self) -> None:
-        for suffix in ("", "-wal", "-shm", "-journal"):
+        for path in files_of(self._folder or ""):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path + suffix)
+                os.unlink(path)
 
     def _open(self) -> None:
         if self._folder is None:
-            self._database = _connect("")  # SQLite's own temporary file
-            self._begin(self._database)
+            with _connected("") as database:  # SQLite's own temporary file
+                self._begin(database)
+                self._database = database
             return
         try:
             with _locked(self._folder):  # two processes that find a foreign file must not both replace it
-                if not _is_ours(self._path):
-                    self._remove()
-                    os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-                self._database = _connect(self._path)
+                self._make_private()
                 self._identity = _identity(self._path)
-                self._database.execute("PRAGMA journal_mode = WAL")
-                self._database.execute("PRAGMA synchronous = NORMAL")
-                self._begin(self._database)
+                with _connected(self._path) as database:
+                    database.execute("PRAGMA journal_mode = WAL")
+                    database.execute("PRAGMA synchronous = NORMAL")
+                    self._begin(database)
+                    self._database = database  # not before: without the secret, anybody could tell its tokens
         except OSError as exc:
-            error = sqlite3.OperationalError(exc.strerror or str(exc))
-            error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
-            raise error from exc
+            raise _cannot_open(exc) from exc
+
+    def _make_private(self) -> None:
+        """Makes an empty file, unless there is one that nobody else can read or write."""
+        found = [path for path in files_of(self._folder or "") if os.path.lexists(path)]
+        foreign = not all(map(_is_ours, found))
+        if foreign:
+            logger.warning(
+                "The file %s could be used by others and is made anew: the gateway will prepare its routes again",
+                self._path,
+            )
+        if foreign or self._path not in found:
+            self._remove()
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            os.fchmod(descriptor, 0o600)  # the process's umask may have left less
+            os.close(descriptor)
 
     def _begin(self, database: sqlite3.Connection) -> None:
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version == 0:
-            database.executescript(_TABLES)
-            database.execute("INSERT INTO secret VALUES (1, ?)", (os.urandom(SECRET_BYTES),))
+            with _transaction(database):
+                for statement in _TABLES:
+                    database.execute(statement)
+                database.execute("INSERT INTO secret VALUES (1, ?)", (os.urandom(SECRET_BYTES),))
         elif version != VERSION:
             raise sqlite3.DatabaseError(f"it has version {version}, and this is version {VERSION}")
         row = database.execute("SELECT value FROM secret").fetchone()
@@ -281,6 +299,8 @@ class Claims:
     def _sweep(self, database: sqlite3.Connection, now: float) -> None:
         """Removes expired claims, and the oldest texts where the file is too large."""
         database.execute("DELETE FROM claims WHERE used < ?", (self._expired(now),))
+        # the clock was ahead: a claim of that time would outlive, and push out, all that are made now
+        database.execute("UPDATE claims SET used = ? WHERE used > ?", (now, now))
         ((page,), (pages,), (free,)) = [
             database.execute(f"PRAGMA {name}").fetchone() for name in ("page_size", "page_count", "freelist_count")
         ]
@@ -295,20 +315,37 @@ class Claims:
             excess -= length
             if excess <= 0:
                 break
-        database.execute("BEGIN IMMEDIATE")
-        database.executemany("UPDATE claims SET text = NULL WHERE token = ?", dropped)
-        if excess > 0:
-            database.execute(
-                "DELETE FROM claims WHERE token IN (SELECT token FROM claims ORDER BY used LIMIT ?)",
-                (excess // CLAIM_BYTES,),
-            )
-        database.execute("COMMIT")
+        with _transaction(database):
+            database.executemany("UPDATE claims SET text = NULL WHERE token = ?", dropped)
+            if excess > 0:
+                database.execute(
+                    "DELETE FROM claims WHERE token IN (SELECT token FROM claims ORDER BY used LIMIT ?)",
+                    (excess // CLAIM_BYTES,),
+                )
 
 
-def _connect(path: str) -> sqlite3.Connection:
+@contextlib.contextmanager
+def _connected(path: str) -> Iterator[sqlite3.Connection]:
+    """The open file, which is closed if an exception ends the block."""
     # always one thread at a time, but not always the same one
-    return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    database = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        yield database
+    except BaseException:
+        database.close()
+        raise
 
+
+@contextlib.contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """All that is written in the block, or none of it if an exception ends the block."""
+    database.execute("BEGIN IMMEDIATE")
+    with database:  # commits, or rolls back
+        yield
+
+
+_OCCUPIED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+"""Errors that other processes cause by what they do with the file: it is whole."""
 
 _UNUSABLE = (
     sqlite3.SQLITE_FULL,
@@ -317,7 +354,7 @@ _UNUSABLE = (
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_PERM,
 )
-"""Errors that a new file in the same place would have too."""
+"""Errors that a new file in the same folder would not cure."""
 
 
 def _code(exc: sqlite3.Error) -> int:
@@ -332,12 +369,23 @@ def _identity(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def files_of(folder: str) -> list[str]:
+    """The paths of the file in `folder`, and of those that SQLite keeps beside it."""
+    return [os.path.join(folder, FILE + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
+
+
+def _cannot_open(exc: OSError) -> sqlite3.Error:
+    error = sqlite3.OperationalError(exc.strerror or str(exc))
+    error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+    return error
+
+
 def _is_ours(path: str) -> bool:
     """Whether `path` is a file that nobody else can read or write."""
     try:
         found = os.lstat(path)
-    except FileNotFoundError:
-        return False
+    except FileNotFoundError:  # removed in this moment
+        return True
     return (
         stat.S_ISREG(found.st_mode)
         and found.st_uid == os.geteuid()
@@ -348,9 +396,12 @@ def _is_ours(path: str) -> bool:
 
 @contextlib.contextmanager
 def _locked(folder: str) -> Iterator[None]:
-    """Nobody else opens or replaces the file of `folder`."""
+    """Nobody else opens or replaces the file of `folder`. Raises OSError, also where others may use the folder."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
+        found = os.fstat(descriptor)  # it was private once, but may be opened up or exchanged since
+        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+            raise PermissionError(errno.EACCES, "others may use its folder")
         end = time.monotonic() + BUSY_SECONDS
         while True:
             try:

@@ -26,9 +26,9 @@ __all__ = ["MAX_SHARED", "Instance", "Instances"]
 logger = logging.getLogger("asgi_bridge.plugins")
 
 END_SECONDS = 0.1
-"""What a factory may take to end once it is cancelled; one that goes on is left behind."""
+"""Seconds that a cancelled factory gets to end. One that goes on is left behind."""
 MAX_SHARED = 1000
-"""Applications with ``share=True`` that are kept although no chain has them."""
+"""Maximum number of applications with ``share=True`` that are kept although no chain has them."""
 KEPT_WARNINGS = 1000
 
 

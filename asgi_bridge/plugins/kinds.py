@@ -33,6 +33,7 @@ class Kind(Enum):
     APPLICATION = "an ASGI application"
     DOUBLE = "an ASGI 2 application"
     UNAWAITABLE = "a function without async"
+    GENERATOR = "a generator function"
     MIDDLEWARE = "a middleware"
     FACTORY = "a factory"
     BARE_FACTORY = "a factory without a configuration"
@@ -199,6 +200,8 @@ def _judge_call(shape: Shape, function: Any, is_function: bool) -> Verdict:
     kind, sure = _kind_of_call(shape, inspect.iscoroutinefunction(function), is_function)
     if kind is Kind.APPLICATION and _never_returns(function):
         return Verdict(Kind.UNAWAITABLE, True, shape)
+    if kind in (Kind.APPLICATION, Kind.DOUBLE) and _is_generator(function):
+        return Verdict(Kind.GENERATOR, True, shape)
     return Verdict(kind, sure, shape)
 
 
@@ -269,13 +272,13 @@ def _kind_of_class(shape: Shape, made: type) -> tuple[Kind, bool]:
         return Kind.DOUBLE, True
     # nothing says that it is given an application
     plain = not (shape.vague or shape.wraps) and (shape.required == 0 or shape.first == "scalar")
-    if instance.kind in (Kind.APPLICATION, Kind.UNCLEAR, Kind.UNAWAITABLE) or (
+    if instance.kind in (Kind.APPLICATION, Kind.UNCLEAR, Kind.UNAWAITABLE, Kind.GENERATOR) or (
         instance.kind is Kind.DOUBLE and instance.sure  # a middleware of ASGI 2
     ):
         if plain:
             return Kind.APPLICATION_CLASS, shape.most == 0 or shape.first == "scalar"
-        if instance.kind is Kind.UNAWAITABLE:
-            return Kind.UNAWAITABLE, True
+        if instance.kind in (Kind.UNAWAITABLE, Kind.GENERATOR):
+            return instance.kind, True
         return (Kind.FACTORY, True) if shape.configured else (Kind.MIDDLEWARE, instance.kind is not Kind.UNCLEAR)
     if instance.kind is Kind.WSGI:
         return (Kind.WSGI_CLASS, True) if plain or shape.configured else (Kind.WSGI_MIDDLEWARE, True)
@@ -297,6 +300,13 @@ def _is_wsgify(found: Any) -> bool:
     return any((base.__module__, base.__name__) == ("webob.dec", "wsgify") for base in type(found).__mro__)
 
 
+def _is_generator(function: Any) -> bool:
+    """Whether a call gives a generator, which nobody can await; `types.coroutine` makes one that can be."""
+    function = getattr(function, "__func__", function)
+    flags = function.__code__.co_flags if inspect.isfunction(function) else 0
+    return bool(flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR)) and not flags & _AWAITABLE
+
+
 def _never_returns(function: Any) -> bool:
     """Whether a function written in Python always returns None: an ASGI application without its ``async``."""
     function = getattr(function, "__func__", function)
@@ -316,6 +326,7 @@ def _never_returns(function: Any) -> bool:
     return returns  # otherwise it always raises
 
 
+_AWAITABLE = inspect.CO_ITERABLE_COROUTINE
 _SUSPENDS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 
 

@@ -19,7 +19,7 @@ def text_of(exc: BaseException) -> str:
     """The text of an exception, whatever its ``__str__`` does."""
     try:
         return shortened(str(exc))
-    except Exception as failed:
+    except BaseException as failed:  # code of a plugin's author, as the exception is
         return f"(its text cannot be had: {type(failed).__name__})"
 
 

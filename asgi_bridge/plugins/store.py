@@ -32,12 +32,12 @@ logger = logging.getLogger("asgi_bridge.plugins")
 Result = TypeVar("Result")
 
 FAILURE_SECONDS = 2.0
-"""How long a first failure is remembered: the gateway asks again at every request, under a lock."""
+"""Seconds that a first failure is remembered. The gateway asks again at every request, under a lock."""
 MAX_FAILURE_SECONDS = 60.0
-"""The time doubles with each failure of the same configuration, up to this."""
+"""Maximum of that time, which doubles with each failure of the same configuration."""
 MAX_FAILURES = 4096
 STARTUP_SECONDS = 60.0
-"""What the lifespan start-up of a mounted application may take, before the runner listens."""
+"""Seconds that the lifespan start-up of a mounted application may take, before the runner listens."""
 KEPT_LONGER = 1.2
 """A claim is kept this many times as long as the gateway keeps its token (the Go runner's factor)."""
 SWEEP_SECONDS = 1.0
@@ -221,7 +221,8 @@ class ConfigurationStore:
 
     def _refuse_failed(self, digest: bytes) -> None:
         failure = self._failures.get(digest)
-        if failure is not None and self._clock() < failure.until:
+        # one that ends later than it may was noted by a clock that was ahead
+        if failure is not None and failure.until - failure.seconds <= self._clock() < failure.until:
             raise ConfigurationError(failure.reason)
 
     def _fail(self, digest: bytes, reason: str) -> None:

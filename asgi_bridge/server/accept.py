@@ -20,9 +20,9 @@ TURN_ACCEPTS = 32
 """Connections accepted in one turn of the event loop. A flood of them must leave time for the calls in between; with
 more, others wait longer, and with fewer, a flood is not accepted any quicker."""
 RETRY_SECONDS = 0.1
-"""How long to wait for a free file descriptor."""
+"""Seconds between two attempts to accept while no file descriptor is free."""
 QUIET_SECONDS = 10.0
-"""At most one log line about it in this time."""
+"""Seconds in which the log gets at most one line about it."""
 
 
 class Acceptor:

@@ -28,9 +28,9 @@ __all__ = ["HangWatch"]
 logger = logging.getLogger("asgi_bridge.server")
 
 HANG_SECONDS = 0.5
-"""The event loop hangs once it has not turned for so long."""
+"""Seconds without a turn after which the event loop counts as hanging."""
 LOOK_SECONDS = 0.1
-"""How often the thread looks."""
+"""Seconds between two looks of the thread."""
 QUIET_SECONDS = 60.0
 """At most one line in this time."""
 MAX_FRAMES = 12

@@ -6,6 +6,7 @@ signal ends the process.
 
 import copy
 import logging
+import os
 import sys
 import threading
 import time
@@ -15,7 +16,15 @@ from uvicorn.config import LOGGING_CONFIG
 
 from ..logs import GUARD, guard
 
-__all__ = ["LOG_CONFIG", "configure_loggers", "flush", "last_words", "prompt_output", "show_plugin_logs"]
+__all__ = [
+    "LOG_CONFIG",
+    "configure_loggers",
+    "flush",
+    "last_words",
+    "open_streams",
+    "prompt_output",
+    "show_plugin_logs",
+]
 
 logger = logging.getLogger("asgi_bridge.server")
 
@@ -28,6 +37,26 @@ def _log_config() -> dict[str, Any]:
 
 LOG_CONFIG = _log_config()
 """uvicorn's, with our loggers beside its own, all to stderr: APISIX puts that into its error log."""
+
+
+def open_streams() -> None:
+    """Opens /dev/null in place of stdin, stdout and stderr, where the process was started without them.
+
+    Otherwise the next file or socket would get the number of one of them, and no handler could write to it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        file: str | int = os.devnull  # where something else has got the number already
+        try:
+            os.fstat(number)
+        except OSError:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            os.set_inheritable(number, True)
+            file = number
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(file, mode, closefd=file is not number))
 
 
 def prompt_output() -> None:

@@ -12,12 +12,14 @@ import shutil
 import stat
 import tempfile
 
+from ..plugins.claims import files_of
+
 __all__ = ["PrivateFolder"]
 
 logger = logging.getLogger("asgi_bridge.server")
 
 SUFFIX = ".d"
-_OF_APISIX = re.compile(r"apisix-([0-9]{1,10})\.sock")
+_OF_APISIX = re.compile(r"apisix-([0-9]{1,9})\.sock")
 """The name of the socket that APISIX chooses for a runner that it starts: with the process id of its master."""
 
 
@@ -28,37 +30,60 @@ class PrivateFolder:
         socket_path: absolute path of the socket.
 
     Attributes:
-        path: of the folder.
+        path: of the folder; None: there is none at all.
         temporary: whether it lives only as long as this process.
     """
 
     def __init__(self, socket_path: str) -> None:
-        self.path = socket_path + SUFFIX
+        wanted = socket_path + SUFFIX
+        self.path: str | None = wanted
         self.temporary = False
-        reason = _take(self.path)
+        reason = _take(wanted)
         if reason is not None:
-            wanted, self.path = self.path, tempfile.mkdtemp(prefix="asgi_bridge-")
             self.temporary = True
+            self.path = _temporary()
             logger.warning(
                 "The private folder %s cannot be used: %s. Tokens are kept in %s, until this runner ends. Remove the "
                 "folder, or give the runner's user the right to make it",
                 wanted,
                 reason,
-                self.path,
+                self.path or "a temporary file",
             )
         _remove_dead(socket_path)
 
     def close(self) -> None:
         """Removes a temporary folder. The other one stays: tokens outlive the process."""
-        if self.temporary:
+        if self.temporary and self.path is not None:
             shutil.rmtree(self.path, ignore_errors=True)
 
 
+def _temporary() -> str | None:
+    """A new temporary folder; None: there is no place for one."""
+    try:
+        path = tempfile.mkdtemp(prefix="asgi_bridge-")
+    except OSError:
+        return None
+    with contextlib.suppress(OSError):
+        _make_usable(path)
+    return path
+
+
+def _make_usable(path: str) -> None:
+    """Gives our new folder its mode, whatever the process's umask has left of it."""
+    descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(descriptor).st_uid == os.geteuid():  # else somebody has exchanged it
+            os.chmod(f"/proc/self/fd/{descriptor}", 0o700)
+    finally:
+        os.close(descriptor)
+
+
 def _take(path: str) -> str | None:
-    """Makes the folder, or checks the one that is there; says why it cannot be used."""
+    """Make the folder, or check the one that is there. Return why it cannot be used; None if it can."""
     try:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
+            _make_usable(path)
         # through a descriptor, so that what is checked is what is there, and no link is followed
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as exc:
@@ -89,9 +114,22 @@ def _remove_dead(socket_path: str) -> None:
         for other in os.listdir(folder):
             found = _OF_APISIX.fullmatch(other.removesuffix(SUFFIX))
             if found is not None and other.endswith(SUFFIX) and other != name + SUFFIX and not _lives(int(found[1])):
-                dead = os.path.join(folder, other)
-                if _is_own_folder(dead):
-                    shutil.rmtree(dead, ignore_errors=True)  # follows no links
+                with contextlib.suppress(OSError):  # one that is not like ours stays
+                    _remove_files(os.path.join(folder, other))
+
+
+def _remove_files(dead: str) -> None:
+    """Removes a folder of ours with the file of tokens. It stays where there is anything else in it."""
+    descriptor = os.open(dead, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            return
+        for name in files_of(""):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+    os.rmdir(dead)
 
 
 def _lives(process: int) -> bool:
@@ -102,11 +140,3 @@ def _lives(process: int) -> bool:
     except OSError:  # somebody else's
         return True
     return True
-
-
-def _is_own_folder(path: str) -> bool:
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()

@@ -23,7 +23,7 @@ from ..extras import install
 from ..plugins import MAX_CONFIGURATION_BYTES, Plugin
 from ..tracebacks import shorten
 from .accept import Acceptor
-from .output import LOG_CONFIG, configure_loggers, flush, last_words, prompt_output, show_plugin_logs
+from .output import LOG_CONFIG, configure_loggers, flush, last_words, open_streams, prompt_output, show_plugin_logs
 from .private import PrivateFolder
 from .protocol import RunnerProtocol
 from .runner import Runner, RunnerOptions, conf_expire_of_environment, runner_of
@@ -224,6 +224,7 @@ def serve(
         raise ConfigurationError(f"uds_permissions is a mode such as 0o660, not {uds_permissions!r}")
     if not 0 <= timeout_graceful_shutdown < threading.TIMEOUT_MAX:
         raise ConfigurationError(f"timeout_graceful_shutdown is a number of seconds, not {timeout_graceful_shutdown}")
+    open_streams()
     if env_file is not None:
         load_environment(env_file)
     path = socket_path(None if uds is None else os.fspath(uds))

@@ -189,6 +189,60 @@ def test_a_route_may_name_files_in_listed_folders(tmp_path: Path) -> None:
     assert not passes({"file": os.path.relpath(keys / "a")}, allow=[f"{keys}/"])
 
 
+URL, FILE = "https://idp.test/a", "/etc/hosts"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "given", "other"),
+    [
+        (Annotated[Path, Allowed("file")], FILE, "/usr/x"),
+        (Annotated[pydantic.FilePath, Allowed("file")], FILE, "/usr/bin/env"),
+        (Annotated[bytes, Allowed("file")], FILE, "/usr/x"),
+        (Annotated[pydantic.SecretBytes, Allowed("file")], FILE, "/usr/x"),
+        (Annotated[pydantic.HttpUrl, Allowed("https")], URL, "https://evil.test/"),
+        (Annotated[pydantic.AnyUrl | None, Allowed("https")], URL, "https://evil.test/"),
+        (Annotated[pydantic.RedisDsn, Allowed("redis")], "redis://idp.test/0", "redis://evil.test/0"),
+        (Annotated[list[str], Allowed("https")], [URL, URL], [URL, "https://evil.test/"]),
+        (Annotated[set[Path], Allowed("file")], [FILE], [FILE, "/usr/x"]),
+        (Annotated[tuple[pydantic.HttpUrl, ...], Allowed("https")], [URL], [URL, "https://evil.test"]),
+        (list[Annotated[pydantic.HttpUrl, Allowed("https")]], [URL], ["https://evil.test"]),
+        (dict[Annotated[str, Allowed("https")], int], {URL: 1}, {"https://evil.test": 1}),
+    ],
+)
+def test_the_mark_may_stand_on_paths_urls_secrets_and_lists(annotation: Any, given: Any, other: Any) -> None:
+    def make(conf: Any) -> ASGIApp:
+        return upstream
+
+    make.__annotations__["conf"] = pydantic.create_model("Conf", x=(annotation, ...))
+    bridge = Bridge()
+    bridge.plugin("p", allow=["/etc/", "https://idp.test", "redis://idp.test"])(make)
+    check(bridge, {"x": given})
+    with pytest.raises(ConfigurationError, match=r"^field 'x.*': a route may not name this; "):
+        check(bridge, {"x": other})
+    # the operator's own default is trusted, whatever its type makes of it
+    bridge = Bridge()
+    bridge.plugin("p", defaults={"x": other})(make)
+    if not isinstance(other, dict):  # keys of an object
+        check(bridge, {})
+    with pytest.raises(ConfigurationError, match=r"^field 'x.*': a route may not name this; "):
+        check(bridge, {"x": given})
+
+
+def test_a_type_that_looks_at_files_does_not_tell_a_route_whether_one_is_there() -> None:
+    def make(conf: Any) -> ASGIApp:
+        return upstream
+
+    make.__annotations__["conf"] = pydantic.create_model("Conf", x=(Annotated[pydantic.FilePath, Allowed("file")], ...))
+    bridge = Bridge()
+    bridge.plugin("p")(make)
+    reasons = set()
+    for path in (__file__, "/none/x", "/usr", "x"):
+        with pytest.raises(ConfigurationError) as raised:
+            check(bridge, {"x": path})
+        reasons.add(str(raised.value))
+    assert len(reasons) == 1
+
+
 def test_a_file_outside_of_the_list_is_not_even_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     real = os.path.realpath

@@ -99,6 +99,22 @@ def test_too_many_that_do_not_end_refuse_their_plugin_and_no_other(monkeypatch: 
     asyncio.run(main())
 
 
+def test_checks_for_which_there_is_no_thread_do_not_count_as_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        checks = Checks()
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            for _ in range(2 * module.MAX_CHECKS):
+                with pytest.raises(RuntimeError, match="^can't start new thread$"):
+                    await checks.run("p", lambda: None)
+        assert await checks.run("p", lambda: 5) == 5
+
+    asyncio.run(main())
+
+
 # which need a thread
 
 

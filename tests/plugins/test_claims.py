@@ -1,6 +1,7 @@
 """Claims: two configurations never have one token, whoever writes them, whatever becomes of the file."""
 
 import asyncio
+import errno
 import fcntl
 import itertools
 import os
@@ -432,6 +433,141 @@ def test_a_file_that_another_process_holds_refuses_the_route(
     holder.close()
     assert reason == "tokens cannot be kept: database is locked"
     assert lines() == ["Tokens cannot be kept, so a route is refused: database is locked"]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_file_that_could_not_be_opened_at_first_gives_no_tokens_without_its_secret(
+    open_claims: Opener, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    monkeypatch.setattr(claims, "BUSY_SECONDS", 0.01)
+    token = open_claims().claim(text())
+    opened = open_claims()
+    if not first:
+        opened.claim(text())
+        for each in open_claims.opened:
+            each.close()
+    holder = sqlite3.connect(os.path.join(open_claims.folder, FILE), isolation_level=None)
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    for each in open_claims.opened[:1]:
+        each.close()
+    holder.execute("BEGIN EXCLUSIVE")
+    for _ in range(2):
+        with pytest.raises(sqlite3.OperationalError, match="^database is locked$"):
+            opened.claim(text())
+    holder.close()
+    assert (opened.claim(text()), opened.generation) == (token, 0)
+
+
+@pytest.mark.parametrize("what", ["-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("how", ["link", "open to others"])
+def test_files_beside_it_that_others_put_there_are_not_read(
+    open_claims: Opener, tmp_path: Path, lines: Lines, what: str, how: str
+) -> None:
+    one = open_claims()
+    one.claim(text())
+    secret = secret_in(open_claims.folder)
+    one.close()
+    path = Path(open_claims.folder, FILE)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"precious")
+    planted = Path(f"{path}{what}")
+    if how == "link":
+        planted.symlink_to(elsewhere)
+    else:
+        planted.write_bytes(b"x")
+        planted.chmod(0o666)
+    opened = open_claims()
+    assert opened.find(opened.claim(text())) == text()
+    assert secret_in(open_claims.folder) != secret
+    assert elsewhere.read_bytes() == b"precious"
+    assert lines() == [
+        f"The file {path} could be used by others and is made anew: the gateway will prepare its routes again"
+    ]
+
+
+def test_a_folder_that_was_opened_up_is_not_used_any_more(open_claims: Opener, tmp_path: Path, lines: Lines) -> None:
+    one = open_claims()
+    one.claim(text())
+    for name in os.listdir(open_claims.folder):
+        os.unlink(os.path.join(open_claims.folder, name))
+    tmp_path.chmod(0o777)
+    token = one.claim(text())
+    assert one.find(token) == text()
+    assert os.listdir(tmp_path) == []
+    assert lines()[1:] == [
+        f"The file {tmp_path}/{FILE} cannot be used (others may use its folder): tokens are kept in a temporary file "
+        "until the next start. Make room, or give the runner's user the right to write there"
+    ]
+
+
+def test_a_damaged_file_that_cannot_be_removed_either(
+    open_claims: Opener, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = open_claims()
+    one.claim(text())
+    one.close()
+    path = Path(open_claims.folder, FILE)
+    path.write_bytes(b"x" * 8192)
+
+    def refuse(path: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    opened = open_claims()
+    assert opened.find(opened.claim(text())) == text()
+    monkeypatch.undo()
+    assert [line.partition(":")[0] for line in lines()] == [
+        f"The file {path} is broken (file is not a database) and is made anew",
+        f"The file {path} cannot be used (Permission denied)",
+    ]
+
+
+def test_a_file_that_another_process_has_made_anew_stays(open_claims: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = open_claims(), open_claims()
+    one.claim(text())
+    other.claim(text())
+    repaired = []
+
+    def find(database: sqlite3.Connection, token: int) -> None:
+        """The other one finds the damage, and the first one repairs it before the other one does."""
+        monkeypatch.undo()
+        database.execute("DROP TABLE claims")
+        repaired.append(one.claim(text()))
+        raise sqlite3.DatabaseError("it is damaged")
+
+    monkeypatch.setattr(other, "_find", find)
+    assert other.find(1) is None
+    (token,) = repaired
+    assert one.find(token) == other.find(token) == text()
+    assert (one.generation, other.generation) == (1, 1)
+
+
+def test_a_write_that_fails_half_way_leaves_nothing_and_the_next_one_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Claims(None, KEEP)
+    opened.claim(text())
+    monkeypatch.setattr(claims, "MAX_BYTES", 1)
+    monkeypatch.setattr(claims, "UNCHECKED_BYTES", 0)
+    monkeypatch.setattr(claims, "CLAIM_BYTES", 1)
+    assert opened._database is not None
+    opened._database.execute(
+        "CREATE TRIGGER full BEFORE UPDATE OF text ON claims BEGIN SELECT raise(FAIL, 'full'); END"
+    )
+    for _ in range(2):
+        with pytest.raises(sqlite3.IntegrityError, match="^full$"):
+            opened.claim(text(2))
+    opened._database.execute("DROP TRIGGER full")
+    assert opened.find(opened.claim(text(2))) == text(2)
+    opened.close()
+
+
+def test_a_claim_from_a_clock_that_was_ahead_ends_after_its_time(open_claims: Opener, clock: Clock) -> None:
+    one = open_claims()
+    clock.now += 1e6
+    token = one.claim(text())
+    clock.now -= 1e6
+    one.claim(text(2))
+    clock.now += KEEP + 1
+    assert one.find(token) is None
 
 
 def test_a_folder_that_another_process_holds_is_not_waited_for_for_ever(

@@ -310,6 +310,13 @@ def returns_without_async(conf: dict[str, Any]) -> Any:
     return app
 
 
+def returns_a_generator(conf: dict[str, Any]) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> Any:
+        yield
+
+    return app
+
+
 def returns_nothing(conf: dict[str, Any]) -> Any:
     return None
 
@@ -344,6 +351,11 @@ def limit(rate):  # type: ignore[no-untyped-def]
             returns_without_async,
             "its factory returns_without_async returned a function without async, not an ASGI application: write "
             "async def app(scope, receive, send)",
+        ),
+        (
+            returns_a_generator,
+            "its factory returns_a_generator returned a generator function, not an ASGI application: write "
+            "async def app(scope, receive, send), without yield",
         ),
         (
             returns_nothing,
@@ -580,3 +592,66 @@ class Passing:
 
 def passing_by_future(application: ASGIApp) -> Any:
     return lambda scope, receive, send: asyncio.ensure_future(application(scope, receive, send))  # type: ignore[arg-type]
+
+
+async def async_generator(scope: Any, receive: Any, send: Any) -> Any:
+    yield
+
+
+def generator(scope: Any, receive: Any, send: Any) -> Any:
+    yield from ()
+
+
+class WithYield:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
+        yield
+
+
+class Wrapping(WithYield):
+    def __init__(self, app: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("way", PYTHON)
+@pytest.mark.parametrize(
+    ("found", "given", "name"),
+    [
+        (async_generator, "the function async_generator", "async_generator("),
+        (generator, "the function generator", "generator("),
+        (WithYield().__call__, "the function __call__", "__call__("),
+        (WithYield(), "this WithYield", "__call__(self, "),
+        (Wrapping, "the class Wrapping", "__call__(self, "),
+    ],
+)
+def test_a_yield_in_an_application_is_told_at_the_mount(way: str, found: Any, given: str, name: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        PYTHON[way](Bridge(), found)
+    assert str(raised.value) == (
+        f"plugin x: {given} gives a generator when it is called, which nobody can await: write "
+        f"async def {name}scope, receive, send), without yield"
+    )
+
+
+class OddSignature:
+    @property
+    def __signature__(self) -> Any:
+        raise RuntimeError
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("odd")(scope, receive, send)
+
+
+class OddAttributes:
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("odd")(scope, receive, send)
+
+
+@pytest.mark.parametrize("found", [OddSignature, OddAttributes])
+def test_an_application_whose_attributes_raise_is_an_application(found: Any) -> None:
+    bridge = Bridge()
+    bridge.mount("x", found())
+    with PluginClient(bridge, "x") as client:
+        assert client.get("/").text == "odd"

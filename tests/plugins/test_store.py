@@ -300,6 +300,29 @@ def test_a_failure_is_remembered_longer_each_time(clock: Clock, lines: Lines) ->
     assert len(lines()) == 8
 
 
+@pytest.mark.parametrize("back", [10.0, 3600.0, 1e6])
+def test_a_clock_that_goes_back_does_not_prolong_a_failure(clock: Clock, back: float) -> None:
+    bridge = Bridge()
+    attempts: list[int] = []
+
+    @bridge.plugin("late")
+    def late() -> ASGIApp:
+        attempts.append(1)
+        if len(attempts) < 2:
+            raise OSError("not yet")
+        return upstream
+
+    async def main() -> None:
+        store = ConfigurationStore(bridge, clock=clock)
+        with pytest.raises(ConfigurationError):
+            await store.prepare(KEY, [(b"late", b"")])
+        clock.now -= back
+        assert await store.prepare(KEY, [(b"late", b"")])
+        await store.close()
+
+    asyncio.run(main())
+
+
 def test_a_failure_is_that_of_its_content(clock: Clock) -> None:
     """Not of a token: another configuration that wants the same token has its own."""
     bridge, calls = counting()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .client import SECONDS, Connection, body_of
+from .client import SECONDS, Connection, body_of, until
 from .processes import BIN, HERE, Runner
 
 
@@ -40,6 +40,26 @@ def test_stdin_may_be_a_pipe_that_ends(path: str) -> None:
         process.stdin.close()
         with Connection(path, patient=True) as connection:
             assert body_of(connection.call(connection.token("hello"))) == b"hello"
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
+
+
+@pytest.mark.parametrize("closed", [">&- 2>&-", "<&- >&- 2>&-", "<&-", "2>&-", "<&- 2>&-"])
+def test_stdin_stdout_and_stderr_may_be_closed(path: str, closed: str) -> None:
+    process = subprocess.Popen(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", BIN, "run", "sample:bridge", "--app-dir", str(HERE), "--uds", path],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: os.path.exists(path) or process.poll() is not None)
+        assert process.poll() is None
+        with Connection(path, patient=True) as connection:
+            assert body_of(connection.call(connection.token("hello"))) == b"hello"
+        numbers = {number: os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)}
+        assert all(name == "/dev/null" for name in numbers.values()), numbers
     finally:
         process.terminate()
         process.wait(SECONDS)

@@ -4,12 +4,13 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from asgi_bridge.plugins.claims import FILE
+from asgi_bridge.plugins.claims import FILE, Claims, Text
 from asgi_bridge.server.private import PrivateFolder
 
 from .client import Connection, body_of
@@ -92,7 +93,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, lines: Callable[[], list[s
         assert "cannot be used: No such file or directory. Tokens are kept in" in line
     finally:
         made.close()
-    assert not os.path.exists(made.path)
+    assert made.path is not None and not os.path.exists(made.path)
 
 
 def test_folders_of_gateways_that_are_gone_are_removed(tmp_path: Path) -> None:
@@ -116,6 +117,61 @@ def test_folders_of_gateways_that_are_gone_are_removed(tmp_path: Path) -> None:
     assert not made.temporary
     assert not dead.exists()
     assert [each.exists() for each in (alive, other, file, linked)] == [True] * 4
+
+
+@pytest.mark.parametrize("name", ["apisix-9999999999.sock.d", "apisix-0.sock.d", "apisix-٣.sock.d", "apisix-.sock.d"])
+def test_names_that_somebody_puts_beside_the_socket_do_not_matter(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    assert not PrivateFolder(str(tmp_path / "apisix-1.sock")).temporary
+    assert (tmp_path / name).exists()
+
+
+def test_a_folder_with_something_else_in_it_stays_and_the_others_go(tmp_path: Path) -> None:
+    dead = []
+    for _ in range(6):
+        process = subprocess.Popen([sys.executable, "-c", ""])
+        process.wait()
+        dead.append(tmp_path / f"apisix-{process.pid}.sock.d")
+    for each in dead:
+        each.mkdir(0o700)
+        (each / FILE).write_text("")
+        (each / f"{FILE}-wal").write_text("")
+    for each in dead[::2]:
+        (each / "precious").write_text("")
+    PrivateFolder(str(tmp_path / "apisix-1.sock"))
+    assert {each: os.listdir(each) for each in dead if each.exists()} == {each: ["precious"] for each in dead[::2]}
+
+
+@pytest.mark.parametrize("umask", [0o177, 0o277, 0o377, 0o777])
+@pytest.mark.parametrize("temporary", [False, True])
+def test_a_umask_takes_nothing_from_the_runners_user(tmp_path: Path, umask: int, temporary: bool) -> None:
+    if temporary:
+        (tmp_path / "r.sock.d").write_text("")
+    before = os.umask(umask)
+    try:
+        made = PrivateFolder(str(tmp_path / "r.sock"))
+        assert made.path is not None
+        claims = Claims(made.path, 60.0)
+        claims.claim(Text(None, ()))
+    finally:
+        os.umask(before)
+    assert made.temporary is temporary
+    assert stat.S_IMODE(os.stat(made.path).st_mode) == 0o700
+    assert {stat.S_IMODE((Path(made.path) / name).stat().st_mode) for name in os.listdir(made.path)} == {0o600}
+    claims.close()
+    made.close()
+
+
+def test_without_a_place_for_a_folder_the_runner_starts_too(
+    tmp_path: Path, lines: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "r.sock.d").write_text("")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    made = PrivateFolder(str(tmp_path / "r.sock"))
+    made.close()
+    assert (made.path, made.temporary) == (None, True)
+    (line,) = lines()
+    assert "cannot be used: it is no folder. Tokens are kept in a temporary file, until this runner ends." in line
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
