@@ -313,7 +313,7 @@ def test_a_clock_that_goes_back_does_not_prolong_a_failure(clock: Clock, back: f
         return upstream
 
     async def main() -> None:
-        store = ConfigurationStore(bridge, clock=clock)
+        store = ConfigurationStore(bridge.plugins, clock=clock)
         with pytest.raises(ConfigurationError):
             await store.prepare(KEY, [(b"late", b"")])
         clock.now -= back
