@@ -7,11 +7,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
-from uvicorn.config import Config
 
 from ..adapter import Call, Host
 from ..errors import ConfigurationError
@@ -19,7 +17,7 @@ from ..logs import GUARD
 from ..plugins import MAX_CONFIGURATION_BYTES, Bridge, ConfigurationStore
 from .hangs import HangWatch
 
-__all__ = ["Runner", "RunnerOptions", "conf_expire_of_environment", "runner_of"]
+__all__ = ["Runner", "RunnerOptions", "conf_expire_of_environment"]
 
 logger = logging.getLogger("asgi_bridge.server")
 
@@ -167,11 +165,3 @@ class Runner:
         for call in list(calls):
             call.deadline = float("inf")  # cancelled once: it may need a while to clear up
             call.expire(reason)
-
-
-def runner_of(config: Config) -> Runner:
-    """The runner that `config` has loaded; at log level "trace" uvicorn wraps applications."""
-    app: Any = config.loaded_app
-    while not isinstance(app, Runner):
-        app = app.app
-    return app
