@@ -37,7 +37,8 @@ MAX_FRAMES = 12
 """Places of a stack in the line."""
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_SERVE = f"{__package__}.serve"
+_PROCESS = f"{__package__}.process"
+"""The module that starts the event loop."""
 _LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 Place: TypeAlias = tuple[FrameType, int]
 """A frame, and the line that it was at."""
@@ -126,7 +127,7 @@ def _file(place: Place) -> str:
 def _is_loop(frame: FrameType) -> bool:
     """Whether it is of the event loop, or of what runs it; uvloop has no frames."""
     module = frame.f_globals.get("__name__")
-    return module in ("asyncio.base_events", "asyncio.events", "asyncio.runners", "selectors", _SERVE, "threading")
+    return module in ("asyncio.base_events", "asyncio.events", "asyncio.runners", "selectors", _PROCESS, "threading")
 
 
 def _named(place: Place) -> str:
