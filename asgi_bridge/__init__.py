@@ -47,11 +47,13 @@ _MODULES = {"Apisix": ".plugins", "Bridge": ".plugins", "apisix": ".plugins", "u
 """Public name → the module that has it."""
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(_MODULES[name], __name__), name)
-    return found
+if not TYPE_CHECKING:  # a type checker that sees it takes every name for one of the package
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(_MODULES[name], __name__), name)
+        return found
 
 
 def __dir__() -> list[str]:
