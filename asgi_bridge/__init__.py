@@ -10,25 +10,27 @@ Example::
 
 and then ``asgi-bridge run module:bridge``.
 
-The first use of a public name imports its module. So neither ``import asgi_bridge.wire`` nor ``asgi-bridge --help``
-loads Starlette or pydantic.
+Python imports the names of this module when they are first used. So ``import asgi_bridge.wire`` loads neither pydantic
+nor Starlette.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from . import logs  # noqa: F401  # sets the filter on our loggers
-from .errors import (
-    BridgeError,
-    ConfigurationError,
-    LocalProtocolError,
-    PluginError,
-    ProtocolError,
-    RemoteProtocolError,
-)
 
 if TYPE_CHECKING:
+    from .errors import (
+        BridgeError,
+        ConfigurationError,
+        LocalProtocolError,
+        PluginError,
+        ProtocolError,
+        RemoteProtocolError,
+    )
     from .plugins import Apisix, Bridge, apisix, upstream
+
+    __version__: str
 
 __all__ = [
     "Apisix",
@@ -39,22 +41,39 @@ __all__ = [
     "PluginError",
     "ProtocolError",
     "RemoteProtocolError",
+    "__version__",
     "apisix",
     "upstream",
 ]
 
-_MODULES = {"Apisix": ".plugins", "Bridge": ".plugins", "apisix": ".plugins", "upstream": ".plugins"}
-"""Public name → the module that has it."""
+_HOMES = {
+    "Apisix": ".plugins",
+    "Bridge": ".plugins",
+    "BridgeError": ".errors",
+    "ConfigurationError": ".errors",
+    "LocalProtocolError": ".errors",
+    "PluginError": ".errors",
+    "ProtocolError": ".errors",
+    "RemoteProtocolError": ".errors",
+    "apisix": ".plugins",
+    "upstream": ".plugins",
+}
+"""Public names, and the modules that define them."""
 
-
-if not TYPE_CHECKING:  # a type checker that sees it takes every name for one of the package
+if not TYPE_CHECKING:  # a type checker would take every name for granted
 
     def __getattr__(name: str) -> object:
-        if name not in _MODULES:
+        """Import a public name at its first use (PEP 562)."""
+        if name in _HOMES:
+            value = getattr(import_module(_HOMES[name], __name__), name)
+        elif name == "__version__":
+            value = import_module("importlib.metadata").version(__name__)
+        else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        found = globals()[name] = getattr(import_module(_MODULES[name], __name__), name)
-        return found
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
+    """List the public names too, before their first use."""
     return sorted({*globals(), *__all__})

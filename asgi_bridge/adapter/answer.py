@@ -1,6 +1,6 @@
 """A chain's response as an answer to the gateway: a Stop, or the response headers of a Rewrite.
 
-Functions without state, made to be compiled. The rules are APISIX's (docs/mapping.md), measured on 3.18.
+Functions without state. The rules are APISIX's (docs/mapping.md), measured on 3.18.
 """
 
 from ..errors import PluginError

@@ -1,7 +1,7 @@
 """The differences between the request that came in and the one a chain passed on, as parts of a Rewrite.
 
 What APISIX does with each part, and what it cannot be told, is measured on APISIX 3.18 (docs/mapping.md). A change
-that would be lost is either an error or a warning, never silence. Functions without state, made to be compiled.
+that would be lost is either an error or a warning, never silence. Functions without state.
 """
 
 import re

@@ -1,6 +1,6 @@
 """A request message as an ASGI scope (ASGI HTTP spec 2.4), and the encodings that go with it.
 
-Functions without state, made to be compiled.
+Functions without state.
 """
 
 import socket

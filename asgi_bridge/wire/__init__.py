@@ -1,11 +1,14 @@
-"""The external-plugin protocol: frames, messages, and the session that says which may come when.
+"""The external-plugin protocol: frames, messages, the codec between them, and the session of a connection.
 
-Nothing here knows of sockets, event loops, ASGI or plugins.
+Nothing here knows of sockets, event loops, ASGI or plugins. Nothing here imports pydantic, Starlette or asyncio.
+
+`decode` and `encode` are the functions. The modules of the same names hold their pure Python implementation; import
+from those with ``from asgi_bridge.wire.decode import …`` only.
 """
 
-from asgi_bridge.wire.codec import Role, decode, encode
-from asgi_bridge.wire.frames import HEADER_SIZE, MAX_PAYLOAD, Buffer, FrameReader, FrameType, frame
-from asgi_bridge.wire.messages import (
+from .codec import decode, encode
+from .frames import HEADER_SIZE, MAX_PAYLOAD, Buffer, FrameReader, FrameType, frame
+from .messages import (
     METHODS,
     Action,
     ErrCode,
@@ -23,12 +26,13 @@ from asgi_bridge.wire.messages import (
     ReqBody,
     RespBody,
     Rewrite,
+    Role,
     Stop,
     TextEntry,
     UnknownUnion,
     Var,
 )
-from asgi_bridge.wire.session import Session, State
+from .session import Session, State
 
 __all__ = [
     "HEADER_SIZE",

@@ -1,24 +1,25 @@
-"""Frames: a type, a length, a payload; and a reader that puts them together from whatever reads bring.
+"""Frames: how the stream of a connection is divided.
 
-``type: u8``, ``length: u24`` big endian, then ``length`` bytes. The reader does not look into payloads, and does not
-judge types: an unknown one is the session's affair.
+A frame is ``type: u8``, ``length: u24`` (big endian), and a payload of ``length`` bytes. The reader does not look into
+payloads. It accepts every type: the session refuses unknown ones.
 """
 
 from enum import IntEnum
 from struct import Struct
 from typing import TypeAlias
 
-from asgi_bridge.errors import LocalProtocolError
+from ..errors import LocalProtocolError
 
-__all__ = ["HEADER_SIZE", "MAX_PAYLOAD", "Buffer", "FrameReader", "FrameType", "frame"]
+__all__ = ["HEADER_SIZE", "MAX_PAYLOAD", "Buffer", "FrameReader", "FrameType", "frame", "too_long"]
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
-"""What a read may bring. A memoryview has to be one of plain bytes (format "B", one dimension)."""
+"""Bytes of one read. A memoryview must have format "B" and one dimension."""
 
 HEADER_SIZE = 4
+"""Bytes of a frame's header."""
 
 MAX_PAYLOAD = 2**24 - 1
-"""The length of a payload is written in three bytes."""
+"""Maximum length of a payload in bytes. The header has three bytes for it."""
 
 _HEADER = Struct(">I")
 
@@ -34,35 +35,57 @@ class FrameType(IntEnum):
 
 
 def frame(frame_type: int, payload: bytes) -> bytes:
-    """Put a header before a payload.
+    """Put the header of a frame before a payload.
+
+    Args:
+        frame_type: Type of the frame, 0 to 255.
+        payload: At most `MAX_PAYLOAD` bytes.
+
+    Returns:
+        The frame.
 
     Raises:
-        LocalProtocolError: The payload is too long for a frame, or the type is no byte.
+        LocalProtocolError: The payload is too long, or the type does not fit into a byte.
+
+    Example::
+
+        >>> frame(FrameType.HTTP_REQ_CALL, b"abc")
+        b'\\x02\\x00\\x00\\x03abc'
     """
     if len(payload) > MAX_PAYLOAD or not 0 <= frame_type <= 255:
         raise LocalProtocolError(f"no frame can hold type {frame_type} with {len(payload)} bytes")
     return _HEADER.pack(frame_type << 24 | len(payload)) + payload
 
 
-class FrameReader:
-    """Cut a stream of bytes into frames.
+def too_long(size: int) -> LocalProtocolError:
+    """Return the error for a payload of `size` bytes, more than `MAX_PAYLOAD`."""
+    return LocalProtocolError(f"a message of {size} bytes is too long for a frame ({MAX_PAYLOAD} at most)")
 
-    What is kept is copied, so the caller may reuse the buffer it has read into. Memory follows what has arrived, never
-    what a header announces: otherwise 64 idle connections could claim a gigabyte with four bytes each.
+
+class FrameReader:
+    """Divide a stream of bytes into frames.
+
+    The reader copies what it keeps, so callers may reuse their buffer. It allocates memory for bytes that have arrived,
+    never for the length that a header announces. Otherwise 64 idle connections could claim a gigabyte with four bytes
+    each.
     """
 
     __slots__ = ("_buffer", "_ready", "_start")
 
     def __init__(self) -> None:
-        # A frame that came alone and whole, which is the usual case: it never sees the buffer.
+        # A frame that one read brought alone and whole. That is the usual case, and needs no buffer.
         self._ready: tuple[int, bytes] | None = None
-        # Bytes before _start are done with. They are dropped at the next read, not frame by frame: a read that holds
-        # thousands of small frames would otherwise be moved thousands of times.
+        # Bytes before _start have been returned as frames. The next read drops them. Dropping them after each frame
+        # would move the buffer thousands of times, when one read brings thousands of small frames.
         self._buffer = bytearray()
         self._start = 0
 
     def receive_data(self, data: Buffer) -> None:
-        """Take what one read brought."""
+        """Add the bytes of one read.
+
+        Args:
+            data: The bytes. They are copied.
+        """
         if self._ready is None and not self._buffer:
             size = len(data)
             if size >= HEADER_SIZE:
@@ -76,7 +99,7 @@ class FrameReader:
         self._buffer += data
 
     def next_frame(self) -> tuple[int, bytes] | None:
-        """Give the next whole frame as type and payload; None: more bytes are needed."""
+        """Return the type and payload of the next frame; None until it has arrived whole."""
         ready = self._ready
         if ready is not None:
             self._ready = None
@@ -93,11 +116,11 @@ class FrameReader:
         if size > available:
             return None
         start += HEADER_SIZE
-        # Through a memoryview, since slicing a bytearray would copy twice.
+        # Slicing the bytearray itself would copy twice.
         with memoryview(buffer) as view:
             payload = bytes(view[start : start + size])
         if size == available:
-            # A new one: clear() of a big buffer frees it as well, but a small one would keep its spare room.
+            # clear() would keep the spare memory of a small buffer.
             self._buffer = bytearray()
             self._start = 0
         else:
@@ -106,6 +129,6 @@ class FrameReader:
 
     @property
     def pending(self) -> int:
-        """Number of bytes which have arrived and have not been given out as frames."""
+        """Number of bytes that have arrived and were not yet returned as frames."""
         ready = self._ready
         return len(self._buffer) - self._start + (HEADER_SIZE + len(ready[1]) if ready is not None else 0)

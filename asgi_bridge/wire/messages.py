@@ -1,9 +1,10 @@
-"""The messages of the external-plugin protocol, as typed values.
+"""Messages of the external-plugin protocol, and the numbers of its schema.
 
-One class for each table of ``ext-plugin.fbs`` (api7/ext-plugin-proto 0.6.1), with the table's fields in the table's
-order. Strings are bytes: header values, paths and query values need not be UTF-8. ``None`` is a field that is absent
-from its table, which is not the same as an empty one. Messages are values, and nobody changes one; they are not frozen
-because that would make building one twice as slow.
+Each table of ``ext-plugin.fbs`` (api7/ext-plugin-proto 0.6.1) has a class here, with the same fields in the same order.
+Strings are bytes, because header values, paths and query values need not be UTF-8. None means that the field is absent
+from its table, which differs from an empty one.
+
+Messages are values: never change one. They are not frozen, because that would double the time to make one.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from enum import IntEnum
 from typing import TypeAlias
 
 __all__ = [
+    "LAST_ACTION",
+    "LAST_INFO",
     "METHODS",
     "Action",
     "ErrCode",
@@ -28,24 +31,36 @@ __all__ = [
     "ReqBody",
     "RespBody",
     "Rewrite",
+    "Role",
     "Stop",
     "TextEntry",
     "UnknownUnion",
     "Var",
 ]
 
+
+class Role(IntEnum):
+    """Our side of the connection. A frame's type alone does not tell a request from its answer."""
+
+    RUNNER = 0
+    GATEWAY = 1
+
+
 TextEntry: TypeAlias = tuple[bytes | None, bytes | None]
-"""A name and a value; what an absent value means depends on the place: delete it, or an argument without ``=``."""
+"""``A6.TextEntry``: a name and a value.
+
+Without a value it is an argument without ``=`` in a request, and deletes the header or argument in a `Rewrite`.
+"""
 
 METHODS = (
     "GET", "HEAD", "POST", "PUT", "DELETE", "MKCOL", "COPY", "MOVE", "OPTIONS", "PROPFIND", "PROPPATCH", "LOCK",
     "UNLOCK", "PATCH", "TRACE",
 )  # fmt: skip
-"""``A6.Method``: the number on the wire is the index here."""
+"""``A6.Method``: names of the HTTP methods. The index is the number in a frame."""
 
 
 class ErrCode(IntEnum):
-    """``A6.Err.Code``."""
+    """``A6.Err.Code``: why a call or an ExtraInfo request has no answer."""
 
     BAD_REQUEST = 0
     SERVICE_UNAVAILABLE = 1
@@ -54,14 +69,23 @@ class ErrCode(IntEnum):
 
 @dataclass(slots=True, unsafe_hash=True)
 class ErrResp:
-    """``A6.Err.Resp``: in place of any answer. A code outside the enum is kept as a plain number."""
+    """``A6.Err.Resp``: an error, which may take the place of any answer.
+
+    Attributes:
+        code: A code outside of the enum is kept as a plain number, 0 to 255.
+    """
 
     code: ErrCode | int = ErrCode.BAD_REQUEST
 
 
 @dataclass(slots=True, unsafe_hash=True)
 class PrepareConfReq:
-    """``A6.PrepareConf.Req``: the plugins of one ``ext-plugin-*`` of one route, in order of execution."""
+    """``A6.PrepareConf.Req``: the configuration of one ``ext-plugin-*`` of one route. Asks for a token.
+
+    Attributes:
+        conf: Names and configurations (JSON) of the plugins, in order of execution.
+        key: Names the route and its phase: ``route#ID#ext-plugin-pre-req#VERSION``.
+    """
 
     conf: list[TextEntry] | None = None
     key: bytes | None = None
@@ -69,14 +93,28 @@ class PrepareConfReq:
 
 @dataclass(slots=True, unsafe_hash=True)
 class PrepareConfResp:
-    """``A6.PrepareConf.Resp``."""
+    """``A6.PrepareConf.Resp``: accepts a configuration.
+
+    Attributes:
+        conf_token: The number that names the configuration in calls, 32 bits.
+    """
 
     conf_token: int = 0
 
 
 @dataclass(slots=True, unsafe_hash=True)
 class HTTPReqCallReq:
-    """``A6.HTTPReqCall.Req``: a request, before it goes upstream."""
+    """``A6.HTTPReqCall.Req``: a request, before it goes upstream.
+
+    Attributes:
+        id: Number of the call, 32 bits. The answer repeats it.
+        src_ip: The client's address, 4 or 16 bytes.
+        method: One of `METHODS`.
+        path: Path without the query.
+        args: Names and values of the query's arguments.
+        headers: Names and values of the headers.
+        conf_token: Token of the configuration.
+    """
 
     id: int = 0
     src_ip: bytes | None = None
@@ -89,7 +127,7 @@ class HTTPReqCallReq:
 
 @dataclass(slots=True, unsafe_hash=True)
 class Stop:
-    """``A6.HTTPReqCall.Stop``: the client gets this response, the upstream gets nothing."""
+    """``A6.HTTPReqCall.Stop``: the client gets this response. The upstream gets no request."""
 
     status: int = 0
     headers: list[TextEntry] | None = None
@@ -98,7 +136,15 @@ class Stop:
 
 @dataclass(slots=True, unsafe_hash=True)
 class Rewrite:
-    """``A6.HTTPReqCall.Rewrite``: what is present replaces that part of the request."""
+    """``A6.HTTPReqCall.Rewrite``: the request goes upstream, changed. An absent field changes nothing.
+
+    Attributes:
+        path: New path, decoded and without a query.
+        headers: Request headers to set. Of entries with one name the last counts. One without a value deletes.
+        args: Arguments to set. Further entries of a name add. One without a value deletes.
+        resp_headers: Headers to set on the response. APISIX drops some names (docs/mapping.md).
+        body: New request body. APISIX ignores an empty one.
+    """
 
     path: bytes | None = None
     headers: list[TextEntry] | None = None
@@ -109,18 +155,25 @@ class Rewrite:
 
 @dataclass(slots=True, unsafe_hash=True)
 class UnknownUnion:
-    """A member of a union that this version of the protocol does not know. APISIX takes such an action as none."""
+    """A member of a union that this version of the protocol does not know. APISIX ignores such an action.
+
+    Attributes:
+        type: The member's number, up to 255.
+    """
 
     type: int
 
 
 Action: TypeAlias = Stop | Rewrite | UnknownUnion | None
-"""``A6.HTTPReqCall.Action``; None: the request goes on unchanged."""
+"""``A6.HTTPReqCall.Action``. None: the request goes upstream unchanged."""
+
+LAST_ACTION = 2
+"""Largest number of a known action: 1 is `Stop`, 2 is `Rewrite`."""
 
 
 @dataclass(slots=True, unsafe_hash=True)
 class HTTPReqCallResp:
-    """``A6.HTTPReqCall.Resp``."""
+    """``A6.HTTPReqCall.Resp``: answers a request call. The id is that of the call."""
 
     id: int = 0
     action: Action = None
@@ -128,7 +181,7 @@ class HTTPReqCallResp:
 
 @dataclass(slots=True, unsafe_hash=True)
 class Var:
-    """``A6.ExtraInfo.Var``: asks for an nginx variable."""
+    """``A6.ExtraInfo.Var``: asks for the nginx variable `name`."""
 
     name: bytes | None = None
 
@@ -144,26 +197,36 @@ class RespBody:
 
 
 Info: TypeAlias = Var | ReqBody | RespBody | UnknownUnion | None
-"""``A6.ExtraInfo.Info``."""
+"""``A6.ExtraInfo.Info``: the object of an ExtraInfo request."""
+
+LAST_INFO = 3
+"""Largest number of a known info: 1 is `Var`, 2 is `ReqBody`, 3 is `RespBody`."""
 
 
 @dataclass(slots=True, unsafe_hash=True)
 class ExtraInfoReq:
-    """``A6.ExtraInfo.Req``: the runner asks in the middle of a call."""
+    """``A6.ExtraInfo.Req``: the runner asks the gateway during a call."""
 
     info: Info = None
 
 
 @dataclass(slots=True, unsafe_hash=True)
 class ExtraInfoResp:
-    """``A6.ExtraInfo.Resp``; a result of None: there is none (nil in Lua)."""
+    """``A6.ExtraInfo.Resp``: answers an ExtraInfo request. A result of None stands for Lua's nil."""
 
     result: bytes | None = None
 
 
 @dataclass(slots=True, unsafe_hash=True)
 class HTTPRespCallReq:
-    """``A6.HTTPRespCall.Req``: the upstream's response, before it goes to the client."""
+    """``A6.HTTPRespCall.Req``: the upstream's response, before it goes to the client.
+
+    Attributes:
+        id: Number of the call, 32 bits. The answer repeats it.
+        status: HTTP status of the response.
+        headers: Names and values of the response's headers.
+        conf_token: Token of the configuration.
+    """
 
     id: int = 0
     status: int = 0
@@ -173,7 +236,15 @@ class HTTPRespCallReq:
 
 @dataclass(slots=True, unsafe_hash=True)
 class HTTPRespCallResp:
-    """``A6.HTTPRespCall.Resp``."""
+    """``A6.HTTPRespCall.Resp``: answers a response call. Absent and empty fields change nothing, except empty headers.
+
+    Attributes:
+        id: Number of the call.
+        status: New HTTP status; 0: unchanged.
+        headers: These replace all headers of the upstream. An empty list keeps most of them, but not
+            ``content-type`` and nine others (docs/mapping.md).
+        body: New body.
+    """
 
     id: int = 0
     status: int = 0

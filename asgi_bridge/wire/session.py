@@ -1,17 +1,17 @@
-"""The session: which message may come when on one connection, without any input or output.
+"""The session: which message may come when on a connection. It does no input or output itself.
 
-Bytes go in by `Session.receive_data`, messages come out by `Session.next_message`, and `Session.send` turns a message
-into the bytes to write. Both sides of the protocol are here: the runner's, and the gateway's for the stand-in and for
-tests.
+Give it what a read brings with `Session.receive_data`. Take messages from `Session.next_message`. `Session.send` turns
+a message into bytes to write. The session plays either side of the protocol: the runner's, or the gateway's for the
+stand-in and tests.
 """
 
 from enum import Enum
 from typing import Any, NoReturn, TypeAlias
 
-from asgi_bridge.errors import LocalProtocolError, RemoteProtocolError
-from asgi_bridge.wire.codec import Role, decode, encode
-from asgi_bridge.wire.frames import Buffer, FrameReader, FrameType
-from asgi_bridge.wire.messages import (
+from ..errors import LocalProtocolError, RemoteProtocolError
+from .codec import decode, encode
+from .frames import Buffer, FrameReader, FrameType
+from .messages import (
     ErrResp,
     ExtraInfoReq,
     ExtraInfoResp,
@@ -22,17 +22,21 @@ from asgi_bridge.wire.messages import (
     Message,
     PrepareConfReq,
     PrepareConfResp,
+    Role,
 )
 
 __all__ = ["Session", "State"]
 
 # How it works
 #
-# The gateway is the client. It opens at most one *call* on a connection (PrepareConf, HTTPReqCall or HTTPRespCall), and
-# the runner ends it with one answer: the Resp of the same type, or an error. While an HTTP call is open the runner may
-# *ask* (ExtraInfo), any number of times at once; the gateway answers each ask in order, and reads the next frame after
-# that. So both sides always agree about the connection's state, but for what is on its way, and one table serves both
-# roles: what one side sends is what the other receives.
+# The gateway is the client. It opens a *call*: PrepareConf, HTTPReqCall or HTTPRespCall. A connection has at most one
+# open call. The runner ends it with one answer: the Resp of the same type, or an error.
+#
+# While an HTTP call is open, the runner may *ask* (ExtraInfo). It may ask again before it has the answer. The gateway
+# answers the asks in order, and reads the next frame only after its answer.
+#
+# So both sides agree about the state, except for frames that are on their way. What one side sends, the other receives:
+# one table serves both roles.
 #
 #                PrepareConfReq ┌─────────────┐ PrepareConfResp, ErrResp
 #              ┌───────────────▶│  PREPARING  │───────────────────────────────────┐
@@ -47,22 +51,22 @@ __all__ = ["Session", "State"]
 #              └───────────────▶│ RESP_CALLED │───────────────────────────────────┘
 #                               └─────────────┘
 #
-# Besides the state there is one number, the asks that have no answer yet.
+# The session also counts the asks that have no answer yet.
 #
-# DRAINING is the runner's only. Its answer may overtake the answers to its asks, which nobody waits for then: the
-# session reads and drops them, and is IDLE after the last. The gateway never sees that state, because its session does
-# what APISIX does: it holds back the next frame until the ask before it is answered.
+# Only a runner can be DRAINING: it has answered the call before all its asks were answered. Nobody waits for the
+# missing answers. The session reads and drops them, and is IDLE after the last one. A gateway's session is never
+# DRAINING. As APISIX does, it holds back the next frame until the ask before it is answered.
 #
-# A frame whose payload cannot be decoded counts as the message that its type promises, and moves the state like it.
-# The framing is intact, so the error is recoverable: a call like that can be answered with an ErrResp, and an ask whose
-# answer was garbage has had its answer.
+# A frame whose payload cannot be decoded moves the state as the message of its type would. The borders of frames are
+# still known, so the error is recoverable. The runner can answer such a call with an ErrResp. Such an answer to an ask
+# counts as its answer.
 #
-# Any other frame breaks the protocol: ERROR, from where no way leads. CLOSED: the other side has closed between frames,
-# be a call open or not; within a frame that is an ERROR.
+# A frame that may not come now breaks the protocol. The state is ERROR and never changes again. CLOSED means that the
+# other side closed the connection between two frames, with or without an open call. Closing within a frame is an ERROR.
 
 
 class State(Enum):
-    """Where the connection is in the protocol."""
+    """State of the connection. The values complete the sentence "while the connection is …"."""
 
     IDLE = "idle"
     PREPARING = "in a preparation"
@@ -72,17 +76,17 @@ class State(Enum):
     CLOSED = "closed by the other side"
     ERROR = "broken by the other side"
 
-    # Enum hashes the name, in Python; states are keys on the way of every message.
+    # Enum's own hash is a Python function, and every message looks its state up in a dict.
     __hash__ = object.__hash__
 
 
-# Members of an Enum take a call to get at in Python 3.11.
+# Access to a member of an Enum costs a function call in Python 3.11.
 _IDLE, _DRAINING, _ERROR = State.IDLE, State.DRAINING, State.ERROR
 _EXTRA_INFO = FrameType.EXTRA_INFO.value
 
 _Moves: TypeAlias = dict[State, dict[int, State]]
 
-# What the gateway sends, by frame type. In all states but IDLE these are answers to asks.
+# State and frame type -> next state, for frames from the gateway. In all states but IDLE these are answers to asks.
 _FROM_GATEWAY: _Moves = {
     State.IDLE: {
         FrameType.PREPARE_CONF: State.PREPARING,
@@ -97,7 +101,7 @@ _FROM_GATEWAY: _Moves = {
     State.ERROR: {},
 }
 
-# What the runner sends.
+# The same for frames from the runner.
 _FROM_RUNNER: _Moves = {
     State.IDLE: {},
     State.PREPARING: {FrameType.PREPARE_CONF: State.IDLE, FrameType.ERROR: State.IDLE},
@@ -116,7 +120,7 @@ _FROM_RUNNER: _Moves = {
     State.ERROR: {},
 }
 
-# What each role sends, and as which type of frame.
+# Messages that each role sends, and the types of their frames.
 _TYPES: dict[Role, dict[type[Any], FrameType]] = {
     Role.RUNNER: {
         ErrResp: FrameType.ERROR,
@@ -141,10 +145,13 @@ class Session:
     """One side of one connection.
 
     Args:
-        role: Which side we are.
+        role: Our side.
+
+    Attributes:
+        role: Our side.
 
     Example:
-        A runner that lets everything pass::
+        A runner that lets every request pass::
 
             session = Session(Role.RUNNER)
             session.receive_data(data)
@@ -169,7 +176,7 @@ class Session:
 
     @property
     def state(self) -> State:
-        """Where the connection is in the protocol."""
+        """State of the connection."""
         return self._state
 
     @property
@@ -178,10 +185,13 @@ class Session:
         return self._asks
 
     def receive_data(self, data: Buffer) -> None:
-        """Take what one read brought. It is copied: the buffer may be used again.
+        """Add the bytes of one read.
+
+        Args:
+            data: The bytes. They are copied, so the buffer may be used again.
 
         Raises:
-            RemoteProtocolError: The other side has broken the protocol before.
+            RemoteProtocolError: The other side has broken the protocol before. Not recoverable.
             LocalProtocolError: `receive_eof` has been called.
         """
         if self._state is _ERROR:
@@ -191,18 +201,21 @@ class Session:
         self._reader.receive_data(data)
 
     def receive_eof(self) -> None:
-        """Note that the other side has closed; `next_message` tells what that means, after what had arrived before."""
+        """Note that the other side has closed the connection.
+
+        `next_message` still returns all messages that had arrived. After the last one, the state is `State.CLOSED`.
+        """
         self._eof = True
 
     def next_message(self) -> Message | None:
-        """Give the next message that has arrived whole; None: more bytes are needed.
+        """Return the next message; None until it has arrived whole.
 
-        In the gateway's role it is also None while an ask waits for its answer: call again after `send`.
+        In the gateway's role it also returns None while an ask waits for its answer. Call it again after `send`.
 
         Raises:
-            RemoteProtocolError: The frame may not come now, or the stream has ended within one: not recoverable, the
-                state is `State.ERROR`. Or the payload cannot be decoded: recoverable; the frame counts as received, so
-                that an undecodable call can be answered with an `ErrResp`.
+            RemoteProtocolError: Not recoverable, and the state is `State.ERROR`: the frame may not come now, or the
+                stream ended within a frame. Recoverable: the payload cannot be decoded. The frame then counts as
+                received, so that an `ErrResp` can answer the call.
         """
         while self._runner or not self._asks:
             state = self._state
@@ -223,11 +236,17 @@ class Session:
         return None
 
     def send(self, message: Message) -> bytes:
-        """Give the bytes to write for a message.
+        """Encode a message, and change the state as if it had been written.
+
+        Args:
+            message: A message of our role.
+
+        Returns:
+            The bytes to write.
 
         Raises:
-            LocalProtocolError: The message may not be sent now, or cannot be encoded. The state is as before, so a call
-                can still be answered in another way.
+            LocalProtocolError: The message may not be sent now, or cannot be encoded. The state does not change, so a
+                call can still be answered otherwise.
         """
         kind = self._types.get(type(message))
         if kind is None:
@@ -238,7 +257,7 @@ class Session:
         return data
 
     def _move(self, kind: int, by_runner: bool) -> bool:
-        """Change the state as a frame demands; False: it may not come now."""
+        """Change the state for a frame of type `kind`. Returns False, and changes nothing, if it may not come now."""
         state = self._state
         new = (_FROM_RUNNER if by_runner else _FROM_GATEWAY)[state].get(kind)
         if new is None:

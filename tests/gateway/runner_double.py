@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from asgi_bridge.wire.codec import Role, decode, encode
+from asgi_bridge.wire import Role, decode, encode
 from asgi_bridge.wire.messages import (
     ExtraInfoReq,
     HTTPReqCallReq,

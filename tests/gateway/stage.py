@@ -24,7 +24,7 @@ import yaml
 from asgi_bridge.gateway import GatewayApp, Limits, parse_routes
 from asgi_bridge.gateway.runner import RunnerClient
 from asgi_bridge.gateway.server import http_protocol
-from asgi_bridge.wire.codec import Role, decode, encode
+from asgi_bridge.wire import Role, decode, encode
 from asgi_bridge.wire.messages import (
     ExtraInfoResp,
     HTTPReqCallReq,

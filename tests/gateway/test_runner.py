@@ -13,7 +13,7 @@ import pytest
 from asgi_bridge.gateway.connection import Limits, RunnerError, TokenNotFound
 from asgi_bridge.gateway.headers import LuaError
 from asgi_bridge.gateway.runner import RunnerClient
-from asgi_bridge.wire.codec import encode
+from asgi_bridge.wire import encode
 from asgi_bridge.wire.messages import (
     ErrCode,
     ErrResp,

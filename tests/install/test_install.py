@@ -80,6 +80,7 @@ bridge.mount("b", upstream, phase="requests")
 bridge.mount("c", upstream, timeout="2")
 bridge.plugin("d", fase="both")
 apisix({}).vra("remote_addr")
+from asgi_bridge import Brige
 """
 
 
@@ -102,6 +103,7 @@ def test_a_users_own_file_is_type_checked_against_the_installed_package(user: Pa
         ("7", "arg-type"),
         ("8", "call-arg"),
         ("9", "attr-defined"),
+        ("10", "attr-defined"),
     ]
 
 
