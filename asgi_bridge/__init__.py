@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from . import logs  # noqa: F401  # sets the filter on our loggers
 
 if TYPE_CHECKING:
+    from .bridge import Bridge
     from .errors import (
         BridgeError,
         ConfigurationError,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
         ProtocolError,
         RemoteProtocolError,
     )
-    from .plugins import Apisix, Bridge, apisix, upstream
+    from .plugins import Apisix, apisix, upstream
 
     __version__: str
 
@@ -48,7 +49,7 @@ __all__ = [
 
 _HOMES = {
     "Apisix": ".plugins",
-    "Bridge": ".plugins",
+    "Bridge": ".bridge",
     "BridgeError": ".errors",
     "ConfigurationError": ".errors",
     "LocalProtocolError": ".errors",

@@ -20,9 +20,10 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from .bridge import Bridge
 from .errors import ConfigurationError, PluginError
 from .extras import extra_of
-from .plugins import Bridge, Chain, PlainCall, build_chain
+from .plugins import Chain, PlainCall, build_chain
 from .plugins.lifespan import Lifespan
 from .server.process import runner_config
 from .server.protocol import RunnerProtocol
@@ -131,7 +132,7 @@ class _PluginApplication:
             return
         if self._chain is None:
             # without the context manager each request has an event loop of its own: there is no lifespan
-            self._chain = await build_chain(self._bridge, self._key, self._conf, None)
+            self._chain = await build_chain(self._bridge.plugins, self._key, self._conf, None)
         call = PlainCall(self._phase, self._chain, self._upstream, self._upstream_state, self._variables)
         outer = {"asgi": {"version": "3.0", "spec_version": "2.4"}, "app": self._host, **scope}
         outer.pop("state", None)  # the client's own: the plugins bring theirs
@@ -164,7 +165,7 @@ class _PluginApplication:
                     await lifespan.start(STARTUP_SECONDS)
                     stack.push_async_callback(lifespan.stop, SHUTDOWN_SECONDS)
                     mounted[id(plugin.application)] = lifespan
-            self._chain = await build_chain(self._bridge, self._key, self._conf, mounted)
+            self._chain = await build_chain(self._bridge.plugins, self._key, self._conf, mounted)
             stack.push_async_callback(self._chain.close, SHUTDOWN_SECONDS)
             yield
 
@@ -258,7 +259,7 @@ class Gateway:
                 upstream = Lifespan(self._upstream, "upstream")
                 await upstream.start(STARTUP_SECONDS)
                 stack.push_async_callback(upstream.stop, SHUTDOWN_SECONDS)
-            runner = Runner(self._bridge, self._options)
+            runner = Runner(self._bridge.plugins, self._options)
             runner.host = dataclasses.replace(runner.host, on_fault=self._note)
             await runner.start()
             stack.push_async_callback(runner.stop)

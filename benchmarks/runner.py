@@ -24,7 +24,7 @@ def main() -> None:
     if profile is not None:
         profile.enable()
     try:
-        serve(bridge, uds=args.uds, log_level="warning")
+        serve(bridge.plugins, uds=args.uds, log_level="warning")
     finally:
         if profile is not None:
             profile.disable()

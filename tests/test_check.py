@@ -12,7 +12,7 @@ from asgi_bridge.check import Finding, check_routes
 from asgi_bridge.dev.routes import RouteFile
 from asgi_bridge.errors import ConfigurationError
 from asgi_bridge.gateway import parse_routes, read_routes
-from asgi_bridge.server.source import Source
+from asgi_bridge.loading import Source
 from asgi_bridge.testing import Gateway
 
 FILES = Path(__file__).parent / "data" / "routes"
@@ -185,7 +185,7 @@ def test_the_gateway_of_tests_refuses_what_it_does_not_have_unless_told_otherwis
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
     monkeypatch.setattr("sys.path", [str(tmp_path), *__import__("sys").path])
-    monkeypatch.setattr(Source, "load", lambda self: make_bridge())
+    monkeypatch.setattr(Source, "load", lambda self: make_bridge().plugins)
     return Source("gate:bridge", app_dir=str(tmp_path))
 
 

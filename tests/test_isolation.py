@@ -171,7 +171,7 @@ def test_late_answer_is_not_the_answer_of_the_next_call_on_the_connection(tmp_pa
 
         bridge = Bridge()
         bridge.mount("app", app, timeout=1.0)
-        runner = Runner(bridge)
+        runner = Runner(bridge.plugins)
         await runner.start()
         config = runner_config(lambda: runner)
         config.load()

@@ -25,7 +25,7 @@ def compat(target: str, conf: str, defaults: tuple[tuple[str, str], ...], app_di
     TARGET is "module:attr" of a middleware, a factory or an application, ASGI or WSGI.
     """
     from ..compat import PROBES, examine, load, missing_objects, report
-    from ..plugins.configuration import parse_json
+    from ..plugins.json_text import parse_json
 
     read_environment(env_file)
     source = find_source(target, (), app_dir)

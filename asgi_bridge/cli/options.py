@@ -9,7 +9,7 @@ import click
 from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from ..server.source import Source
+    from ..loading import Source
 
 __all__ = [
     "FILE",
@@ -104,8 +104,8 @@ def find_source(
     Raises:
         ConfigurationError: ``--mount`` names a plugin twice, or a file does not exist or is not a module.
     """
+    from ..loading import Source
     from ..plugins.importing import located
-    from ..server.source import Source
 
     names = [name for name, _ in mounts]
     for name in names:
@@ -126,6 +126,6 @@ def read_environment(env_file: str | None) -> None:
         ConfigurationError: the file cannot be read, or python-dotenv is not installed.
     """
     if env_file is not None:
-        from ..server.source import load_environment
+        from ..server.environment import load_environment
 
         load_environment(env_file)

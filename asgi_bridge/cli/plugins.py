@@ -19,8 +19,8 @@ def plugins(
 ) -> None:  # fmt: skip
     """List the plugins and what a route may configure."""
     read_environment(env_file)
-    bridge = find_source(target, mounts, app_dir, allow).load()
-    described = [plugin.describe() for plugin in bridge.plugins.values()]
+    mounted = find_source(target, mounts, app_dir, allow).load()
+    described = [plugin.describe() for plugin in mounted.values()]
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
         return

@@ -8,8 +8,9 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from ..bridge import Bridge
 from ..errors import ConfigurationError
-from ..plugins import Bridge, Plugin, upstream
+from ..plugins import Plugin, upstream
 from ..plugins.advice import plugin_name
 from ..plugins.configuration import KeywordConfiguration
 from ..plugins.importing import import_string

@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ..adapter.answer import lost_in_request_phase
 from ..errors import ConfigurationError, PluginError
-from ..plugins import Bridge, Chain, PlainCall, Plugin, build_chain
+from ..plugins import Chain, PlainCall, Plugin, build_chain
 from ..plugins.lifespan import Lifespan
 from .findings import Findings
 from .probes import KEYS, PAGE, PROBES, RESPONSES, Probe, Response
@@ -60,8 +60,6 @@ async def examine_plugin(plugin: Plugin, conf: str) -> Findings:
 
 @asynccontextmanager
 async def _started(plugin: Plugin, conf: str, findings: Findings) -> AsyncIterator[Chain]:
-    bridge = Bridge()
-    bridge.plugins[plugin.name] = plugin
     mounted: dict[int, Lifespan | ConfigurationError] = {}
     lifespan: Lifespan | None = None
     if plugin.application is not None:
@@ -73,7 +71,7 @@ async def _started(plugin: Plugin, conf: str, findings: Findings) -> AsyncIterat
         mounted[id(plugin.application)] = lifespan
         findings.lifespan = lifespan.own
     try:
-        chain = await build_chain(bridge, None, [(plugin.name.encode(), conf.encode())], mounted)
+        chain = await build_chain({plugin.name: plugin}, None, [(plugin.name.encode(), conf.encode())], mounted)
         try:
             if chain.layers[0].lifespan is not None:
                 findings.lifespan = chain.layers[0].lifespan.own

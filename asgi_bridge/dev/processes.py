@@ -26,9 +26,9 @@ import watchfiles
 from ..errors import ConfigurationError
 from ..gateway import GatewayApp, echo
 from ..gateway.server import http_protocol
+from ..loading import Source
 from ..server.output import LOG_CONFIG
 from ..server.sockets import has_owner
-from ..server.source import Source
 from .calls import print_call
 from .commands import invitations
 from .routes import ECHO_HOSTS, ECHO_PORT, RouteFile

@@ -14,8 +14,8 @@ import click
 from ..check import check_routes
 from ..errors import ConfigurationError
 from ..gateway import Node, Route, Routes, load_routes, read_routes
+from ..loading import Source
 from ..plugins import Plugin
-from ..server.source import Source
 
 __all__ = ["ECHO_HOSTS", "ECHO_PORT", "RouteFile"]
 
@@ -56,7 +56,7 @@ class RouteFile:
         """
         if self.path.exists():
             return _to_echo(self._checked(load_routes(self.path, strict=False)), self._echo_port)
-        plugins = list(self._source.load().plugins.values())
+        plugins = list(self._source.load().values())
         uris = ["/*"] if len(plugins) == 1 else [f"/{plugin.name}*" for plugin in plugins]
         each = "the plugin has a route /*" if len(plugins) == 1 else "each plugin has a route /NAME"
         click.echo(f"There is no {self.path.name} here: {each} with an empty configuration.")
@@ -79,7 +79,7 @@ class RouteFile:
         Raises:
             ConfigurationError: they cannot be loaded, or a file of the user's has changed since it was imported.
         """
-        plugins = self._source.load().plugins
+        plugins = self._source.load()
         for module in list(sys.modules.values()):
             path = getattr(module, "__file__", None)
             if path is not None and self._folder in Path(path).parents and os.stat(path).st_mtime > self._started:

@@ -1,10 +1,12 @@
-"""Plugins: the registry, their configuration, and the chains that are built of them."""
+"""Plugins: what is mounted, its configuration, and the chains that are built of them."""
 
 from .allow import Allowed, SafePattern
 from .build import MAX_CONFIGURATION_BYTES, build_chain
-from .chain import Apisix, Chain, Layer, OnionCall, Step, Variables, apisix, upstream
+from .chain import Chain
+from .extension import Apisix, Variables, apisix, upstream
+from .layer import Layer, OnionCall, Step
 from .plain import PlainCall
-from .registry import Bridge, Plugin, load_bridge
+from .plugin import Plugin
 from .state import Apart, State
 from .store import ConfigurationStore
 
@@ -13,7 +15,6 @@ __all__ = [
     "Allowed",
     "Apart",
     "Apisix",
-    "Bridge",
     "Chain",
     "ConfigurationStore",
     "Layer",
@@ -26,6 +27,5 @@ __all__ = [
     "Variables",
     "apisix",
     "build_chain",
-    "load_bridge",
     "upstream",
 ]

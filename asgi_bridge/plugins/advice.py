@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .importing import is_import_string
-from .kinds import Kind, Verdict, is_routine, judge, spelled
+from .kinds import Kind, Verdict, judge
+from .signatures import is_routine, spelled
 
 __all__ = ["Place", "line_of", "line_with_defaults", "plugin_name", "refusal", "result_refusal"]
 

@@ -5,20 +5,22 @@ import hashlib
 import inspect
 import json
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from starlette.types import ASGIApp
 
 from ..errors import ConfigurationError
 from ..spelling import did_you_mean
-from .chain import INNERMOST, Chain, Layer, Next
-from .configuration import parse_json
+from .chain import Chain
+from .extension import Next
 from .instances import Instances
+from .json_text import parse_json
 from .key import owner_of, phase_of, route_id_of
+from .layer import INNERMOST, Layer
 from .lifespan import Lifespan
+from .plugin import Plugin
 from .reasons import ends_task, reason_of, shortened
-from .registry import Bridge, Plugin
 
 __all__ = ["BUILD_SECONDS", "MAX_CONFIGURATION_BYTES", "SHUTDOWN_SECONDS", "Conf", "build_chain", "check_sizes"]
 
@@ -43,7 +45,7 @@ Mounted = dict[int, Lifespan | ConfigurationError]
 
 
 async def build_chain(
-    bridge: Bridge,
+    plugins: Mapping[str, Plugin],
     key: bytes | None,
     conf: Conf,
     mounted: Mounted | None,
@@ -54,7 +56,7 @@ async def build_chain(
     """The chain of one configuration, every plugin's lifespan started.
 
     Args:
-        bridge: the plugins.
+        plugins: the mounted plugins, by name.
         key: what the gateway prepares it under.
         conf: names and configurations, outermost first.
         mounted: the lifespans of the mounted applications, by identity; None: no lifespan is run at all.
@@ -64,7 +66,7 @@ async def build_chain(
     Raises:
         ConfigurationError: a plugin is unknown, its configuration does not check, or it cannot be built.
     """
-    build = Build(bridge, key, mounted, instances or Instances(), limit)
+    build = Build(plugins, key, mounted, instances or Instances(), limit)
     try:
         await build.run(conf)
         return build.chain()
@@ -87,11 +89,16 @@ class Build:
     """
 
     def __init__(
-        self, bridge: Bridge, key: bytes | None, mounted: Mounted | None, instances: Instances, limit: int
+        self,
+        plugins: Mapping[str, Plugin],
+        key: bytes | None,
+        mounted: Mounted | None,
+        instances: Instances,
+        limit: int,
     ) -> None:
         self.layers: list[Layer] = []
         self.plugin: Plugin | None = None
-        self._bridge = bridge
+        self._plugins = plugins
         self._phase = phase_of(key)
         self._owner = owner_of(key)
         self.route_id = route_id_of(key)
@@ -105,10 +112,10 @@ class Build:
         check_sizes(None, conf, self._limit)
         read = []
         for name, text in map(_decoded, conf):
-            self.plugin = self._bridge.plugins.get(name)
+            self.plugin = self._plugins.get(name)
             if self.plugin is None:
-                known = shortened(", ".join(sorted(self._bridge.plugins)))
-                guess = did_you_mean(name, self._bridge.plugins)
+                known = shortened(", ".join(sorted(self._plugins)))
+                guess = did_you_mean(name, self._plugins)
                 raise ConfigurationError(f"plugin {name} is not mounted; mounted are: {known}{guess}")
             self._check_phase(self.plugin)
             parsed, digest = await self._read(self.plugin, text)

@@ -1,6 +1,7 @@
 """``module:attr`` strings, as uvicorn's command line has them."""
 
 import importlib
+import inspect
 import os
 import re
 from pathlib import Path
@@ -10,8 +11,9 @@ from ..errors import BridgeError, ConfigurationError
 from ..extras import extra_of
 from ..spelling import did_you_mean
 from ..tracebacks import calling_line
+from .signatures import names_of
 
-__all__ = ["import_module", "import_string", "is_import_string", "located"]
+__all__ = ["import_module", "import_or_call", "import_string", "is_import_string", "located"]
 
 _FORM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -40,6 +42,23 @@ def import_string(target: str) -> Any:
                 f"cannot import {target!r}: {module_name!r} has no attribute {path!r}{guess}"
             ) from None
     return found
+
+
+def import_or_call(target: str) -> Any:
+    """The object that ``module:attr`` names, or what it returns, where it is a function without parameters.
+
+    Raises:
+        ConfigurationError: as :func:`import_string` does, or the function raises; its error is the cause.
+    """
+    found = import_string(target)
+    if not inspect.isfunction(found) or inspect.iscoroutinefunction(found) or names_of(found):
+        return found
+    try:
+        return found()
+    except ConfigurationError:
+        raise
+    except (Exception, SystemExit) as exc:
+        raise ConfigurationError(f"{target}() raised {type(exc).__name__}: {exc}") from exc
 
 
 def import_module(name: str, target: str) -> Any:

@@ -12,36 +12,19 @@ Those are what their owner says they are.
 import collections.abc
 import dataclasses
 import dis
-import functools
 import inspect
 import math
-import sys
 import types
 import typing
-import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, TypeAlias
 
 import pydantic
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..errors import PluginError
+from .signatures import attribute_of, hints_of, is_routine, signature_of, without_partials
 
-__all__ = [
-    "Kind",
-    "Shape",
-    "Verdict",
-    "WrongApplication",
-    "asgi3",
-    "hints_of",
-    "is_routine",
-    "judge",
-    "names_of",
-    "signature_of",
-    "spelled",
-]
+__all__ = ["Kind", "Shape", "Verdict", "judge"]
 
 
 class Kind(Enum):
@@ -142,7 +125,7 @@ class Verdict:
 
     @property
     def may_be_application(self) -> bool:
-        """Whether :func:`asgi3` can make an ASGI 3 application of it."""
+        """Whether :func:`asgi_bridge.plugins.applications.asgi3` can make an ASGI 3 application of it."""
         if self.sure or self.is_class or self.kind in (Kind.MIDDLEWARE, Kind.WSGI_MIDDLEWARE):
             return self.kind in (Kind.APPLICATION, Kind.DOUBLE)
         return self.kind is Kind.UNCLEAR or self.shape.takes(3) or self.shape.takes(1)
@@ -185,12 +168,12 @@ def judge(found: Any) -> Verdict:
     """What `found` is."""
     if not callable(found):
         return Verdict(_kind_of_data(found), True, Shape(most=0))
-    made = _without_partials(found)
+    made = without_partials(found)
     if inspect.isclass(made):
         return _judge_class(found, made)
     if _is_wsgify(made):
         return Verdict(Kind.WSGI, True, Shape(("environ", "start_response"), 2, 2))
-    function = made if is_routine(made) else _attribute(type(made), "__call__")
+    function = made if is_routine(made) else attribute_of(type(made), "__call__")
     return _judge_call(_shape(found), function, isinstance(made, types.FunctionType))
 
 
@@ -266,7 +249,7 @@ def _judge_class(found: Any, made: type) -> Verdict:
 def _kind_of_class(shape: Shape, made: type) -> tuple[Kind, bool]:
     if hasattr(made, "__await__") and shape.takes(3):  # Starlette's endpoints
         return Kind.APPLICATION, True
-    call = _attribute(made, "__call__")
+    call = attribute_of(made, "__call__")
     if call is None:
         if isinstance(made.__new__, types.FunctionType):  # it may make anything
             return Kind.MIDDLEWARE, False
@@ -304,23 +287,6 @@ def _is_async_pair(instance: Verdict, call: Any) -> bool:
     return instance.kind is Kind.OTHER and instance.shape.takes(2) and inspect.iscoroutinefunction(call)
 
 
-def _without_partials(found: Any) -> Any:
-    while isinstance(found, functools.partial):
-        found = found.func
-    return found
-
-
-def _attribute(owner: type, name: str) -> Any:
-    """What `name` is for instances of `owner`; not what the metaclass has under it."""
-    found = next((vars(base)[name] for base in owner.__mro__ if name in vars(base)), None)
-    return found.__func__ if isinstance(found, staticmethod | classmethod) else found
-
-
-def is_routine(found: Any) -> bool:
-    """Whether it is a function or method, compiled or not; no object with a ``__call__`` written in Python."""
-    return inspect.isroutine(found) and not inspect.isfunction(_attribute(type(found), "__call__"))
-
-
 def _is_bound_to_instances(call: Any) -> bool:
     """Whether its first parameter is the instance; Cython's functions have code too."""
     return hasattr(call, "__code__") or isinstance(call, types.WrapperDescriptorType | types.MethodDescriptorType)
@@ -353,42 +319,6 @@ def _never_returns(function: Any) -> bool:
 _SUSPENDS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 
 
-# signatures
-
-
-def signature_of(found: Any) -> inspect.Signature | None:
-    """The signature that a call of `found` has to fit; None: it has none to read.
-
-    A decorated function is called as its wrapper says; one that passes everything on is called as what it wraps.
-    """
-    call = inspect.getattr_static(type(found), "__call__", None)
-    if isinstance(call, staticmethod):  # inspect takes its first parameter for the object itself
-        found = call.__func__
-    for follow in (False, True):
-        try:
-            signature = inspect.signature(found, follow_wrapped=follow)
-        except (TypeError, ValueError):
-            continue
-        # mypyc's coroutine functions seem to have no parameters
-        hidden = not signature.parameters and inspect.iscoroutinefunction(found) and not inspect.isfunction(found)
-        if not (hidden or _passes_on(signature)):
-            return signature
-    return None
-
-
-def _passes_on(signature: inspect.Signature) -> bool:
-    return [each.kind for each in signature.parameters.values()] == [
-        inspect.Parameter.VAR_POSITIONAL,
-        inspect.Parameter.VAR_KEYWORD,
-    ]
-
-
-def names_of(found: Any) -> list[str]:
-    """The names of all its parameters; none where it has no signature to read."""
-    signature = signature_of(found)
-    return [] if signature is None else list(signature.parameters)
-
-
 def _shape(found: Any, is_method: bool = False) -> Shape:
     """How `found` is called; a method as its instance calls it."""
     signature = signature_of(found)
@@ -407,27 +337,6 @@ def _shape(found: Any, is_method: bool = False) -> Shape:
         len(parameters) - 1,
         *(_meaning(hints.get(name)) for name in names[:2]),
     )
-
-
-def hints_of(found: Callable[..., Any]) -> dict[str, Any]:
-    """The parameters' annotations; those that do not resolve (imports for type checkers only) are left out."""
-    function: Any = _without_partials(found)
-    if inspect.isclass(function):
-        function = function.__new__ if function.__init__ is object.__init__ else function.__init__
-    elif not isinstance(function, types.FunctionType | types.MethodType):
-        function = function if is_routine(function) else type(function).__call__
-    try:
-        return typing.get_type_hints(function, include_extras=True)
-    except Exception:  # any expression may stand in an annotation, so anything may come out
-        hints = {}
-        module = sys.modules.get(getattr(function, "__module__", None) or "")
-        scope = {} if module is None else vars(module)
-        for name, annotation in getattr(function, "__annotations__", {}).items():
-            try:
-                hints[name] = eval(annotation, scope) if isinstance(annotation, str) else annotation
-            except Exception:  # as above: this one stays unchecked
-                continue
-        return hints
 
 
 def _meaning(annotation: Any) -> Meaning | None:
@@ -451,84 +360,9 @@ def _meaning(annotation: Any) -> Meaning | None:
         return "scalar"
     if kind.__name__ in ("Request", "HttpRequest", "HTTPConnection"):
         return "request"
-    if _attribute(kind, "__call__") is not None or kind is collections.abc.MutableMapping:  # an ASGI scope
+    if attribute_of(kind, "__call__") is not None or kind is collections.abc.MutableMapping:  # an ASGI scope
         return None
     is_configuration = issubclass(kind, pydantic.BaseModel | collections.abc.Mapping | list | tuple | set)
     if is_configuration or dataclasses.is_dataclass(kind) or typing.is_typeddict(kind):
         return "configuration"
     return None
-
-
-def spelled(found: Any) -> str:
-    """How `found` may be called in a line of code."""
-    if isinstance(found, functools.partial):
-        return f"partial({spelled(found.func)}, ...)"
-    name = getattr(found, "__name__", None)
-    return name if isinstance(name, str) and name.isidentifier() else "app"
-
-
-# applications
-
-
-class WrongApplication(PluginError):
-    """What was taken for an ASGI application is none, which only a call of it could show."""
-
-
-class _Called:
-    """An ASGI 3 application whose call gives something to await, but is no coroutine function; or an ASGI 2 one."""
-
-    __slots__ = ("__weakref__", "_app")
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        running = self._app(scope, receive, send)
-        if not inspect.isawaitable(running):
-            if scope["type"] == "lifespan" and running is None:  # as uvicorn has it: it knows nothing of lifespan
-                raise NotImplementedError("no lifespan")
-            raise WrongApplication(
-                f"{spelled(self._app)} returned {type(running).__name__}, which cannot be awaited: write async def for "
-                "the function of (scope, receive, send), and await in it what it calls"
-            )
-        await running
-
-
-class _Double(_Called):
-    __slots__ = ()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        instance = self._app(scope)
-        if inspect.iscoroutine(instance):
-            instance.close()
-        if not callable(instance) or not judge(instance).shape.takes(2):
-            raise WrongApplication(
-                f"{spelled(self._app)} has one parameter, so it was called as an ASGI 2 application, and returned "
-                f"{type(instance).__name__}, not a function of (receive, send): write (scope, receive, send) if it is "
-                'an application, bridge.add_middleware("name", ...) if it takes one, '
-                'bridge.plugin("name") if it takes a configuration'
-            )
-        await instance(receive, send)
-
-
-_called: weakref.WeakValueDictionary[int, _Called] = weakref.WeakValueDictionary()
-
-
-def asgi3(found: Any) -> ASGIApp:
-    """`found`, for which ``judge(found).may_be_application`` holds, as an ASGI 3 application.
-
-    The same object gives the same application, so that its lifespan runs once however often it is mounted.
-    """
-    verdict = judge(found)
-    if verdict.is_class and verdict.kind is Kind.APPLICATION:
-        return found  # type: ignore[no-any-return]
-    three = verdict.shape.takes(3) or verdict.kind is Kind.UNCLEAR
-    if verdict.is_class and verdict.kind is Kind.DOUBLE:
-        three = False
-    function = found if is_routine(found) else _attribute(type(found), "__call__")
-    if three and inspect.iscoroutinefunction(function):
-        return found  # type: ignore[no-any-return]
-    called = _called.get(id(found))  # it keeps what it calls alive, so the id is no other object's
-    if called is None or called._app is not found:
-        called = _called[id(found)] = _Called(found) if three else _Double(found)
-    return called

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import PluginError
-from .kinds import WrongApplication
+from .applications import WrongApplication
 from .reasons import ends_task, reason_of, shortened
 
 __all__ = ["Lifespan", "quiet_lifespan"]
@@ -113,7 +113,7 @@ class Lifespan:
         assert self._started is not None
         scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         try:
-            await self._app(scope, self._receive, self._send)
+            await self._app(scope, self._receive, _Send(self))
         except WrongApplication as exc:
             if not self._started.done():
                 self._started.set_exception(exc)
@@ -135,12 +135,25 @@ class Lifespan:
         self._asked = True
         return await self._inbox.get()
 
-    async def _send(self, message: Message) -> None:
+    def answer(self, message: Message) -> None:
+        """Takes what the application sends. Raises PluginError where no such answer is due."""
         kind = message["type"]
         future = self._started if kind.startswith("lifespan.startup.") else self._stopped
         if kind not in _ANSWERS or future is None or future.done():
             raise PluginError(f"the message {kind!r} does not belong here")
         future.set_result(message)
+
+
+class _Send:
+    """The `send` of a lifespan. :func:`quiet_lifespan` knows it again, where the application passed it on."""
+
+    __slots__ = ("lifespan",)
+
+    def __init__(self, lifespan: Lifespan) -> None:
+        self.lifespan = lifespan
+
+    async def __call__(self, message: Message) -> None:
+        self.lifespan.answer(message)
 
 
 _ANSWERS = {
@@ -153,9 +166,8 @@ _ANSWERS = {
 
 async def quiet_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
     """What a middleware's inner application answers to lifespan: each plugin has its own."""
-    outer = getattr(send, "__self__", None)
-    if isinstance(outer, Lifespan):
-        outer.passed_on()
+    if isinstance(send, _Send):
+        send.lifespan.passed_on()
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":

@@ -5,7 +5,9 @@ from typing import Any, overload
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .chain import Apisix, Chain, Layer, Step
+from .chain import Chain
+from .extension import Apisix
+from .layer import Layer, Step
 from .state import Apart, State
 
 __all__ = ["PlainCall"]

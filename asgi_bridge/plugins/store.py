@@ -10,7 +10,7 @@ import logging
 import sqlite3
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from .claims import Claims, Text
 from .instances import Instances
 from .key import route_id_of
 from .lifespan import Lifespan
-from .registry import Bridge
+from .plugin import Plugin
 
 __all__ = ["ConfigurationStore"]
 
@@ -72,7 +72,7 @@ class ConfigurationStore:
     """Tokens and chains of one runner process.
 
     Args:
-        bridge: the plugins.
+        plugins: the mounted plugins, by name.
         expire: seconds that the gateway keeps a token (``APISIX_CONF_EXPIRE_TIME``).
         limit_configuration_size: bytes that the configuration of one plugin may have.
         clock: seconds since the epoch.
@@ -81,14 +81,14 @@ class ConfigurationStore:
 
     def __init__(
         self,
-        bridge: Bridge,
+        plugins: Mapping[str, Plugin],
         *,
         expire: float = 3600.0,
         limit_configuration_size: int = MAX_CONFIGURATION_BYTES,
         clock: Callable[[], float] = time.time,
         folder: str | None = None,
     ) -> None:
-        self.bridge = bridge
+        self._plugins = plugins
         self._expire = expire
         self._limit = limit_configuration_size
         self._instances = Instances(KEPT_LONGER * expire, clock)
@@ -109,7 +109,7 @@ class ConfigurationStore:
 
         One that fails refuses the routes that list it, and nothing else.
         """
-        for plugin in self.bridge.plugins.values():
+        for plugin in self._plugins.values():
             app = plugin.application
             if app is not None and id(app) not in self._mounted:
                 lifespan = Lifespan(app, plugin.name)
@@ -246,7 +246,7 @@ class ConfigurationStore:
     async def _build_once(self, token: int, text: Text, generation: int) -> Chain | None:
         try:
             chain = await build_chain(
-                self.bridge, text.key, text.conf, self._mounted, instances=self._instances, limit=self._limit
+                self._plugins, text.key, text.conf, self._mounted, instances=self._instances, limit=self._limit
             )
         except ConfigurationError as exc:
             logger.error("route %s refused: %s", route_id_of(text.key) or "?", exc, exc_info=shorten(exc.__cause__))

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from ..adapter import Call, Host
 from ..errors import ConfigurationError
 from ..logs import GUARD
-from ..plugins import MAX_CONFIGURATION_BYTES, Bridge, ConfigurationStore
+from ..plugins import MAX_CONFIGURATION_BYTES, ConfigurationStore, Plugin
 from .hangs import HangWatch
 
 __all__ = ["Runner", "RunnerOptions", "conf_expire_of_environment"]
@@ -69,7 +69,7 @@ class Runner:
     """The runner of one process. For uvicorn it is an ASGI application that has a lifespan and nothing else.
 
     Args:
-        bridge: the plugins.
+        plugins: the mounted plugins, by name.
         options: how it works; None: the defaults.
 
     Attributes:
@@ -80,10 +80,10 @@ class Runner:
         stopping: True: the process ends, and takes no new connections.
     """
 
-    def __init__(self, bridge: Bridge, options: RunnerOptions | None = None) -> None:
+    def __init__(self, plugins: Mapping[str, Plugin], options: RunnerOptions | None = None) -> None:
         self.options = options or RunnerOptions()
         self.store = ConfigurationStore(
-            bridge,
+            plugins,
             expire=self.options.conf_expire,
             limit_configuration_size=self.options.limit_configuration_size,
             folder=self.options.folder,

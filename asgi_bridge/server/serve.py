@@ -4,22 +4,37 @@ import dataclasses
 import functools
 import os
 import threading
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeAlias
 
 from ..errors import ConfigurationError
-from ..plugins import MAX_CONFIGURATION_BYTES, Bridge
+from ..plugins import MAX_CONFIGURATION_BYTES, Plugin
+from .environment import load_environment
 from .output import LOG_CONFIG, configure_loggers, prompt_output, show_plugin_logs
 from .private import PrivateFolder
 from .process import GRACEFUL_SECONDS, RunnerServer, run_reloading, runner_config
 from .runner import Runner, RunnerOptions, conf_expire_of_environment
 from .sockets import DEFAULT_PERMISSIONS, bind, has_owner, socket_path
-from .source import Source, load_environment
 
 __all__ = ["LOG_CONFIG", "RunnerServer", "Source", "load_environment", "serve"]
 
+Plugins: TypeAlias = Mapping[str, Plugin]
+"""The mounted plugins, by name."""
+
+
+class Source(Protocol):
+    """Where a process finds its plugins. It is plain data, so that it can be sent to a process that reloads."""
+
+    @property
+    def app_dir(self) -> str | None:
+        """The folder to import from."""
+
+    def load(self) -> Plugins:
+        """Import the plugins. Raises ConfigurationError, or what the modules raise."""
+
 
 def serve(
-    source: Source | Bridge,
+    source: Source | Plugins,
     *,
     uds: str | os.PathLike[str] | None = None,
     uds_permissions: int = DEFAULT_PERMISSIONS,
@@ -37,7 +52,7 @@ def serve(
     """Serve the gateway until a signal ends the process.
 
     Args:
-        source: the bridge, or where to find it. `reload` needs the latter.
+        source: the plugins by name, or where to find them. `reload` needs the latter.
         uds: path of the unix socket; None: ``APISIX_LISTEN_ADDRESS``.
         uds_permissions: mode of the socket file.
         reload: True: start anew when a Python file changes.
@@ -55,7 +70,7 @@ def serve(
     Raises:
         ConfigurationError: the socket cannot be taken, an option's value cannot work, or the plugins cannot be loaded.
     """
-    if reload and isinstance(source, Bridge):
+    if reload and isinstance(source, Mapping):
         raise ConfigurationError('reload imports the plugins anew, so it needs their "module:attr": use the command')
     _check_options(
         uds_permissions, limit_concurrency, limit_configuration_size, timeout_graceful_shutdown, forwarded_headers
@@ -70,8 +85,8 @@ def serve(
         conf_expire=conf_expire_of_environment(),
         limit_configuration_size=limit_configuration_size,
     )
-    library = isinstance(source, Bridge)
-    source_folder = None if isinstance(source, Bridge) else source.app_dir
+    library = isinstance(source, Mapping)
+    source_folder = None if isinstance(source, Mapping) else source.app_dir
     try:
         config = runner_config(
             timeout_graceful_shutdown=timeout_graceful_shutdown,
@@ -90,7 +105,7 @@ def serve(
         ) from exc
     prompt_output()
     configure_loggers(config.log_config, config.log_level)
-    if not reload and isinstance(source, Source) and has_owner(path) is not False:
+    if not reload and not isinstance(source, Mapping) and has_owner(path) is not False:
         # load the plugins before the socket is taken: if they cannot be loaded, the present runner keeps it
         source = source.load()
     listening = bind(path, uds_permissions)
@@ -140,10 +155,10 @@ def _check_options(
         raise ConfigurationError(f"timeout_graceful_shutdown is a number of seconds, not {timeout_graceful_shutdown}")
 
 
-def _load_runner(source: Source | Bridge, options: RunnerOptions) -> Runner:
+def _load_runner(source: Source | Plugins, options: RunnerOptions) -> Runner:
     """Make the runner, in the process that serves. With reload that is a child of the one that was started."""
     try:
-        bridge = source if isinstance(source, Bridge) else source.load()
+        plugins = source if isinstance(source, Mapping) else source.load()
     except TypeError as exc:
         # uvicorn would take a TypeError for a wrong call of this function, and drop the traceback
         raise ImportError(f"{type(exc).__name__}: {exc}") from exc
@@ -151,4 +166,4 @@ def _load_runner(source: Source | Bridge, options: RunnerOptions) -> Runner:
         # a module raised it: a signal raises nothing here, since uvicorn's handlers only note it
         raise ConfigurationError(f"a module of the plugins raised {exc!r} when it was imported") from exc
     show_plugin_logs()
-    return Runner(bridge, options)
+    return Runner(plugins, options)

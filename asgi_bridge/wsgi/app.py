@@ -10,8 +10,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..errors import ConfigurationError, PluginError
 from ..plugins import upstream as next_layer
 from ..plugins.advice import Place, refusal
-from ..plugins.kinds import Kind, hints_of, judge, signature_of
+from ..plugins.kinds import Kind, judge
 from ..plugins.lifespan import quiet_lifespan
+from ..plugins.signatures import hints_of, signature_of
 from .call import WSGIApplication, WSGICall, upstream
 from .threads import thread_pool
 

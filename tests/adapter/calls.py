@@ -149,7 +149,7 @@ async def chain_of(*apps: ASGIApp, bridge: Bridge | None = None, **options: Any)
         bridge = Bridge()
         for number, app in enumerate(apps):
             bridge.mount(f"p{number}", app, **options)
-    return await build_chain(bridge, KEY, [(name.encode(), b"") for name in bridge.plugins], None)
+    return await build_chain(bridge.plugins, KEY, [(name.encode(), b"") for name in bridge.plugins], None)
 
 
 async def run(

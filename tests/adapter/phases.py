@@ -99,7 +99,7 @@ async def chain(
         for name, app in bridge.items():
             mounted.mount(name, app, **options)
         bridge = mounted
-    return await build_chain(bridge, key, [(name.encode(), b"") for name in names or bridge.plugins], None)
+    return await build_chain(bridge.plugins, key, [(name.encode(), b"") for name in names or bridge.plugins], None)
 
 
 def response(*headers: TextEntry, status: int = 200) -> HTTPRespCallReq:

@@ -299,7 +299,7 @@ def test_state_is_a_copy_of_what_lifespan_left() -> None:
     async def main() -> None:
         bridge = Bridge()
         bridge.mount("p", app)
-        store = ConfigurationStore(bridge)
+        store = ConfigurationStore(bridge.plugins)
         await store.start()
         chain = store.find(await store.prepare(KEY, [(b"p", b"")]))
         assert chain is not None
@@ -331,7 +331,7 @@ def test_extension() -> None:
             scopes.append(scope)
 
         bridge.mount("p", passing(compare))
-        await run(await build_chain(bridge, KEY, [(b"p", b'{"a": [1]}')], None), None, gateway)
+        await run(await build_chain(bridge.plugins, KEY, [(b"p", b'{"a": [1]}')], None), None, gateway)
         extension = asgi_bridge.apisix(scopes[0])
         assert extension is scopes[0]["extensions"]["apisix"]
         assert (extension.plugin, extension.phase, extension.conf) == ("p", "request", {"a": [1]})

@@ -532,7 +532,7 @@ class Routes:
     """Routes of one runner, each call of which prepares its configuration first, as after the gateway forgot it."""
 
     def __init__(self, made: Bridge = bridge) -> None:
-        self.store = ConfigurationStore(made)
+        self.store = ConfigurationStore(made.plugins)
 
     async def status(self, plugin: str, conf: Any, headers: Headers = [], key: str = KEY) -> int:  # noqa: B006
         token = await self.store.prepare(key.encode(), [(plugin.encode(), json.dumps(conf).encode())])

@@ -228,7 +228,7 @@ def test_a_route_that_is_not_known_has_to_name_its_bucket(redis: RedisServer) ->
 
     async def run(more: dict[str, str]) -> Any:
         conf = json.dumps({"rate": 1, **more}).encode()
-        chain = await build_chain(mounted(redis), None, [(b"limit-req", conf)], {})
+        chain = await build_chain(mounted(redis).plugins, None, [(b"limit-req", conf)], {})
         try:
             assert chain.route_id is None
             client = PluginClient(mounted(redis), "limit-req")

@@ -11,7 +11,7 @@ import pytest
 
 from asgi_bridge.cli import main
 from asgi_bridge.cli.options import Mount, Permissions
-from asgi_bridge.server.source import Source
+from asgi_bridge.loading import Source
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -93,7 +93,7 @@ def test_a_users_own_file_is_type_checked_against_the_installed_package(user: Pa
     said = run(".venv/bin/mypy", "--strict", "typed.py", folder=user)
     assert re.findall(r'Revealed type is "(.*)"', said) == [
         "bytes | None",
-        "asgi_bridge.plugins.registry.Bridge",
+        "asgi_bridge.bridge.Bridge",
         "asgi_bridge.testing.PluginClient",
     ]
     said = run(".venv/bin/mypy", "--strict", "mistakes.py", folder=user, expect=1)

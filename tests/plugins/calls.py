@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Apisix, Bridge
 from asgi_bridge.plugins import Apart, Chain, State, build_chain
-from asgi_bridge.plugins.chain import Layer, Step
+from asgi_bridge.plugins.layer import Layer, Step
 
 KEY = b"route#1#ext-plugin-pre-req#7"
 
@@ -112,7 +112,7 @@ def answering(status: int) -> ASGIApp:
 def chain_of(bridge: Bridge, *names: str | tuple[str, str], key: bytes | None = KEY) -> Chain:
     """The chain of these plugins, or of these plugins and texts, without any lifespan."""
     conf = [(name, "") if isinstance(name, str) else name for name in names]
-    return asyncio.run(build_chain(bridge, key, [(name.encode(), text.encode()) for name, text in conf], None))
+    return asyncio.run(build_chain(bridge.plugins, key, [(name.encode(), text.encode()) for name, text in conf], None))
 
 
 class Tap:

@@ -15,7 +15,8 @@ from starlette.types import ASGIApp
 from typing_extensions import TypedDict
 
 from asgi_bridge import Bridge, ConfigurationError, upstream
-from asgi_bridge.plugins import Allowed, SafePattern, load_bridge
+from asgi_bridge.loading import load_bridge
+from asgi_bridge.plugins import Allowed, SafePattern
 
 
 class Conf(BaseModel):

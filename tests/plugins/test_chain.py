@@ -20,7 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Apisix, Bridge, PluginError, apisix, upstream
 from asgi_bridge.plugins import Chain
-from asgi_bridge.plugins.chain import INNERMOST, Layer, Next
+from asgi_bridge.plugins.extension import Next
+from asgi_bridge.plugins.layer import INNERMOST, Layer
 from asgi_bridge.plugins.options import Options
 from asgi_bridge.testing import PluginClient
 

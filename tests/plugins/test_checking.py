@@ -230,7 +230,7 @@ def test_code_of_a_plugins_author_checks_on_a_thread_and_builds_on_the_loop() ->
         note(conf)
         return upstream
 
-    asyncio.run(build_chain(bridge, KEY, [(b"noted", b"1")], None))
+    asyncio.run(build_chain(bridge.plugins, KEY, [(b"noted", b"1")], None))
 
     assert [thread is threading.main_thread() for thread in threads] == [False, True]
 
@@ -252,7 +252,7 @@ def test_a_validator_that_takes_long_is_refused_in_time_and_others_go_on(monkeyp
     bridge.add_middleware("cors", CORSMiddleware)
 
     async def main() -> None:
-        store = ConfigurationStore(bridge)
+        store = ConfigurationStore(bridge.plugins)
         with pytest.raises(ConfigurationError, match="^plugin hangs: building took more than 0.05 s$"):
             await store.prepare(KEY, [(b"hangs", b"1")])
         monkeypatch.setattr("asgi_bridge.plugins.build.BUILD_SECONDS", 60.0)

@@ -186,7 +186,7 @@ def test_a_store_runs_each_of_the_two_as_its_own(folder: str) -> None:
     bridge.mount("say", upstream)
 
     async def main() -> None:
-        store = ConfigurationStore(bridge, folder=folder)
+        store = ConfigurationStore(bridge.plugins, folder=folder)
         await store.prepare(KEY, [(b"say", b"0")])
         pair = collision(secret_in(folder))
         tokens = [await store.prepare(each.key, each.conf) for each in pair]
@@ -428,7 +428,7 @@ def test_a_file_that_another_process_holds_refuses_the_route(
     Claims(folder, KEEP).claim(text())
     holder = sqlite3.connect(os.path.join(folder, FILE), isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    reason = refused(ConfigurationStore(cors(), folder=folder).prepare(KEY, CORS))
+    reason = refused(ConfigurationStore(cors().plugins, folder=folder).prepare(KEY, CORS))
     holder.close()
     assert reason == "tokens cannot be kept: database is locked"
     assert lines() == ["Tokens cannot be kept, so a route is refused: database is locked"]
@@ -450,7 +450,7 @@ def test_a_folder_that_another_process_holds_is_not_waited_for_for_ever(
 
 def test_a_stopped_store_refuses(clock: Clock) -> None:
     async def main() -> None:
-        store = ConfigurationStore(cors(), clock=clock)
+        store = ConfigurationStore(cors().plugins, clock=clock)
         await store.close()
         await store.close()
         with pytest.raises(ConfigurationError, match="^the runner is stopping$"):

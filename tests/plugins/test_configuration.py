@@ -30,14 +30,14 @@ from starlette.middleware.sessions import SessionMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from asgi_bridge import ConfigurationError
-from asgi_bridge.plugins import configuration
+from asgi_bridge.plugins import checker
 from asgi_bridge.plugins.configuration import (
     AnyConfiguration,
     Configuration,
     KeywordConfiguration,
     TypedConfiguration,
-    parse_json,
 )
+from asgi_bridge.plugins.json_text import parse_json
 
 if typing.TYPE_CHECKING:
     from decimal import Decimal as OnlyForTypeCheckers
@@ -415,7 +415,7 @@ def test_a_pydantic_that_cannot_rebuild_validators_lets_only_the_outermost_model
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # stands in for pydantic 2.12, whose SchemaValidator does not have the word
-    monkeypatch.setattr(configuration, "SchemaValidator", lambda schema: pydantic_core.SchemaValidator(schema))
+    monkeypatch.setattr(checker, "SchemaValidator", lambda schema: pydantic_core.SchemaValidator(schema))
 
     assert refusal(TypedConfiguration(AllowsInside), '{"inner": {"b": 1}}') == (
         "field 'inner.b': Extra inputs are not permitted"

@@ -61,7 +61,7 @@ def run(bridge: Bridge, *prepared: tuple[bytes | None, Conf]) -> list[list[ASGIA
     """Prepares each; the applications of each chain."""
 
     async def main() -> list[list[ASGIApp]]:
-        store = ConfigurationStore(bridge)
+        store = ConfigurationStore(bridge.plugins)
         await store.start()
         found = []
         for key, conf in prepared:
@@ -236,7 +236,7 @@ def test_a_shared_one_is_not_built_again_after_no_chain_had_it(monkeypatch: pyte
     bridge, life = living(share=True)
 
     async def main() -> None:
-        store = ConfigurationStore(bridge)
+        store = ConfigurationStore(bridge.plugins)
         for key, conf in ((PRE, conf_of(1)), (PRE, [(b"other", b"")]), (OTHER, conf_of(1))):
             await store.prepare(key, conf)
             await settle()
@@ -254,7 +254,7 @@ def test_shared_ones_that_no_chain_has_are_bounded(monkeypatch: pytest.MonkeyPat
     bridge, life = living(share=True)
 
     async def main() -> None:
-        store = ConfigurationStore(bridge)
+        store = ConfigurationStore(bridge.plugins)
         for number in (1, 2, 3, 4, 1, 4):
             await store.prepare(PRE, conf_of(number))
             await settle()
@@ -285,7 +285,7 @@ def test_what_it_wraps_is_the_next_layer_of_the_chain_that_is_called() -> None:
     bridge.mount("answers", answering(418))
 
     async def main() -> list[int | None]:
-        store = ConfigurationStore(bridge)
+        store = ConfigurationStore(bridge.plugins)
         chains: list[Chain] = []
         for key, conf in ((PRE, [(b"wraps", b"")]), (OTHER, [(b"wraps", b""), (b"answers", b"")])):
             chain = store.find(await store.prepare(key, conf))
@@ -304,7 +304,7 @@ def test_its_lifespan_starts_once_and_stops_when_no_chain_has_it(monkeypatch: py
     bridge, life = living()
 
     async def main() -> None:
-        store = ConfigurationStore(bridge)
+        store = ConfigurationStore(bridge.plugins)
         seen = []
         for key, conf in (
             (PRE, conf_of(1)),
@@ -341,7 +341,7 @@ def test_it_is_not_built_anew_before_its_shutdown_is_over(monkeypatch: pytest.Mo
     bridge.mount("other", upstream)
 
     async def main() -> None:
-        store = ConfigurationStore(bridge)
+        store = ConfigurationStore(bridge.plugins)
         await store.prepare(PRE, [(b"port", b"")])
         await store.prepare(OTHER, [(b"other", b"")])
         again = asyncio.get_running_loop().create_task(store.prepare(PRE, [(b"port", b"")]))
@@ -386,7 +386,7 @@ def test_lists_that_are_prepared_at_once_build_it_once() -> None:
     bridge, gate, events = gated()
 
     async def main() -> None:
-        store = ConfigurationStore(bridge)
+        store = ConfigurationStore(bridge.plugins)
         tasks = tasks_of(store, [(b"gated", b"")], PRE, POST, RESPONSE)
         await settle(store)
         gate.set()
@@ -401,7 +401,7 @@ def test_a_build_that_fails_refuses_all_who_wait_and_is_tried_again() -> None:
     bridge, gate, events = gated()
 
     async def main() -> None:
-        store = ConfigurationStore(bridge)
+        store = ConfigurationStore(bridge.plugins)
         tasks = tasks_of(store, [(b"gated", b'{"a": 1}')], PRE, POST, RESPONSE)
         await settle(store)
         gate.set()
@@ -421,7 +421,7 @@ def test_a_build_goes_on_for_those_who_wait_and_ends_with_the_last_of_them(monke
     bridge, gate, events = gated()
 
     async def main() -> None:
-        store = ConfigurationStore(bridge)
+        store = ConfigurationStore(bridge.plugins)
         tasks = tasks_of(store, [(b"gated", b"")], PRE, RESPONSE)
         await settle(store)
         builds = list(store._building.values())
@@ -453,7 +453,7 @@ def test_a_factory_that_ignores_its_cancellation_is_left_behind(
         return life({})
 
     async def main() -> None:
-        store = ConfigurationStore(bridge)
+        store = ConfigurationStore(bridge.plugins)
         with pytest.raises(ConfigurationError, match="^plugin stubborn: building took more than 0.01 s$"):
             await store.prepare(PRE, [(b"stubborn", b"")])
         enough.set()
@@ -524,7 +524,7 @@ def test_whatever_a_plugin_raises_while_it_is_built_refuses_its_route(
     async def main() -> None:
         unhandled: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: unhandled.append(context))
-        store = ConfigurationStore(bridge)
+        store = ConfigurationStore(bridge.plugins)
         with pytest.raises(ConfigurationError, match="^plugin fails: "):
             await store.prepare(PRE, [(b"fails", b"")])
         assert await store.prepare(PRE, [(b"other", b"")])
@@ -556,7 +556,7 @@ def test_whatever_a_lifespan_raises_later_is_a_line_of_the_log(
     bridge.plugin("made")(lambda: fails)
 
     async def main() -> None:
-        store = ConfigurationStore(bridge)
+        store = ConfigurationStore(bridge.plugins)
         await store.start()
         await store.prepare(PRE, [(b"mounted", b""), (b"made", b"")])
         await store.close()
@@ -577,7 +577,7 @@ def test_a_mounted_application_that_wants_to_end_the_process_refuses_its_routes(
     bridge.mount("mounted", fails)
 
     async def main() -> None:
-        store = ConfigurationStore(bridge)
+        store = ConfigurationStore(bridge.plugins)
         await store.start()
         with pytest.raises(ConfigurationError):
             await store.prepare(PRE, [(b"mounted", b"")])
@@ -598,7 +598,7 @@ def test_an_exceptions_text_is_cut_where_it_is_long(size: int, caplog: pytest.Lo
         raise ValueError("a" * size + "end")
 
     async def main() -> None:
-        store = ConfigurationStore(bridge)
+        store = ConfigurationStore(bridge.plugins)
         with pytest.raises(ConfigurationError):
             await store.prepare(PRE, [(b"talks", b"")])
 

@@ -67,7 +67,7 @@ def prepare(bridge: Bridge, clock: Clock, *steps: tuple[bytes | None, Conf] | fl
     """Prepares each (key, configuration), and lets so many seconds pass."""
 
     async def main() -> None:
-        store = ConfigurationStore(bridge, expire=expire, clock=clock)
+        store = ConfigurationStore(bridge.plugins, expire=expire, clock=clock)
         for step in steps:
             if isinstance(step, tuple):
                 try:
@@ -192,7 +192,7 @@ def test_what_a_factory_leaves_running_and_calls_remember_nothing(clock: Clock) 
         return app
 
     async def main() -> None:
-        store = ConfigurationStore(bridge, clock=clock)
+        store = ConfigurationStore(bridge.plugins, clock=clock)
         for number in (1, 2):
             chain = store.find(await store.prepare(PRE, [(b"late", b"%d" % number)]))
             assert chain is not None

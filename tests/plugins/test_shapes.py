@@ -11,8 +11,8 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import Bridge, ConfigurationError
-from asgi_bridge.plugins import load_bridge
-from asgi_bridge.plugins.kinds import signature_of
+from asgi_bridge.loading import load_bridge
+from asgi_bridge.plugins.signatures import signature_of
 from asgi_bridge.testing import Gateway, PluginClient
 from asgi_bridge.wsgi import WSGIApp, WSGIMiddleware
 

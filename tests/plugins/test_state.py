@@ -148,7 +148,7 @@ def seen(app: Any) -> list[dict[str, Any]]:
 
 def through(bridge: Bridge, *names: str, calls: int = 1) -> None:
     async def main() -> None:
-        store = ConfigurationStore(bridge)
+        store = ConfigurationStore(bridge.plugins)
         await store.start()
         chain = store.find(await store.prepare(KEY, [(name.encode(), b"") for name in names]))
         assert chain is not None

@@ -104,7 +104,7 @@ def test_what_a_key_tells(key: bytes | None, route_id: str | None, phase: str | 
 
 def test_a_prepared_configuration_is_found_by_its_token(clock: Clock) -> None:
     async def main() -> None:
-        store = ConfigurationStore(cors(), clock=clock)
+        store = ConfigurationStore(cors().plugins, clock=clock)
         token = await store.prepare(KEY, CORS)
         chain = store.find(token)
         assert chain is not None
@@ -124,7 +124,7 @@ def test_concurrent_preparations_build_once(clock: Clock) -> None:
     bridge, calls = counting()
 
     async def main() -> None:
-        store = ConfigurationStore(bridge, clock=clock)
+        store = ConfigurationStore(bridge.plugins, clock=clock)
         tokens = await asyncio.gather(*[store.prepare(KEY, conf_of(1)) for _ in range(5)])
         assert len(set(tokens)) == 1
         assert calls == [{"a": 1}]
@@ -138,7 +138,7 @@ def test_whoever_gives_up_waiting_does_not_end_the_build_of_the_others(clock: Cl
     bridge, calls = counting()
 
     async def main() -> None:
-        store = ConfigurationStore(bridge, clock=clock)
+        store = ConfigurationStore(bridge.plugins, clock=clock)
         one, other = (asyncio.get_running_loop().create_task(store.prepare(KEY, conf_of(1))) for _ in range(2))
         await asyncio.sleep(0)
         one.cancel()
@@ -232,7 +232,7 @@ def test_what_cannot_be_run_is_refused_with_one_line(
     key: bytes, conf: Conf, reason: str, clock: Clock, lines: Lines
 ) -> None:
     async def main() -> None:
-        store = ConfigurationStore(broken(), clock=clock)
+        store = ConfigurationStore(broken().plugins, clock=clock)
         try:
             await store.prepare(key, conf)
         finally:
@@ -245,7 +245,7 @@ def test_what_cannot_be_run_is_refused_with_one_line(
 
 def test_without_a_key_every_phase_is_possible() -> None:
     async def main() -> None:
-        store = ConfigurationStore(broken())
+        store = ConfigurationStore(broken().plugins)
         assert await store.prepare(None, [(b"request", b"")])
         assert await store.prepare(None, [(b"response", b"")])
         assert await store.prepare(None, [])
@@ -254,7 +254,7 @@ def test_without_a_key_every_phase_is_possible() -> None:
 
 
 def test_the_cause_of_a_failed_build_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    refused(ConfigurationStore(broken()).prepare(KEY, [(b"raises", b"")]))
+    refused(ConfigurationStore(broken().plugins).prepare(KEY, [(b"raises", b"")]))
     (record,) = caplog.records
 
     assert record.exc_info is not None and isinstance(record.exc_info[1], OSError)
@@ -274,7 +274,7 @@ def test_a_failure_is_remembered_longer_each_time(clock: Clock, lines: Lines) ->
     conf: Conf = [(b"late", b"")]
 
     async def main() -> None:
-        store = ConfigurationStore(bridge, clock=clock)
+        store = ConfigurationStore(bridge.plugins, clock=clock)
 
         async def refused(now: float) -> int:
             clock.now = 1000.0 + now
@@ -306,7 +306,7 @@ def test_a_failure_is_that_of_its_content(clock: Clock) -> None:
     bridge.plugin("raises")(lambda: 1 / 0)
 
     async def main() -> None:
-        store = ConfigurationStore(bridge, clock=clock)
+        store = ConfigurationStore(bridge.plugins, clock=clock)
         with pytest.raises(ConfigurationError):
             await store.prepare(KEY, [(b"raises", b"")])
         with pytest.MonkeyPatch.context() as patch:
@@ -320,7 +320,7 @@ def test_a_failure_is_that_of_its_content(clock: Clock) -> None:
 
 def test_a_remembered_failure_does_not_grow_and_is_forgotten(clock: Clock) -> None:
     async def main() -> None:
-        store = ConfigurationStore(broken(), clock=clock)
+        store = ConfigurationStore(broken().plugins, clock=clock)
         raised = []
         for _ in range(3):
             with pytest.raises(ConfigurationError) as caught:
@@ -350,7 +350,7 @@ def test_building_takes_four_seconds_at_most(where: str, monkeypatch: pytest.Mon
             await asyncio.Event().wait()
         return hangs
 
-    reason = refused(ConfigurationStore(bridge).prepare(KEY, [(b"cors", b""), (b"slow", b"")]))
+    reason = refused(ConfigurationStore(bridge.plugins).prepare(KEY, [(b"cors", b""), (b"slow", b"")]))
 
     assert reason in (
         "plugin slow: building took more than 0.01 s",
@@ -362,7 +362,7 @@ def test_building_takes_four_seconds_at_most(where: str, monkeypatch: pytest.Mon
 def test_a_time_limit_that_no_plugin_is_to_blame_for(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setattr(building, "_decoded", lambda entry: (_ for _ in ()).throw(TimeoutError))
-        await build_chain(Bridge(), KEY, CORS, None)
+        await build_chain(Bridge().plugins, KEY, CORS, None)
 
     assert refused(main()) == "building took more than 4 s"
 
@@ -372,7 +372,9 @@ def test_a_failed_build_shuts_down_what_it_started() -> None:
     bridge, _ = counting(life)
     bridge.plugin("raises")(lambda: 1 / 0)
 
-    reason = refused(ConfigurationStore(bridge).prepare(KEY, [(b"raises", b""), (b"made", b""), (b"made", b"")]))
+    reason = refused(
+        ConfigurationStore(bridge.plugins).prepare(KEY, [(b"raises", b""), (b"made", b""), (b"made", b"")])
+    )
 
     assert reason == "plugin raises: it could not be built: ZeroDivisionError: division by zero"
     assert life.events == ["up", "up", "down", "down"]
@@ -389,7 +391,7 @@ def test_a_mounted_application_starts_once_for_the_process(clock: Clock) -> None
     bridge.mount("b", app)
 
     async def main() -> None:
-        store = ConfigurationStore(bridge, clock=clock)
+        store = ConfigurationStore(bridge.plugins, clock=clock)
         await store.start()
         tokens = [await store.prepare(b"route#%d##" % number, [(b"a", b""), (b"b", b"")]) for number in range(3)]
         chain = store.find(tokens[0])
@@ -412,7 +414,7 @@ def test_a_mounted_application_that_does_not_start_refuses_its_routes_and_no_oth
     bridge.mount("again", fails)
 
     async def main() -> None:
-        store = ConfigurationStore(bridge, clock=clock)
+        store = ConfigurationStore(bridge.plugins, clock=clock)
         await store.start()
         assert await store.prepare(KEY, CORS)
         for number in range(3):
@@ -436,7 +438,7 @@ def test_a_text_expires_after_its_time_and_use_extends_it(clock: Clock) -> None:
     bridge, calls = counting(life)
 
     async def main() -> None:
-        store = ConfigurationStore(bridge, expire=100.0, clock=clock)
+        store = ConfigurationStore(bridge.plugins, expire=100.0, clock=clock)
         found, restored, prepared, unused = [
             await store.prepare(b"route#%d#x#1" % number, conf_of(number)) for number in range(4)
         ]
@@ -469,7 +471,7 @@ def test_a_chain_too_many_is_retired_and_rebuilt_on_use_under_the_same_token(
     bridge, calls = counting(life)
 
     async def main() -> None:
-        store = ConfigurationStore(bridge, clock=clock)
+        store = ConfigurationStore(bridge.plugins, clock=clock)
         a, b = [await store.prepare(b"route#%d#x#1" % number, conf_of(number)) for number in range(2)]
         assert store.find(a) is not None  # so b is the one that was not used for longest
         c = await store.prepare(b"route#2#x#1", conf_of(2))
@@ -498,7 +500,7 @@ def test_a_chain_that_cannot_be_rebuilt_keeps_its_text(clock: Clock, monkeypatch
         return upstream
 
     async def main() -> None:
-        store = ConfigurationStore(bridge, clock=clock)
+        store = ConfigurationStore(bridge.plugins, clock=clock)
         a = await store.prepare(b"route#1#x#1", conf_of(1))
         await store.prepare(b"route#2#x#1", conf_of(2))
         down.append(True)
@@ -519,7 +521,7 @@ def test_a_retired_chain_lives_until_its_calls_have_ended(clock: Clock, monkeypa
     bridge, _ = counting(life)
 
     async def main() -> None:
-        store = ConfigurationStore(bridge, clock=clock)
+        store = ConfigurationStore(bridge.plugins, clock=clock)
         chain = store.find(await store.prepare(b"route#1#x#1", conf_of(1)))
         assert chain is not None
         chain.calls += 1
@@ -540,7 +542,7 @@ def test_thousands_of_edits_leave_bounded_traces(clock: Clock, monkeypatch: pyte
     bridge = cors()
 
     async def main() -> None:
-        store = ConfigurationStore(bridge, expire=100.0, clock=clock)
+        store = ConfigurationStore(bridge.plugins, expire=100.0, clock=clock)
         counts = []
         for number in range(3000):
             clock.now += 1.1
@@ -601,7 +603,7 @@ def test_close_shuts_everything_down_side_by_side(clock: Clock) -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        store = ConfigurationStore(bridge, expire=1.0, clock=clock)
+        store = ConfigurationStore(bridge.plugins, expire=1.0, clock=clock)
         await store.start()
         busy = store.find(await store.prepare(b"route#1#x#1", conf_of(1)))
         assert busy is not None
@@ -623,7 +625,7 @@ def test_close_shuts_everything_down_side_by_side(clock: Clock) -> None:
 
 
 def test_closing_an_empty_store() -> None:
-    asyncio.run(ConfigurationStore(Bridge()).close())
+    asyncio.run(ConfigurationStore(Bridge().plugins).close())
 
 
 def test_a_chain_from_the_store_runs_calls(clock: Clock) -> None:
@@ -631,7 +633,7 @@ def test_a_chain_from_the_store_runs_calls(clock: Clock) -> None:
     bridge.mount("stop", answering(403))
 
     async def main() -> FakeCall:
-        store = ConfigurationStore(bridge, clock=clock)
+        store = ConfigurationStore(bridge.plugins, clock=clock)
         await store.start()
         chain = store.find(await store.prepare(KEY, [(b"cors", b""), (b"stop", b"")]))
         assert chain is not None

@@ -82,7 +82,7 @@ def test_a_refused_call_costs_at_most_a_third_of_a_served_one() -> None:
 
     async def cost(limit: int | None) -> float:
         """Seconds of the processor's time for a thousand calls, at best."""
-        runner = BridgeRunner(sample.bridge, RunnerOptions(limit_concurrency=limit))
+        runner = BridgeRunner(sample.bridge.plugins, RunnerOptions(limit_concurrency=limit))
         await runner.start()
         if limit is not None:
             runner.calls.add(Running())  # type: ignore[arg-type]

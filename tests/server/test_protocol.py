@@ -71,7 +71,7 @@ def test_uvicorn_treats_its_servers_as_acceptors_can() -> None:
 
 def test_uvicorn_alone_can_use_the_protocol_class(path: str) -> None:
     config = uvicorn.Config(
-        lambda: Runner(sample.bridge),
+        lambda: Runner(sample.bridge.plugins),
         factory=True,
         http=RunnerProtocol,  # type: ignore[arg-type]
         uds=path,
@@ -93,7 +93,7 @@ def test_uvicorn_alone_can_use_the_protocol_class(path: str) -> None:
 
 
 def test_the_runner_is_found_inside_what_uvicorn_wraps_it_in_at_log_level_trace() -> None:
-    runner = Runner(sample.bridge)
+    runner = Runner(sample.bridge.plugins)
     wrapped = SimpleNamespace(app=SimpleNamespace(app=runner))
     assert runner_of(SimpleNamespace(loaded_app=wrapped)) is runner  # type: ignore[arg-type]
 
@@ -449,7 +449,7 @@ def in_loop(
     async def main() -> None:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
-        runner = Runner(sample.bridge)
+        runner = Runner(sample.bridge.plugins)
         await runner.start()
         config = SimpleNamespace(loaded_app=runner)
         made = RunnerProtocol(config, ServerState())  # type: ignore[arg-type]

@@ -17,11 +17,12 @@ import pytest
 import uvicorn
 
 from asgi_bridge import Bridge, ConfigurationError
+from asgi_bridge.loading import Source
 from asgi_bridge.logs import GUARD
 from asgi_bridge.server import process
 from asgi_bridge.server.process import runner_config
 from asgi_bridge.server.runner import conf_expire_of_environment
-from asgi_bridge.server.serve import LOG_CONFIG, RunnerServer, Source, serve
+from asgi_bridge.server.serve import LOG_CONFIG, RunnerServer, serve
 from asgi_bridge.wire import ExtraInfoReq, PrepareConfReq, Var
 
 from .client import BAD_REQUEST, Connection, body_of, until
@@ -290,7 +291,7 @@ def test_logging_that_cannot_be_set_up(options: dict[str, Any], folder: Path, pa
     (folder / "broken.ini").write_text("loggers")
     options = {name: value.replace("{FOLDER}", str(folder)) for name, value in options.items()}
     with pytest.raises(ConfigurationError, match="logging cannot be set up with log_level .* and log_config") as found:
-        serve(Bridge(), uds=path, **options)
+        serve({}, uds=path, **options)
     assert len(str(found.value).splitlines()) == 1
 
 
@@ -300,7 +301,7 @@ def test_a_fault_of_our_own_stays_visible(monkeypatch: pytest.MonkeyPatch, path:
 
     monkeypatch.setattr(uvicorn, "Config", fail)
     with pytest.raises(ValueError, match="a fault"):
-        serve(Bridge(), uds=path)
+        serve({}, uds=path)
 
 
 def test_our_loggers_stand_beside_uvicorns() -> None:
@@ -329,7 +330,7 @@ def test_how_long_the_gateway_keeps_tokens(environment: pytest.MonkeyPatch, text
 def test_a_time_that_is_none(environment: pytest.MonkeyPatch, text: str, path: str) -> None:
     environment.setenv("APISIX_CONF_EXPIRE_TIME", text)
     with pytest.raises(ConfigurationError, match=f"APISIX_CONF_EXPIRE_TIME is '{text}'; it is a number of seconds"):
-        serve(Bridge(), uds=path)
+        serve({}, uds=path)
     assert not os.path.exists(path)
 
 
@@ -345,7 +346,7 @@ def test_an_environment_file_that_cannot_be_read(folder: Path, path: str, conten
     if content is not None:
         (folder / "my.env").write_bytes(content)
     with pytest.raises(ConfigurationError, match=f"my.env cannot be read: .*{reason}"):
-        serve(Bridge(), uds=path, env_file=str(folder / "my.env"))
+        serve({}, uds=path, env_file=str(folder / "my.env"))
 
 
 @pytest.mark.parametrize(
@@ -369,7 +370,7 @@ def test_options_that_cannot_work(path: str, options: dict[str, Any], reason: st
 def test_an_environment_file_without_python_dotenv(monkeypatch: pytest.MonkeyPatch, folder: Path, path: str) -> None:
     monkeypatch.setitem(sys.modules, "dotenv", None)
     with pytest.raises(ConfigurationError, match="needs python-dotenv: pip install .asgi_bridge.dev."):
-        serve(Bridge(), uds=path, env_file=str(folder / "my.env"))
+        serve({}, uds=path, env_file=str(folder / "my.env"))
 
 
 @pytest.mark.parametrize("option", ["trust", "ask"])
@@ -549,8 +550,8 @@ def restored() -> Iterator[None]:
 def test_a_source_puts_its_folder_in_front(folder: Path, restored: None) -> None:
     (folder / "found_by_source.py").write_text(PLUGIN % "one")
     source = Source("found_by_source:bridge", app_dir=str(folder))
-    assert list(source.load().plugins) == ["say"]
-    assert list(source.load().plugins) == ["say"]
+    assert list(source.load()) == ["say"]
+    assert list(source.load()) == ["say"]
     assert sys.path.count(str(folder)) == 1
 
 

@@ -26,7 +26,7 @@ class ThreadRunner:
 
     def __init__(self, path: str, loop: str, bridge: Bridge = sample.bridge, **options: Any) -> None:
         self.path = path
-        self.runner = Runner(bridge, RunnerOptions(**options))
+        self.runner = Runner(bridge.plugins, RunnerOptions(**options))
         self.config = runner_config(lambda: self.runner, loop=loop, timeout_graceful_shutdown=GRACEFUL_SECONDS)
         self.listening = bind(path)
         self.server = RunnerServer(self.config, self.listening.unlink, path, seconds=SECONDS)

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from asgi_bridge import Bridge, ConfigurationError
-from asgi_bridge.plugins import load_bridge
+from asgi_bridge.loading import load_bridge
 from asgi_bridge.testing import PluginClient
 from asgi_bridge.wsgi import WSGIApp, WSGIMiddleware
 

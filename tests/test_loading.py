@@ -9,7 +9,7 @@ import pytest
 from starlette.middleware.cors import CORSMiddleware
 
 from asgi_bridge import Bridge, ConfigurationError
-from asgi_bridge.plugins import load_bridge
+from asgi_bridge.loading import load_bridge
 from asgi_bridge.testing import PluginClient
 
 MODULE = """

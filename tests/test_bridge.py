@@ -1,4 +1,4 @@
-"""The registry: mounting by name, and what a mounted plugin says of itself."""
+"""The bridge: mounting by name, and what a mounted plugin says of itself."""
 
 import contextlib
 import functools

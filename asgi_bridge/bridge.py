@@ -1,120 +1,35 @@
-"""The registry: which plugin stands behind a name, and how one is built for a configuration."""
+"""The public face: a Bridge holds the plugins of a runner, by name."""
 
-import copy
-import dataclasses
 import inspect
 import logging
-import tomllib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from importlib.metadata import entry_points
-from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 from starlette.types import ASGIApp
 
-from ..errors import ConfigurationError
-from ..spelling import did_you_mean
-from .advice import Place, line_of, line_with_defaults, plugin_name, refusal, result_refusal
-from .configuration import AnyConfiguration, Configuration, KeywordConfiguration, TypedConfiguration
-from .importing import import_module, import_string
-from .kinds import Kind, Verdict, asgi3, is_routine, judge, names_of, signature_of, spelled
-from .options import Options, OptionsDict, parse_options
+from .errors import ConfigurationError
+from .plugins import Plugin
+from .plugins.advice import Place, line_of, line_with_defaults, plugin_name, refusal
+from .plugins.applications import asgi3
+from .plugins.configuration import AnyConfiguration, Configuration, KeywordConfiguration, TypedConfiguration
+from .plugins.importing import import_or_call, import_string
+from .plugins.kinds import Kind, Verdict, judge
+from .plugins.options import OptionsDict, parse_options
+from .plugins.plugin import SOURCE_KEYS, SourceKey
+from .plugins.signatures import is_routine, signature_of, spelled
+from .spelling import did_you_mean
 
-__all__ = ["Bridge", "Plugin", "load_bridge"]
+__all__ = ["Bridge"]
 
 logger = logging.getLogger("asgi_bridge.plugins")
 
-Source: TypeAlias = Literal["app", "middleware", "factory", "wsgi", "wsgi_middleware"]
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 Method = TypeVar("Method", bound=Callable[..., Any])
-ENTRY_POINTS = "asgi_bridge.plugins"
 
 
-class Plugin:
-    """A mounted plugin.
-
-    Args:
-        place: its name, which is what a route's ``conf`` list calls it, and its ``module:attr``.
-        source: what was mounted, as the key of ``[tool.asgi_bridge.plugins.NAME]`` calls it.
-        found: what was mounted.
-        make: checked configuration and the next application inwards → what becomes the plugin's application.
-        configuration: what a route may configure.
-        options: how it is run.
-
-    Attributes:
-        application: what was mounted, as an ASGI 3 application; None where `make` makes one for each configuration.
-    """
-
-    def __init__(
-        self,
-        place: Place,
-        source: Source,
-        found: Any,
-        make: Callable[[Any, ASGIApp], ASGIApp | Awaitable[ASGIApp]],
-        configuration: Configuration,
-        options: Options,
-        application: ASGIApp | None = None,
-    ) -> None:
-        self.place = place
-        self.name = place.name
-        self.source = source
-        self.found = found
-        self.make = make
-        self.configuration = configuration
-        self.options = options
-        self.application = application
-
-    @property
-    def kind(self) -> Literal["application", "middleware", "factory"]:
-        """Where its application comes from: it is one, a middleware makes it, or a factory."""
-        return _KINDS[self.source]
-
-    def made(self, result: Any) -> ASGIApp:
-        """What `make` gave, as an ASGI 3 application.
-
-        Raises:
-            ConfigurationError: it is none.
-        """
-        if self.application is not None:
-            return self.application
-        verdict = judge(result)
-        if not verdict.may_be_application:
-            source = "middleware" if self.kind == "middleware" else "factory"
-            raise ConfigurationError(result_refusal(result, self.found, verdict, source, self.place))
-        return asgi3(result)
-
-    @property
-    def phases(self) -> list[str]:
-        """The phases that this plugin may be listed under."""
-        phase = self.options.phase
-        return [phase] if phase in ("request", "response") else ["request", "response"]
-
-    def allowing(self, entries: Sequence[str]) -> "Plugin":
-        """The same plugin, whose routes may name these files and servers too.
-
-        Raises:
-            ConfigurationError: an entry is neither a path nor a URL.
-        """
-        plugin = copy.copy(self)
-        allow = self.options.allow + parse_options({"allow": entries}).allow
-        plugin.options = dataclasses.replace(self.options, allow=allow)
-        plugin.configuration = self.configuration.mounted_with(plugin.options)
-        return plugin
-
-    def describe(self) -> dict[str, Any]:
-        """Name, kind, the ``phase`` that it is mounted with, the phases that it may be listed under, JSON Schema."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "phase": self.options.phase,
-            "phases": self.phases,
-            "schema": self.configuration.schema(),
-        }
-
-
-def _complete(method: Method) -> Method:
-    """Says what to write where a mounting method is called without one of its arguments."""
+def _explaining_missing_arguments(method: Method) -> Method:
+    """Lets a mounting method say what to write where it is called without one of its arguments."""
     signature = inspect.signature(method)
     wanted = [name for name, each in signature.parameters.items() if each.default is each.empty][1:-1]
 
@@ -157,7 +72,7 @@ class Bridge:
     def __init__(self) -> None:
         self.plugins: dict[str, Plugin] = {}
 
-    @_complete
+    @_explaining_missing_arguments
     def mount(self, name: str, app: ASGIApp, **options: Unpack[OptionsDict]) -> None:
         """Mounts an ASGI application, which answers by itself or awaits :func:`asgi_bridge.upstream`.
 
@@ -165,7 +80,7 @@ class Bridge:
         """
         self._mount(_place(name, app), app, options)
 
-    @_complete
+    @_explaining_missing_arguments
     def add_middleware(
         self,
         name: str,
@@ -183,7 +98,7 @@ class Bridge:
         """
         self._add_middleware(_place(name, middleware), middleware, defaults, options)
 
-    @_complete
+    @_explaining_missing_arguments
     def plugin(
         self, name: str, *, defaults: Mapping[str, Any] | None = None, **options: Unpack[OptionsDict]
     ) -> Callable[[Factory], Factory]:
@@ -205,7 +120,7 @@ class Bridge:
         return decorate
 
     def add(self, name: str, found: Any, target: str | None = None, defaults: Mapping[str, Any] | None = None) -> None:
-        """Mounts what a ``module:attr`` or an entry point named, by what it is (see :mod:`~.kinds`).
+        """Mounts what a ``module:attr`` or an entry point named, by what it is (see :mod:`asgi_bridge.plugins.kinds`).
 
         A :class:`Bridge` gives all its plugins, under their own names.
 
@@ -238,7 +153,7 @@ class Bridge:
     def _add_source(
         self,
         place: Place,
-        source: Source,
+        source: SourceKey,
         found: Any,
         options: Mapping[str, Any],
         defaults: Mapping[str, Any] | None = None,
@@ -279,13 +194,13 @@ class Bridge:
     def _add_wsgi(
         self,
         place: Place,
-        source: Source,
+        source: SourceKey,
         found: Any,
         defaults: Mapping[str, Any] | None,
         options: Mapping[str, Any],
         threading: Mapping[str, Any],
     ) -> None:
-        from ..wsgi import WSGIApp, WSGIMiddleware  # it stands on this package, and not every runner needs it
+        from .wsgi import WSGIApp, WSGIMiddleware  # not every runner needs it
 
         wanted = "a WSGI application" if source == "wsgi" else "a WSGI middleware"
         verdict = _judged(place, found, wanted)
@@ -306,7 +221,7 @@ class Bridge:
     def _add_wrapping(
         self,
         place: Place,
-        source: Source,
+        source: SourceKey,
         found: Any,
         middleware: Callable[..., ASGIApp],
         defaults: Mapping[str, Any] | None,
@@ -393,7 +308,7 @@ class Bridge:
     def _add(
         self,
         place: Place,
-        source: Source,
+        source: SourceKey,
         found: Any,
         make: Callable[[Any, ASGIApp], Any],
         configuration: Callable[[], Configuration],
@@ -452,9 +367,9 @@ class Bridge:
             if not isinstance(table, Mapping):
                 raise ConfigurationError(f"{where} is a table")
             options = dict(table)
-            sources = [(key, options.pop(key)) for key in _SOURCES if key in options]
+            sources = [(key, options.pop(key)) for key in SOURCE_KEYS if key in options]
             if len(sources) != 1:
-                guesses = [] if sources else [did_you_mean(key, _SOURCES) for key in options]
+                guesses = [] if sources else [did_you_mean(key, SOURCE_KEYS) for key in options]
                 raise ConfigurationError(
                     f'{where} has one of app, middleware, factory, wsgi and wsgi_middleware, as "module:attr"'
                     + next(filter(None, guesses), "")
@@ -492,9 +407,9 @@ class Bridge:
             ConfigurationError: the socket cannot be taken, or the options cannot work. ``reload=True`` is one that
                 cannot: it imports the plugins anew, so it needs their ``module:attr``, as the command line has it.
         """
-        from ..server.serve import serve  # this room knows nothing of the server otherwise
+        from .server.serve import serve  # not every process that has a Bridge serves it
 
-        serve(self, **options)
+        serve(self.plugins, **options)
 
 
 def _check_name(name: object, line: str = "") -> None:
@@ -523,17 +438,9 @@ def _judged(place: Place, found: Any, wanted: str) -> Verdict:
     return judge(found)
 
 
-_SOURCES: tuple[Source, ...] = ("app", "middleware", "factory", "wsgi", "wsgi_middleware")
 _OPTIONS = frozenset(OptionsDict.__annotations__) | {"defaults"}
-_KINDS: Mapping[Source, Literal["application", "middleware", "factory"]] = {
-    "app": "application",
-    "wsgi": "application",
-    "middleware": "middleware",
-    "wsgi_middleware": "middleware",
-    "factory": "factory",
-}
 _MIDDLEWARE_OF = {"middleware": Kind.MIDDLEWARE, "wsgi_middleware": Kind.WSGI_MIDDLEWARE}
-_SOURCE_OF: Mapping[Kind, Source] = {
+_SOURCE_OF: Mapping[Kind, SourceKey] = {
     Kind.APPLICATION: "app",
     Kind.DOUBLE: "app",
     Kind.MIDDLEWARE: "middleware",
@@ -549,144 +456,7 @@ def _unconfigured(app: ASGIApp) -> None:
 
 
 def _as_bridge(target: str) -> Bridge:
-    found = _made(target, import_string(target))
+    found = import_or_call(target)
     if not isinstance(found, Bridge):
         raise ConfigurationError(f"{target} is no Bridge and no function that returns one, but {type(found).__name__}")
     return found
-
-
-def _made(target: str, found: Any) -> Any:
-    """`found`, or what it returns, where it is a function without parameters."""
-    if not inspect.isfunction(found) or inspect.iscoroutinefunction(found) or names_of(found):
-        return found
-    try:
-        return found()
-    except ConfigurationError:
-        raise
-    except (Exception, SystemExit) as exc:
-        raise ConfigurationError(f"{target}() raised {type(exc).__name__}: {exc}") from exc
-
-
-def _of_target(target: str) -> Bridge:
-    """The bridge that ``module:attr`` names, or one with the application or middleware that it names."""
-    found = _made(target, import_string(target))
-    if isinstance(found, Bridge):
-        return found
-    name = plugin_name(target.rpartition(":")[2].rpartition(".")[2])
-    alone = Bridge()
-    if callable(found):
-        alone.add(name, found, target)
-    sources = {plugin.source for plugin in alone.plugins.values()}
-    if not sources or sources == {"factory"}:  # it may as well be a function of which somebody hoped for a Bridge
-        raise ConfigurationError(
-            f"{target} is no Bridge, no function that returns one, and no ASGI application, but {type(found).__name__}"
-            + (f"; --mount {name}={target} mounts a factory" if sources else "")
-        )
-    return alone
-
-
-def _in_module(name: str) -> str:
-    """The ``module:attr`` of what a module is there for: its Bridge, else its application."""
-    module = import_module(name, name)
-    bridges = [each for each, found in vars(module).items() if isinstance(found, Bridge)]
-    if "bridge" in vars(module):
-        bridges = ["bridge"]
-    applications = [each for each in _APPLICATIONS if callable(getattr(module, each, None))]
-    if len(bridges) > 1:
-        raise ConfigurationError(
-            f"{name} has several Bridges; name one of them: {', '.join(f'{name}:{each}' for each in bridges)}"
-        )
-    if not bridges and not applications:
-        raise ConfigurationError(
-            f'{name} has no Bridge, and nothing called {" or ".join(_APPLICATIONS)}; name what to run as "{name}:attr"'
-        )
-    return f"{name}:{(bridges or applications)[0]}"
-
-
-_APPLICATIONS = ("app", "application", "api")
-"""Where a module has its application, as other servers look for it."""
-
-
-def load_bridge(
-    target: str | None,
-    mounts: Mapping[str, str] | None = None,
-    *,
-    start: Path | None = None,
-    allow: Sequence[str] = (),
-) -> Bridge:
-    """The bridge to run.
-
-    Args:
-        target: ``module:attr`` of a Bridge, of a function that returns one, or of an application or middleware, which
-            is mounted under its name; a module alone stands for its Bridge, else its application. Without it
-            ``[tool.asgi_bridge]`` of the nearest pyproject.toml, else the entry points of group
-            ``asgi_bridge.plugins``.
-        mounts: further plugins, name → ``module:attr``.
-        start: the folder from which upwards a pyproject.toml is looked for; the working directory without it.
-        allow: files and servers that routes may name, to all these plugins.
-
-    Raises:
-        ConfigurationError: nothing to run, or something that cannot work.
-    """
-    bridge = Bridge()
-    looked_at = []
-    if target is not None:
-        named = target if ":" in target else _in_module(target)
-        bridge.include(_of_target(named))
-        looked_at.append(f"the Bridge {named}")
-    else:
-        found_tables = _pyproject((start or Path.cwd()).resolve())
-        if found_tables is not None:
-            path, tables = found_tables
-            bridge.configure(tables)
-            looked_at.append(f"[tool.asgi_bridge] in {path}")
-            if "bridge" in tables:
-                looked_at.append(f"its Bridge {tables['bridge']}")
-        else:
-            for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
-                try:
-                    found = point.load()
-                except Exception as exc:
-                    raise ConfigurationError(
-                        f"entry point {point.name} = {point.value!r}: {type(exc).__name__}: {exc}"
-                    ) from exc
-                bridge.add(point.name, found, point.value)
-    for name, mounted in (mounts or {}).items():
-        bridge.add(name, import_string(mounted), mounted)
-        looked_at.append(f"{mounted} of --mount {name}")
-    if not bridge.plugins and looked_at:
-        raise ConfigurationError(
-            f"no plugins in {', '.join(looked_at)}; mount, add_middleware and plugin of a Bridge add one"
-        )
-    if not bridge.plugins:
-        raise ConfigurationError(
-            'no plugins: name a "module:attr" of a Bridge, or have a [tool.asgi_bridge] table in pyproject.toml, '
-            f"a package with entry points of the group {ENTRY_POINTS!r}, or --mount NAME=module:attr"
-        )
-    if allow:
-        allowing = Bridge()
-        allowing.include(bridge, allow=allow)
-        return allowing
-    return bridge
-
-
-def _pyproject(start: Path) -> tuple[Path, Mapping[str, Any]] | None:
-    """The nearest pyproject.toml at or above `start`, and its ``[tool.asgi_bridge]`` table; None: it has none."""
-    for folder in (start, *start.parents):
-        path = folder / "pyproject.toml"
-        if path.is_file():
-            try:
-                tables = tomllib.loads(path.read_text("utf-8"))
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-                raise ConfigurationError(f"{path} cannot be read: {exc}") from None
-            tool = tables.get("tool")
-            known = tool if isinstance(tool, Mapping) else {}
-            found = known.get("asgi_bridge")
-            if found is None:
-                for name, shown in [*((each, f"tool.{each}") for each in known), *((each, each) for each in tables)]:
-                    if did_you_mean(name, ("asgi_bridge",), 0.8):
-                        raise ConfigurationError(f"{path} has a table [{shown}]; did you mean [tool.asgi_bridge]?")
-            if found is not None and not isinstance(found, Mapping):
-                raise ConfigurationError(f"{path}: [tool.asgi_bridge] is a table")
-            return None if found is None else (path, found)
-    return None

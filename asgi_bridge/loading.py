@@ -1,0 +1,170 @@
+"""Where plugins come from: a ``module:attr``, pyproject.toml, entry points, and ``--mount``."""
+
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from .bridge import Bridge
+from .errors import ConfigurationError
+from .plugins import Plugin
+from .plugins.advice import plugin_name
+from .plugins.importing import import_module, import_or_call, import_string
+from .spelling import did_you_mean
+
+__all__ = ["Source", "load_bridge"]
+
+ENTRY_POINTS = "asgi_bridge.plugins"
+"""The group of the entry points."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a process finds its plugins; plain data, so that it can be handed to a reloaded process.
+
+    Attributes:
+        target: ``module:attr``, as :func:`load_bridge` has it.
+        mounts: further plugins, name → ``module:attr``.
+        app_dir: put in front of ``sys.path``.
+        allow: files and servers that routes may name, to all plugins.
+    """
+
+    target: str | None = None
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    app_dir: str | None = None
+    allow: tuple[str, ...] = ()
+
+    def load(self) -> Mapping[str, Plugin]:
+        """The plugins by name. Raises ConfigurationError, or what the modules raise."""
+        if self.app_dir is not None and self.app_dir not in sys.path:
+            sys.path.insert(0, self.app_dir)
+        start = Path(self.app_dir) if self.app_dir else None
+        return load_bridge(self.target, self.mounts, start=start, allow=self.allow).plugins
+
+
+def _of_target(target: str) -> Bridge:
+    """The bridge that ``module:attr`` names, or one with the application or middleware that it names."""
+    found = import_or_call(target)
+    if isinstance(found, Bridge):
+        return found
+    name = plugin_name(target.rpartition(":")[2].rpartition(".")[2])
+    alone = Bridge()
+    if callable(found):
+        alone.add(name, found, target)
+    sources = {plugin.source for plugin in alone.plugins.values()}
+    if not sources or sources == {"factory"}:  # it may as well be a function of which somebody hoped for a Bridge
+        raise ConfigurationError(
+            f"{target} is no Bridge, no function that returns one, and no ASGI application, but {type(found).__name__}"
+            + (f"; --mount {name}={target} mounts a factory" if sources else "")
+        )
+    return alone
+
+
+def _in_module(name: str) -> str:
+    """The ``module:attr`` of what a module is there for: its Bridge, else its application."""
+    module = import_module(name, name)
+    bridges = [each for each, found in vars(module).items() if isinstance(found, Bridge)]
+    if "bridge" in vars(module):
+        bridges = ["bridge"]
+    applications = [each for each in _APPLICATIONS if callable(getattr(module, each, None))]
+    if len(bridges) > 1:
+        raise ConfigurationError(
+            f"{name} has several Bridges; name one of them: {', '.join(f'{name}:{each}' for each in bridges)}"
+        )
+    if not bridges and not applications:
+        raise ConfigurationError(
+            f'{name} has no Bridge, and nothing called {" or ".join(_APPLICATIONS)}; name what to run as "{name}:attr"'
+        )
+    return f"{name}:{(bridges or applications)[0]}"
+
+
+_APPLICATIONS = ("app", "application", "api")
+"""Where a module has its application, as other servers look for it."""
+
+
+def load_bridge(
+    target: str | None,
+    mounts: Mapping[str, str] | None = None,
+    *,
+    start: Path | None = None,
+    allow: Sequence[str] = (),
+) -> Bridge:
+    """The bridge to run.
+
+    Args:
+        target: ``module:attr`` of a Bridge, of a function that returns one, or of an application or middleware, which
+            is mounted under its name; a module alone stands for its Bridge, else its application. Without it
+            ``[tool.asgi_bridge]`` of the nearest pyproject.toml, else the entry points of group
+            ``asgi_bridge.plugins``.
+        mounts: further plugins, name → ``module:attr``.
+        start: the folder from which upwards a pyproject.toml is looked for; the working directory without it.
+        allow: files and servers that routes may name, to all these plugins.
+
+    Raises:
+        ConfigurationError: nothing to run, or something that cannot work.
+    """
+    bridge = Bridge()
+    looked_at = []
+    if target is not None:
+        named = target if ":" in target else _in_module(target)
+        bridge.include(_of_target(named))
+        looked_at.append(f"the Bridge {named}")
+    else:
+        found_tables = _pyproject((start or Path.cwd()).resolve())
+        if found_tables is not None:
+            path, tables = found_tables
+            bridge.configure(tables)
+            looked_at.append(f"[tool.asgi_bridge] in {path}")
+            if "bridge" in tables:
+                looked_at.append(f"its Bridge {tables['bridge']}")
+        else:
+            for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
+                try:
+                    found = point.load()
+                except Exception as exc:
+                    raise ConfigurationError(
+                        f"entry point {point.name} = {point.value!r}: {type(exc).__name__}: {exc}"
+                    ) from exc
+                bridge.add(point.name, found, point.value)
+    for name, mounted in (mounts or {}).items():
+        bridge.add(name, import_string(mounted), mounted)
+        looked_at.append(f"{mounted} of --mount {name}")
+    if not bridge.plugins and looked_at:
+        raise ConfigurationError(
+            f"no plugins in {', '.join(looked_at)}; mount, add_middleware and plugin of a Bridge add one"
+        )
+    if not bridge.plugins:
+        raise ConfigurationError(
+            'no plugins: name a "module:attr" of a Bridge, or have a [tool.asgi_bridge] table in pyproject.toml, '
+            f"a package with entry points of the group {ENTRY_POINTS!r}, or --mount NAME=module:attr"
+        )
+    if allow:
+        allowing = Bridge()
+        allowing.include(bridge, allow=allow)
+        return allowing
+    return bridge
+
+
+def _pyproject(start: Path) -> tuple[Path, Mapping[str, Any]] | None:
+    """The nearest pyproject.toml at or above `start`, and its ``[tool.asgi_bridge]`` table; None: it has none."""
+    for folder in (start, *start.parents):
+        path = folder / "pyproject.toml"
+        if path.is_file():
+            try:
+                tables = tomllib.loads(path.read_text("utf-8"))
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+                raise ConfigurationError(f"{path} cannot be read: {exc}") from None
+            tool = tables.get("tool")
+            known = tool if isinstance(tool, Mapping) else {}
+            found = known.get("asgi_bridge")
+            if found is None:
+                for name, shown in [*((each, f"tool.{each}") for each in known), *((each, each) for each in tables)]:
+                    if did_you_mean(name, ("asgi_bridge",), 0.8):
+                        raise ConfigurationError(f"{path} has a table [{shown}]; did you mean [tool.asgi_bridge]?")
+            if found is not None and not isinstance(found, Mapping):
+                raise ConfigurationError(f"{path}: [tool.asgi_bridge] is a table")
+            return None if found is None else (path, found)
+    return None

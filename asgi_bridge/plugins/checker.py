@@ -1,0 +1,190 @@
+"""The check of JSON against a pydantic schema, and the JSON Schema of what it accepts.
+
+Whoever edits a route decides how long a check takes, and pydantic does not let go of the interpreter meanwhile, not
+even on a thread. So nothing in a text is without bound: a list or mapping is given up at its first error, and the first
+errors only are told. Messages name the field and the reason, never the value: it may be a secret.
+"""
+
+import enum
+import json
+import typing
+from typing import Any
+
+import pydantic
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import CoreSchema, ErrorDetails, PydanticOmit, SchemaValidator, core_schema
+
+from ..errors import ConfigurationError
+from ..spelling import did_you_mean
+from .allow import Rules, guard_patterns
+from .reasons import shortened
+
+__all__ = ["Checker", "reason_of_error"]
+
+MAX_ERRORS = 10
+"""Errors that are told."""
+
+
+class Checker:
+    """Checks JSON against pydantic's core schema, in which unknown keys are errors wherever it does not speak of them.
+
+    pydantic's ``extra`` of a validation would go over what nested models say themselves.
+    """
+
+    def __init__(self, schema: CoreSchema) -> None:
+        closed = _closed(schema)
+        self.runs_code = _runs_code(closed)
+        self._schema: CoreSchema = guard_patterns(closed)
+        self._extra: typing.Literal["forbid"] | None = None
+        try:
+            # the models' prebuilt validators would be those of the schema as it was
+            self._validator = SchemaValidator(self._schema, _use_prebuilt=False)
+        except TypeError:  # not every pydantic has this word: then only the outermost can speak for itself
+            self._validator = SchemaValidator(self._schema)
+            outermost: Any = self._schema.get("schema") if schema["type"] == "definitions" else self._schema
+            if outermost.get("config", {}).get("extra_fields_behavior") not in ("allow", "ignore"):
+                self._extra = "forbid"
+
+    def check(self, text: str, *, strict: bool | None = None, rules: Rules | None = None) -> Any:
+        """The checked value of `text`, which is a route's where there are `rules`."""
+        try:
+            return self._validator.validate_json(
+                text if text.strip() else "{}",
+                strict=strict,
+                extra=self._extra,
+                context=None if rules is None else rules.context,
+            )
+        except pydantic.ValidationError as exc:
+            errors = _first_errors(exc)
+            raise ConfigurationError(_reasons(errors, exc.error_count()) + self._guess(errors)) from None
+
+    def _guess(self, errors: list[ErrorDetails]) -> str:
+        """What the first unknown key may be a typing error of."""
+        unknown = [error["loc"][-1] for error in errors if error["type"] in _UNKNOWN_KEY]
+        return did_you_mean(str(unknown[0]), _properties(self.schema())) if unknown else ""
+
+    def errors(self, text: str) -> list[ErrorDetails]:
+        """All that is wrong with `text`."""
+        try:
+            self._validator.validate_json(text, extra=self._extra)
+        except pydantic.ValidationError as exc:
+            return exc.errors(include_input=False, include_url=False)
+        return []
+
+    def schema(self) -> dict[str, Any]:
+        try:
+            return _Schema(by_alias=True).generate(self._schema)
+        except PydanticOmit:  # nothing that JSON has
+            return {"not": {}}
+
+
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+
+
+def _properties(schema: Any) -> set[str]:
+    """The names of all properties in a JSON Schema, nested ones too."""
+    if isinstance(schema, list):
+        return set().union(*map(_properties, schema))
+    if not isinstance(schema, dict):
+        return set()
+    own = schema.get("properties", {})
+    return {*own}.union(
+        *map(_properties, own.values()), *(_properties(schema[key]) for key in schema if key != "properties")
+    )
+
+
+def _closed(schema: Any) -> Any:
+    """`schema` with unknown keys forbidden where it does not say what to do with them, and every list and mapping given
+    up at its first error."""
+    if isinstance(schema, list | tuple):
+        return type(schema)(map(_closed, schema))
+    if not isinstance(schema, dict):
+        return schema
+    # without a type it is a mapping of schemas, its keys the names of fields
+    kept = _NO_SCHEMA if isinstance(schema.get("type"), str) else ()
+    closed = {key: value if key in kept else _closed(value) for key, value in schema.items()}
+    if closed.get("type") in ("dict", "frozenset", "list", "set", "tuple"):
+        closed["fail_fast"] = True
+    if closed.get("type") in ("model", "dataclass", "typed-dict"):
+        closed["config"] = {"extra_fields_behavior": "forbid", **closed.get("config", {})}
+        if closed.get("extra_behavior") == "ignore":  # of a TypedDict, whatever it says
+            closed["extra_behavior"] = closed["config"]["extra_fields_behavior"]
+    return closed
+
+
+_NO_SCHEMA = {"config", "default", "expected", "members", "metadata", "serialization"}
+
+
+def _runs_code(schema: Any) -> bool:
+    """Whether checking JSON against `schema` calls functions written in Python."""
+    if isinstance(schema, list | tuple):
+        return any(map(_runs_code, schema))
+    if not isinstance(schema, dict):
+        return False
+    kind = schema.get("type")
+    if not isinstance(kind, str):  # a mapping of schemas, its keys the names of fields
+        return any(map(_runs_code, schema.values()))
+    if kind == "json-or-python":
+        return _runs_code(schema["json_schema"])
+    if kind.startswith("function-") or kind == "call":
+        return True
+    if kind == "enum":
+        return schema["cls"]._missing_.__func__ is not enum.Enum._missing_.__func__  # type: ignore[attr-defined]
+    if any(schema.get(key) for key in _CODE) or callable(schema.get("discriminator")):
+        return True
+    return any(_runs_code(value) for key, value in schema.items() if key not in _NO_SCHEMA)
+
+
+_CODE = {"custom_init", "default_factory", "post_init"}
+
+
+class _Schema(GenerateJsonSchema):
+    """JSON Schema of what JSON can give: parameters that need Python objects are left out."""
+
+    ignored_warning_kinds = {"non-serializable-default", "skipped-choice"}
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        found = super().model_schema(schema)  # looks at the class, not at what we put into its core schema
+        if schema["config"]["extra_fields_behavior"] == "forbid" and not schema.get("root_model"):
+            found.setdefault("additionalProperties", False)
+        return found
+
+    def handle_invalid_for_json_schema(self, schema: CoreSchema, error_info: str) -> JsonSchemaValue:
+        raise PydanticOmit
+
+
+def _reasons(errors: list[ErrorDetails], count: int) -> str:
+    """What is wrong, field by field, on one line: the first `errors` of `count`."""
+    reasons = [
+        f"field {shortened('.'.join(map(str, error['loc'])), 200)!r}: {reason_of_error(error)}"
+        if error["loc"]
+        else reason_of_error(error)
+        for error in errors
+    ]
+    if count > MAX_ERRORS:
+        reasons.append(f"and {count - MAX_ERRORS} more")
+    return shortened("; ".join(reasons))
+
+
+def _first_errors(exc: pydantic.ValidationError) -> list[ErrorDetails]:
+    """The first errors. Of many, pydantic can only make all, and as JSON in a tenth of the time."""
+    if exc.error_count() <= MAX_ERRORS:
+        return exc.errors(include_input=False, include_url=False)
+    text = exc.json(include_input=False, include_url=False, include_context=False)
+    decoder = json.JSONDecoder()
+    errors: list[ErrorDetails] = []
+    position = 1  # behind the bracket
+    for _ in range(MAX_ERRORS):
+        error, position = decoder.raw_decode(text, position)
+        errors.append(error)
+        position += 1  # the comma
+    return errors
+
+
+def reason_of_error(error: ErrorDetails) -> str:
+    if error["type"] == "needs_python_object":
+        return 'it takes a Python object: the operator has to give it as a default ("module:attr" in a file)'
+    if error["type"] == "union_tag_invalid":  # pydantic's own message has the value in it
+        known = error.get("ctx")
+        return "unknown tag" if known is None else "{discriminator} should be one of {expected_tags}".format(**known)
+    return error["msg"]

@@ -1,0 +1,133 @@
+"""What a plugin sees of the bridge: ``scope["extensions"]["apisix"]``, and :func:`upstream`, whom it wraps.
+
+:func:`upstream` is the next layer of the onion. It finds that layer by the scope or the context of the call, since an
+application may stand in several chains at once.
+"""
+
+import contextvars
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, overload
+
+from starlette.types import Receive, Scope, Send
+
+from ..errors import PluginError
+from .lifespan import quiet_lifespan
+
+if TYPE_CHECKING:
+    from .layer import Layer, OnionCall
+
+__all__ = ["Apisix", "Next", "Variables", "apisix", "current", "upstream"]
+
+
+class Variables(Protocol):
+    """``var`` of the extension: asks the gateway for nginx and APISIX variables."""
+
+    @overload
+    def __call__(self, name: str, /) -> Awaitable[bytes | None]: ...
+    @overload
+    def __call__(self, name: str, second: str, /, *more: str) -> Awaitable[dict[str, bytes | None]]: ...
+
+
+class Apisix(dict[str, Any]):
+    """``scope["extensions"]["apisix"]``: a dict, its entries also as typed properties.
+
+    ======== ============================== ======================================================
+    entry    type                           meaning
+    ======== ============================== ======================================================
+    plugin   ``str``                        name under which this plugin is mounted
+    phase    ``"request" | "response"``     what the gateway asks for
+    conf     any                            the route's configuration, parsed JSON
+    route_id ``str | None``                 id of the APISIX route
+    request_id ``str | None``               ``$request_id``, once it has been asked for
+    var      async callable                 ``await var("consumer_name")`` is ``bytes | None``; several names: a
+                                            dict, in one round trip
+    ======== ============================== ======================================================
+    """
+
+    __slots__ = ("_call", "_layer", "_receive", "_send")
+    _call: "OnionCall"
+    _layer: "Layer"
+    _receive: Receive
+    _send: Send
+    _fails_open: ClassVar[bool] = False
+    """Whether the plugin is mounted with ``on_error="open"``: then `_pass_on` has something to do."""
+
+    @property
+    def plugin(self) -> str:
+        return self["plugin"]  # type: ignore[no-any-return]
+
+    @property
+    def phase(self) -> str:
+        return self["phase"]  # type: ignore[no-any-return]
+
+    @property
+    def conf(self) -> Any:
+        return self["conf"]
+
+    @property
+    def route_id(self) -> str | None:
+        return self["route_id"]  # type: ignore[no-any-return]
+
+    @property
+    def request_id(self) -> str | None:
+        return self["request_id"]  # type: ignore[no-any-return]
+
+    @property
+    def var(self) -> Variables:
+        return self["var"]  # type: ignore[no-any-return]
+
+    def _pass_on(self) -> None:
+        """Called when the plugin passes the request on."""
+
+
+current: contextvars.ContextVar[Apisix | None] = contextvars.ContextVar("asgi_bridge.apisix")
+"""That of the plugin whose code runs; None: no plugin's does."""
+
+
+def apisix(scope: Scope) -> Apisix:
+    """The extension of the plugin whose scope this is.
+
+    Raises:
+        PluginError: this is not the scope of a plugin call.
+    """
+    extension = (scope.get("extensions") or {}).get("apisix")
+    if isinstance(extension, Apisix):
+        return extension
+    found = current.get(None)
+    if found is None:
+        raise PluginError("this scope does not belong to the call of a plugin")
+    return found
+
+
+async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
+    """The next layer of the onion, as an ASGI application: the next plugin of the route, or the gateway's upstream.
+
+    Only valid inside a plugin's call.
+
+    Raises:
+        PluginError: no plugin is being called.
+    """
+    if scope["type"] == "lifespan":
+        await quiet_lifespan(scope, receive, send)
+        return
+    extension = apisix(scope)
+    call, layer = extension._call, extension._layer
+    if extension._fails_open:
+        extension._pass_on()
+    if receive is not extension._receive and layer.options.request_body:
+        call.changed_body = True
+    if send is not extension._send:
+        call.wraps_send(layer)
+    if layer.root:
+        scope = layer.outside(scope)
+    running = layer.following.go(call, scope, receive, send)
+    if running is not None:
+        await running
+
+
+class Next:
+    """:func:`upstream` as an object: what a middleware is given to wrap. Each has one of its own, since some tell the
+    applications that they wrap apart."""
+
+    __slots__ = ("__weakref__",)
+    __call__ = staticmethod(upstream)

@@ -1,0 +1,140 @@
+"""``on_error="open"``: a plugin that fails is passed over.
+
+A fault counts while the plugin has neither passed the request on nor begun to answer. Then the next step gets the
+request as this plugin got it. The plugin's own timeout counts too. What ``receive`` raises does not: it is the fault of
+an outer plugin, or of the gateway.
+"""
+
+import asyncio
+import contextvars
+import logging
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from starlette.types import Message, Receive, Scope, Send
+
+from ..errors import PluginError
+from .extension import Apisix, current
+from .reasons import reason_of
+
+if TYPE_CHECKING:
+    from .layer import Layer, OnionCall
+
+__all__ = ["OpenApisix", "enter_open"]
+
+logger = logging.getLogger("asgi_bridge.plugins")
+
+
+class Replay:
+    """A receive that can be had again from the start, for the step behind a plugin that failed half-way."""
+
+    __slots__ = ("_receive", "_seen", "failed")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._seen: list[Message] | None = []
+        self.failed = False
+
+    async def __call__(self) -> Message:
+        try:
+            message = await self._receive()
+        except Exception:
+            self.failed = True
+            raise
+        if self._seen is not None:
+            self._seen.append(dict(message))
+        return message
+
+    def forget(self) -> None:
+        """Nobody will want it again: the call may wait for a long time, and need not hold the body."""
+        self._seen = None
+
+    def again(self) -> Receive:
+        """What was received so far, then the rest."""
+        if not self._seen:
+            return self._receive
+        messages = iter(self._seen)
+
+        async def replayed() -> Message:
+            for message in messages:
+                return message
+            return await self._receive()
+
+        return replayed
+
+
+class OpenApisix(Apisix):
+    """That of a plugin mounted with ``on_error="open"``: it knows whether a fault is still the plugin's own."""
+
+    __slots__ = ("limit", "passed_on", "replay")
+    _fails_open = True
+    limit: asyncio.Timeout
+    passed_on: bool
+    replay: Replay
+
+    def _pass_on(self) -> None:
+        """The plugin lets the request go inwards: from now on a fault may be another's."""
+        if self.passed_on:
+            return
+        deadline = self.limit.when()
+        try:
+            self.limit.reschedule(None)
+        except RuntimeError:  # passed over already, or about to be
+            raise PluginError("the request cannot be passed on any more: the plugin's time is over") from None
+        call = self._call
+        if deadline is not None and deadline < call.deadline:
+            call.deadline = deadline
+            call.late = self._layer.name
+        self.passed_on = True
+        self.replay.forget()
+
+
+async def enter_open(
+    layer: "Layer", extension: OpenApisix, call: "OnionCall", scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Runs the plugin of `layer`; after a fault of its own it runs the next step, with the same request.
+
+    Args:
+        layer: one that is mounted with ``on_error="open"``.
+        extension: a new one, of that layer.
+        call: the call that goes through it.
+        scope, receive, send: as the layer got them.
+    """
+    replay = Replay(receive)
+    answering = passed_over = False
+
+    async def sending(message: Message) -> None:
+        nonlocal answering
+        if passed_over:  # by a thread or task that it left behind
+            raise PluginError("the plugin was passed over: it cannot answer any more")
+        answering = True
+        await send(message)
+
+    inner = layer.inner_scope(call, scope, replay, sending, extension)
+    extension.passed_on = False
+    extension.replay = replay
+    limit = extension.limit = asyncio.timeout(None)
+    deadline = monotonic() + layer.options.timeout
+    token = current.set(extension)
+    try:
+        async with limit:
+            # In a context of its own: a cancelled timer stays in the loop until its time has come, and keeps alive
+            # what its context holds, here the whole call.
+            contextvars.Context().run(limit.reschedule, deadline)
+            await layer.app(inner, replay, sending)
+    except BaseException as exc:
+        if not isinstance(exc, Exception) or extension.passed_on or answering or replay.failed:
+            layer.blame(call, exc)
+            raise
+        passed_over = True
+        reason = f"no answer within {layer.options.timeout:g} s" if limit.expired() else reason_of(exc)
+        logger.error("plugin %s: passed over, since it is mounted with on_error='open': %s", layer.name, reason)
+    else:
+        task = asyncio.current_task()
+        if extension.passed_on or answering or replay.failed or (task is not None and task.cancelling()):
+            return
+        passed_over = True
+        logger.error("plugin %s: passed over, since it is mounted with on_error='open': no answer", layer.name)
+    finally:
+        current.reset(token)
+    await layer.following.enter(call, scope, replay.again(), send)

@@ -1,0 +1,111 @@
+"""A mounted plugin: what was mounted, how a route configures it, how it is run."""
+
+import copy
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from starlette.types import ASGIApp
+
+from ..errors import ConfigurationError
+from .advice import Place, result_refusal
+from .applications import asgi3
+from .configuration import Configuration
+from .kinds import judge
+from .options import Options, parse_options
+
+__all__ = ["SOURCE_KEYS", "Plugin", "SourceKey"]
+
+SourceKey: TypeAlias = Literal["app", "middleware", "factory", "wsgi", "wsgi_middleware"]
+SOURCE_KEYS: tuple[SourceKey, ...] = ("app", "middleware", "factory", "wsgi", "wsgi_middleware")
+"""The keys of ``[tool.asgi_bridge.plugins.NAME]`` that name what is mounted."""
+
+_KINDS: Mapping[SourceKey, Literal["application", "middleware", "factory"]] = {
+    "app": "application",
+    "wsgi": "application",
+    "middleware": "middleware",
+    "wsgi_middleware": "middleware",
+    "factory": "factory",
+}
+
+
+class Plugin:
+    """A mounted plugin.
+
+    Args:
+        place: its name, which is what a route's ``conf`` list calls it, and its ``module:attr``.
+        source: what was mounted, as the key of ``[tool.asgi_bridge.plugins.NAME]`` calls it.
+        found: what was mounted.
+        make: checked configuration and the next application inwards → what becomes the plugin's application.
+        configuration: what a route may configure.
+        options: how it is run.
+
+    Attributes:
+        application: what was mounted, as an ASGI 3 application; None where `make` makes one for each configuration.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        source: SourceKey,
+        found: Any,
+        make: Callable[[Any, ASGIApp], ASGIApp | Awaitable[ASGIApp]],
+        configuration: Configuration,
+        options: Options,
+        application: ASGIApp | None = None,
+    ) -> None:
+        self.place = place
+        self.name = place.name
+        self.source = source
+        self.found = found
+        self.make = make
+        self.configuration = configuration
+        self.options = options
+        self.application = application
+
+    @property
+    def kind(self) -> Literal["application", "middleware", "factory"]:
+        """Where its application comes from: it is one, a middleware makes it, or a factory."""
+        return _KINDS[self.source]
+
+    def made(self, result: Any) -> ASGIApp:
+        """What `make` gave, as an ASGI 3 application.
+
+        Raises:
+            ConfigurationError: it is none.
+        """
+        if self.application is not None:
+            return self.application
+        verdict = judge(result)
+        if not verdict.may_be_application:
+            source = "middleware" if self.kind == "middleware" else "factory"
+            raise ConfigurationError(result_refusal(result, self.found, verdict, source, self.place))
+        return asgi3(result)
+
+    @property
+    def phases(self) -> list[str]:
+        """The phases that this plugin may be listed under."""
+        phase = self.options.phase
+        return [phase] if phase in ("request", "response") else ["request", "response"]
+
+    def allowing(self, entries: Sequence[str]) -> "Plugin":
+        """The same plugin, whose routes may name these files and servers too.
+
+        Raises:
+            ConfigurationError: an entry is neither a path nor a URL.
+        """
+        plugin = copy.copy(self)
+        allow = self.options.allow + parse_options({"allow": entries}).allow
+        plugin.options = dataclasses.replace(self.options, allow=allow)
+        plugin.configuration = self.configuration.mounted_with(plugin.options)
+        return plugin
+
+    def describe(self) -> dict[str, Any]:
+        """Name, kind, the ``phase`` that it is mounted with, the phases that it may be listed under, JSON Schema."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "phase": self.options.phase,
+            "phases": self.phases,
+            "schema": self.configuration.schema(),
+        }
