@@ -16,7 +16,7 @@ __all__ = ["BURST", "GUARD", "LOGGERS", "MAX_LINE", "MAX_TRACEBACK", "Guard", "g
 
 LOGGERS = tuple(
     f"asgi_bridge.{room}"
-    for room in ("access", "adapter", "apps", "dev", "gateway", "plugins", "server", "testing", "wsgi")
+    for room in ("access", "adapter", "apps", "gateway", "plugins", "server", "testing", "wsgi")
 )
 """All loggers of the package."""
 MAX_LINE = 8192
