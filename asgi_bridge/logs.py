@@ -15,8 +15,7 @@ from typing import Any
 __all__ = ["BURST", "GUARD", "LOGGERS", "MAX_LINE", "MAX_TRACEBACK", "Guard", "guard", "one_line", "traceback_text"]
 
 LOGGERS = tuple(
-    f"asgi_bridge.{room}"
-    for room in ("access", "adapter", "apps", "dev", "gateway", "plugins", "server", "testing", "wsgi")
+    f"asgi_bridge.{room}" for room in ("access", "adapter", "apps", "gateway", "plugins", "server", "testing", "wsgi")
 )
 """All loggers of the package."""
 MAX_LINE = 8192

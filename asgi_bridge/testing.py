@@ -15,16 +15,17 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import uvicorn
 from asgiref.typing import ASGI3Application
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from .bridge import Bridge
 from .errors import ConfigurationError, PluginError
 from .extras import extra_of
 from .plugins import Chain, PlainCall, build_chain
 from .plugins.lifespan import Lifespan
+from .server.process import runner_config
 from .server.protocol import RunnerProtocol
 from .server.runner import Runner, RunnerOptions
 
@@ -217,7 +218,7 @@ class Gateway:
         self._options = options
         self._app: GatewayApp | None = None
         self._faults: list[BaseException] = []
-        self._server = uvicorn.server.ServerState()
+        self._server = ServerState()
         self._earlier: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -264,16 +265,9 @@ class Gateway:
             stack.push_async_callback(runner.stop)
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="asgi-bridge-"))
             path = os.path.join(folder, "runner.sock")
-            config = uvicorn.Config(
-                lambda: runner,
-                factory=True,
-                http=cast(Any, RunnerProtocol),
-                log_config=None,
-                interface="asgi3",
-                proxy_headers=False,
-            )
+            config = runner_config(lambda: runner)
             config.load()
-            state = self._server = uvicorn.server.ServerState()
+            state = self._server = ServerState()
             server = await asyncio.get_running_loop().create_unix_server(
                 lambda: RunnerProtocol(config=config, server_state=state), path
             )

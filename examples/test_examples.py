@@ -11,7 +11,7 @@ import click
 import pytest
 import yaml
 
-from asgi_bridge import cli
+from asgi_bridge.cli import cli, options
 from asgi_bridge.gateway import load_routes, parse_routes, read_routes
 
 EXAMPLES = Path(__file__).parent
@@ -49,10 +49,10 @@ def test_django_sessions_in_a_process_of_its_own() -> None:
 def runner_options(command: list[str]) -> dict[str, Any]:
     """What the command line makes of a runner's command; fails where it does not know an option."""
     assert command[1] == "run"
-    parent = click.Context(cli.cli, **cli.cli.context_settings)
+    parent = click.Context(cli, **cli.context_settings)
     # the folders that it names are the image's
-    with mock.patch.object(cli._FOLDER, "exists", False):
-        return cli.run.make_context("run", command[2:], parent=parent).params
+    with mock.patch.object(options.FOLDER, "exists", False):
+        return cli.commands["run"].make_context("run", command[2:], parent=parent).params
 
 
 def test_docker_starts_what_the_image_has() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgi_bridge import Bridge, dev
+from asgi_bridge import Bridge
 from asgi_bridge.check import Finding, check_routes
+from asgi_bridge.dev.routes import RouteFile
 from asgi_bridge.errors import ConfigurationError
 from asgi_bridge.gateway import parse_routes, read_routes
 from asgi_bridge.loading import Source
@@ -197,7 +198,7 @@ def test_dev_reads_a_users_own_file_and_prints_what_it_passes_over(
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     for variable, value in ENVIRONMENT.items():
         monkeypatch.setenv(variable, value)
-    routes = dev._RouteFile(FILES / name, source, 1980).load()
+    routes = RouteFile(FILES / name, source, 1980).load()
     printed = capsys.readouterr().err.splitlines()
     assert printed == [str(finding) for finding in routes.findings]
     assert [line for line in printed if not line.startswith(f"{FILES / name}:")] == []
@@ -211,7 +212,7 @@ def test_dev_says_what_the_plugins_cannot_give(
         "routes:\n  - id: a\n    uri: /\n    plugins:\n      ext-plugin-pre-req:\n        conf:\n"
         "          - {name: sesion, value: '{}'}\n#END\n"
     )
-    dev._RouteFile(file, source, 1980).load()
+    RouteFile(file, source, 1980).load()
     assert capsys.readouterr().err.startswith(
         f"{file}:7: route 'a': ext-plugin-pre-req.conf[0]: plugin sesion is not mounted, so requests get 503; "
         f"mounted are: "

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from asgi_bridge import Bridge, apisix, upstream
 from asgi_bridge.gateway import GatewayApp
+from asgi_bridge.server.process import runner_config
 from asgi_bridge.server.protocol import RunnerProtocol
 from asgi_bridge.server.runner import Runner
 from asgi_bridge.testing import Gateway
@@ -172,9 +173,9 @@ def test_late_answer_is_not_the_answer_of_the_next_call_on_the_connection(tmp_pa
         bridge.mount("app", app, timeout=1.0)
         runner = Runner(bridge.plugins)
         await runner.start()
-        config = uvicorn.Config(lambda: runner, factory=True, log_config=None, interface="asgi3")
+        config = runner_config(lambda: runner)
         config.load()
-        state = uvicorn.server.ServerState()
+        state = ServerState()
         path = str(tmp_path / "socket")
         server = await asyncio.get_running_loop().create_unix_server(
             lambda: RunnerProtocol(config=config, server_state=state), path

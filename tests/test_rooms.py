@@ -38,8 +38,7 @@ MAY_IMPORT = {
     "__init__": {"bridge", "plugins"} | SMALL,
     # what plugin authors and operators use
     "check": {"plugins", "gateway"} | SMALL,
-    "probes": {"plugins", "adapter"} | SMALL,
-    "compat": {"bridge", "probes", "plugins", "wsgi"} | SMALL,
+    "compat": {"bridge", "plugins", "adapter", "wsgi"} | SMALL,
     "testing": {"bridge", "check", "gateway", "plugins", "server"} | SMALL,
     "dev": {"loading", "check", "gateway", "plugins", "server", "wire"} | SMALL,
     "cli": {"loading", "compat", "dev", "plugins", "server"} | SMALL,

@@ -1,8 +1,8 @@
 """Accepting connections: a few in each turn of the event loop, and none while the system has no more file descriptors.
 
-Without a descriptor asyncio's own server logs a traceback for each place in the backlog, thousands a second, and
-uvloop's accepts and closes without a word, so that the gateway's calls fail. Here new connections wait in the backlog
-until a descriptor is free again, and the log has one line.
+When no descriptor is free, asyncio's own server logs a traceback for each place in the backlog: thousands a second.
+uvloop's accepts each connection and closes it without a log line, so the gateway's calls fail. Here new connections
+wait in the backlog until a descriptor is free again, and the log has one line.
 """
 
 import asyncio
@@ -17,23 +17,23 @@ __all__ = ["TURN_ACCEPTS", "Acceptor"]
 logger = logging.getLogger("asgi_bridge.server")
 
 TURN_ACCEPTS = 32
-"""Connections accepted in one turn of the event loop. A flood of them must leave time for the calls in between; with
-more, others wait longer, and with fewer, a flood is not accepted any quicker."""
+"""Maximum number of connections accepted in one turn of the event loop, so that a flood of them leaves time for calls.
+With a higher number calls wait longer. With a lower one a flood is not accepted any quicker."""
 RETRY_SECONDS = 0.1
-"""Seconds between two attempts to accept while no file descriptor is free."""
+"""Seconds between two attempts to accept, while no file descriptor is free."""
 QUIET_SECONDS = 10.0
-"""Seconds in which the log gets at most one line about it."""
+"""Seconds between two log lines about it, at least."""
 
 
 class Acceptor:
-    """Accepts on a listening socket, as long as :meth:`close` is not called.
+    """Accepts connections on a listening socket until :meth:`close` is called.
 
     It takes the place of an :class:`asyncio.Server` in uvicorn's ``Server.servers``.
 
     Args:
-        sock: listens, and does not block.
+        sock: the socket. It listens already, and does not block.
         factory: makes the protocol of a connection.
-        backlog: the socket's, which :meth:`close` takes what waits in.
+        backlog: size of the socket's backlog.
     """
 
     def __init__(
@@ -44,14 +44,15 @@ class Acceptor:
         self._factory = factory
         self._loop = asyncio.get_running_loop()
         self._waiting: asyncio.TimerHandle | None = None
-        self._told = float("-inf")
+        self._logged = float("-inf")
         self._tasks: set[asyncio.Task[None]] = set()
         self._listen()
 
     def close(self) -> None:
-        """Takes what waits in the backlog, which would be cut off, and then no more.
+        """Accept the connections that wait in the backlog, and then no more: the end of the process would cut them off.
 
-        As much as a backlog holds, once: whoever goes on connecting must not keep the runner from stopping.
+        It accepts at most as many as a backlog holds. A client that goes on connecting cannot keep the runner from
+        stopping.
         """
         self._accept(self._backlog + 1)
         self._loop.remove_reader(self._sock)
@@ -59,13 +60,13 @@ class Acceptor:
             self._waiting.cancel()
 
     async def wait_closed(self) -> None:
-        """As an :class:`asyncio.Server` has it; connections are uvicorn's to wait for."""
+        """Do nothing: :class:`asyncio.Server` has this method, and uvicorn itself waits for the connections."""
 
     def _listen(self) -> None:
         self._loop.add_reader(self._sock, self._accept, TURN_ACCEPTS)
 
     def _accept(self, most: int) -> None:
-        """Accepts up to `most` connections. The reader is called again in the next turn if more are waiting."""
+        """Accept up to `most` connections. If more wait, the loop calls the reader again in its next turn."""
         for _ in range(most):
             try:
                 sock, _ = self._sock.accept()
@@ -86,8 +87,8 @@ class Acceptor:
         self._loop.remove_reader(self._sock)
         self._waiting = self._loop.call_later(RETRY_SECONDS, self._listen)
         now = self._loop.time()
-        if now >= self._told + QUIET_SECONDS:
-            self._told = now
+        if now >= self._logged + QUIET_SECONDS:
+            self._logged = now
             logger.error(
                 "No more connections can be accepted (%s); they wait. Is the limit of open files (ulimit -n) too low?",
                 exc.strerror,

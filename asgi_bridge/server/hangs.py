@@ -1,8 +1,8 @@
-"""Says which plugin keeps the event loop from turning, and in which line.
+"""Logs which plugin blocks the event loop, and in which line.
 
-While a plugin computes, sleeps or waits for a blocking library on the event loop, the calls of all routes wait. Nothing
-is noted for each call: a thread looks whether a timer of the loop still fires, and if not, at the stack of the loop's
-thread.
+While a plugin computes, sleeps or waits for a blocking library on the event loop, the calls of all routes wait. The
+watch costs a call nothing: a thread checks whether a timer of the loop still fires. If it does not, the thread looks at
+the stack of the loop's thread.
 """
 
 import asyncio
@@ -28,25 +28,26 @@ __all__ = ["HangWatch"]
 logger = logging.getLogger("asgi_bridge.server")
 
 HANG_SECONDS = 0.5
-"""Seconds without a turn after which the event loop counts as hanging."""
+"""The event loop counts as blocked after this many seconds without a turn."""
 LOOK_SECONDS = 0.1
 """Seconds between two looks of the thread."""
 QUIET_SECONDS = 60.0
-"""At most one line in this time."""
+"""Seconds between two log lines, at least."""
 MAX_FRAMES = 12
-"""Places of a stack in the line."""
+"""Maximum number of a stack's places in the log line."""
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_SERVE = f"{__package__}.serve"
+_PROCESS = f"{__package__}.process"
+"""The module that starts the event loop."""
 _LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 Place: TypeAlias = tuple[FrameType, int]
-"""A frame, and the line that it was at."""
+"""A frame, and the number of the line that it was at."""
 
 
 class HangWatch:
-    """Watches the event loop of the thread that makes it, from :meth:`start` to :meth:`stop`.
+    """Watches the event loop that runs when it is created, from :meth:`start` to :meth:`stop`.
 
-    :meth:`turned` is to be called by a timer of the loop, much more often than each HANG_SECONDS.
+    A timer of the loop has to call :meth:`turned`, much more often than every HANG_SECONDS.
     """
 
     def __init__(self) -> None:
@@ -56,16 +57,16 @@ class HangWatch:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Starts the thread."""
+        """Start the thread."""
         self.turned()
         threading.Thread(target=self._watch, name="hang watch", daemon=True).start()
 
     def turned(self) -> None:
-        """Notes that the loop turns."""
+        """Note that the loop turns."""
         self._turned = time.monotonic()
 
     def stop(self) -> None:
-        """Ends the thread. It is not waited for: it may be blocked in writing the log."""
+        """End the thread, without waiting for it: it may block in writing the log."""
         self._stopped.set()
 
     def _watch(self) -> None:
@@ -82,27 +83,27 @@ class HangWatch:
                 continue
             stack = self._stack()
             step = stack[-1][0] if stack else None
-            # A busy loop may take long for a turn of many short steps. One step hangs if two looks have found it, or if
-            # it held the interpreter's lock, so that this thread could not look.
+            # A turn of many short steps may take long when the loop is busy. A step blocks the loop if two looks have
+            # found the same one, or if it held the interpreter's lock, so that this thread could not look.
             if step is not None and (step is step_before or late > HANG_SECONDS):
                 line = self._line(stack, now - self._turned)
                 if line is not None:
                     quiet_until = now + QUIET_SECONDS
                     logger.error("%s", line)
-            # frames keep alive what they work on
+            # frames keep their local variables alive
             del stack, step_before
 
     def _stack(self) -> list[Place]:
-        """What the loop runs now, innermost first; empty: it waits, or works for itself."""
+        """Return the stack of the step that the loop runs now, innermost place first; empty: it runs none."""
         frame = sys._current_frames().get(self._ident)
         stack = []
         while frame is not None and not _is_loop(frame):
-            stack.append((frame, frame.f_lineno or 0))  # now: the frame may go on at any time
+            stack.append((frame, frame.f_lineno or 0))  # read the line now: the frame may go on at any time
             frame = frame.f_back
         return stack
 
     def _line(self, stack: list[Place], seconds: float) -> str | None:
-        """What to log; None: there is nothing but our own code, and it works for no plugin."""
+        """Write the log line; None: the stack has our own code only, and that works for no plugin."""
         owner = _owner([frame for frame, _ in stack], asyncio.current_task(self._loop))
         theirs = [place for place in stack if not _file(place).startswith(_OURS)]
         if not theirs:
@@ -124,9 +125,9 @@ def _file(place: Place) -> str:
 
 
 def _is_loop(frame: FrameType) -> bool:
-    """Whether it is of the event loop, or of what runs it; uvloop has no frames."""
+    """Whether a frame belongs to the event loop, or to the code that runs the loop. uvloop has no frames."""
     module = frame.f_globals.get("__name__")
-    return module in ("asyncio.base_events", "asyncio.events", "asyncio.runners", "selectors", _SERVE, "threading")
+    return module in ("asyncio.base_events", "asyncio.events", "asyncio.runners", "selectors", _PROCESS, "threading")
 
 
 def _named(place: Place) -> str:
@@ -134,7 +135,7 @@ def _named(place: Place) -> str:
 
 
 def _owner(stack: list[FrameType], task: "asyncio.Task[Any] | None") -> str | None:
-    """The plugin whose code runs, and its route, from the values on the stack; None: not known."""
+    """Find the plugin whose code runs, and its route, by the values on the stack; None: there is no such value."""
     values = itertools.chain.from_iterable(map(_values, stack))
     name = route = None
     for value in itertools.chain(values, _context_values(stack[-1], task)):
@@ -152,19 +153,19 @@ def _values(frame: FrameType) -> list[Any]:
 
 
 def _context_values(step: FrameType, task: "asyncio.Task[Any] | None") -> list[Any]:
-    """What context variables hold: a task that a plugin has made knows the plugin by them alone."""
+    """Return the values of context variables: in a task that a plugin has started only they name the plugin."""
     context = None
     if task is not None and sys.version_info >= (3, 12):
         context = task.get_context()
-    elif step.f_back is not None:  # the loop's handle has it, on asyncio
+    elif step.f_back is not None:  # with asyncio the handle of the callback has it
         context = getattr(step.f_back.f_locals.get("self"), "_context", None)
     return list(context.values()) if isinstance(context, contextvars.Context) else []
 
 
 def _identity(value: Any) -> tuple[str | None, str | None] | None:
-    """Name and route of a plugin, if `value` tells.
+    """Return the name and the route of a plugin, as far as `value` has them; None: it has neither.
 
-    The type is asked and not the value, which may be a proxy that does something when it is asked.
+    This asks the type and not the value. The value may be a proxy that does something when it is asked.
     """
     kind = type(value)
     if issubclass(kind, Apisix):

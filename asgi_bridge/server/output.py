@@ -1,7 +1,7 @@
-"""What a runner process says: on stdout, on stderr, and through loggers, its plugins' own among them.
+"""The output of a runner process: stdout, stderr and loggers, those of its plugins included.
 
-APISIX gives the runner a pipe, and ends it with a signal. Python holds back what goes into a pipe, and drops it when a
-signal ends the process.
+APISIX reads the output from a pipe, and ends the runner with a signal. Python buffers what a process writes into a
+pipe, and loses the buffer when a signal ends the process.
 """
 
 import copy
@@ -36,7 +36,7 @@ def _log_config() -> dict[str, Any]:
 
 
 LOG_CONFIG = _log_config()
-"""uvicorn's, with our loggers beside its own, all to stderr: APISIX puts that into its error log."""
+"""uvicorn's logging configuration with our loggers. All write to stderr, which APISIX copies to its error log."""
 
 
 def open_streams() -> None:
@@ -60,7 +60,7 @@ def open_streams() -> None:
 
 
 def prompt_output() -> None:
-    """Lets every printed line leave the process at once. Call it before plugins are imported."""
+    """Make every printed line leave the process at once. Call it before plugins are imported."""
     for stream in _streams():
         reconfigure = getattr(stream, "reconfigure", None)  # not there on what replaces a stream in tests
         if reconfigure is not None:
@@ -68,34 +68,33 @@ def prompt_output() -> None:
 
 
 def configure_loggers(log_config: Any, log_level: Any) -> None:
-    """Sets up all loggers but uvicorn's, after uvicorn has set up its own. Call it before plugins are imported.
+    """Set up all loggers but uvicorn's own. Call it after uvicorn has set those up, and before plugins are imported.
 
-    With our own logging configuration, the root logger gets the runner's level, and what plugins log while they are
-    imported is shown in our format. A root logger that has handlers already is its owner's affair, as is any other
-    configuration.
+    With LOG_CONFIG, the root logger gets the runner's level, and the log lines of plugins that are being imported have
+    our format. The root logger stays as it is if it has handlers already, and so it does with any other configuration.
 
     Args:
-        log_config: as uvicorn has it; LOG_CONFIG is ours.
-        log_level: as uvicorn has it; None: that of the configuration.
+        log_config: as uvicorn takes it.
+        log_level: as uvicorn takes it; None: that of the configuration.
     """
     level = logging.getLogger("uvicorn.error").level
     if log_level is not None:
         logging.getLogger("asgi_bridge").setLevel(level)
     for name, ours in logging.root.manager.loggerDict.items():
         if name.startswith("asgi_bridge.") and isinstance(ours, logging.Logger):
-            ours.disabled = False  # by a logging configuration that does not mention it
-    guard(["asyncio"])  # it logs what plugins' tasks raise
+            ours.disabled = False  # a logging configuration that does not name a logger disables it
+    guard(["asyncio"])  # asyncio logs the exceptions of plugins' tasks
     GUARD.counts = True
     if log_config == LOG_CONFIG and not logging.root.handlers:
         logging.root.setLevel(level)
-        # not a handler of the root logger yet: with one, logging.basicConfig() in a plugin's module would do nothing
+        # no handler of the root logger yet: if it had one, logging.basicConfig() in a plugin's module would do nothing
         logging.lastResort = _handler()
 
 
 def show_plugin_logs() -> None:
-    """Shows what plugins log, unless they have set up the root logger themselves. Call it after their import.
+    """Show the log lines of plugins, unless a plugin has set up the root logger. Call it after the plugins' import.
 
-    From now on it has a handler, since ``logging.info()`` sets up one of its own where there is none.
+    The root logger gets a handler now, because ``logging.info()`` would set up another one where there is none.
     """
     handler = _handler()
     if handler is not None and handler is logging.lastResort and not logging.root.handlers:
@@ -108,7 +107,7 @@ def _handler() -> logging.Handler | None:
 
 
 def flush() -> None:
-    """Writes what the process still holds back on stdout and stderr."""
+    """Write what the process still buffers for stdout and stderr."""
     for stream in _streams():
         try:
             stream.flush()
@@ -117,20 +116,20 @@ def flush() -> None:
 
 
 def last_words(seconds: float) -> None:
-    """Says that the process ends now, and writes what it still holds back.
+    """Log that the process ends now, and write what it still buffers.
 
     Args:
-        seconds: for all of it. A thread may be blocked in writing, and hold the lock.
+        seconds: maximum time for both. A thread that blocks in writing may hold the lock that they need.
     """
     end = time.monotonic() + seconds
-    threads = [threading.Thread(target=deed, daemon=True) for deed in (_say_it, flush)]
+    threads = [threading.Thread(target=deed, daemon=True) for deed in (_log_hard_exit, flush)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
 
 
-def _say_it() -> None:
+def _log_hard_exit() -> None:
     logger.error("Not stopped in time; something blocks a thread: the process ends now")
     for handler in (handler for name in ("uvicorn", "asgi_bridge") for handler in logging.getLogger(name).handlers):
         handler.flush()

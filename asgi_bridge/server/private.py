@@ -1,7 +1,8 @@
-"""The runner's private folder: ``PATH.d/`` beside the socket, for what outlives the process and nobody else may read.
+"""The runner's private folder: ``PATH.d/`` beside the socket.
 
-It holds the file of tokens. It is made by the runner with mode 0700. One that is not private, because somebody else
-made it or opened it up, is never used: then the runner takes a temporary folder, which lives as long as its process.
+It holds the file of tokens, which outlives the process, and which nobody else may read. The runner creates the folder
+with mode 0700. It never uses one that is not private, because another user created it or its mode lets others in. It
+then creates a temporary folder, and removes that at its end.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ logger = logging.getLogger("asgi_bridge.server")
 
 SUFFIX = ".d"
 _OF_APISIX = re.compile(r"apisix-([0-9]{1,9})\.sock")
-"""The name of the socket that APISIX chooses for a runner that it starts: with the process id of its master."""
+"""Name of the socket that APISIX chooses for a runner that it starts. The number is the process id of its master."""
 
 
 class PrivateFolder:
@@ -30,8 +31,8 @@ class PrivateFolder:
         socket_path: absolute path of the socket.
 
     Attributes:
-        path: of the folder; None: there is none at all.
-        temporary: whether it lives only as long as this process.
+        path: path of the folder; None: there is none at all.
+        temporary: True: the folder is removed when this process ends.
     """
 
     def __init__(self, socket_path: str) -> None:
@@ -52,7 +53,7 @@ class PrivateFolder:
         _remove_dead(socket_path)
 
     def close(self) -> None:
-        """Removes a temporary folder. The other one stays: tokens outlive the process."""
+        """Remove the folder if it is temporary. Otherwise it stays, because tokens outlive the process."""
         if self.temporary and self.path is not None:
             shutil.rmtree(self.path, ignore_errors=True)
 
@@ -79,12 +80,12 @@ def _make_usable(path: str) -> None:
 
 
 def _take(path: str) -> str | None:
-    """Make the folder, or check the one that is there. Return why it cannot be used; None if it can."""
+    """Create the folder, or check the one that is there. Return why it cannot be used; None if it can."""
     try:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
             _make_usable(path)
-        # through a descriptor, so that what is checked is what is there, and no link is followed
+        # check it through a descriptor, which follows no link, and which nobody can exchange meanwhile
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as exc:
         if os.path.islink(path):
@@ -105,8 +106,10 @@ def _take(path: str) -> str | None:
 
 
 def _remove_dead(socket_path: str) -> None:
-    """Removes what runners of an APISIX left behind that is gone: its sockets carry its process id, so each start of
-    APISIX has another path."""
+    """Remove the folders of runners whose APISIX does not run any more.
+
+    The socket's name that APISIX chooses has its process id, so each start of APISIX brings another folder.
+    """
     folder, name = os.path.split(socket_path)
     if _OF_APISIX.fullmatch(name) is None:
         return
@@ -137,6 +140,6 @@ def _lives(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
+    except OSError:  # it runs as another user
         return True
     return True

@@ -34,9 +34,9 @@ from ..wire import (
     Role,
     Session,
 )
-from .runner import runner_of
+from .runner import Runner
 
-__all__ = ["RunnerProtocol"]
+__all__ = ["RunnerProtocol", "runner_of"]
 
 logger = logging.getLogger("asgi_bridge.server")
 access_logger = logging.getLogger("asgi_bridge.access")
@@ -311,3 +311,11 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         else:
             # a call: nothing else may come while none is open, and nothing but answers to asks while one is
             self._end(ErrResp(ErrCode.BAD_REQUEST))
+
+
+def runner_of(config: Config) -> Runner:
+    """Find the runner that `config` has loaded. At log level "trace" uvicorn wraps it in further applications."""
+    app: Any = config.loaded_app
+    while not isinstance(app, Runner):
+        app = app.app
+    return app

@@ -1,4 +1,4 @@
-"""What the connections of one runner process share: plugins, limits, the calls that run."""
+"""What all connections of one runner process share: plugins, limits, and the calls that run."""
 
 import asyncio
 import logging
@@ -7,11 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
-from uvicorn.config import Config
 
 from ..adapter import Call, Host
 from ..errors import ConfigurationError
@@ -19,15 +17,15 @@ from ..logs import GUARD
 from ..plugins import MAX_CONFIGURATION_BYTES, ConfigurationStore, Plugin
 from .hangs import HangWatch
 
-__all__ = ["Runner", "RunnerOptions", "conf_expire_of_environment", "runner_of"]
+__all__ = ["Runner", "RunnerOptions", "conf_expire_of_environment"]
 
 logger = logging.getLogger("asgi_bridge.server")
 
 TICK_SECONDS = 0.1
-"""How often deadlines are looked at: one timer for all calls costs less than one for each."""
+"""Seconds between two looks at the deadlines. One timer for all calls costs less than one for each."""
 
 MAX_REFUSED = 1000
-"""Configurations whose refused calls are counted apart; a token may be one that the gateway has made up."""
+"""Maximum number of configurations whose refused calls are counted apart. A peer can make up any number of tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +33,12 @@ class RunnerOptions:
     """How a runner process works.
 
     Attributes:
-        limit_concurrency: calls at once; further ones are refused.
-        access_log: one line for each call.
-        ask_origin: scheme and server of a request are asked for although ``x-forwarded-*`` headers tell.
+        limit_concurrency: maximum number of calls that run at once. Further ones are refused. None: no limit.
+        access_log: True: log a line for each call.
+        ask_origin: True: ask the gateway for scheme and server of a request, and ignore its ``x-forwarded-*`` headers.
         conf_expire: seconds that the gateway keeps a configuration token.
-        folder: the private folder, where tokens outlive the process; None: they do not.
-        limit_configuration_size: bytes that a route's configuration of one plugin may have.
+        folder: path of the private folder, where tokens outlive the process; None: they do not outlive it.
+        limit_configuration_size: maximum size of a route's configuration of one plugin, in bytes.
     """
 
     limit_concurrency: int | None = None
@@ -52,10 +50,10 @@ class RunnerOptions:
 
 
 def conf_expire_of_environment() -> float:
-    """``APISIX_CONF_EXPIRE_TIME`` in seconds; 3600 without it.
+    """Return the environment variable ``APISIX_CONF_EXPIRE_TIME``, in seconds; 3600 where it is not set.
 
     Raises:
-        ConfigurationError: it is no positive number.
+        ConfigurationError: it is not a positive number.
     """
     text = os.environ.get("APISIX_CONF_EXPIRE_TIME", "3600")
     try:
@@ -68,17 +66,18 @@ def conf_expire_of_environment() -> float:
 
 
 class Runner:
-    """The runner of one process; to uvicorn an ASGI application that knows lifespan only.
+    """The runner of one process. For uvicorn it is an ASGI application that has a lifespan and nothing else.
 
     Args:
         plugins: the mounted plugins, by name.
-        options: how to work.
+        options: how it works; None: the defaults.
 
     Attributes:
-        store: tokens and chains.
+        options: how it works.
+        store: the configuration tokens and their chains.
         host: what all calls share.
-        calls: those that have no answer yet.
-        stopping: no new connections any more.
+        calls: the calls that have no answer yet.
+        stopping: True: the process ends, and takes no new connections.
     """
 
     def __init__(self, plugins: Mapping[str, Plugin], options: RunnerOptions | None = None) -> None:
@@ -107,15 +106,15 @@ class Runner:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def start(self) -> None:
-        """Starts the mounted applications and the watch over deadlines."""
+        """Start the mounted applications, and the watches over deadlines and over plugins that block the loop."""
         await self.store.start()
         self._hangs = HangWatch()
         self._hangs.start()
         self._ticker = asyncio.get_running_loop().create_task(self._watch())
 
     async def stop(self) -> None:
-        """Ends what :meth:`start` began."""
-        # uvicorn has cancelled what still ran; what ignores that is refused now
+        """Stop what :meth:`start` has started, and refuse the calls that still run."""
+        # uvicorn has cancelled the calls that still ran; those that ignore that are refused now
         await asyncio.sleep(0)
         self._expire(self.calls, "it was cut off by the shutdown")
         if self._ticker is not None:
@@ -127,7 +126,11 @@ class Runner:
         GUARD.sweep(float("inf"))
 
     def admit(self, token: int) -> bool:
-        """Whether one more call may run; `token` is its configuration's, for the log."""
+        """Whether one more call may run.
+
+        Args:
+            token: of the call's configuration, for the log.
+        """
         limit = self.options.limit_concurrency
         if limit is None or len(self.calls) < limit:
             return True
@@ -165,13 +168,5 @@ class Runner:
 
     def _expire(self, calls: Iterable[Call], reason: str | None = None) -> None:
         for call in list(calls):
-            call.deadline = float("inf")  # cancelled once: it may need a while to clear up
+            call.deadline = float("inf")  # cancel it only once, because it may need a while to clean up
             call.expire(reason)
-
-
-def runner_of(config: Config) -> Runner:
-    """The runner that `config` has loaded; at log level "trace" uvicorn wraps applications."""
-    app: Any = config.loaded_app
-    while not isinstance(app, Runner):
-        app = app.app
-    return app

@@ -1,11 +1,12 @@
-"""The runner's unix socket: taken over, never fought for.
+"""The runner's unix socket. A runner takes the path over from another one that listens there.
 
-The new socket is made under another name and renamed onto the path, so a runner that takes over from a live one leaves
-no moment without a socket. At a gateway reload the predecessor stops while its successor still starts, and removes the
-path: calls fail until the successor listens. A runner that stops removes the path only if it is still its own.
+The new socket is created under another name and then renamed onto the path. So the path always has a socket while a
+runner takes over from one that still runs. When APISIX reloads, the old runner may stop while the new one still starts:
+the old one removes the path, and calls fail until the new one listens. A runner that stops removes the path only if it
+still leads to its own socket.
 
-The folder may be one that others can write to, such as /tmp. So nothing here follows a symbolic link that somebody puts
-there, and no mode is changed where somebody else could exchange the file.
+Other users may be able to write to the folder, as to /tmp. So nothing here follows a symbolic link in it, and no mode
+is changed where somebody else could exchange the file.
 """
 
 import contextlib
@@ -27,16 +28,19 @@ MAX_PATH = 107
 """Bytes of ``sockaddr_un.sun_path`` without its final NUL (unix(7))."""
 BACKLOG = 2048
 DEFAULT_PERMISSIONS = 0o666
-"""nginx's workers run as nobody, the runner as the user of the nginx master: they must be able to connect."""
+"""nginx's workers have to be able to connect. They run as nobody, and the runner as the user of the nginx master."""
 _NAME = "socket"
-"""Of the socket in its private folder."""
+"""Name of the socket in the private folder where it is created."""
 
 
 def socket_path(uds: str | None) -> str:
-    """The path to listen on: `uds`, else ``APISIX_LISTEN_ADDRESS``; with or without ``unix:``.
+    """Return the path to listen on.
+
+    Args:
+        uds: path of the socket, with or without ``unix:``; None: the environment variable ``APISIX_LISTEN_ADDRESS``.
 
     Raises:
-        ConfigurationError: neither is given.
+        ConfigurationError: there is neither.
     """
     address = uds or os.environ.get("APISIX_LISTEN_ADDRESS", "")
     path = address.removeprefix("unix:")
@@ -49,7 +53,13 @@ def socket_path(uds: str | None) -> str:
 
 
 class RunnerSocket:
-    """A listening socket and the path that it stands under."""
+    """A listening socket and its path.
+
+    Args:
+        sock: the socket.
+        path: absolute path of the socket.
+        found: ``os.lstat`` of the path, by which the socket is recognized later.
+    """
 
     def __init__(self, sock: socket.socket, path: str, found: os.stat_result) -> None:
         self.sock = sock
@@ -57,9 +67,9 @@ class RunnerSocket:
         self._identity: tuple[int, int] | None = (found.st_dev, found.st_ino)
 
     def unlink(self) -> None:
-        """Removes the path, if it is still this socket's: a successor's may be there already.
+        """Remove the path, unless another runner has put its own socket there.
 
-        Only the first call does: once this socket is closed, its successor's may have the same inode.
+        Only the first call does anything: once this socket is closed, a new socket may have the same inode.
         """
         identity, self._identity = self._identity, None
         with contextlib.suppress(OSError):
@@ -69,15 +79,15 @@ class RunnerSocket:
 
 
 def bind(path: str, permissions: int = DEFAULT_PERMISSIONS) -> RunnerSocket:
-    """Listens on `path`, whatever was there, but for what is no socket.
+    """Listen on `path`. A socket that is there is replaced.
 
     Args:
         path: absolute path; its folder must exist.
         permissions: mode of the socket file, whatever the process's umask is.
 
     Raises:
-        ConfigurationError: the folder is missing or not ours to write, the path is too long for the gateway, or
-            there is a file that is no socket.
+        ConfigurationError: the folder is missing or cannot be written to, the path is too long, or there is a file that
+            is not a socket.
     """
     if len(os.fsencode(path)) > MAX_PATH:
         raise ConfigurationError(
@@ -94,7 +104,7 @@ def bind(path: str, permissions: int = DEFAULT_PERMISSIONS) -> RunnerSocket:
         return _take(folder_fd, name, path, permissions)
     except OSError as exc:
         reason = exc.strerror or str(exc)
-        if exc.errno == errno.EPERM and owner is not None:  # a folder as /tmp, where only owners may replace files
+        if exc.errno == errno.EPERM and owner is not None:  # in a folder as /tmp only the owner may replace a file
             reason += f"; the file there belongs to {owner}: remove it, or give another path"
         raise ConfigurationError(f"cannot listen on {path}: {reason}") from None
     finally:
@@ -102,7 +112,10 @@ def bind(path: str, permissions: int = DEFAULT_PERMISSIONS) -> RunnerSocket:
 
 
 def has_owner(path: str) -> bool | None:
-    """Whether somebody listens on `path`; None: another user's socket is there, and its mode keeps us from asking.
+    """Whether a process listens on `path`.
+
+    Returns:
+        None where that is unknown: the socket belongs to another user, and its mode does not let this one connect.
 
     Raises:
         ConfigurationError: there is something else than a stream socket.
@@ -124,13 +137,13 @@ def has_owner(path: str) -> bool | None:
         except OSError as exc:
             if exc.errno == errno.EPROTOTYPE:
                 raise ConfigurationError(f"{path} is another program's datagram socket; give another path") from None
-            # Linux looks at the permission first, so this is no sign of life
+            # Linux checks the permission first, so the error does not say whether somebody listens
             return None
     return True
 
 
 def _look(path: str) -> str | None:
-    """Says what is there now, and refuses to replace what is no socket. Returns its owner; None: nothing is there."""
+    """Log which socket is there now. Returns its owner; None: there is none. Raises ConfigurationError for a file."""
     alive = has_owner(path)
     try:
         uid = os.lstat(path).st_uid
@@ -155,15 +168,15 @@ def _look(path: str) -> str | None:
 
 
 def _take(folder_fd: int, name: str, path: str, permissions: int) -> RunnerSocket:
-    """Binds a socket in a private folder beside the path, gives it its mode there, and renames it onto the path.
+    """Bind a socket in a private folder beside the path, set its mode there, and rename it onto the path.
 
-    A umask would give it its mode at once, but belongs to all threads, whose own new files would then be open to
-    others; and a default ACL of the folder puts it out of force.
+    A umask could set the mode at once. But all threads share it, so other users could then open their new files. And a
+    default ACL of the folder overrides it.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with _private_folder(folder_fd) as private_fd:
-            # through /proc, since the whole name may be longer than the path itself, which may be at its limit
+            # through /proc, because the name in the private folder is longer than the path, and may be too long
             sock.bind(f"/proc/self/fd/{private_fd}/{_NAME}")
             try:
                 os.chmod(_NAME, permissions, dir_fd=private_fd)
@@ -183,7 +196,7 @@ def _take(folder_fd: int, name: str, path: str, permissions: int) -> RunnerSocke
 
 @contextlib.contextmanager
 def _private_folder(folder_fd: int) -> Iterator[int]:
-    """A descriptor of a new folder in the folder, for its owner alone, and removed afterwards."""
+    """Create a folder for this user alone in the folder, yield its descriptor, and remove it afterwards."""
     temporary = f".{os.getpid()}.{os.urandom(4).hex()}"
     os.mkdir(temporary, 0o700, dir_fd=folder_fd)
     try:

@@ -14,7 +14,7 @@ from .client import SECONDS, Connection, until
 __all__ = ["BIN", "HERE", "Runner"]
 
 HERE = Path(__file__).parent
-PATIENT = "import asgi_bridge.server.serve as s; s.WATCHDOG_SECONDS = {}; from asgi_bridge.cli import main; main()"
+PATIENT = "import asgi_bridge.server.process as s; s.WATCHDOG_SECONDS = {}; from asgi_bridge.cli import main; main()"
 BIN = str(Path(sys.executable).with_name("asgi-bridge"))
 
 

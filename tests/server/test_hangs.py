@@ -178,3 +178,10 @@ def test_a_loop_that_works_in_many_short_steps_is_left_in_peace(
 
     asyncio.run(main())
     assert hung(caplog.text) == []
+
+
+def test_a_loop_that_waits_runs_no_step(serving: Callable[..., ThreadRunner]) -> None:
+    runner = serving(bridge=bridge)
+    watch = runner.runner._hangs
+    assert watch is not None
+    until(lambda: watch._stack() == [])

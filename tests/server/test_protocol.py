@@ -18,8 +18,8 @@ import uvicorn
 from uvicorn.server import Server, ServerState
 
 from asgi_bridge import Bridge
-from asgi_bridge.server.protocol import RunnerProtocol
-from asgi_bridge.server.runner import Runner, runner_of
+from asgi_bridge.server.protocol import RunnerProtocol, runner_of
+from asgi_bridge.server.runner import Runner
 from asgi_bridge.wire import (
     MAX_PAYLOAD,
     ErrCode,

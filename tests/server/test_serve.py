@@ -19,7 +19,8 @@ import uvicorn
 from asgi_bridge import Bridge, ConfigurationError
 from asgi_bridge.loading import Source
 from asgi_bridge.logs import GUARD
-from asgi_bridge.server import serve as module
+from asgi_bridge.server import process
+from asgi_bridge.server.process import runner_config
 from asgi_bridge.server.runner import conf_expire_of_environment
 from asgi_bridge.server.serve import LOG_CONFIG, RunnerServer, serve
 from asgi_bridge.tracebacks import own_lines
@@ -569,8 +570,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunnerServer]:
         raise Stopped(status)
 
     ended: list[bool] = []
-    monkeypatch.setattr(module.os, "_exit", exit)
-    yield RunnerServer(uvicorn.Config("", log_config=None), lambda: ended.append(True), 0.01, "")
+    monkeypatch.setattr(process.os, "_exit", exit)
+    yield RunnerServer(runner_config(), lambda: ended.append(True), "", seconds=0.01)
     monkeypatch.undo()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from asgi_bridge.plugins.build import SHUTDOWN_SECONDS
-from asgi_bridge.server import serve
+from asgi_bridge.server import process
 
 from .client import UNAVAILABLE, Connection, body_of, until
 from .processes import Runner
@@ -47,8 +47,8 @@ def stop(runner: Runner, sig: int) -> None:
 
 
 def test_the_end_comes_within_four_fifths_of_the_second_that_the_gateway_leaves() -> None:
-    assert serve.GRACEFUL_SECONDS + serve.WATCHDOG_SECONDS + serve.LAST_WORDS_SECONDS < 0.8
-    assert SHUTDOWN_SECONDS < serve.WATCHDOG_SECONDS
+    assert process.GRACEFUL_SECONDS + process.WATCHDOG_SECONDS + process.LAST_WORDS_SECONDS < 0.8
+    assert SHUTDOWN_SECONDS < process.WATCHDOG_SECONDS
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])

@@ -3,12 +3,9 @@
 import threading
 from typing import Any
 
-import uvicorn
-
 from asgi_bridge import Bridge
-from asgi_bridge.server.protocol import RunnerProtocol
+from asgi_bridge.server.process import GRACEFUL_SECONDS, RunnerServer, runner_config
 from asgi_bridge.server.runner import Runner, RunnerOptions
-from asgi_bridge.server.serve import GRACEFUL_SECONDS, RunnerServer
 from asgi_bridge.server.sockets import bind
 
 from . import sample
@@ -30,21 +27,9 @@ class ThreadRunner:
     def __init__(self, path: str, loop: str, bridge: Bridge = sample.bridge, **options: Any) -> None:
         self.path = path
         self.runner = Runner(bridge.plugins, RunnerOptions(**options))
-        self.config = uvicorn.Config(
-            lambda: self.runner,
-            factory=True,
-            loop=loop,
-            http=RunnerProtocol,  # type: ignore[arg-type]
-            ws="none",
-            interface="asgi3",
-            lifespan="on",
-            proxy_headers=False,
-            workers=1,
-            timeout_graceful_shutdown=GRACEFUL_SECONDS,  # type: ignore[arg-type]
-            log_config=None,
-        )
+        self.config = runner_config(lambda: self.runner, loop=loop, timeout_graceful_shutdown=GRACEFUL_SECONDS)
         self.listening = bind(path)
-        self.server = RunnerServer(self.config, self.listening.unlink, SECONDS, path)
+        self.server = RunnerServer(self.config, self.listening.unlink, path, seconds=SECONDS)
         self.thread = threading.Thread(target=self.server.run, args=([self.listening.sock],))
         self.thread.start()
         until(lambda: self.server.started or not self.thread.is_alive())

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from asgi_bridge import cli
+from asgi_bridge.cli import main
+from asgi_bridge.cli.options import Mount, Permissions
 from asgi_bridge.loading import Source
 
 Command = Callable[..., tuple[int, str, str]]
@@ -57,7 +58,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capt
     def command(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["asgi-bridge", *(each.replace("MODULE", name) for each in arguments)])
         with pytest.raises(SystemExit) as exit:
-            cli.main()
+            main()
         out, err = capsys.readouterr()
         return exit.value.code or 0, out, err.replace(name, "MODULE")  # type: ignore[return-value]
 
@@ -360,5 +361,5 @@ def test_the_command_is_installed() -> None:
 
 
 def test_types_that_are_converted_already() -> None:
-    assert cli._Mount().convert(("a", "b:c"), None, None) == ("a", "b:c")
-    assert cli._Permissions().convert(0o600, None, None) == 0o600
+    assert Mount().convert(("a", "b:c"), None, None) == ("a", "b:c")
+    assert Permissions().convert(0o600, None, None) == 0o600

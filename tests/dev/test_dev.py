@@ -22,7 +22,7 @@ from asgi_bridge.dev import explain, invitations
 from asgi_bridge.gateway import Call, read_routes
 from asgi_bridge.wire import HTTPReqCallResp, HTTPRespCallResp, Rewrite, Stop
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PLAYGROUND = ROOT / "examples/playground/apisix.yaml"
 SECONDS = 60.0
 """What anything may take on a slow machine."""

@@ -234,7 +234,7 @@ def test_what_cannot_be_built_is_an_error_in_one_line() -> None:
 # what probes cannot tell
 
 
-SUBJECTS = "tests.compat_subjects"
+SUBJECTS = "tests.compat.subjects"
 
 
 @pytest.mark.parametrize(
@@ -322,14 +322,14 @@ def test_objects_that_a_middleware_needs_are_given_as_defaults(
         "--default",
         "backend=time:sleep",
         "--default",
-        "clock=tests.compat_subjects:limiting",
+        "clock=tests.compat.subjects:limiting",
         "--conf",
         '{"text": "a"}',
     ]
     result = CliRunner().invoke(cli, [*command[1:], *given])
     assert result.exit_code == 0
     assert (
-        '  defaults = { backend = "time:sleep", clock = "tests.compat_subjects:limiting" }'
+        '  defaults = { backend = "time:sleep", clock = "tests.compat.subjects:limiting" }'
         in result.output.splitlines()
     )
 
@@ -372,7 +372,7 @@ def test_what_raises_as_either_is_reported_as_what_it_was_taken_for() -> None:
 
 
 def test_a_probe_that_is_not_answered_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asgi_bridge.probes.PROBE_SECONDS", 0.05)
+    monkeypatch.setattr("asgi_bridge.compat.trial.PROBE_SECONDS", 0.05)
     assert examine(load(f"{SUBJECTS}:HangsOnPost"), "{}")[1].errors == {
         "POST of a form": "no answer within 0.05 s",
         "POST of JSON": "no answer within 0.05 s",

@@ -1,207 +1,49 @@
-"""Probes: requests, and responses of an upstream, that show what one plugin does.
+"""Runs the probes on a plugin, and notes what it does.
 
 The plugin runs as in the runner, as the one plugin of a chain, around an upstream that notes what it was called with.
-First come different requests, then one request with different responses, then the same request again and again: a
+First come the different requests, then one request with different responses, then the same request again and again: a
 plugin may act on the request, on the response, or on what it has seen before.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from functools import wraps
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
 
-from .adapter.answer import lost_in_request_phase
-from .errors import ConfigurationError, PluginError
-from .plugins import Chain, PlainCall, Plugin, build_chain
-from .plugins.kinds import judge
-from .plugins.lifespan import Lifespan
+from ..adapter.answer import lost_in_request_phase
+from ..errors import ConfigurationError, PluginError
+from ..plugins import Chain, PlainCall, Plugin, build_chain
+from ..plugins.lifespan import Lifespan
+from .findings import Findings
+from .probes import KEYS, PAGE, PROBES, RESPONSES, Probe, Response
 
-__all__ = ["PROBES", "Findings", "Probe", "examine_plugin", "spied"]
+__all__ = ["examine_plugin"]
 
 PROBE_SECONDS = 10.0
-"""Seconds that a probe has to be answered."""
+"""Seconds within which the plugin has to answer a probe."""
 SHUTDOWN_SECONDS = 5.0
-"""Seconds that a lifespan has to shut down."""
+"""Seconds that a lifespan gets to shut down."""
 REPEATS = 120
-"""How often the same request is sent, to find limits."""
+"""How many times the same request is sent, to find limits."""
 REPEAT_SECONDS = 2.0
 """Seconds after which no further repeat is sent."""
-SLOW_SECONDS = 0.03
-"""Seconds that the slow upstream takes: more than a clock's rounding."""
-_HTML = b"<html><body>" + b"<p>probe</p>" * 200 + b"</body></html>"
 _COMMON = [(b"host", b"probe.test"), (b"user-agent", b"probe"), (b"accept", b"*/*")]
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A request to try."""
-
-    name: str
-    method: str = "GET"
-    path: str = "/probe"
-    query: bytes = b""
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    body: bytes = b""
-
-
-PROBES = (
-    Probe("GET"),
-    Probe("GET with query", query=b"a=1&b=two"),
-    Probe("HEAD", "HEAD"),
-    Probe("POST of a form", "POST", headers=((b"content-type", b"application/x-www-form-urlencoded"),), body=b"a=1"),
-    Probe("POST of JSON", "POST", headers=((b"content-type", b"application/json"),), body=b'{"a": 1}'),
-    Probe("DELETE", "DELETE"),
-    Probe("compression accepted", headers=((b"accept-encoding", b"gzip, br, zstd, deflate"),)),
-    Probe("from another origin", headers=((b"origin", b"https://other.test"),)),
-    Probe(
-        "CORS preflight",
-        "OPTIONS",
-        headers=((b"origin", b"https://other.test"), (b"access-control-request-method", b"POST")),
-    ),
-    Probe("with a cookie", headers=((b"cookie", b"session=abc; theme=dark"),)),
-    Probe("with credentials", headers=((b"authorization", b"Basic dXNlcjpwYXNz"),)),
-    Probe("behind a proxy", headers=((b"x-forwarded-for", b"203.0.113.9"), (b"x-forwarded-proto", b"https"))),
-    Probe("conditional", headers=((b"if-none-match", b'"probe"'),)),
-    Probe("with a request id", headers=((b"x-request-id", b"1f6b2d5e-4a2c-4a53-9d0a-111111111111"),)),
-    Probe("msgpack accepted", headers=((b"accept", b"application/vnd.msgpack"),)),
-)
-"""Requests that differ; the upstream answers each with a page."""
-
-
-@dataclass(frozen=True)
-class Response:
-    """What the upstream answers.
-
-    Attributes:
-        name: what is special about it.
-        length: whether it tells its content-length.
-        headers: beside those that all responses have.
-        seconds: how long it takes.
-    """
-
-    name: str = ""
-    status: int = 200
-    body: bytes = _HTML
-    content_type: bytes = b"text/html; charset=utf-8"
-    length: bool = True
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    seconds: float = 0.0
-
-
-_PAGE = Response()
-_RESPONSES = (
-    Response("a slow one", seconds=SLOW_SECONDS),
-    Response("JSON", body=b'{"probe": [1, 2, 3]}', content_type=b"application/json"),
-    Response("a stream", body=b"<p>streamed</p>" * 100, length=False),
-    Response("a cookie", headers=((b"set-cookie", b"upstream=1; Path=/"),)),
-    Response("an etag", headers=((b"etag", b'"upstream"'), (b"cache-control", b"max-age=60"))),
-    Response("204", 204, b"", length=False),
-    Response("302", 302, b"moved", headers=((b"location", b"https://probe.test/elsewhere"),)),
-    Response("401", 401, b"who are you?", headers=((b"www-authenticate", b'Basic realm="upstream"'),)),
-    Response("403", 403, b"no"),
-    Response("404", 404, b"nothing here"),
-    Response("429", 429, b"slow down", headers=((b"retry-after", b"5"),)),
-    Response("500", 500, b"it broke"),
-    Response("503", 503, b"not now"),
-)
-"""What the upstream answers, besides the page, to the first probe."""
-
-_KEYS = ((b"idempotency-key", b"8e03978e-40d5-43dd-bc93-6894a57f9324"), (b"x-idempotency-key", b"8e03978e"))
-
-
-@dataclass
-class Findings:
-    """What a plugin did; each set holds names of probes, header names, or parts of a request.
-
-    Attributes:
-        answers: probes that it answered without the upstream, with the status.
-        limit: which of many equal requests it was the first to answer by itself, and with which status.
-        replays: it answered with a response that the upstream gave to an earlier request.
-        request: parts of the request that it changed: ``method``, ``path``, ``query``, ``body``, ``header NAME``, …
-        unmappable: of these, what the protocol cannot express.
-        headers: response headers that it set or changed.
-        lost: of these, those that only the response phase can set.
-        varying: of these, those that differ from response to response although the request is the same.
-        status, body: it changed the upstream's status, or body.
-        recodes: wherever it changed the body, it set a content-encoding.
-        reacts: responses of the upstream with which it did something else than with a page.
-        wraps_send, wraps_receive: it looks at the response, or at the request body.
-        lifespan: it has a lifespan of its own.
-        errors: probes on which it raised.
-        passed: it let a probe pass.
-        nothing: it is nothing but what it wraps.
-    """
-
-    answers: dict[str, int] = field(default_factory=dict)
-    limit: tuple[int, int] | None = None
-    replays: bool = False
-    request: set[str] = field(default_factory=set)
-    unmappable: set[str] = field(default_factory=set)
-    headers: set[str] = field(default_factory=set)
-    lost: set[str] = field(default_factory=set)
-    varying: set[str] = field(default_factory=set)
-    status: bool = False
-    body: bool = False
-    recodes: bool = True
-    reacts: set[str] = field(default_factory=set)
-    wraps_send: bool = False
-    wraps_receive: bool = False
-    lifespan: bool = False
-    errors: dict[str, str] = field(default_factory=dict)
-    passed: bool = field(default=False, compare=False)
-    nothing: bool = field(default=False, compare=False)
-
-
-def spied(middleware: Callable[..., Any], note: Callable[[], None]) -> Callable[..., Any]:
-    """A WSGI middleware that calls `note` whenever it looks at a response.
-
-    It does so if it hands on another ``start_response`` than it was given, or returns another iterable than it got.
-    """
-
-    @wraps(middleware)
-    def watched(*arguments: Any, **options: Any) -> Any:
-        upstream, *rest = arguments
-        given: Any = None
-        got: Any = None
-
-        def inner(environ: Any, start_response: Any) -> Any:
-            nonlocal got
-            if start_response is not given:
-                note()
-            got = upstream(environ, start_response)
-            return got
-
-        made = middleware(inner, *rest, **options)
-        if not judge(made).may_be_wsgi:
-            return made
-
-        def outer(environ: Any, start_response: Any) -> Any:
-            nonlocal given, got
-            given, got = start_response, None
-            result = made(environ, start_response)
-            if got is not None and result is not got:
-                note()
-            return result
-
-        return outer
-
-    return watched
+"""Headers of all probes."""
 
 
 async def examine_plugin(plugin: Plugin, conf: str) -> Findings:
-    """Runs all probes.
+    """Run all probes on a plugin.
 
     Args:
-        plugin: what to try.
+        plugin: the plugin.
         conf: its configuration, JSON.
 
     Raises:
-        ConfigurationError: it cannot be built.
+        ConfigurationError: the plugin cannot be built, or its lifespan fails to start.
     """
     findings = Findings()
     async with _started(plugin, conf, findings) as chain:
@@ -210,7 +52,7 @@ async def examine_plugin(plugin: Plugin, conf: str) -> Findings:
             try:
                 trial.note_probe(probe, await trial.send(probe))
             except Exception as exc:
-                findings.errors[probe.name] = str(exc) if isinstance(exc, _Late) else f"{type(exc).__name__}: {exc}"
+                findings.errors[probe.name] = str(exc) if isinstance(exc, _TooLate) else f"{type(exc).__name__}: {exc}"
         await _vary(trial)
         await _repeat(trial)
     return findings
@@ -241,13 +83,13 @@ async def _started(plugin: Plugin, conf: str, findings: Findings) -> AsyncIterat
             await lifespan.stop(SHUTDOWN_SECONDS)
 
 
-class _Late(Exception):
+class _TooLate(Exception):
     def __init__(self) -> None:
         super().__init__(f"no answer within {PROBE_SECONDS:g} s")
 
 
 class _Upstream:
-    """The application inside: notes how it is called, and answers as a server does."""
+    """The application that the plugin wraps. It notes how it is called, and answers as a server does."""
 
     def __init__(self, response: Response, number: int) -> None:
         self.scope: Scope | None = None
@@ -277,7 +119,7 @@ class _Upstream:
 
 @dataclass
 class _Outcome:
-    """What came of one probe."""
+    """The result of one probe: the upstream that may have been called, and the response."""
 
     upstream: _Upstream
     status: int
@@ -286,17 +128,17 @@ class _Outcome:
 
     @property
     def changed(self) -> set[str]:
-        """Names of the response headers that are not the upstream's."""
+        """Names of the response headers that differ from the upstream's."""
         return {name.decode("latin-1") for name, _ in set(self.headers) ^ set(self.upstream.headers)}
 
     def added(self, name: str) -> list[bytes]:
-        """The values of a header that the plugin set."""
+        """Values of a response header that the plugin set."""
         own = [entry for entry in self.headers if entry not in self.upstream.headers]
         return [value for each, value in own if each == name.encode("latin-1")]
 
 
 class _Trial:
-    """A chain on trial."""
+    """Sends probes through a chain, and collects the findings and the outcome of each of PROBES."""
 
     def __init__(self, chain: Chain, findings: Findings) -> None:
         self.findings = findings
@@ -304,8 +146,8 @@ class _Trial:
         self._chain = chain
         self._number = 0
 
-    async def send(self, probe: Probe, response: Response = _PAGE) -> _Outcome:
-        """Sends a probe. Raises whatever the plugin raises."""
+    async def send(self, probe: Probe, response: Response = PAGE) -> _Outcome:
+        """Send a probe, with `response` as the upstream's. Raises whatever the plugin raises."""
         headers = [*_COMMON, *probe.headers]
         if probe.body:
             headers.append((b"content-length", b"%d" % len(probe.body)))
@@ -351,7 +193,7 @@ class _Trial:
                 await self._chain.enter(call, scope, receive, send)
         except TimeoutError:
             if limit.expired():
-                raise _Late from None
+                raise _TooLate from None
             raise
         outcome = _Outcome(upstream, *_response(messages))
         if upstream.scope is not None:
@@ -363,7 +205,7 @@ class _Trial:
         return outcome
 
     def note_probe(self, probe: Probe, outcome: _Outcome) -> None:
-        """Keeps what came of one of PROBES."""
+        """Keep the outcome of one of PROBES."""
         self.outcomes[probe.name] = outcome
         if outcome.upstream.scope is None:
             if self.is_replay(outcome):
@@ -372,11 +214,11 @@ class _Trial:
                 self.findings.answers[probe.name] = outcome.status
 
     def is_replay(self, outcome: _Outcome) -> bool:
-        """Whether it is the upstream's response to an earlier request."""
+        """Whether a response that did not come from the upstream repeats an earlier one that did."""
         return any(name == b"x-upstream" for name, _ in outcome.headers)
 
     def passed(self, name: str) -> _Outcome | None:
-        """What came of a probe that reached the upstream."""
+        """Return the outcome of a probe; None if it did not reach the upstream."""
         outcome = self.outcomes.get(name)
         return None if outcome is None or outcome.upstream.scope is None else outcome
 
@@ -426,16 +268,16 @@ def _response(messages: list[Message]) -> tuple[int, list[tuple[bytes, bytes]], 
 
 
 async def _vary(trial: _Trial) -> None:
-    """The first probe once more, with every other response of the upstream."""
+    """Send the first probe again, once for each of RESPONSES."""
     probe, page = PROBES[0], trial.passed(PROBES[0].name)
     if page is None:
         return
     findings = trial.findings
     outcomes = [page]
-    for response in _RESPONSES:
+    for response in RESPONSES:
         try:
             outcome = await trial.send(probe, response)
-        except Exception:  # it can live with a page, but not with this
+        except Exception:  # the plugin can deal with PAGE, but not with this response
             findings.reacts.add(response.name)
             continue
         if outcome.upstream.scope is None:
@@ -445,11 +287,11 @@ async def _vary(trial: _Trial) -> None:
                 findings.limit = (len(outcomes) + 1, outcome.status)
             break
         outcomes.append(outcome)
-        kept_status = outcome.status == response.status or page.status != _PAGE.status
-        kept_body = outcome.body == response.body or page.body != _PAGE.body
+        kept_status = outcome.status == response.status or page.status != PAGE.status
+        kept_body = outcome.body == response.body or page.body != PAGE.body
         if outcome.changed != page.changed or not (kept_status and kept_body):
             findings.reacts.add(response.name)
-    if len(outcomes) < 3:  # it let too few pass: those of other requests are better than none
+    if len(outcomes) < 3:  # too few of them reached the upstream: take the outcomes of the other requests
         outcomes = [each for each in trial.outcomes.values() if each.upstream.scope is not None]
     known = {value for outcome in outcomes for _, value in outcome.upstream.scope["headers"]}  # type: ignore[index]
     for name in page.changed:
@@ -459,13 +301,13 @@ async def _vary(trial: _Trial) -> None:
 
 
 async def _repeat(trial: _Trial) -> None:
-    """Equal requests: to something that keeps responses by their idempotency key, and to a limit."""
+    """Send equal requests, to find a plugin that repeats kept responses, and one that limits requests."""
     findings = trial.findings
     for probe in _with_keys(trial):
         for _ in range(2):
             try:
                 outcome = await trial.send(probe)
-            except Exception:  # it may take no such key
+            except Exception:  # the plugin may refuse such a key
                 break
             if outcome.upstream.scope is None:
                 findings.replays = findings.replays or trial.is_replay(outcome)
@@ -493,5 +335,5 @@ async def _repeat(trial: _Trial) -> None:
 def _with_keys(trial: _Trial) -> Iterator[Probe]:
     for probe in PROBES:
         if probe.method == "POST" and trial.passed(probe.name) is not None:
-            for key in _KEYS:
+            for key in KEYS:
                 yield replace(probe, headers=(*probe.headers, key))

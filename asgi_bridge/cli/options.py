@@ -1,0 +1,131 @@
+"""Options that several commands have, and what their values stand for."""
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ..loading import Source
+
+__all__ = [
+    "FILE",
+    "FOLDER",
+    "Mount",
+    "Permissions",
+    "env_file_option",
+    "find_source",
+    "log_level_option",
+    "read_environment",
+    "source_options",
+]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+FOLDER = click.Path(exists=True, file_okay=False)
+FILE = click.Path(exists=True, dir_okay=False)
+LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
+
+
+class Mount(click.ParamType[tuple[str, str]]):
+    """An option's value ``NAME=module:attr``, as the tuple (name, target)."""
+
+    name = "NAME=module:attr"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, target = value.partition("=")
+        if not (name and equals and target):
+            self.fail(f"{value!r} is not of the form NAME=module:attr", param, ctx)
+        return name, target
+
+
+class Permissions(click.ParamType[int]):
+    """An option's value that is a file mode in octal digits, as an int."""
+
+    name = "MODE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            mode = int(value, 8)
+        except ValueError:
+            mode = -1
+        if not 0 <= mode <= 0o777:
+            self.fail(f"{value!r} is not an octal mode such as 660", param, ctx)
+        return mode
+
+
+def source_options(command: Command) -> Command:
+    """Add the argument and the options that say where the plugins come from: see `find_source`."""
+    for decorate in (
+        click.argument("target", required=False),
+        click.option(
+            "--mount", "mounts", type=Mount(), multiple=True, help="One more plugin. May be given several times."
+        ),
+        click.option(
+            "--allow", multiple=True, metavar="PATH|URL",
+            help="File, folder or server that routes may name. May be given several times.",
+        ),
+        click.option(
+            "--app-dir", type=FOLDER, default=".", show_default=True,
+            help="Folder to look for modules and pyproject.toml in.",
+        ),
+    ):  # fmt: skip
+        command = decorate(command)
+    return command
+
+
+env_file_option = click.option("--env-file", type=FILE, help="Environment configuration file, read first.")
+
+
+def log_level_option(default: str) -> Callable[[Command], Command]:
+    """Make the option ``--log-level``.
+
+    Args:
+        default: what the help shows as the default. The command gets None where the option is not given.
+    """
+    return click.option(
+        "--log-level", type=click.Choice(LOG_LEVELS), default=None, help=f"Log level.  [default: {default}]"
+    )
+
+
+def find_source(
+    target: str | None, mounts: tuple[tuple[str, str], ...], app_dir: str, allow: tuple[str, ...] = ()
+) -> "Source":
+    """Make the source of the plugins from the values of `source_options`. Call it while a command runs.
+
+    A file as `target` is a module of its own folder, or of `app_dir` where the user gives ``--app-dir``.
+
+    Raises:
+        ConfigurationError: ``--mount`` names a plugin twice, or a file does not exist or is not a module.
+    """
+    from ..loading import Source
+    from ..plugins.importing import located
+
+    names = [name for name, _ in mounts]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(f"--mount {name}: given twice")
+    context = click.get_current_context()
+    is_given = context.get_parameter_source("app_dir") is not click.core.ParameterSource.DEFAULT
+    if target is not None:
+        target, app_dir = located(target, app_dir if is_given else None)
+    mounted = {name: located(each, app_dir)[0] for name, each in mounts}
+    return Source(target, mounted, os.path.abspath(app_dir), allow)
+
+
+def read_environment(env_file: str | None) -> None:
+    """Read the file of ``--env-file`` into the environment. None does nothing.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or python-dotenv is not installed.
+    """
+    if env_file is not None:
+        from ..server.environment import load_environment
+
+        load_environment(env_file)

@@ -1,0 +1,47 @@
+"""``asgi-bridge run``: serves the gateway."""
+
+from typing import Any
+
+import click
+
+from .options import FILE, FOLDER, Permissions, find_source, log_level_option, source_options
+
+__all__ = ["run"]
+
+
+@click.command()
+@source_options
+@click.option("--uds", help="Unix socket to listen on.  [default: APISIX_LISTEN_ADDRESS]")
+@click.option(
+    "--uds-permissions", type=Permissions(), default="666", show_default=True, help="Mode of the socket, octal."
+)
+@click.option("--reload", is_flag=True, help="Start anew when a Python file changes.")
+@click.option(
+    "--reload-dir", "reload_dirs", type=FOLDER, multiple=True, help="Folder to watch.  [default: that of --app-dir]"
+)
+@click.option("--limit-concurrency", type=click.IntRange(min=1), help="Calls at once; further ones are refused.")
+@click.option(
+    "--limit-configuration-size", type=click.IntRange(min=1), default=131_072, show_default=True,
+    help="Bytes that a route's configuration of one plugin may have.",
+)  # fmt: skip
+@click.option(
+    "--timeout-graceful-shutdown", type=click.FloatRange(min=0), default=0.3, show_default=True,
+    help="Seconds that calls in flight have to end after SIGTERM.",
+)  # fmt: skip
+@click.option("--access-log/--no-access-log", default=False, show_default=True, help="One log line for each call.")
+@click.option(
+    "--forwarded-headers", type=click.Choice(["trust", "ask"]), default="trust", show_default=True,
+    help="Scheme and server of a request: trust the x-forwarded-* headers, or ask the gateway. Before APISIX 3.14 "
+    "clients can write these headers: ask.",
+)  # fmt: skip
+@log_level_option("info")
+@click.option("--log-config", type=FILE, help="Logging configuration file: .ini, .json, .yaml.")
+@click.option("--env-file", type=FILE, help="Environment configuration file (needs python-dotenv).")
+def run(
+    target: str | None, mounts: tuple[tuple[str, str], ...], allow: tuple[str, ...], app_dir: str,
+    reload_dirs: tuple[str, ...], **options: Any,
+) -> None:  # fmt: skip
+    """Serve the gateway."""
+    from ..server.serve import serve
+
+    serve(find_source(target, mounts, app_dir, allow), reload_dirs=list(reload_dirs) or None, **options)

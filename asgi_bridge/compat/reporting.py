@@ -1,0 +1,91 @@
+"""What ``asgi-bridge compat`` prints."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from .findings import Findings, advise, changes_response, listed
+from .probes import PROBES
+from .subject import Subject
+
+__all__ = ["report"]
+
+
+def report(subject: Subject, conf: Any, findings: Findings) -> Iterator[str]:
+    """Write the findings for a person, and the lines to paste into pyproject.toml and the route file.
+
+    Args:
+        subject: the plugin.
+        conf: its configuration, as parsed from JSON.
+        findings: what `examine` found.
+
+    Returns:
+        The lines, without their ends.
+    """
+    plugin, source = subject.plugin, subject.source
+    yield f"{subject.target}, {_KINDS[source]}, on {len(PROBES)} probe requests:"
+    for status in sorted(set(findings.answers.values())):
+        probes = [probe for probe, answered in findings.answers.items() if answered == status]
+        yield f"  answers {status} by itself: {'all' if len(probes) == len(PROBES) else ', '.join(probes)}"
+    if findings.limit is not None:
+        number, status = findings.limit
+        yield f"  answers {status} by itself to number {number} of equal requests"
+    if findings.replays:
+        yield "  answers by itself with the response to an earlier request"
+    if findings.request:
+        yield f"  changes the request: {', '.join(sorted(findings.request))}"
+    if findings.unmappable:
+        yield f"  which the protocol cannot express: {', '.join(sorted(findings.unmappable))}"
+    if findings.headers:
+        yield f"  response headers: {', '.join(sorted(findings.headers))}"
+    if findings.varying and not changes_response(findings):
+        yield f"  of these, another value each time: {listed(findings.varying)}"
+    if findings.reacts and not changes_response(findings):
+        yield f"  acts otherwise with these responses of the upstream: {listed(findings.reacts)}"
+    if findings.status:
+        yield "  changes the status of the response"
+    if findings.body:
+        yield "  changes the body of the response"
+    if findings.wraps_send and not (findings.headers or findings.status or findings.body):
+        yield "  hands on a send of its own: it may watch the response"
+    watches_body = findings.wraps_receive and "body" not in findings.request
+    if watches_body:
+        yield "  watches the request body: request_body=False spares fetching it"
+    if findings.lifespan:
+        yield "  has a lifespan: it is run once for each " + (
+            "process" if source in ("app", "wsgi") else "configuration"
+        )
+    for probe, error in findings.errors.items():
+        yield f"  raised on {probe}: {error}"
+    yield ""
+    if len(findings.errors) == len(PROBES):
+        yield "It raised on every request, so nothing can be said of it."
+        return
+    phase, reason = advise(findings)
+    yield f'Mount it with phase="{phase}": {reason}.'
+    yield ""
+    yield f"  # [tool.asgi_bridge.plugins.{plugin.name}] in pyproject.toml"
+    yield f'  {source} = "{subject.target}"'
+    yield f'  phase = "{phase}"'
+    if subject.defaults:
+        objects = ", ".join(f'{name} = "{target}"' for name, target in subject.defaults.items())
+        yield f"  defaults = {{ {objects} }}"
+    if watches_body:
+        yield "  request_body = false"
+    yield ""
+    yield "  # the route"
+    entry = json.dumps([{"name": plugin.name, "value": json.dumps(conf)}])
+    places = {"request": ["pre-req"], "response": ["post-resp"], "both": ["pre-req", "post-resp"]}[phase]
+    yield "  plugins:"
+    for place in places:
+        yield f"    ext-plugin-{place}:"
+        yield f"      conf: {entry}"
+
+
+_KINDS = {
+    "app": "an application",
+    "factory": "a factory",
+    "middleware": "a middleware",
+    "wsgi": "a WSGI application",
+    "wsgi_middleware": "a WSGI middleware",
+}

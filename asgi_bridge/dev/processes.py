@@ -1,0 +1,183 @@
+"""The processes of ``asgi-bridge dev``.
+
+The runner is a process of its own, as it is in production. It shares the terminal of this one, so ``breakpoint()``
+works in a plugin. Gateway and echo upstream are uvicorn servers in this process.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging.config
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import uvicorn
+import watchfiles
+
+from ..errors import ConfigurationError
+from ..gateway import GatewayApp, echo
+from ..gateway.server import http_protocol
+from ..loading import Source
+from ..server.output import LOG_CONFIG
+from ..server.sockets import has_owner
+from .calls import print_call
+from .commands import invitations
+from .routes import ECHO_HOSTS, ECHO_PORT, RouteFile
+
+__all__ = ["develop"]
+
+BACKLOG = 2048
+"""Connections that wait to be accepted."""
+STOP_SECONDS = 3.0
+"""Seconds that the runner gets to stop before it is killed."""
+
+
+def develop(
+    source: Source,
+    routes: Path,
+    host: str,
+    port: int,
+    log_level: str | None,
+    *,
+    upstream_port: int | None = ECHO_PORT,
+    uds: str | None = None,
+) -> None:
+    """Start runner, gateway and echo upstream, and serve until a signal ends the process.
+
+    Args:
+        source: where the runner finds its plugins.
+        routes: path of APISIX's standalone route file. Without an ``apisix.yaml`` each plugin gets a route.
+        host: address of the gateway.
+        port: port of the gateway; 0: any.
+        log_level: that of the runner and of the servers; None: ``"warning"``.
+        upstream_port: port of the echo upstream, which gets the requests of routes to 127.0.0.1:1980; 0: any; None:
+            start no echo upstream.
+        uds: path of the socket of a runner that runs already; None: start one.
+
+    Raises:
+        ConfigurationError: the routes cannot be read, the plugins cannot be loaded, a port is taken, or nobody listens
+            on `uds`.
+    """
+    logging.config.dictConfig(LOG_CONFIG)
+    if uds is None:
+        source.load()  # an error ends the command before anything starts
+    elif not has_owner(uds):
+        raise ConfigurationError(f"no runner listens on {uds}: start it first, with asgi-bridge run --uds {uds}")
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_listen(host, port, "--port"))
+        upstream = None
+        if upstream_port is not None:
+            instead = "--upstream-port (0: any), or --no-upstream if your own upstream listens there"
+            upstream = stack.enter_context(_listen(ECHO_HOSTS[0], upstream_port, instead))
+        file = RouteFile(routes, source, ECHO_PORT if upstream is None else upstream.getsockname()[1])
+        found = file.load()
+        if uds is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="asgi-bridge-"))
+            uds = os.path.join(folder, "runner.sock")
+            stack.enter_context(_runner(source, uds, log_level))
+        app = GatewayApp(found, uds, observe=print_call)
+        servers = [(_server(app, log_level), listener)]
+        if upstream is not None:
+            servers.append((_server(echo, log_level), upstream))
+        asyncio.run(_serve(app, servers, _url(host, listener.getsockname()[1]), file))
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.contextmanager
+def _listen(host: str, port: int, instead: str) -> Iterator[socket.socket]:
+    """Open a listening socket. Raises ConfigurationError; `instead` says which option to give if the port is taken."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, port))
+            sock.listen(BACKLOG)
+        except (socket.gaierror, UnicodeError):
+            raise ConfigurationError(f"there is no host {host!r}; --host is an address of this machine") from None
+        except OSError as exc:
+            what = {
+                errno.EADDRNOTAVAIL: "--host has to be an address of this machine",
+                errno.EACCES: "ports below 1024 are for root; give another --port",
+            }.get(exc.errno or 0, f"give another {instead}")
+            raise ConfigurationError(f"cannot listen on {host}:{port}: {exc.strerror}; {what}") from None
+        yield sock
+
+
+@contextlib.contextmanager
+def _runner(source: Source, uds: str, log_level: str | None) -> Iterator[None]:
+    """Start the runner's process, and stop it at the end. It reloads by itself, and has the terminal's stdin."""
+    command = [sys.executable, "-m", "asgi_bridge", "run", "--uds", uds, "--reload"]
+    command += [source.target] if source.target is not None else []
+    command += [part for name, target in source.mounts.items() for part in ("--mount", f"{name}={target}")]
+    command += [part for entry in source.allow for part in ("--allow", entry)]
+    command += ["--app-dir", source.app_dir, "--reload-dir", source.app_dir] if source.app_dir is not None else []
+    command += ["--log-level", log_level or "warning"]
+    process = subprocess.Popen(command)
+    try:
+        while not os.path.exists(uds):
+            if process.poll() is not None:
+                raise ConfigurationError("the runner did not start; what it said stands above")
+            time.sleep(0.02)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class _Server(uvicorn.Server):
+    """A server without signal handlers of its own: `_serve` handles signals for both servers."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(app: Any, log_level: str | None) -> _Server:
+    config = uvicorn.Config(
+        app, log_config=None, log_level=log_level or "warning", access_log=False, ws="none", interface="asgi3",
+        http=http_protocol(), proxy_headers=False, server_header=False, date_header=False, timeout_graceful_shutdown=1,
+    )  # fmt: skip
+    return _Server(config)
+
+
+async def _serve(app: GatewayApp, servers: list[tuple[_Server, socket.socket]], url: str, routes: RouteFile) -> None:
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        stopping.set()
+        for server, _ in servers:
+            server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(sig, stop)
+    async with asyncio.TaskGroup() as group:
+        for server, sock in servers:
+            group.create_task(server.serve(sockets=[sock]))
+        while not all(server.started or server.should_exit for server, _ in servers):  # noqa: ASYNC110 uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        click.echo("".join(f"{line}\n" for line in invitations(app.routes, url)))
+        async for _ in _changes(routes.path, stopping):
+            app.routes = routes.reload(app.routes)
+
+
+async def _changes(path: Path, stopping: asyncio.Event) -> AsyncIterator[None]:
+    """Yield each time that the file at `path` has changed, until `stopping` is set."""
+    async for changes in watchfiles.awatch(path.parent, stop_event=stopping, recursive=False, debounce=100):
+        if any(Path(name).name == path.name for change, name in changes if change is not watchfiles.Change.deleted):
+            yield

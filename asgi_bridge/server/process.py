@@ -1,0 +1,224 @@
+"""The runner's process: all that knows uvicorn's configuration, server and reloader.
+
+uvicorn serves with our protocol class, on a socket of ours, and has to end within the second that APISIX leaves. Beside
+this module, `protocol` knows what uvicorn expects of a protocol class, and `output` knows its logging configuration.
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import queue
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Generator
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.supervisors import ChangeReload
+
+from ..errors import BridgeError
+from ..tracebacks import shorten
+from .accept import Acceptor
+from .output import configure_loggers, flush, last_words, prompt_output
+from .protocol import RunnerProtocol, runner_of
+from .runner import Runner
+
+__all__ = ["GRACEFUL_SECONDS", "RunnerServer", "run_reloading", "runner_config"]
+
+logger = logging.getLogger("asgi_bridge.server")
+
+GRACEFUL_SECONDS = 0.3
+"""Seconds that running calls get to finish after SIGTERM."""
+WATCHDOG_SECONDS = 0.45
+"""Hard exit this many seconds after the grace period, even if a thread blocks. With GRACEFUL_SECONDS it makes 0.75 s;
+APISIX sends SIGKILL after one second."""
+LAST_WORDS_SECONDS = 0.03
+"""Seconds that the watchdog spends at most on its log line and on buffered output before the hard exit."""
+
+
+def runner_config(app: Callable[[], Runner] | str = "", *, log_config: Any = None, **options: Any) -> uvicorn.Config:
+    """Make uvicorn's configuration for a runner.
+
+    Args:
+        app: function that makes the runner, called in the process that serves. Whoever leaves it out sets
+            ``config.app`` before the server starts.
+        log_config: as uvicorn takes it; None: the logging of the process stays as it is.
+        options: further ones of ``uvicorn.Config``, such as ``loop``, ``reload`` and ``timeout_graceful_shutdown``.
+
+    Raises:
+        Exception: uvicorn cannot work with the options.
+    """
+    return uvicorn.Config(
+        app,
+        factory=True,
+        http=RunnerProtocol,
+        ws="none",
+        interface="asgi3",
+        lifespan="on",
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        workers=1,
+        log_config=log_config,
+        **options,
+    )
+
+
+class RunnerServer(uvicorn.Server):
+    """uvicorn's server, with acceptors of our own and a bound on how long stopping takes.
+
+    Args:
+        config: what `runner_config` makes.
+        ended: called when the server stops accepting connections.
+        path: of the socket, for the log.
+        finally_: called once nothing runs any more, or right before the hard exit.
+        seconds: hard exit this many seconds after a signal, whatever blocks the process; None: WATCHDOG_SECONDS after
+            the grace period of `config`.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        ended: Callable[[], None],
+        path: str,
+        *,
+        finally_: Callable[[], None] = lambda: None,
+        seconds: float | None = None,
+    ) -> None:
+        super().__init__(config)
+        self._ended = ended
+        self._finally = finally_
+        self._seconds = _hard_exit_seconds(config) if seconds is None else seconds
+        self._path = path
+        # A signal handler wakes the watchdog through this queue. Only SimpleQueue.put() is safe there: starting a
+        # thread in a signal handler could wait for ever for a lock that the interrupted code holds.
+        self._signals: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._capturing = False
+
+    def run(self, sockets: Any = None) -> None:
+        """Serve until a signal, or ``should_exit``, ends it.
+
+        A KeyboardInterrupt or SystemExit in any task or callback stops an event loop. Plugins may start tasks, but no
+        plugin may end the runner. So the loop is started again, unless the exception comes out of uvicorn's own task.
+        While uvicorn captures signals, these raise nothing.
+        """
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        runner = asyncio.Runner(loop_factory=self.config.get_loop_factory())
+        try:
+            loop = runner.get_loop()
+            serving = loop.create_task(self.serve(sockets))
+            while not serving.done():
+                try:
+                    loop.run_until_complete(serving)
+                except (KeyboardInterrupt, SystemExit) as exc:
+                    if serving.done() or not self._capturing:
+                        raise
+                    logger.error("A task or callback of a plugin raised %r; the runner goes on", exc, exc_info=exc)
+        finally:
+            with contextlib.suppress(KeyboardInterrupt, SystemExit):  # raised by a task that close() cancels
+                runner.close()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        with super().capture_signals():
+            self._capturing = True
+            try:
+                yield
+            finally:
+                self._capturing = False
+                # uvicorn raises the signal again now. SIGTERM then ends the process, and Python would drop what it
+                # still buffers.
+                flush()
+
+    def release(self) -> None:
+        """End the watchdog's thread. Call it where the process goes on after the server."""
+        self._signals.put(None)
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets=[])
+        self.servers.extend(Acceptor(sock, self._protocol) for sock in sockets)  # type: ignore[misc]
+        logger.info("Runner listens on unix socket %s (Press CTRL+C to quit)", self._path)
+
+    def _protocol(self) -> RunnerProtocol:
+        config = self.config
+        return RunnerProtocol(config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=None)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        self._ended()
+        runner_of(self.config).stopping = True
+        await super().shutdown(sockets)
+        self._finally()  # here, because uvicorn raises the signal again afterwards: no later line may be reached
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._signals.put(sig)
+        super().handle_exit(sig, frame)
+
+    def _watch(self) -> None:
+        """The watchdog's thread. It works where the event loop is blocked, or the interpreter waits for threads."""
+        sig = self._signals.get()
+        end = time.monotonic() + self._seconds
+        while sig is not None:
+            try:
+                if self._signals.get(timeout=max(0.0, end - time.monotonic())) is None:
+                    return
+            except queue.Empty:
+                self._give_up(sig)
+
+    def _give_up(self, sig: int) -> None:
+        self._ended()
+        last_words(LAST_WORDS_SECONDS)
+        self._finally()
+        os._exit(128 + sig)
+
+
+def _hard_exit_seconds(config: uvicorn.Config) -> float:
+    return (config.timeout_graceful_shutdown or 0.0) + WATCHDOG_SECONDS
+
+
+def run_reloading(config: uvicorn.Config, path: str, sock: socket.socket) -> None:
+    """Serve in a child process, with a new one for each change of a Python file, until a signal ends this process.
+
+    The caller owns the socket's path and the private folder. A child touches neither.
+
+    Args:
+        config: what `runner_config` makes, with ``reload=True``.
+        path: of the socket, for the log.
+        sock: the listening socket.
+    """
+    target = functools.partial(_serve_reloaded, config, path, _hard_exit_seconds(config))
+    ChangeReload(config, target=target, sockets=[sock]).run()
+
+
+def _serve_reloaded(config: uvicorn.Config, path: str, seconds: float, sockets: Any) -> None:
+    """Serve in the child process. If the plugins cannot be loaded, refuse calls until the reloader ends the child."""
+    prompt_output()
+    configure_loggers(config.log_config, config.log_level)
+    server = RunnerServer(config, lambda: None, path, seconds=seconds)
+    try:
+        server.run(sockets=sockets)
+    except BridgeError as exc:
+        logger.error("%s", exc, exc_info=shorten(exc.__cause__))
+    except Exception:
+        logger.exception("The plugins cannot be loaded")
+    except SystemExit:
+        pass  # uvicorn has logged why
+    if not server.started:
+        logger.error("Calls are refused until the next change")
+        _refuse(sockets[0])
+
+
+def _refuse(sock: socket.socket) -> None:
+    """Close each new connection at once, until a signal ends the process.
+
+    APISIX then gets an error at once. Left in the backlog, a call would wait for a minute.
+    """
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
+        while selector.select():
+            with contextlib.suppress(OSError):
+                sock.accept()[0].close()
