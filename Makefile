@@ -57,20 +57,29 @@ long: fuzz soak  ## all that takes longer: fuzz, soak, and 300,000 configuration
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) $(PLAIN) $(ECOSYSTEM) build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.build
 
-# One stamp for each set of extras and each Python; another Python than the environment's makes it anew.
+# One stamp per set of dependencies and per Python. Another Python than the environment's makes the environment anew.
+# EXTRAS are extras of the package, DEPENDENCY_GROUPS are groups in pyproject.toml.
 $(VENV)/.run-$(VERSION): EXTRAS := dev,apps
-$(VENV)/.test-$(VERSION): EXTRAS := test
-$(VENV)/.check-$(VERSION): EXTRAS := test,check
-$(PLAIN)/.plain-$(VERSION): EXTRAS := test-plain
+$(VENV)/.test-$(VERSION): EXTRAS := dev,apps,fast
+$(VENV)/.test-$(VERSION): DEPENDENCY_GROUPS := test
+$(VENV)/.check-$(VERSION): EXTRAS := dev,apps,fast
+$(VENV)/.check-$(VERSION): DEPENDENCY_GROUPS := test check
+$(PLAIN)/.plain-$(VERSION): EXTRAS := dev,apps
+$(PLAIN)/.plain-$(VERSION): DEPENDENCY_GROUPS := test-plain
 $(PLAIN)/.plain-$(VERSION): VENV := $(PLAIN)
 $(PLAIN)/.plain-$(VERSION): BIN := $(PLAIN)/bin
-$(ECOSYSTEM)/.ecosystem-$(VERSION): EXTRAS := ecosystem
+$(ECOSYSTEM)/.ecosystem-$(VERSION): EXTRAS := dev,apps,fast
+$(ECOSYSTEM)/.ecosystem-$(VERSION): DEPENDENCY_GROUPS := ecosystem
 $(ECOSYSTEM)/.ecosystem-$(VERSION): VENV := $(ECOSYSTEM)
 $(ECOSYSTEM)/.ecosystem-$(VERSION): BIN := $(ECOSYSTEM)/bin
 STAMPS := $(VENV)/.run-$(VERSION) $(VENV)/.test-$(VERSION) $(VENV)/.check-$(VERSION) $(PLAIN)/.plain-$(VERSION) $(ECOSYSTEM)/.ecosystem-$(VERSION)
+# pip installs dependency groups from version 25.1 on. A new environment of Debian 12 has pip 23.
+HAS_GROUPS := import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) < (25, 1))
 $(STAMPS): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "asgi_bridge needs Python 3.11 or later, $(PYTHON) is $(VERSION)"; exit 1; }
 	@test "$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$(VERSION)" || \
 		{ rm -rf $(VENV); $(PYTHON) -m venv $(VENV) || { echo "no virtual environment: apt-get install python3-venv"; exit 1; }; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@test -z "$(DEPENDENCY_GROUPS)" || $(BIN)/python -c '$(HAS_GROUPS)' || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]' $(addprefix --group ,$(DEPENDENCY_GROUPS))
 	@touch $@
