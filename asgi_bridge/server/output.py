@@ -4,6 +4,7 @@ APISIX gives the runner a pipe, and ends it with a signal. Python holds back wha
 signal ends the process.
 """
 
+import contextlib
 import copy
 import logging
 import sys
@@ -81,10 +82,8 @@ def _handler() -> logging.Handler | None:
 def flush() -> None:
     """Writes what the process still holds back on stdout and stderr."""
     for stream in _streams():
-        try:
+        with contextlib.suppress(OSError, ValueError):  # closed by the other side, or by a plugin
             stream.flush()
-        except (OSError, ValueError):  # closed by the other side, or by a plugin
-            pass
 
 
 def last_words(seconds: float) -> None:
