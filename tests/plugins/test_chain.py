@@ -71,7 +71,7 @@ def test_a_layer_has_its_own_scope_headers_and_extensions() -> None:
     seen: list[Scope] = []
 
     async def outer(scope: Scope, receive: Receive, send: Send) -> None:
-        before = {key: value for key, value in scope.items()}
+        before = dict(scope.items())
         await upstream(scope, receive, send)
         assert scope == before
         assert scope["headers"] == [(b"host", b"a.test")]

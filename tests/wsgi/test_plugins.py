@@ -156,7 +156,7 @@ def gateway(
     conf = {"conf": [{"name": name, "value": value} for name, value in names]}
     lists = {"request": ["ext-plugin-pre-req"], "response": ["ext-plugin-post-resp"]}
     lists["both"] = lists["request"] + lists["response"]
-    routes = [{"uri": "/*", "plugins": {listed: conf for listed in lists[phases]}}]
+    routes = [{"uri": "/*", "plugins": dict.fromkeys(lists[phases], conf)}]
     return TestClient(Gateway(bridge, routes, upstream=upstream))
 
 
