@@ -38,7 +38,7 @@ def module_redis() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def redis(module_redis: RedisServer) -> Iterator[RedisServer]:
+def redis(module_redis: RedisServer) -> RedisServer:
     """One Redis for all these tests, with nothing in it."""
 
     async def empty() -> None:
@@ -48,7 +48,7 @@ def redis(module_redis: RedisServer) -> Iterator[RedisServer]:
             await client.flushall()
 
     asyncio.run(empty())
-    yield module_redis
+    return module_redis
 
 
 class Clock:
