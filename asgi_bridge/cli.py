@@ -64,7 +64,7 @@ def _finding(command: Command) -> Command:
             multiple=True,
             metavar="PATH|URL",
             help="File, folder or server that routes may name. May be given several times.",
-        ),  # fmt: skip
+        ),
         click.option(
             "--app-dir",
             type=_FOLDER,

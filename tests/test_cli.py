@@ -295,7 +295,7 @@ def test_an_environment_file_is_read_first(
     assert command(*arguments, "wants:app")[0] == 2
     monkeypatch.delitem(sys.modules, "wants", raising=False)
     (tmp_path / "my.env").write_text("TOKEN_OF_TEST=here\n")
-    code, out, err = command(*arguments, "wants:app", "--env-file", "my.env")
+    _code, out, err = command(*arguments, "wants:app", "--env-file", "my.env")
     assert ("application" in out, err) == (True, "")
 
 

@@ -256,7 +256,7 @@ class Call(ABC):
     async def var(self, name: str, /) -> bytes | None: ...
     @overload
     async def var(self, name: str, second: str, /, *more: str) -> dict[str, bytes | None]: ...
-    async def var(self, *names: str) -> bytes | None | dict[str, bytes | None]:
+    async def var(self, *names: str) -> bytes | dict[str, bytes | None] | None:
         """Variables of nginx and APISIX, in one round trip; None: there is no such."""
         if self._is_turn():
             await asyncio.sleep(0)

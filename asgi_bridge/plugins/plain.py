@@ -56,7 +56,7 @@ class PlainCall:
     async def var(self, name: str, /) -> bytes | None: ...
     @overload
     async def var(self, name: str, second: str, /, *more: str) -> dict[str, bytes | None]: ...
-    async def var(self, *names: str) -> bytes | None | dict[str, bytes | None]:
+    async def var(self, *names: str) -> bytes | dict[str, bytes | None] | None:
         found = {name: self._variable(name) for name in names}
         if found.get("request_id") is not None:
             for extension in self.extensions:

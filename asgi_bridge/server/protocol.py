@@ -251,7 +251,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self._asks.append((future, len(infos), []))
         return future
 
-    def _told(self, result: bytes | None | PluginError) -> None:
+    def _told(self, result: bytes | PluginError | None) -> None:
         future, wanted, results = self._asks[0]
         if isinstance(result, PluginError):
             if not future.done():
