@@ -9,7 +9,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,8 +21,10 @@ from .answer import check_status
 from .changes import checked_headers, shown
 from .exchange import Answer, Exchange
 from .parking import ParkingLot
-from .scope import Headers
 from .upstream import Response, UpstreamBody
+
+if TYPE_CHECKING:
+    from .scope import Headers
 
 __all__ = ["ALL", "NOTHING", "YIELD_EVERY", "Call", "Host"]
 

@@ -12,16 +12,18 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from time import monotonic
-from typing import Any, AnyStr, Protocol, overload
+from typing import TYPE_CHECKING, Any, AnyStr, Protocol, overload
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import PluginError
-from .instances import Instance
 from .lifespan import Lifespan, quiet_lifespan
 from .options import Options
 from .reasons import reason_of
 from .state import Apart, Overlay, State, States
+
+if TYPE_CHECKING:
+    from .instances import Instance
 
 __all__ = ["INNERMOST", "Apisix", "Chain", "Layer", "Next", "OnionCall", "Step", "Variables", "apisix", "upstream"]
 

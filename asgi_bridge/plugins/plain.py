@@ -1,12 +1,14 @@
 """Calls without a gateway: plugins around an upstream that is an ASGI application, for tests and probes."""
 
 from collections.abc import Mapping
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .chain import Apisix, Chain, Layer, Step
-from .state import Apart, State
+
+if TYPE_CHECKING:
+    from .state import Apart, State
 
 __all__ = ["PlainCall"]
 

@@ -708,7 +708,7 @@ def _encode_extra_info_resp(message: ExtraInfoResp) -> bytes:
 
 def _finish(builder: Builder, frame_type: FrameType, root: int) -> bytes:
     builder.Finish(root)
-    payload = cast(bytearray, builder.Output())
+    payload = cast("bytearray", builder.Output())
     if len(payload) > MAX_PAYLOAD:
         raise _too_long(len(payload))
     return frame(frame_type, bytes(payload))
@@ -726,7 +726,7 @@ def _build_string(builder: Builder, string: bytes | None) -> int | None:
         return None
     if len(string) > MAX_PAYLOAD:  # before it is copied
         raise _too_long(len(string))
-    return cast(int, builder.CreateString(string))
+    return cast("int", builder.CreateString(string))
 
 
 def _build_octets(builder: Builder, octets: bytes | None) -> int | None:
@@ -734,7 +734,7 @@ def _build_octets(builder: Builder, octets: bytes | None) -> int | None:
         return None
     if len(octets) > MAX_PAYLOAD:
         raise _too_long(len(octets))
-    return cast(int, builder.CreateByteVector(octets))
+    return cast("int", builder.CreateByteVector(octets))
 
 
 def _build_entries(builder: Builder, entries: Sequence[TextEntry] | None) -> int | None:
@@ -751,7 +751,7 @@ def _build_entries(builder: Builder, entries: Sequence[TextEntry] | None) -> int
     builder.StartVector(4, len(tables), 4)
     for table in reversed(tables):
         builder.PrependUOffsetTRelative(table)
-    return cast(int, builder.EndVector())
+    return cast("int", builder.EndVector())
 
 
 def _build_table(builder: Builder, references: Sequence[int | None]) -> int:
@@ -760,7 +760,7 @@ def _build_table(builder: Builder, references: Sequence[int | None]) -> int:
     for number, reference in enumerate(references):
         if reference is not None:
             builder.PrependUOffsetTRelativeSlot(number, reference, 0)
-    return cast(int, builder.EndObject())
+    return cast("int", builder.EndObject())
 
 
 def _encode_unknown_action(number: int, action: UnknownUnion) -> bytes:
