@@ -51,7 +51,7 @@ def runner_options(command: list[str]) -> dict[str, Any]:
     assert command[1] == "run"
     parent = click.Context(cli.cli, **cli.cli.context_settings)
     # the folders that it names are the image's
-    with mock.patch.object(cli._FOLDER, "exists", False):
+    with mock.patch.object(cli._FOLDER, "exists", False):  # noqa: SLF001
         return cli.run.make_context("run", command[2:], parent=parent).params
 
 
