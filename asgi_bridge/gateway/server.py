@@ -65,7 +65,7 @@ class _Connection(h11.Connection):
 class _H11Protocol(h11_impl.H11Protocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        size = self.conn._max_incomplete_event_size  # noqa: SLF001  # h11 gives it to no one
+        size = self.conn._max_incomplete_event_size  # noqa: SLF001  # h11 does not publish it
         conn = self.conn = _Connection(h11.SERVER, size)
         app = cast("Any", self.app)
 
