@@ -8,12 +8,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PLAIN := .venv-plain
 ECOSYSTEM := .venv-ecosystem
+UVICORN := .venv-uvicorn
+OLDEST_UVICORN := $(shell sed -n 's/^ *"uvicorn>=\([0-9.]*\),.*/\1/p' pyproject.toml)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 # What is about servers and clients, which differ with the parser and the event loop that uvicorn finds.
 OF_SERVERS := tests/server tests/gateway tests/wsgi tests/apps examples $(wildcard tests/test_*.py)
+# What is about uvicorn itself.
+OF_UVICORN := tests/server tests/gateway/test_server.py tests/test_testing.py
 
-.PHONY: help run test test-plain test-install test-ecosystem check bench fuzz soak long clean
+.PHONY: help run test test-all test-plain test-uvicorn test-install test-ecosystem check bench fuzz soak long clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,8 +31,18 @@ test: $(VENV)/.test-$(VERSION)  ## all tests, and how much of the code they reac
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=97
 
+test-all:  ## make test with each Python from 3.11 to 3.14 that is installed; PYTHONS="3.12 3.13" takes these alone
+	@.ci/test-all
+
 test-plain: $(PLAIN)/.plain-$(VERSION)  ## the tests of servers as the README installs: h11, no httptools, no uvloop
 	$(PLAIN)/bin/python -m pytest -n $(WORKERS) --dist loadscope $(or $(PYTEST),$(OF_SERVERS))
+
+test-uvicorn: $(UVICORN)/.test-$(VERSION)  ## the tests of the server with the oldest and the newest uvicorn that pyproject.toml allows
+	for range in '==$(OLDEST_UVICORN)' '<1'; do \
+		$(UVICORN)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "uvicorn$$range" && \
+		$(UVICORN)/bin/python -c 'import uvicorn; print("=== uvicorn", uvicorn.__version__)' && \
+		$(UVICORN)/bin/python -m pytest -n $(WORKERS) --dist loadscope $(or $(PYTEST),$(OF_UVICORN)) || exit 1; \
+	done
 
 test-install: $(VENV)/.check-$(VERSION)  ## the README's installation and make run, in fresh environments and clones
 	$(BIN)/python -m pytest tests/install -m install $(PYTEST)
@@ -55,22 +69,26 @@ long: fuzz soak  ## all that takes longer: fuzz, soak, and 300,000 configuration
 	TOKENS=300000 $(BIN)/python -m pytest tests/server/test_tokens.py $(PYTEST)
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) $(PLAIN) $(ECOSYSTEM) build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.build
+	rm -rf $(VENV) .venv-* build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.build
 
-# One stamp for each set of extras and each Python; another Python than the environment's makes it anew.
-$(VENV)/.run-$(VERSION): EXTRAS := dev,apps
-$(VENV)/.test-$(VERSION): EXTRAS := test
-$(VENV)/.check-$(VERSION): EXTRAS := test,check
-$(PLAIN)/.plain-$(VERSION): EXTRAS := test-plain
-$(PLAIN)/.plain-$(VERSION): VENV := $(PLAIN)
-$(PLAIN)/.plain-$(VERSION): BIN := $(PLAIN)/bin
-$(ECOSYSTEM)/.ecosystem-$(VERSION): EXTRAS := ecosystem
-$(ECOSYSTEM)/.ecosystem-$(VERSION): VENV := $(ECOSYSTEM)
-$(ECOSYSTEM)/.ecosystem-$(VERSION): BIN := $(ECOSYSTEM)/bin
-STAMPS := $(VENV)/.run-$(VERSION) $(VENV)/.test-$(VERSION) $(VENV)/.check-$(VERSION) $(PLAIN)/.plain-$(VERSION) $(ECOSYSTEM)/.ecosystem-$(VERSION)
-$(STAMPS): pyproject.toml
+# One stamp per environment, set of dependencies and Python. Another Python than the environment's makes it anew.
+# EXTRAS are extras of the package, DEPENDENCY_GROUPS are groups in pyproject.toml.
+RUN := $(VENV)/.run-$(VERSION)
+TEST := $(VENV)/.test-$(VERSION) $(UVICORN)/.test-$(VERSION)
+CHECK := $(VENV)/.check-$(VERSION)
+$(RUN) $(PLAIN)/.plain-$(VERSION): EXTRAS := dev,apps
+$(TEST) $(CHECK) $(ECOSYSTEM)/.ecosystem-$(VERSION): EXTRAS := dev,apps,fast
+$(TEST): DEPENDENCY_GROUPS := test
+$(CHECK): DEPENDENCY_GROUPS := test check
+$(PLAIN)/.plain-$(VERSION): DEPENDENCY_GROUPS := test-plain
+$(ECOSYSTEM)/.ecosystem-$(VERSION): DEPENDENCY_GROUPS := ecosystem
+# pip installs dependency groups from version 25.1 on. A new environment of Debian 12 has pip 23.
+HAS_GROUPS := import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) < (25, 1))
+$(RUN) $(TEST) $(CHECK) $(PLAIN)/.plain-$(VERSION) $(ECOSYSTEM)/.ecosystem-$(VERSION): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "asgi_bridge needs Python 3.11 or later, $(PYTHON) is $(VERSION)"; exit 1; }
-	@test "$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$(VERSION)" || \
-		{ rm -rf $(VENV); $(PYTHON) -m venv $(VENV) || { echo "no virtual environment: apt-get install python3-venv"; exit 1; }; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@test "$$($(@D)/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$(VERSION)" || \
+		{ rm -rf $(@D); $(PYTHON) -m venv $(@D) || { echo "no virtual environment: apt-get install python3-venv"; exit 1; }; }
+	@test -z "$(DEPENDENCY_GROUPS)" || $(@D)/bin/python -c '$(HAS_GROUPS)' || \
+		$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]' $(addprefix --group ,$(DEPENDENCY_GROUPS))
 	@touch $@

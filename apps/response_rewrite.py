@@ -7,9 +7,8 @@ one run away. Where that may still be long they search in threads, which take th
 import asyncio
 import logging
 import zlib
-from concurrent.futures import Future
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 from starlette.datastructures import MutableHeaders
@@ -22,6 +21,9 @@ from .conf import MAX_HEADERS, Conf, EndToEndName, HeaderValue, Status, Text, fe
 from .patterns import Pattern
 from .turns import Full, Turns
 from .whole import WholeBody
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["Filter", "ResponseRewriteConf", "response_rewrite"]
 

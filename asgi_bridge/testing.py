@@ -13,9 +13,8 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from asgiref.typing import ASGI3Application
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
@@ -28,6 +27,9 @@ from .plugins.lifespan import Lifespan
 from .server.process import runner_config
 from .server.protocol import RunnerProtocol
 from .server.runner import Runner, RunnerOptions
+
+if TYPE_CHECKING:
+    from asgiref.typing import ASGI3Application
 
 try:
     from starlette.testclient import TestClient
@@ -47,7 +49,7 @@ logger = logging.getLogger("asgi_bridge.testing")
 Conf = Any
 """The configuration of a plugin on a route: anything that JSON has, or JSON text."""
 
-_echo = cast(ASGIApp, echo)
+_echo = cast("ASGIApp", echo)
 _LIMITS = Limits(connect=60.0, lock=60.0)
 """Seconds, in place of the gateway's 1 and 5: those are short for a machine that is busy with tests."""
 STARTUP_SECONDS = 60.0
@@ -271,7 +273,7 @@ class Gateway:
             server = await asyncio.get_running_loop().create_unix_server(
                 lambda: RunnerProtocol(config=config, server_state=state), path
             )
-            app = GatewayApp(self._routes, path, upstream=cast(ASGI3Application, self._upstream), limits=_LIMITS)
+            app = GatewayApp(self._routes, path, upstream=cast("ASGI3Application", self._upstream), limits=_LIMITS)
             app.runner.start()
             app.upstream.start()
             try:

@@ -19,7 +19,7 @@ class Canned:
     transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
         self.rest = b""
 
     def take(self, data: bytes) -> None:

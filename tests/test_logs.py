@@ -180,13 +180,13 @@ def test_a_text_that_just_fits_is_whole() -> None:
 
 
 @pytest.fixture
-def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def counting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The guard counts, and its clock is the list's last value."""
     clock = [0.0]
     monkeypatch.setattr(logs, "monotonic", lambda: clock[-1])
     monkeypatch.setattr(GUARD, "counts", True)
     monkeypatch.setattr(GUARD, "_kinds", {})
-    yield clock
+    return clock
 
 
 def test_lines_that_repeat_are_counted(written: Lines, counting: list[float]) -> None:

@@ -573,9 +573,9 @@ def test_configuration_that_the_runner_refuses_is_raised_in_the_test() -> None:
 
 
 def test_exception_of_the_upstream_is_raised_in_the_test() -> None:
-    with TestClient(Gateway(bridge_of(passing=upstream), [route("passing")], upstream=raising)) as client:
-        with pytest.raises(ValueError, match="spilt"):
-            client.get("/")
+    app = Gateway(bridge_of(passing=upstream), [route("passing")], upstream=raising)
+    with TestClient(app) as client, pytest.raises(ValueError, match="spilt"):
+        client.get("/")
 
 
 def test_failed_startup_of_the_upstream_is_raised_on_entering() -> None:

@@ -9,7 +9,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,8 +21,10 @@ from .answer import check_status
 from .changes import checked_headers, shown
 from .exchange import Answer, Exchange
 from .parking import ParkingLot
-from .scope import Headers
 from .upstream import Response, UpstreamBody
+
+if TYPE_CHECKING:
+    from .scope import Headers
 
 __all__ = ["ALL", "NOTHING", "YIELD_EVERY", "Call", "Host"]
 
@@ -256,7 +258,7 @@ class Call(ABC):
     async def var(self, name: str, /) -> bytes | None: ...
     @overload
     async def var(self, name: str, second: str, /, *more: str) -> dict[str, bytes | None]: ...
-    async def var(self, *names: str) -> bytes | None | dict[str, bytes | None]:
+    async def var(self, *names: str) -> bytes | dict[str, bytes | None] | None:
         """Variables of nginx and APISIX, in one round trip; None: there is no such."""
         if self._is_turn():
             await asyncio.sleep(0)

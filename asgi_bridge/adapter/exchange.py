@@ -1,10 +1,12 @@
 """What a call needs of the connection that it came over."""
 
-import asyncio
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from ..wire import ErrResp, HTTPReqCallResp, HTTPRespCallResp, Info
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Answer", "Exchange"]
 

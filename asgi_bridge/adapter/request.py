@@ -203,7 +203,7 @@ class RequestCall(Call):
             self._warn("raw_path", "a change of raw_path alone is dropped: change path")
         query, args = scope["query_string"], None
         if query != before["query_string"]:
-            args = changed_args(cast(Args, self._message.args or []), query, self._warn) or None
+            args = changed_args(cast("Args", self._message.args or []), query, self._warn) or None
         headers = None
         if scope["headers"] != before["headers"]:
             headers = changed_headers(before["headers"], list(scope["headers"]), body is not None, self._warn) or None
@@ -299,7 +299,7 @@ class RequestCall(Call):
         if path is None and self._uri == uri and needs_escaping(uri):
             path = uri
         if args is None:
-            args = encoding_args(cast(Args, message.args or []), self._scope["query_string"])
+            args = encoding_args(cast("Args", message.args or []), self._scope["query_string"])
         if path is rewrite.path and args is rewrite.args:
             return rewrite
         return Rewrite(path, rewrite.headers, args, None, rewrite.body)
@@ -418,4 +418,4 @@ def _complete(message: HTTPReqCallReq) -> tuple[Headers, Args, dict[bytes, bytes
             raise RemoteProtocolError("a header without a name or value")
         if name in _LOOKED_AT:
             index[name] = value
-    return cast(Headers, headers), cast(Args, args), index
+    return cast("Headers", headers), cast("Args", args), index

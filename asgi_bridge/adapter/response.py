@@ -69,7 +69,7 @@ class ResponseCall(Call):
         body = UpstreamBody(lambda: exchange.ask([RespBody()]), int(length) if length.isdigit() else None, bodyless)
         self._real = Response(status, headers, body)
         taken = self._host.lot.take(self.route_id, self.request_id, [layer.name for layer in chain.layers])
-        self._halves = cast(list[RequestCall], taken)
+        self._halves = cast("list[RequestCall]", taken)
         self._insides.extend(self._halves)
         self._join(self._halves[::-1])
         try:

@@ -19,8 +19,8 @@ __all__ = [
     "encode_query",
     "exact_scope",
     "forwarded_origin",
-    "origin_of_variables",
     "needs_escaping",
+    "origin_of_variables",
     "parse_query",
     "response_scope",
 ]

@@ -108,7 +108,7 @@ def _route(plugin: Plugin, uri: str) -> dict[str, object]:
     return {
         "id": plugin.name,
         "uri": uri,
-        "plugins": {place: listed for place in places},
+        "plugins": dict.fromkeys(places, listed),
         "upstream": {"type": "roundrobin", "nodes": {f"{ECHO_HOSTS[0]}:{ECHO_PORT}": 1}},
     }
 

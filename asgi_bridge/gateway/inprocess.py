@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 import httpx2
 from asgiref.typing import ASGI3Application
 
 from asgi_bridge.gateway.exchange import TARGET
-from asgi_bridge.gateway.headers import Header
+
+if TYPE_CHECKING:
+    from asgi_bridge.gateway.headers import Header
 
 __all__ = ["ASGIUpstream"]
 

@@ -6,6 +6,7 @@ written here, and h11 reads the response.
 """
 
 import asyncio
+import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -36,10 +37,8 @@ class _Connection:
 
     async def close(self) -> None:
         self.writer.close()
-        try:
+        with contextlib.suppress(OSError):
             await self.writer.wait_closed()
-        except OSError:
-            pass
 
 
 class _Body(httpx2.AsyncByteStream):

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asgi_bridge.errors import ConfigurationError
 from asgi_bridge.gateway import limits
@@ -27,7 +27,9 @@ from asgi_bridge.gateway.routes import PHASES, Consumer, ExtPlugin, Node, Plugin
 from asgi_bridge.gateway.tls import client_context
 from asgi_bridge.gateway.uri import raw
 from asgi_bridge.spelling import did_you_mean
-from asgi_bridge.wire.messages import TextEntry
+
+if TYPE_CHECKING:
+    from asgi_bridge.wire.messages import TextEntry
 
 __all__ = ["CLUSTER", "load_routes", "parse_routes", "read_routes"]
 

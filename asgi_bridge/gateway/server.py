@@ -65,14 +65,15 @@ class _Connection(h11.Connection):
 class _H11Protocol(h11_impl.H11Protocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        conn = self.conn = _Connection(h11.SERVER, self.conn._max_incomplete_event_size)
-        app = cast(Any, self.app)
+        size = self.conn._max_incomplete_event_size  # noqa: SLF001  # h11 does not publish it
+        conn = self.conn = _Connection(h11.SERVER, size)
+        app = cast("Any", self.app)
 
         async def with_target(scope: Any, receive: Any, send: Any) -> None:
             # h11 reads no further request before this one is answered
             await app({**scope, "extensions": {TARGET: conn.target}}, receive, send)
 
-        self.app = cast(Any, with_target)
+        self.app = cast("Any", with_target)
 
     def _unsupported_upgrade_warning(self) -> None:
         """Says nothing: the gateway has a line of its own."""
@@ -84,7 +85,7 @@ def _with_httptools() -> type[asyncio.Protocol]:
 
     class HttpToolsProtocol(httptools_impl.HttpToolsProtocol):
         def on_headers_complete(self) -> None:
-            cast(Any, self.scope)["extensions"] = {TARGET: self.url}
+            cast("Any", self.scope)["extensions"] = {TARGET: self.url}
             super().on_headers_complete()
 
         def _unsupported_upgrade_warning(self) -> None:

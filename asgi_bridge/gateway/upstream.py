@@ -119,9 +119,9 @@ def fetch_request(exchange: Exchange) -> tuple[str, bytes, list[Header], bytes]:
         if _INVALID_IN_VALUE.search(value):
             raise FetchError("invalid characters found in header value")
     names = set(exchange.headers.table)
-    if b"content-length" not in names and b"transfer-encoding" not in names:
-        if body or exchange.method in ("POST", "PUT", "PATCH"):
-            headers.append((b"Content-Length", str(len(body)).encode()))
+    unframed = b"content-length" not in names and b"transfer-encoding" not in names
+    if unframed and (body or exchange.method in ("POST", "PUT", "PATCH")):
+        headers.append((b"Content-Length", str(len(body)).encode()))
     if b"host" not in names:
         assert exchange.upstream is not None and exchange.node is not None
         headers.append((b"Host", exchange.upstream.authority(exchange.node)))

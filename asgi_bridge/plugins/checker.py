@@ -141,7 +141,7 @@ _CODE = {"custom_init", "default_factory", "post_init"}
 class _Schema(GenerateJsonSchema):
     """JSON Schema of what JSON can give: parameters that need Python objects are left out."""
 
-    ignored_warning_kinds = {"non-serializable-default", "skipped-choice"}
+    ignored_warning_kinds = {"non-serializable-default", "skipped-choice"}  # noqa: RUF012  # as pydantic has it
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         found = super().model_schema(schema)  # looks at the class, not at what we put into its core schema

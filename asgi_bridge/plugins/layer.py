@@ -7,16 +7,18 @@ request. The innermost step is the call itself, which knows what to do with a re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from time import monotonic
-from typing import Any, AnyStr, Protocol
+from typing import TYPE_CHECKING, Any, AnyStr, Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .extension import Apisix, Variables, current, upstream
-from .instances import Instance
 from .lifespan import Lifespan
 from .open import OpenApisix, enter_open
 from .options import Options
 from .state import Apart, Overlay, State, States
+
+if TYPE_CHECKING:
+    from .instances import Instance
 
 __all__ = ["INNERMOST", "Layer", "OnionCall", "Step"]
 

@@ -1,14 +1,16 @@
 """Calls without a gateway: plugins around an upstream that is an ASGI application, for tests and probes."""
 
 from collections.abc import Mapping
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .chain import Chain
-from .extension import Apisix
-from .layer import Layer, Step
-from .state import Apart, State
+
+if TYPE_CHECKING:
+    from .extension import Apisix
+    from .layer import Layer, Step
+    from .state import Apart, State
 
 __all__ = ["PlainCall"]
 
@@ -58,7 +60,7 @@ class PlainCall:
     async def var(self, name: str, /) -> bytes | None: ...
     @overload
     async def var(self, name: str, second: str, /, *more: str) -> dict[str, bytes | None]: ...
-    async def var(self, *names: str) -> bytes | None | dict[str, bytes | None]:
+    async def var(self, *names: str) -> bytes | dict[str, bytes | None] | None:
         found = {name: self._variable(name) for name in names}
         if found.get("request_id") is not None:
             for extension in self.extensions:

@@ -22,7 +22,7 @@ def signature_of(found: Any) -> inspect.Signature | None:
     for follow in (False, True):
         try:
             signature = inspect.signature(found, follow_wrapped=follow)
-        except Exception:  # it has none, or asking for it runs code of its owner's
+        except Exception:  # noqa: S112  # it has none, or asking for it runs code of its owner's
             continue
         # mypyc's coroutine functions seem to have no parameters
         hidden = not signature.parameters and inspect.iscoroutinefunction(found) and not inspect.isfunction(found)
@@ -59,8 +59,8 @@ def hints_of(found: Callable[..., Any]) -> dict[str, Any]:
         scope = {} if module is None else vars(module)
         for name, annotation in getattr(function, "__annotations__", {}).items():
             try:
-                hints[name] = eval(annotation, scope) if isinstance(annotation, str) else annotation
-            except Exception:  # as above: this one stays unchecked
+                hints[name] = eval(annotation, scope) if isinstance(annotation, str) else annotation  # noqa: S307
+            except Exception:  # noqa: S112  # as above: this one stays unchecked
                 continue
         return hints
 

@@ -95,7 +95,7 @@ class HangWatch:
 
     def _stack(self) -> list[Place]:
         """Return the stack of the step that the loop runs now, innermost place first; empty: it runs none."""
-        frame = sys._current_frames().get(self._ident)
+        frame = sys._current_frames().get(self._ident)  # noqa: SLF001  # public in all but its name
         stack = []
         while frame is not None and not _is_loop(frame):
             stack.append((frame, frame.f_lineno or 0))  # read the line now: the frame may go on at any time
@@ -180,5 +180,5 @@ def _identity(value: Any) -> tuple[str | None, str | None] | None:
     if issubclass(kind, Build):
         return None, value.route_id
     if issubclass(kind, Lifespan):
-        return value._name, None
+        return value._name, None  # noqa: SLF001  # found in a frame: the log needs the name alone
     return None

@@ -4,6 +4,7 @@ APISIX reads the output from a pipe, and ends the runner with a signal. Python b
 pipe, and loses the buffer when a signal ends the process.
 """
 
+import contextlib
 import copy
 import logging
 import os
@@ -56,7 +57,7 @@ def open_streams() -> None:
             os.set_inheritable(number, True)
             file = number
         if getattr(sys, name) is None:
-            setattr(sys, name, open(file, mode, closefd=file is not number))
+            setattr(sys, name, open(file, mode, closefd=file is not number))  # noqa: SIM115  # for the whole process
 
 
 def prompt_output() -> None:
@@ -109,10 +110,8 @@ def _handler() -> logging.Handler | None:
 def flush() -> None:
     """Write what the process still buffers for stdout and stderr."""
     for stream in _streams():
-        try:
+        with contextlib.suppress(OSError, ValueError):  # closed by the other side, or by a plugin
             stream.flush()
-        except (OSError, ValueError):  # closed by the other side, or by a plugin
-            pass
 
 
 def last_words(seconds: float) -> None:

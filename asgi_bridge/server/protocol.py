@@ -67,7 +67,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self._runner = runner_of(config)
         self._server_state = server_state
         self._loop = _loop or asyncio.get_running_loop()
-        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._view: memoryview | None = None
         self._session = Session(Role.RUNNER)
         self._call: Call | None = None
@@ -81,7 +81,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
     # what the transport tells
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast("asyncio.Transport", transport)
         self._server_state.connections.add(self)  # type: ignore[arg-type]
         if self._runner.stopping:
             # accepted out of the backlog at the last moment, when uvicorn had told all others
@@ -196,7 +196,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         if type(message) is HTTPReqCallReq:
             call = RequestCall(message, chain, self, runner.host)
         else:
-            call = ResponseCall(cast(HTTPRespCallReq, message), chain, self, runner.host)
+            call = ResponseCall(cast("HTTPRespCallReq", message), chain, self, runner.host)
         self._call = call
         runner.calls.add(call)
         call.task = task = asyncio.Task(call.run(self._ended), loop=self._loop, name=chain.names)
@@ -251,7 +251,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self._asks.append((future, len(infos), []))
         return future
 
-    def _told(self, result: bytes | None | PluginError) -> None:
+    def _told(self, result: bytes | PluginError | None) -> None:
         future, wanted, results = self._asks[0]
         if isinstance(result, PluginError):
             if not future.done():

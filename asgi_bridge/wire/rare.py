@@ -35,7 +35,7 @@ __all__ = [
 def _framed(builder: Builder, frame_type: FrameType, root: int) -> bytes:
     """Finish the buffer and put a frame's header before it."""
     builder.Finish(root)
-    payload = cast(bytearray, builder.Output())
+    payload = cast("bytearray", builder.Output())
     if len(payload) > MAX_PAYLOAD:
         raise too_long(len(payload))
     return frame(frame_type, bytes(payload))
@@ -56,7 +56,7 @@ def _build_string(builder: Builder, string: bytes | None) -> int | None:
         return None
     if len(string) > MAX_PAYLOAD:  # before it is copied
         raise too_long(len(string))
-    return cast(int, builder.CreateString(string))
+    return cast("int", builder.CreateString(string))
 
 
 def _build_octets(builder: Builder, octets: bytes | None) -> int | None:
@@ -64,7 +64,7 @@ def _build_octets(builder: Builder, octets: bytes | None) -> int | None:
         return None
     if len(octets) > MAX_PAYLOAD:
         raise too_long(len(octets))
-    return cast(int, builder.CreateByteVector(octets))
+    return cast("int", builder.CreateByteVector(octets))
 
 
 def _build_entries(builder: Builder, entries: Sequence[TextEntry] | None) -> int | None:
@@ -81,7 +81,7 @@ def _build_entries(builder: Builder, entries: Sequence[TextEntry] | None) -> int
     builder.StartVector(4, len(tables), 4)
     for table in reversed(tables):
         builder.PrependUOffsetTRelative(table)
-    return cast(int, builder.EndVector())
+    return cast("int", builder.EndVector())
 
 
 def _build_table(builder: Builder, references: Sequence[int | None]) -> int:
@@ -90,7 +90,7 @@ def _build_table(builder: Builder, references: Sequence[int | None]) -> int:
     for number, reference in enumerate(references):
         if reference is not None:
             builder.PrependUOffsetTRelativeSlot(number, reference, 0)
-    return cast(int, builder.EndObject())
+    return cast("int", builder.EndObject())
 
 
 def encode_unknown_action(number: int, action: UnknownUnion) -> bytes:

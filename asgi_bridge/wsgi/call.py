@@ -307,7 +307,7 @@ class WSGICall:
         if isinstance(extension, Apisix):
             environ["asgi_bridge.apisix"] = WSGIApisix(extension, self._ask)
         if may_have_untold_body(self._scope) and not (
-            isinstance(extension, Apisix) and not extension._layer.options.request_body
+            isinstance(extension, Apisix) and not extension._layer.options.request_body  # noqa: SLF001
         ):
             # Trap: Django and others read CONTENT_LENGTH bytes, none without it, whatever wsgi.input_terminated says:
             # a check would see an empty body.

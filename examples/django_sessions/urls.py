@@ -1,5 +1,6 @@
 """The views: Django's own for signing in and out, and one that sends the request to the upstream."""
 
+from collections.abc import MutableMapping
 from typing import Any
 
 from django.contrib.auth.views import LoginView, LogoutView
@@ -30,7 +31,7 @@ async def pass_on(request: HttpRequest) -> HttpResponse:
         # Django has read the body, the gateway still has it: request_body=False in gate.py
         return {"type": "http.disconnect"}
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             response.status_code = message["status"]
             for name, value in message["headers"]:

@@ -1,5 +1,4 @@
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,13 +33,13 @@ def shop() -> Upstream:
 
 
 @pytest.fixture(scope="module")
-def bridge() -> Iterator[Bridge]:
+def bridge() -> Bridge:
     """What `asgi-bridge run` makes of the pyproject.toml in this folder."""
     bridge = Bridge()
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
         bridge.configure(tomllib.loads((FOLDER / "pyproject.toml").read_text())["tool"]["asgi_bridge"])
-    yield bridge
+    return bridge
 
 
 @pytest.fixture

@@ -778,7 +778,7 @@ def test_searches_of_one_route_have_their_own_places(monkeypatch: pytest.MonkeyP
             return "done"
 
         calls = [asyncio.ensure_future(call(first)) for _ in range(5)] + [asyncio.ensure_future(call(second))]
-        refused, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        _refused, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
         gate.set()
         found = await asyncio.gather(*calls)
         return found[:-1], found[-1]
@@ -844,7 +844,7 @@ LONG: list[tuple[str, Any, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("plugin", "conf", "reason"), LONG, ids=[f"{row[0]} {[*row[1]][0]}" for row in LONG])
+@pytest.mark.parametrize(("plugin", "conf", "reason"), LONG, ids=[f"{row[0]} {next(iter(row[1]))}" for row in LONG])
 def test_the_first_thing_that_is_wrong_is_told_and_no_more(plugin: str, conf: Any, reason: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         bridge.plugins[plugin].configuration.check(json.dumps(conf))

@@ -38,7 +38,7 @@ def module_redis() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def redis(module_redis: RedisServer) -> Iterator[RedisServer]:
+def redis(module_redis: RedisServer) -> RedisServer:
     """One Redis for all these tests, with nothing in it."""
 
     async def empty() -> None:
@@ -48,7 +48,7 @@ def redis(module_redis: RedisServer) -> Iterator[RedisServer]:
             await client.flushall()
 
     asyncio.run(empty())
-    yield module_redis
+    return module_redis
 
 
 class Clock:
@@ -127,7 +127,7 @@ def test_two_runners_let_exactly_the_allowed_number_through_in_total(redis: Redi
     async def run() -> list[Counter[int]]:
         counts = []
         gateways = [
-            GatewayApp(routes_of({"id": "1", "uri": "/*", "plugins": plugins}), socket, upstream=cast(Any, echo))
+            GatewayApp(routes_of({"id": "1", "uri": "/*", "plugins": plugins}), socket, upstream=cast("Any", echo))
             for socket in sockets
         ]
         async with client_of(gateways[0]) as first, client_of(gateways[1]) as second:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ number = 3
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs a command line in a folder with a module of plugins; gives exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -62,7 +62,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capt
         out, err = capsys.readouterr()
         return exit.value.code or 0, out, err.replace(name, "MODULE")  # type: ignore[return-value]
 
-    yield command
+    return command
 
 
 @pytest.fixture
@@ -296,7 +296,7 @@ def test_an_environment_file_is_read_first(
     assert command(*arguments, "wants:app")[0] == 2
     monkeypatch.delitem(sys.modules, "wants", raising=False)
     (tmp_path / "my.env").write_text("TOKEN_OF_TEST=here\n")
-    code, out, err = command(*arguments, "wants:app", "--env-file", "my.env")
+    _code, out, err = command(*arguments, "wants:app", "--env-file", "my.env")
     assert ("application" in out, err) == (True, "")
 
 

@@ -167,7 +167,7 @@ def _gateway(subject: Subject, uds: str, upstream_port: int) -> GatewayApp:
     route = {
         "id": subject.name,
         "uri": "/*",
-        "plugins": {phase: listed for phase in subject.phases},
+        "plugins": dict.fromkeys(subject.phases, listed),
         "upstream": {"type": "roundrobin", "nodes": {f"127.0.0.1:{upstream_port}": 1}},
     }
     return GatewayApp(read_routes({"routes": [route]}), uds)

@@ -150,7 +150,7 @@ def test_through_the_gateway_both_phases_of_a_route_run_what_can_be_built_once_o
 
 
 def test_a_global_rule_has_its_own_in_all_its_lists() -> None:
-    bridge, life = living()
+    bridge, _life = living()
     pre, response = b"global_rule#1#ext-plugin-pre-req#1", b"global_rule#1#ext-plugin-post-resp#1"
     (one,), (same,), (route,) = run(bridge, (pre, conf_of(1)), (response, conf_of(1)), (PRE, conf_of(1)))
 
@@ -181,7 +181,7 @@ def test_other_routes_configurations_and_names_have_their_own() -> None:
 )
 def test_without_a_route_nothing_is_shared(key: bytes | None) -> None:
     """Two routes of the same plugins would count into one limiter."""
-    bridge, life = living()
+    bridge, _life = living()
     one, other = run(bridge, (key, conf_of(1)), (key, [*conf_of(1), (b"other", b"")]))
 
     assert one[0] is not other[0]
@@ -189,7 +189,7 @@ def test_without_a_route_nothing_is_shared(key: bytes | None) -> None:
 
 def test_one_that_is_listed_twice_has_two_and_other_lists_share_them_in_order() -> None:
     """As under a server: the second is called inside of the first."""
-    bridge, life = living()
+    bridge, _life = living()
     one, other = run(bridge, (PRE, conf_of(1) * 2), (RESPONSE, [(b"other", b""), *conf_of(1) * 2]))
 
     assert one == other[1:] and one[0] is not one[1]
@@ -418,7 +418,7 @@ def test_a_build_that_fails_refuses_all_who_wait_and_is_tried_again() -> None:
 
 
 def test_a_build_goes_on_for_those_who_wait_and_ends_with_the_last_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    bridge, gate, events = gated()
+    bridge, _gate, events = gated()
 
     async def main() -> None:
         store = ConfigurationStore(bridge.plugins)

@@ -1,6 +1,7 @@
 """What an instance leaves to the next one with its key, and for how long."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -70,10 +71,8 @@ def prepare(bridge: Bridge, clock: Clock, *steps: tuple[bytes | None, Conf] | fl
         store = ConfigurationStore(bridge.plugins, expire=expire, clock=clock)
         for step in steps:
             if isinstance(step, tuple):
-                try:
+                with contextlib.suppress(ConfigurationError):
                     await store.prepare(*step)
-                except ConfigurationError:
-                    pass
             else:
                 clock.now += step
             await settle()

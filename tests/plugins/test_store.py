@@ -458,7 +458,7 @@ def test_a_mounted_application_that_does_not_start_refuses_its_routes_and_no_oth
 
 def test_a_text_expires_after_its_time_and_use_extends_it(clock: Clock) -> None:
     life = Life()
-    bridge, calls = counting(life)
+    bridge, _calls = counting(life)
 
     async def main() -> None:
         store = ConfigurationStore(bridge.plugins, expire=100.0, clock=clock)

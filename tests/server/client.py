@@ -21,7 +21,7 @@ from asgi_bridge.wire import (
     TextEntry,
 )
 
-__all__ = ["HEADERS", "BAD_REQUEST", "NOT_FOUND", "UNAVAILABLE", "Connection", "body_of", "until"]
+__all__ = ["BAD_REQUEST", "HEADERS", "NOT_FOUND", "UNAVAILABLE", "Connection", "body_of", "until"]
 
 SECONDS = 60.0
 """Nothing takes that long; slow machines pass, and what hangs fails."""

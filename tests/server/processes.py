@@ -47,7 +47,7 @@ class Runner:
             started = [BIN] if watchdog is None else [sys.executable, "-c", PATIENT.format(watchdog)]
             command = [*started, "run", *([target] if target else []), "--app-dir", app_dir]
             command += ["--uds", path] if path else []
-        self._log = tempfile.NamedTemporaryFile("w+")
+        self._log = tempfile.NamedTemporaryFile("w+")  # noqa: SIM115  # open as long as the process runs
         self.process = subprocess.Popen(
             [*command, *arguments],
             stdin=subprocess.DEVNULL,

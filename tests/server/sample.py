@@ -1,6 +1,7 @@
 """The plugins that the tests' runners serve."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import json
@@ -50,10 +51,8 @@ async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
     """Does not end when it is cancelled."""
     end = time.monotonic() + apisix(scope).conf
     while (left := end - time.monotonic()) > 0:
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(left)
-        except asyncio.CancelledError:
-            pass
 
 
 async def asyncio_thread(scope: Scope, receive: Receive, send: Send) -> None:

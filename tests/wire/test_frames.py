@@ -126,7 +126,7 @@ def test_memory_follows_what_has_arrived() -> None:
             reader.receive_data(b"\x02\xff\xff\xff")
             reader.receive_data(b"x" * 1000)
             assert reader.next_frame() is None
-        size, peak = tracemalloc.get_traced_memory()
+        _size, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 64 * 4000

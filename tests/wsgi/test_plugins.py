@@ -156,7 +156,7 @@ def gateway(
     conf = {"conf": [{"name": name, "value": value} for name, value in names]}
     lists = {"request": ["ext-plugin-pre-req"], "response": ["ext-plugin-post-resp"]}
     lists["both"] = lists["request"] + lists["response"]
-    routes = [{"uri": "/*", "plugins": {listed: conf for listed in lists[phases]}}]
+    routes = [{"uri": "/*", "plugins": dict.fromkeys(lists[phases], conf)}]
     return TestClient(Gateway(bridge, routes, upstream=upstream))
 
 
@@ -371,9 +371,9 @@ def test_a_body_that_is_too_long_ends_the_application_soon() -> None:
 
     bridge = Bridge()
     bridge.mount("endless", WSGIApp(endless))
-    with gateway(("endless", ""), bridge=bridge) as here:
-        with pytest.raises(PluginError, match="longer than the protocol's 16777215 bytes"):
-            here.get("/x")
+    too_long = pytest.raises(PluginError, match="longer than the protocol's 16777215 bytes")
+    with gateway(("endless", ""), bridge=bridge) as here, too_long:
+        here.get("/x")
     assert len(made) <= 17
 
 

@@ -1,6 +1,7 @@
 """start_response, write, the iterable and its close(), as PEP 3333 has them: a table of its traps."""
 
 import asyncio
+import contextlib
 import io
 import logging
 import sys
@@ -221,10 +222,8 @@ def test_an_application_may_catch_the_error_and_answer() -> None:
 )
 def test_the_iterable_is_closed_once_whatever_happens(chunks: list[Any]) -> None:
     iterable = Iterable(*chunks)
-    try:
+    with contextlib.suppress(ValueError, PluginError):
         call(WSGIApp(returned(iterable)))
-    except (ValueError, PluginError):
-        pass
     assert iterable.closed == 1
 
 
