@@ -8,11 +8,9 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent.parent
-EXTRA = [
+GROUP = [
     Requirement(text)
-    for text in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"][
-        "ecosystem"
-    ]
+    for text in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]["ecosystem"]
 ]
 
 # warnings of these packages about others, or themselves: not ours to cure
@@ -37,7 +35,7 @@ def _installed(requirement: Requirement) -> bool:
         return False
 
 
-MISSING = [each.name for each in EXTRA if each.name != "asgi_bridge" and not _installed(each)]
+MISSING = [each.name for each in GROUP if not _installed(each)]
 collect_ignore_glob = ["test_*.py"] if MISSING else []
 alike: list[str] = []
 """Names of rows that were run, and are alike."""

@@ -2,7 +2,7 @@
 
 import re
 
-from tests.ecosystem.conftest import EXTRA
+from tests.ecosystem.conftest import GROUP
 from tests.ecosystem.page import PAGE, render, versions_of
 from tests.ecosystem.rows import ROWS
 
@@ -16,7 +16,7 @@ def test_the_page_is_up_to_date():
 
 def test_the_versions_of_the_page_are_within_the_ranges_of_the_extra():
     versions = {name.lower(): version for name, version in versions_of(PAGE.read_text("utf-8")).items()}
-    ranges = {each.name.lower(): each.specifier for each in EXTRA}
+    ranges = {each.name.lower(): each.specifier for each in GROUP}
     outside = [name for name, version in versions.items() if name in ranges and not ranges[name].contains(version)]
     assert outside == []
 

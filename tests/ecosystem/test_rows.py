@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ecosystem.conftest import EXTRA
+from tests.ecosystem.conftest import GROUP
 from tests.ecosystem.rows import ROWS
 from tests.ecosystem.stage import LIMITS, Row, alone, differences, gateway, plain, unmet
 
@@ -43,7 +43,7 @@ def test_a_limit_has_its_line_in_the_documentation(name: str):
 
 def test_each_package_of_the_extra_has_a_row():
     tried = {row.package.lower() for row in ROWS}
-    assert [each.name for each in EXTRA if each.name.lower() not in tried and each.name not in SUPPORT] == []
+    assert [each.name for each in GROUP if each.name.lower() not in tried and each.name not in SUPPORT] == []
 
 
 SUPPORT = {"asgi_bridge", "opentelemetry-sdk", "packaging", "pytest", "python-multipart"}
