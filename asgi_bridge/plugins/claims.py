@@ -160,6 +160,9 @@ class Claims:
             with contextlib.suppress(sqlite3.Error):
                 database.close()
 
+    def __del__(self) -> None:
+        self.close()  # Python 3.13 warns of a file that nobody has closed
+
     def _with_database(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """`work` with the open file. A file that was removed or is broken is made anew: nothing in it is needed."""
         if self._database is not None and self._folder is not None and _identity(self._path) != self._identity:

@@ -89,7 +89,7 @@ class Instances:
 
     Args:
         keep: seconds that what an instance remembers is kept after its end.
-        clock: monotonic seconds.
+        clock: seconds since the epoch.
 
     Attributes:
         checks: the checks of configurations that run on threads.

@@ -64,7 +64,7 @@ class Memory:
 
     Args:
         seconds: how long what an instance made is kept after the last chain has let go of it.
-        clock: monotonic seconds.
+        clock: seconds since the epoch.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -253,12 +253,15 @@ def test_a_pattern_that_is_too_large_is_refused_and_not_repeated(
 
 # --- credentials ------------------------------------------------------------------------------------------------------
 
-DATE = formatdate(usegmt=True)
+
+def now() -> str:
+    """The date header of a request that is signed now."""
+    return formatdate(usegmt=True)
 
 
 def signature(names: str, key: str = "eve", value: str = "AAAA") -> Headers:
     line = f'Signature keyId="{key}",algorithm="hmac-sha256",headers="{names}",signature="{value}"'
-    return [("date", DATE), ("authorization", line)]
+    return [("date", now()), ("authorization", line)]
 
 
 MANY = [(f"x-header-{number}", "v" * 60) for number in range(95)]
@@ -292,7 +295,7 @@ def test_hmac_auth_signs_each_header_once_and_64_at_most() -> None:
 
     def status(extra: list[str]) -> int:
         names = ["@request-target", "date", *extra]
-        lines = ["ada", "GET /", f"date: {DATE}", *(f"{name}: v" for name in extra)]
+        lines = ["ada", "GET /", f"date: {now()}", *(f"{name}: v" for name in extra)]
         text = "".join(f"{line}\n" for line in lines).encode()
         mac = base64.b64encode(hmac_module.digest(b"a secret of Ada's", text, hashlib.sha256)).decode()
         values = [(name, "v") for name in dict.fromkeys(name.lower() for name in extra)]

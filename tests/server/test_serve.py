@@ -518,7 +518,9 @@ def test_an_error_inside_a_module_shows_its_traceback(start: Start, folder: Path
     runner = start(target="broken:bridge", app_dir=str(folder))
     assert runner.wait() == 2
     where = f'  File "{folder}/broken.py", line'
-    assert runner.log.partition("Traceback")[2].splitlines() == [
+    lines = runner.log.partition("Traceback")[2].splitlines()
+    # Python 3.13 marks the places in the lines
+    assert [line for line in lines if line.strip(" ~^")] == [
         " (most recent call last):",
         f"{where} 4, in <module>",
         "    f()",
