@@ -181,7 +181,7 @@ LIMITS: dict[str, Limit] = {
     ),
     "forwarded": Limit(
         lambda request, answer: answer,
-        "APISIX keeps a trusted client's own `x-forwarded-*`",
+        "APISIX overwrites a client's own `x-forwarded-*` from 3.14 on only, and keeps a trusted client's",
         "x-forwarded-proto is what the gateway says of its own client, unless it trusts that client",
         passes=lambda seen: dataclasses.replace(
             seen, headers=tuple((name, value.replace('"https"', '"http"')) for name, value in seen.headers)
@@ -472,7 +472,8 @@ def _ask(client: Any, request: Request, calm: _Calm) -> Answer:
     )
     got: dict[str, list[str]] = {}
     for name, value in response.headers.multi_items():
-        got.setdefault(name.lower(), []).append(value)
+        # blanks around it are no part of a value (RFC 9110, 5.5); a client of a server does not see them
+        got.setdefault(name.lower(), []).append(value.strip(" \t"))
     length = got.get("content-length", [None])[0] if request.method == "HEAD" else None
     kept = {name: values for name, values in got.items() if name not in _APART}
     # a server does not send what WSGI applications give for it
