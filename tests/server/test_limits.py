@@ -17,7 +17,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import uvloop
 from uvicorn.server import ServerState
 
 from asgi_bridge.server.accept import TURN_ACCEPTS, Acceptor
@@ -28,6 +27,7 @@ from asgi_bridge.wire import MAX_PAYLOAD, ExtraInfoReq, ExtraInfoResp, Role, Ses
 
 from . import sample
 from .client import UNAVAILABLE, Connection, body_of, request, until
+from .loops import LOOPS, loop_factory
 from .processes import BIN, HERE, Runner
 from .threads import ThreadRunner
 
@@ -220,11 +220,7 @@ class Hurried(asyncio.Protocol, asyncio.BufferedProtocol):
         transport.close()
 
 
-def new_event_loop(kind: str) -> asyncio.AbstractEventLoop:
-    return uvloop.new_event_loop() if kind == "uvloop" else asyncio.new_event_loop()
-
-
-@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("kind", LOOPS)
 def test_a_flood_of_connects_is_accepted_a_few_in_each_turn_of_the_loop(path: str, kind: str) -> None:
     accepted = 0
 
@@ -260,7 +256,7 @@ def test_a_flood_of_connects_is_accepted_a_few_in_each_turn_of_the_loop(path: st
         sock.setblocking(False)
         for _ in range(500):
             stack.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
-        with asyncio.Runner(loop_factory=lambda: new_event_loop(kind)) as runner:
+        with asyncio.Runner(loop_factory=lambda: loop_factory(kind)()) as runner:
             turns = runner.run(main())
     assert turns[-1] == 500
     assert max(b - a for a, b in pairwise(turns)) == TURN_ACCEPTS == 32
