@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from .errors import ConfigurationError
 from .plugins import Plugin
-from .plugins.advice import Place, line_of, line_with_defaults, plugin_name, refusal
+from .plugins.advice import SOURCES, Place, line_of, line_with_defaults, plugin_name, refusal
 from .plugins.applications import asgi3
 from .plugins.configuration import AnyConfiguration, Configuration, KeywordConfiguration, TypedConfiguration
 from .plugins.importing import import_or_call, import_string
@@ -139,7 +139,7 @@ class Bridge:
             return
         place = Place(name, target)
         verdict = judge(found)
-        source = _SOURCE_OF.get(verdict.kind)
+        source = SOURCES.get(verdict.kind)
         if verdict.kind is Kind.UNCLEAR and not is_routine(found):
             source = "app"  # an object without a signature to read: a compiled application
         if source is None:
@@ -444,15 +444,6 @@ def _judged(place: Place, found: Any, wanted: str) -> Verdict:
 
 _OPTIONS = frozenset(OptionsDict.__annotations__) | {"defaults"}
 _MIDDLEWARE_OF = {"middleware": Kind.MIDDLEWARE, "wsgi_middleware": Kind.WSGI_MIDDLEWARE}
-_SOURCE_OF: Mapping[Kind, SourceKey] = {
-    Kind.APPLICATION: "app",
-    Kind.DOUBLE: "app",
-    Kind.MIDDLEWARE: "middleware",
-    Kind.FACTORY: "factory",
-    Kind.BARE_FACTORY: "factory",
-    Kind.WSGI: "wsgi",
-    Kind.WSGI_MIDDLEWARE: "wsgi_middleware",
-}
 
 
 def _unconfigured(app: ASGIApp) -> None:

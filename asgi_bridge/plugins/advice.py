@@ -3,15 +3,15 @@
 import inspect
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from .importing import is_import_string
 from .kinds import Kind, Verdict, judge
 from .signatures import is_routine, spelled
 
-__all__ = ["Place", "line_of", "line_with_defaults", "plugin_name", "refusal", "result_refusal"]
+__all__ = ["SOURCES", "Place", "line_of", "line_with_defaults", "plugin_name", "refusal", "result_refusal"]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def line_of(found: Any, verdict: Verdict, place: Place) -> str:
 
 
 def _file_line(found: Any, verdict: Verdict, target: str) -> str | None:
-    key = _KEYS.get(verdict.kind)
+    key = SOURCES.get(verdict.kind)
     if key is not None:
         return f'{key} = "{target}"'
     if verdict.kind is Kind.DISPATCH:
@@ -109,7 +109,7 @@ def _file_line(found: Any, verdict: Verdict, target: str) -> str | None:
     return None
 
 
-_KEYS = {
+SOURCES: Mapping[Kind, Literal["app", "middleware", "factory", "wsgi", "wsgi_middleware"]] = {
     Kind.APPLICATION: "app",
     Kind.DOUBLE: "app",
     Kind.MIDDLEWARE: "middleware",
@@ -118,6 +118,7 @@ _KEYS = {
     Kind.WSGI: "wsgi",
     Kind.WSGI_MIDDLEWARE: "wsgi_middleware",
 }
+"""Kinds that can be mounted, with the key that names each in ``[tool.asgi_bridge.plugins.NAME]``."""
 
 
 def _python_line(found: Any, verdict: Verdict, place: Place) -> str:
