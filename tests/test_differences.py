@@ -35,7 +35,7 @@ LIMITS = {
     "spelling": "arguments are decoded and encoded again: '+' is '%20'",
     "refused: method": "there is no field for it",
     "refused: no path": "a path begins with a slash and is UTF-8",
-    "refused: host": "a request has one host, and it is not empty",
+    "refused: host": "a request has one host, which is not empty; nginx answers 500 to a slash or two dots in it",
     "refused: empty body": "an empty body keeps the request's",
 }
 
@@ -434,6 +434,8 @@ def refused(request: Request, before: Scope, after: Got, path: object) -> bool:
         or (path != before["path"] and not _is_path(path))
         or len(hosts) != 1
         or not hosts[0]
+        or b"/" in hosts[0]
+        or b".." in hosts[0]
         or (not after.body and request.body != b"")
     )
 
@@ -456,6 +458,8 @@ def _is_path(path: object) -> bool:
     Request("GET", b"/", b"", [(b"cookie", b"a=b"), (b"x-a", b"1"), (b"cookie", b"c=d"), (b"x-a", b"2")], b"", False),
     [("add header", b"cookie", b"e=f"), ("add header", b"x-a", b"3")],
 )
+@example(Request("GET", b"/", b"", [], b"", False), [("set header", b"host", b"/")])
+@example(Request("GET", b"/", b"", [], b"", False), [("set header", b"host", b"a..b")])
 @example(Request("GET", b"/", b"a=1+2&c", [], b"", False), [("add argument", b"b+c=3+4"), ("add argument", b"a=5")])
 def test_upstream_gets_the_request_that_the_middleware_passed_on(
     both: Both, request: Request, changes: list[Change]
