@@ -13,6 +13,7 @@ import click
 import pytest
 
 from asgi_bridge.cli import cli, options
+from tests.test_rooms import MAY_IMPORT, SMALL
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "asgi_bridge"
@@ -101,9 +102,12 @@ def test_commands_have_the_options_that_they_are_given(page: Path) -> None:
         assert (program, subcommand in cli.commands) == ("asgi-bridge", True), command
         parent = click.Context(cli, **cli.context_settings)
         # folders and files stand for the reader's own
-        with mock.patch.object(options.FOLDER, "exists", False), mock.patch.object(options.FILE, "exists", False):
-            with contextlib.suppress(click.MissingParameter):  # a sentence may name the command alone
-                cli.commands[subcommand].make_context(subcommand, arguments, parent=parent)
+        with (
+            mock.patch.object(options.FOLDER, "exists", False),
+            mock.patch.object(options.FILE, "exists", False),
+            contextlib.suppress(click.MissingParameter),  # a sentence may name the command alone
+        ):
+            cli.commands[subcommand].make_context(subcommand, arguments, parent=parent)
 
 
 @every_page
@@ -140,3 +144,14 @@ def test_targets_of_make_that_a_page_names_exist(page: Path) -> None:
     text = "\n".join([*spans(page), *(block for _, block in blocks(page, "console"))])
     named = re.findall(r"^(?:\$ )?(?:[A-Z]+=\S+ )?make ([a-z][a-z-]*)", text, re.MULTILINE)
     assert set(named) - {*targets} == set()
+
+
+def test_the_table_of_rooms_says_what_each_may_import() -> None:
+    table: dict[str, set[str]] = {}
+    for row in re.findall(
+        r"^\| `([\w.]+)/?` \|.*\| ([^|]+) \|$", text_of(ROOT / "docs" / "architecture.md"), re.MULTILINE
+    ):
+        table[row[0].removesuffix(".py")] = set(re.findall(r"`(\w+)`", row[1]))
+    assert table == {
+        room: others - SMALL if others >= SMALL else others for room, others in MAY_IMPORT.items() if room not in SMALL
+    }
