@@ -2,21 +2,28 @@
 
 import ast
 import contextlib
+import inspect
 import re
 import shlex
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import click
 import pytest
+from flask import Flask
 
+from asgi_bridge import Bridge, ConfigurationError
 from asgi_bridge.cli import cli, options
+from asgi_bridge.loading import load_bridge
 from tests.test_rooms import MAY_IMPORT, SMALL
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "asgi_bridge"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 PAGES = sorted(
     page for pattern in ("*.md", "docs/*.md", "examples/**/*.md", "benchmarks/*.md") for page in ROOT.glob(pattern)
 )
@@ -148,10 +155,77 @@ def test_targets_of_make_that_a_page_names_exist(page: Path) -> None:
 
 def test_the_table_of_rooms_says_what_each_may_import() -> None:
     table: dict[str, set[str]] = {}
-    for row in re.findall(
-        r"^\| `([\w.]+)/?` \|.*\| ([^|]+) \|$", text_of(ROOT / "docs" / "architecture.md"), re.MULTILINE
-    ):
+    for row in re.findall(r"^\| `([\w.]+)/?` \|.*\| ([^|]+) \|$", text_of(ARCHITECTURE), re.MULTILINE):
         table[row[0].removesuffix(".py")] = set(re.findall(r"`(\w+)`", row[1]))
     assert table == {
         room: others - SMALL if others >= SMALL else others for room, others in MAY_IMPORT.items() if room not in SMALL
     }
+
+
+NAMES_OF_EXAMPLES = """
+from typing import Annotated
+from asgi_bridge import Bridge
+from asgi_bridge_apps.limit_req import limit_req
+from pydantic import BaseModel
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.sessions import SessionMiddleware
+bridge = Bridge()
+"""
+"""What the short examples of the documents leave out."""
+
+
+@pytest.mark.parametrize(
+    ("page", "block"),
+    [(page, block) for page in PAGES if page.parent == ROOT / "docs" for _, block in blocks(page, "python")],
+    ids=lambda value: value.stem if isinstance(value, Path) else "",
+)
+def test_short_examples_run(page: Path, block: str) -> None:
+    names: dict[str, Any] = {"__name__": "gate"}
+    exec(NAMES_OF_EXAMPLES, names)
+    before = len(names["bridge"].plugins)
+    exec(block, names)
+    assert len(names["bridge"].plugins) > before or "Conf" in names
+
+
+MODULES = {
+    "gate.py": "from asgi_bridge import Bridge\nbridge = Bridge()",
+    "shop/hello.py": "async def app(scope, receive, send): ...",
+    "shop/auth.py": """
+        from starlette.authentication import AuthenticationBackend
+        backend = AuthenticationBackend()
+        def make(conf: dict[str, str]):
+            from asgi_bridge import upstream
+            return upstream
+    """,
+    "shop/flask.py": "def app(environ, start_response): ...",
+}
+"""The modules that the table in the document names."""
+
+
+def test_the_table_of_a_pyproject_mounts_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ((_, table),) = blocks(ARCHITECTURE, "toml")
+    (tmp_path / "pyproject.toml").write_text(table)
+    (tmp_path / "shop").mkdir()
+    for path, text in MODULES.items():
+        (tmp_path / path).write_text(inspect.cleandoc(text))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for module in ("gate", "shop", "shop.hello", "shop.auth", "shop.flask"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+
+    try:
+        plugins = load_bridge(None, start=tmp_path).plugins
+    finally:
+        for module in ("gate", "shop", "shop.hello", "shop.auth", "shop.flask"):
+            sys.modules.pop(module, None)
+
+    assert {name: plugin.source for name, plugin in plugins.items()} == {
+        "hello": "app", "cors": "middleware", "login": "middleware", "legacy": "wsgi", "proxy": "wsgi_middleware",
+        "auth": "factory",
+    }  # fmt: skip
+
+
+def test_the_message_about_a_wrong_mount_is_as_shown() -> None:
+    (message,) = re.findall(r"^```\n(plugin x: .*)\n```$", text_of(ARCHITECTURE), re.MULTILINE)
+    with pytest.raises(ConfigurationError) as raised:
+        Bridge().mount("x", Flask("shop"))  # type: ignore[arg-type]
+    assert str(raised.value) == message
