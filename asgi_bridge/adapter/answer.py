@@ -7,7 +7,7 @@ from ..errors import PluginError
 from ..wire import Stop, TextEntry
 from .changes import Warn, shown
 from .scope import Headers
-from .upstream import BODYLESS, Response, UpstreamBody
+from .upstream_response import BODYLESS, Response, UpstreamBody
 
 __all__ = [
     "answer_response",
