@@ -5,7 +5,8 @@ Functions without state. The rules are APISIX's (docs/mapping.md), measured on 3
 
 from ..errors import PluginError
 from ..wire import Stop, TextEntry
-from .changes import Warn, shown
+from .changes import Warn
+from .headers import shown
 from .scope import Headers
 from .upstream_response import BODYLESS, Response, UpstreamBody
 

@@ -22,7 +22,7 @@ from .faults import Faults
 from .parked_calls import ParkedCalls
 from .request_body import RequestBody
 from .sent import Sent
-from .stage import ANSWERED, EXPIRED, GONE, OPEN, PARKED, REFUSED, RUNNING, Event, Moves, Stage
+from .stage import ANSWERED, EXPIRED, GONE, OPEN, PARKED, REFUSED, RUNNING, Event, Moves
 from .upstream_response import Response
 
 __all__ = ["YIELD_EVERY", "Call", "Host"]
@@ -78,7 +78,7 @@ class Call(ChainCall):
     __slots__ = ("_connection", "_host", "_messages", "faults", "request_body", "scope", "sent", "stage", "task")
 
     def __init__(self, chain: Chain, connection: Connection, host: Host) -> None:
-        super().__init__(chain)
+        ChainCall.__init__(self, chain)
         self._connection = connection
         self._host = host
         self._messages = 0
@@ -196,7 +196,7 @@ class Call(ChainCall):
 
     def _has_begun(self) -> bool:
         """Whether a response has begun, and is not complete."""
-        return self.sent is not None and self.sent.begun and not self.sent.complete
+        return self.sent is not None and self.sent.status != 0 and not self.sent.complete
 
     def _waits_for_changed_body(self) -> bool:
         return (
@@ -309,7 +309,9 @@ class Call(ChainCall):
         if not self._messages % YIELD_EVERY:  # `_is_turn`, without the call
             await asyncio.sleep(0)
         try:
-            sent = self.sent or self._sent()
+            sent = self.sent
+            if sent is None:
+                sent = self._sent()
             if sent.complete or self.stage is GONE:
                 self._refuse_message(message["type"], sent)
             elif sent.take(message):
@@ -394,11 +396,16 @@ class Call(ChainCall):
                 self._connection.answer(message, outcome)
             except LocalProtocolError as exc:
                 raise PluginError(str(exc)) from exc
-        self._ends(stage, outcome)
-
-    def _ends(self, stage: Stage, outcome: str) -> None:
-        """The answer is out: `outcome`, for the log."""
         self.stage = stage
+        if self.request_body is not None or self.faults is not None:
+            self._end(outcome)
+
+    def _end(self, outcome: str) -> None:
+        """Tell its parts that the answer is out.
+
+        Args:
+            outcome: the answer, for the log.
+        """
         if self.request_body is not None:
             self.request_body.end()
         if self.faults is not None:

@@ -255,7 +255,7 @@ class RequestCall(Call):
                 "in the request phase the upstream has not answered yet: a change of the status to "
                 f"{sent.status} is dropped (400 and above refuse the request)",
             )
-        if sent.length:
+        if sent.content:
             self._warn("body", "in the request phase the upstream has not answered yet: a response body is dropped")
         resp_headers = response_headers(sent.headers, self._warn) if sent.headers else None
         if not resp_headers:
@@ -375,7 +375,8 @@ class RequestCall(Call):
         assert self.sent is not None
         response = self.sent.response()
         parking.deliver(response)
-        self._ends(Event.ANSWER.get(self.stage, self.stage), f"response {response.status}")
+        self.stage = Event.ANSWER.get(self.stage, self.stage)
+        self._end(f"response {response.status}")
 
     def _came_out(self, exc: BaseException) -> None:
         # the outermost layer was begun without its `enter`, which notes that

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from ..errors import PluginError
 from ..wire import MAX_PAYLOAD, Info, ReqBody, Var
-from .changes import shown
 from .connection import Connection
+from .headers import shown
 from .scope import Headers
 
 __all__ = ["RequestBody"]

@@ -266,7 +266,8 @@ class _InnerForm(ResponseCall):
     def _finish_with(self, response: Response) -> None:
         if self.finished is not None and not self.finished.done():
             self.finished.set_result(response)
-        self._ends(Event.ANSWER.get(self.stage, self.stage), f"response {response.status}")
+        self.stage = Event.ANSWER.get(self.stage, self.stage)
+        self._end(f"response {response.status}")
 
     def _refuse(self, exc: BaseException, reason: str) -> None:
         if self.stage in (ANSWERED, REFUSED, EXPIRED):

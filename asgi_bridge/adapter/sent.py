@@ -7,7 +7,7 @@ from starlette.types import Message
 from ..errors import PluginError
 from ..wire import MAX_PAYLOAD
 from .answer import check_status
-from .changes import checked_headers
+from .headers import checked_headers
 from .upstream_response import Response, UpstreamBody
 
 if TYPE_CHECKING:
@@ -20,27 +20,21 @@ class Sent:
     """The response of a chain, as far as the chain has sent it.
 
     Attributes:
-        status: its status.
+        status: its status; 0: ``http.response.start`` has not come yet.
         headers: its headers, names in lower case.
         content: its body so far.
-        length: bytes of `content`.
-        begun: True: ``http.response.start`` has come.
         complete: True: the last message has come, and the call is answered.
         upstream: the upstream's response, once the chain has got it.
         wants_body: True: a plugin that handed on its own `send` wants the upstream's body.
         needs_body: True: such a plugin is mounted with ``on_error="closed"``, so the call fails without that body.
     """
 
-    __slots__ = (
-        "begun", "complete", "content", "headers", "length", "needs_body", "status", "upstream", "wants_body",
-    )  # fmt: skip
+    __slots__ = ("complete", "content", "headers", "needs_body", "status", "upstream", "wants_body")
 
     def __init__(self) -> None:
         self.status = 0
         self.headers: Headers = []
         self.content: bytes | bytearray = b""
-        self.length = 0
-        self.begun = False
         self.complete = False
         self.upstream: Response | None = None
         self.wants_body = False
@@ -57,17 +51,17 @@ class Sent:
         """
         kind = message["type"]
         if kind == "http.response.start":
-            if self.begun:
+            if self.status:
                 raise PluginError("http.response.start twice")
-            self.status = check_status(message.get("status"))
+            status = check_status(message.get("status"))
             headers = message.get("headers")
             if headers:
                 upstream = self.upstream
                 self.headers = checked_headers(headers, () if upstream is None else upstream.headers)
-            self.begun = True
+            self.status = status
             return False
         if kind == "http.response.body":
-            if not self.begun:
+            if not self.status:
                 raise PluginError("http.response.body before http.response.start")
             body = message.get("body")
             if body:
@@ -80,8 +74,7 @@ class Sent:
     def _add(self, body: Any) -> None:
         if type(body) is not bytes:
             body = _as_bytes(body)
-        self.length += len(body)
-        if self.length > MAX_PAYLOAD:
+        if len(self.content) + len(body) > MAX_PAYLOAD:
             raise PluginError(f"the response body is longer than the protocol's {MAX_PAYLOAD} bytes")
         if not self.content:
             self.content = body
