@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Bridge, ConfigurationError, upstream
-from asgi_bridge.adapter.parking import ParkingLot
+from asgi_bridge.adapter.parked_calls import ParkedCalls
 from asgi_bridge.gateway import GatewayApp
 from asgi_bridge.server.runner import Runner, RunnerOptions
 from asgi_bridge.testing import Gateway, PluginClient
@@ -370,7 +370,7 @@ def test_a_route_that_lists_it_in_the_request_phase_only(
 
     ended = asyncio.Event()
 
-    class Watched(ParkingLot):
+    class Watched(ParkedCalls):
         def _miss(self, call: Any, crowded: bool) -> None:
             super()._miss(call, crowded)
             ended.set()
@@ -378,7 +378,7 @@ def test_a_route_that_lists_it_in_the_request_phase_only(
     class Impatient(Runner):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self.host = dataclasses.replace(self.host, lot=Watched(seconds=0.0))
+            self.host = dataclasses.replace(self.host, parked=Watched(seconds=0.0))
 
     monkeypatch.setattr("asgi_bridge.testing.Runner", Impatient)
 

@@ -1,9 +1,9 @@
 """Messages of the protocol as ASGI calls, and what the applications did as answers."""
 
 from .call import Call, Host
-from .exchange import Answer, Exchange
-from .parking import ParkingLot
+from .connection import Answer, Connection
+from .parked_calls import ParkedCalls
 from .request import RequestCall
 from .response import ResponseCall
 
-__all__ = ["Answer", "Call", "Exchange", "Host", "ParkingLot", "RequestCall", "ResponseCall"]
+__all__ = ["Answer", "Call", "Connection", "Host", "ParkedCalls", "RequestCall", "ResponseCall"]

@@ -5,9 +5,10 @@ Functions without state. The rules are APISIX's (docs/mapping.md), measured on 3
 
 from ..errors import PluginError
 from ..wire import Stop, TextEntry
-from .changes import Warn, shown
+from .changes import Warn
+from .headers import shown
 from .scope import Headers
-from .upstream import BODYLESS, Response, UpstreamBody
+from .upstream_response import BODYLESS, Response, UpstreamBody
 
 __all__ = [
     "answer_response",

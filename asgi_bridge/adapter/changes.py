@@ -1,16 +1,15 @@
 """The differences between the request that came in and the one a chain passed on, as parts of a Rewrite.
 
 What APISIX does with each part, and what it cannot be told, is measured on APISIX 3.18 (docs/mapping.md). A change
-that would be lost is either an error or a warning, never silence. Plain functions: between calls nothing is kept but
-one cache of bounded size.
+that would be lost is either an error or a warning; docs/mapping.md names the few that are not. Plain functions.
 """
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import PluginError
 from ..wire import TextEntry
+from .headers import BLANKS, checked_headers, group, shown
 from .scope import Args, Headers, parse_query
 
 __all__ = [
@@ -18,107 +17,24 @@ __all__ = [
     "changed_args",
     "changed_headers",
     "changed_path",
-    "checked_headers",
     "encoding_args",
-    "group",
-    "shown",
 ]
 
 Warn = Callable[[str, str], None]
-"""Takes what a warning is about (warned once for each) and its text."""
-
-_token = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110, 5.6.2
-
-_BLANKS = b" \t"
-"""What may stand around a header's value without being part of it (RFC 9110, 5.6.3)."""
-_CONTROLS = bytes(byte for byte in (*range(0x20), 0x7F) if byte != 0x09)
-"""What no header's value may hold (RFC 9110, 5.5)."""
+"""Logs a warning: what it is about (a second warning about the same is not logged), and its text."""
 
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"expect"))
-"""Of the connection between client and gateway: APISIX does not pass on what a runner says of them."""
+"""Headers of the connection between client and gateway. APISIX ignores what a runner says of them."""
 _GATEWAYS_OWN = _FRAMING | _HOP_BY_HOP | {b"x-real-ip"}
-"""What a runner cannot set."""
-
-
-def shown(name: bytes) -> str:
-    """A header's name for a log line: cut short, since anybody can make up names."""
-    return name[:64].decode("latin-1") + ("..." if len(name) > 64 else "")
-
-
-_KEPT_NAMES = 1024
-_KEPT_LENGTH = 64
-"""Bytes of a header name that is kept. Anybody can make up names, so their number and their lengths are bounded."""
-
-
-class _Names(dict[Any, bytes]):
-    """Header names, and what they are in lower case. Few make up most headers, so these are checked once."""
-
-    def __missing__(self, name: Any) -> bytes:
-        if type(name) is not bytes:
-            raise TypeError
-        if not _token(name):
-            raise PluginError(f"header {name!r:.200}: that is no header name")
-        lower = name.lower()
-        if len(name) <= _KEPT_LENGTH and len(self) < _KEPT_NAMES:
-            self[name] = lower
-        return lower
-
-
-_names = _Names()
-
-
-def checked_headers(headers: Iterable[Any], given: Iterable[tuple[bytes, bytes]] = ()) -> Headers:
-    """`headers` as lower-case pairs of bytes, without the blanks around the values.
-
-    Args:
-        headers: what a plugin gave.
-        given: what the plugin was given. A control character in one of these is not the plugin's doing.
-
-    Raises:
-        PluginError: a name is no token, or a value holds a control character: APISIX would send something else.
-    """
-    pairs = list(headers)
-    try:
-        checked = [(_names[name], value.strip(_BLANKS)) for name, value in pairs if type(value) is bytes]
-    except (TypeError, ValueError):  # a name that cannot be a key: a bytearray, a memoryview of one
-        checked = []
-    if len(checked) != len(pairs):
-        return checked_headers([_as_bytes(pair) for pair in pairs], given)
-    values = b"".join([value for _, value in checked])
-    if values.translate(None, _CONTROLS) != values:
-        known = {(name, value.strip(_BLANKS)) for name, value in given}
-        for name, value in checked:
-            if value.translate(None, _CONTROLS) != value and (name, value) not in known:
-                splits = value.translate(None, b"\r\n\0") != value
-                what = "a CR, LF or NUL" if splits else "a control character"
-                raise PluginError(f"header {shown(name)}: its value holds {what}")
-    return checked
-
-
-def _as_bytes(pair: Any) -> tuple[bytes, bytes]:
-    try:
-        name, value = pair
-    except (TypeError, ValueError):
-        raise PluginError(f"header {pair!r:.200}: a header is a pair of name and value") from None
-    try:
-        return bytes(memoryview(name)), bytes(memoryview(value))
-    except TypeError:
-        raise PluginError(f"header {name!r:.200}: name and value must be bytes") from None
-
-
-def group(pairs: Iterable[tuple[bytes, Any]]) -> dict[bytes, list[Any]]:
-    """The values of each name, in order."""
-    groups: dict[bytes, list[Any]] = {}
-    for name, value in pairs:
-        groups.setdefault(name, []).append(value)
-    return groups
+"""Headers that a runner cannot set."""
 
 
 def _differing(before: Headers, after: list[Any]) -> tuple[dict[bytes, list[bytes]], dict[bytes, list[bytes]]]:
-    """The values of each name of which any entry differs, on both sides, without the blanks around them.
+    """Return the values of each name of which any entry differs, before and after, without the blanks around them.
 
-    What a middleware leaves alone are the same objects, mostly in front: those are neither checked nor grouped.
+    The entries that a middleware leaves alone are the same objects, and mostly come first. These are neither checked
+    nor grouped.
     """
     same = len(before)
     if after[:same] != before:  # else entries were added only
@@ -128,22 +44,26 @@ def _differing(before: Headers, after: list[Any]) -> tuple[dict[bytes, list[byte
                 break
             same += 1
     rest = before[same:]
-    old = group([(name, value.strip(_BLANKS)) for name, value in rest])
+    old = group([(name, value.strip(BLANKS)) for name, value in rest])
     new = group(checked_headers(after[same:], rest))
     touched = old.keys() | new.keys()
     for name, value in reversed(before[:same]):
         if name in touched:
-            value = value.strip(_BLANKS)
+            value = value.strip(BLANKS)
             old.setdefault(name, []).insert(0, value)
             new.setdefault(name, []).insert(0, value)
     return old, new
 
 
 def changed_path(before: str, after: object) -> bytes | None:
-    """The path to rewrite to, decoded, as APISIX wants it; None: unchanged.
+    """Return the path to rewrite to, decoded, as APISIX wants it; None: it is unchanged.
+
+    Args:
+        before: the path of the request.
+        after: the path that the chain passed on.
 
     Raises:
-        PluginError: no path: APISIX would answer 502 or 500.
+        PluginError: it is no path. APISIX would answer 502 or 500.
     """
     if after == before:
         return None
@@ -156,11 +76,15 @@ def changed_path(before: str, after: object) -> bytes | None:
 
 
 def changed_args(before: Args, query: object, warn: Warn) -> list[TextEntry]:
-    """The arguments to set, add and delete so that `query` results.
+    """Return the arguments to set and delete so that `query` results.
 
     Args:
         before: the arguments of the request, decoded.
-        query: the query string after the chain.
+        query: the query string that the chain passed on.
+        warn: logs what is lost.
+
+    Raises:
+        PluginError: the query string is not bytes.
     """
     if not isinstance(query, bytes):
         raise PluginError(f"the query string was changed to {query!r:.200}; it is bytes")
@@ -176,7 +100,7 @@ def changed_args(before: Args, query: object, warn: Warn) -> list[TextEntry]:
 
 
 def encoding_args(args: Args, query: bytes) -> list[TextEntry] | None:
-    """Arguments for a Rewrite that change nothing, but make APISIX encode the query again; None: no need.
+    """Return arguments for a Rewrite that change nothing, but make APISIX encode the query again; None: no need.
 
     Trap: APISIX's own fetch, in ext-plugin-post-resp, refuses a query with one of these characters as it is. With any
     argument in the Rewrite the query is put together anew, so one that is not there is deleted.
@@ -195,7 +119,7 @@ def encoding_args(args: Args, query: bytes) -> list[TextEntry] | None:
 
 
 def changed_headers(before: Headers, after: list[Any], body_changed: bool, warn: Warn) -> list[TextEntry]:
-    """The headers to set and delete so that `after` results.
+    """Return the headers to set and delete so that `after` results.
 
     A Rewrite sets each name once, so repeats are joined: cookies by ``; `` (RFC 9113, 8.2.3), all others by ``, ``
     (RFC 9110, 5.3).
@@ -203,6 +127,15 @@ def changed_headers(before: Headers, after: list[Any], body_changed: bool, warn:
     Trap: of some names (user-agent, referer, content-type and others that nginx knows) a Rewrite sets the first line
     only, and the client's further lines go upstream behind it. A deletion takes all lines, so where there were several
     it comes first.
+
+    Args:
+        before: the headers of the request.
+        after: the headers that the chain passed on.
+        body_changed: True: the Rewrite has a body.
+        warn: logs what is lost.
+
+    Raises:
+        PluginError: a header is none, or there is not exactly one host.
     """
     old, new = _differing(before, after)
     entries: list[TextEntry] = []

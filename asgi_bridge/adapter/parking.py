@@ -1,195 +1,95 @@
-"""Parked calls: the request halves of ``phase="both"`` that wait for their response half.
+"""How a request call is parked: it has been answered, and waits for the response call."""
 
-Two halves belong together if they have the same ``$request_id``, which is the same in all calls of one request, and the
-same plugin. The key of the configuration does not count: a consumer changes it in between.
+import asyncio
 
-Parked calls are bounded in number and time. A route may never send the response half, because its
-``ext-plugin-post-resp`` does not list the plugin. It gets one warning and parks no more until a response half comes. A
-route that used to send it gets a warning too, but goes on parking as long as there is room: its upstream may be down.
-"""
+from .upstream_response import Response
 
-import logging
-from collections import OrderedDict
-from collections.abc import Iterable
-from time import monotonic
-from typing import Any, Protocol, TypeAlias, TypeVar
-
-__all__ = ["MAX_PARKED", "PARK_SECONDS", "Parkable", "ParkingLot"]
-
-logger = logging.getLogger("asgi_bridge.adapter")
-
-MAX_PARKED = 10_000
-PARK_SECONDS = 75.0
-"""Seconds that a parked call waits for its response. APISIX gives an upstream 60 s by default."""
-MISSED_IN_A_ROW = 100
-"""Warn after this many consecutive parked calls of a route got no response, where earlier ones did. A few are usual:
-clients go away, and upstreams cannot be reached."""
-EVIDENT_SECONDS = 1.0
-"""A call that was ended to make room after fewer seconds does not count as one without a response."""
-KEPT_ROUTES = 10_000
-"""Maximum number of pairs of route and plugin that are remembered."""
+__all__ = ["Parking"]
 
 
-_Place: TypeAlias = tuple[str | None, str]
-"""A route's id, and the name of a plugin that it lists."""
-_Value = TypeVar("_Value")
-
-
-class Parkable(Protocol):
-    """What the lot needs to know of a call."""
-
-    route_id: str | None
-    request_id: str | None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The plugins of its list, outermost first."""
-
-    def abandon(self) -> None:
-        """Nobody will come for it: ends it."""
-
-
-class ParkingLot:
-    """The parked calls of one process.
+class Parking:
+    """What a call with a plugin of ``phase="both"`` needs beside what all calls need.
 
     Args:
-        limit: parked calls at once; the oldest ends when one more comes.
-        seconds: how long one waits.
+        uri: ``$uri``: the path as APISIX has it.
+
+    Attributes:
+        failed_plugin: name of the plugin that failed after the response call came; None: none has.
     """
 
-    def __init__(self, limit: int = MAX_PARKED, seconds: float = PARK_SECONDS) -> None:
-        self._limit = limit
-        self._seconds = seconds
-        self._until: OrderedDict[Parkable, float] = OrderedDict()
-        self._by_request: dict[str, list[Parkable]] = {}
-        # halves that were missed since the last response call, for those of which one has come
-        self._missed: dict[_Place, int] = {}
-        self._forsaken: dict[_Place, None] = {}
-        self._full = False
+    __slots__ = ("_delivered", "_resumed", "failed_plugin", "uri")
 
-    def __len__(self) -> int:
-        return len(self._until)
+    def __init__(self, uri: bytes | None) -> None:
+        self.uri = uri
+        self.failed_plugin: str | None = None
+        self._resumed: asyncio.Future[Response] | None = None
+        self._delivered: asyncio.Future[Response] | None = None
 
-    def admits(self, call: Parkable) -> bool:
-        """Whether the response half of `call` is to be expected."""
-        # A list may also hold request-phase plugins; no response call ever comes for those.
-        return not all((call.route_id, name) in self._forsaken for name in call.names)
+    def begin(self) -> "asyncio.Future[Response]":
+        """Return the future that the upstream's response will come in."""
+        loop = asyncio.get_running_loop()
+        self._delivered = loop.create_future()
+        self._resumed = loop.create_future()
+        return self._resumed
 
-    def park(self, call: Parkable) -> None:
-        """Keeps `call`, whose ``request_id`` is known, until it is taken or abandoned."""
-        assert call.request_id is not None
-        while len(self._until) >= self._limit:
-            oldest = next(iter(self._until))
-            if not self._full:
-                self._full = True
-                logger.warning(
-                    "plugin %s: a parked call was ended early, since %d are parked; so will be the oldest of all that "
-                    "come on top", _said(oldest), self._limit,
-                )  # fmt: skip
-            waited = monotonic() + self._seconds - self._until[oldest]
-            self.leave(oldest)
-            if waited >= EVIDENT_SECONDS:
-                self._miss(oldest, crowded=True)
-            oldest.abandon()
-        self._until[call] = monotonic() + self._seconds
-        self._by_request.setdefault(call.request_id, []).append(call)
+    def undo(self) -> None:
+        """Undo :meth:`begin`: the call could not be parked."""
+        self._resumed = self._delivered = None
 
-    def of(self, request_id: str | None) -> list[Any]:
-        """The parked calls of a request, the first one first."""
-        return list(self._by_request.get(request_id, ())) if request_id else []
+    @property
+    def begun(self) -> bool:
+        """Whether the call was parked."""
+        return self._resumed is not None
 
-    def leave(self, call: Parkable) -> None:
-        """Forgets `call`, if it is parked."""
-        if self._until.pop(call, None) is None:
-            return
-        assert call.request_id is not None
-        if len(self._until) <= self._limit // 2:
-            self._full = False  # worth another warning
-        halves = self._by_request[call.request_id]
-        halves.remove(call)
-        if not halves:
-            del self._by_request[call.request_id]
+    @property
+    def waits(self) -> bool:
+        """Whether the response call has not come yet."""
+        return self._resumed is not None and not self._resumed.done()
 
-    def take(self, route_id: str | None, request_id: str | None, names: Iterable[str]) -> list[Parkable]:
-        """The halves of a request that the plugins of a response call wait for, the one parked last first."""
-        wanted = set(names)
-        taken = [
-            call for call in reversed(self._by_request.get(request_id or "", ())) if wanted.intersection(call.names)
-        ]
-        for call in taken:
-            self.leave(call)
-        # the half may come from a global rule, and its response from a route
-        routes = {route_id, *(call.route_id for call in taken)}
-        for place in [(route, name) for route in routes for name in wanted]:
-            _remember(self._missed, place, 0)
-            self._forsaken.pop(place, None)
-        for name in wanted:
-            self._forsaken.pop((None, name), None)
-        return taken
+    @property
+    def owes(self) -> bool:
+        """Whether the response call gets a response, or an exception, from this call."""
+        return self._delivered is not None and not self._delivered.done()
 
-    def sweep(self, now: float) -> None:
-        """Ends those whose time is over.
+    @property
+    def abandoned(self) -> bool:
+        """Whether no response call will come any more."""
+        return self._resumed is not None and self._resumed.cancelled()
 
-        Args:
-            now: monotonic seconds.
+    async def until_resumed(self) -> None:
+        """Wait until the response call has come, if it has not."""
+        if self._resumed is not None and not self._resumed.done():
+            await asyncio.wait([self._resumed])
+
+    async def resume(self, response: Response) -> Response:
+        """Give the chain the upstream's `response`; return the chain's response.
+
+        Raises:
+            PluginError: the request half has ended.
+            Exception: what the chain raised instead of a response.
         """
-        while self._until:
-            call, until = next(iter(self._until.items()))
-            if until > now:
-                return
-            self.leave(call)
-            self._miss(call, crowded=False)
-            call.abandon()
+        delivered = self._delivered
+        assert self._resumed is not None and delivered is not None
+        self._resumed.set_result(response)
+        try:
+            return await delivered
+        finally:
+            # an exception holds its frames, and they the call
+            self._delivered = None
 
-    def close(self) -> None:
-        """Ends all."""
-        while self._until:
-            call = next(iter(self._until))
-            self.leave(call)
-            call.abandon()
+    def deliver(self, response: Response) -> None:
+        """Give the response call the chain's response."""
+        if self._delivered is not None and not self._delivered.done():
+            self._delivered.set_result(response)
 
-    def _miss(self, call: Parkable, crowded: bool) -> None:
-        """No response came for `call`.
+    def fail(self, exc: Exception) -> None:
+        """Give the response call `exc` instead of a response."""
+        assert self._delivered is not None
+        self._delivered.set_exception(exc)
+        self._delivered.exception()  # seen: no response call may come
 
-        Args:
-            crowded: it was ended early, to make room.
-        """
-        places = [(call.route_id, name) for name in call.names]
-        if all(place in self._forsaken for place in places):
-            return
-        known = [place for place in places if place in self._missed]
-        for place in known:
-            self._missed[place] += 1
-        missed = min((self._missed[place] for place in known), default=None)
-        if missed is None:
-            logger.warning(
-                "plugin %s: no response call came for route %s: list it in ext-plugin-post-resp of that route too; "
-                "until one comes it runs there as in the request phase alone",
-                _said(call),
-                call.route_id or "?",
-            )
-        else:
-            # The upstream may be down, and the half be wanted again when it is back: parked as before, but for others.
-            if missed == MISSED_IN_A_ROW:
-                logger.warning(
-                    "plugin %s: no response call came for the last %d requests of route %s: is the upstream down, or "
-                    "the plugin not listed in ext-plugin-post-resp any longer?",
-                    _said(call), missed, call.route_id or "?",
-                )  # fmt: skip
-            if not crowded or missed < MISSED_IN_A_ROW:
-                return
-        for place in places:
-            self._missed.pop(place, None)
-            _remember(self._forsaken, place, None)
-
-
-def _remember(places: dict[_Place, _Value], place: _Place, value: _Value) -> None:
-    """Puts `value` last, and drops the first that are too many."""
-    places.pop(place, None)
-    places[place] = value
-    if len(places) > KEPT_ROUTES:
-        del places[next(iter(places))]
-
-
-def _said(call: Parkable) -> str:
-    return ", ".join(call.names)
+    def abandon(self) -> None:
+        """Give up waiting for the response call."""
+        if self._resumed is not None:
+            self._resumed.cancel()
+        self._delivered = None

@@ -1,13 +1,13 @@
 """A response-phase call, of ``ext-plugin-post-resp``: the upstream's response goes through the chain to the client.
 
 The request is rebuilt from variables, asked for in one round trip. Plugins that ran in the request half and are parked
-(``phase="both"``) are resumed where they stand; the others run the response form, in which the innermost upstream
-answers with the real response. The first listed is outermost, so the last one changes the response first::
+(``phase="both"``) are resumed where they stand; the others run the response form, in which the upstream's response
+stands behind the last of them. The first listed is outermost, so the last one changes the response first::
 
     client ◀── answer ◀── half of pre-req ◀── response form ◀── half of post-req ◀── the upstream's response
     listed:               "a"                  "b", "c"          "d"
 
-Each of these is a *step*: a run of plugins in the response form, or one half.
+Each of these is a *section*: some layers that run in the response form, or one parked half.
 """
 
 import asyncio
@@ -17,18 +17,21 @@ from typing import cast
 from starlette.types import Receive, Scope, Send
 
 from ..errors import PluginError, RemoteProtocolError
-from ..plugins import Apart, Chain, Layer, State
+from ..plugins import Apisix, Chain, Layer
 from ..wire import HTTPRespCallReq, HTTPRespCallResp, RespBody
 from .answer import answer_response, upstream_headers
 from .call import Call, Host
-from .exchange import Exchange
+from .connection import Connection
 from .request import RequestCall
+from .request_body import RequestBody
 from .scope import RESPONSE_VARIABLES, Headers, response_scope
-from .upstream import BODYLESS, Response, UpstreamBody
+from .stage import ANSWERED, EXPIRED, REFUSED, Event
+from .upstream_response import BODYLESS, Response, UpstreamBody
 
 __all__ = ["ResponseCall"]
 
-_Step = tuple[RequestCall | None, int, int]
+_Section = tuple[RequestCall | None, int, int]
+"""A parked half; or None, and the layers of the chain that run in the response form: from, and up to, an index."""
 
 
 class ResponseCall(Call):
@@ -37,50 +40,54 @@ class ResponseCall(Call):
     Args:
         message: the upstream's status and headers.
         chain: the plugins to run.
-        exchange: the way back to the gateway.
+        connection: to the gateway.
         host: what all calls share.
+
+    Attributes:
+        boundary: the first layer behind the section that runs; None: the section runs to the last layer.
     """
 
-    __slots__ = ("_halves", "_insides", "_message", "_real", "_step", "_steps")
+    __slots__ = ("_halves", "_insides", "_message", "_real", "_section", "_sections", "boundary")
     phase = "response"
 
-    def __init__(self, message: HTTPRespCallReq, chain: Chain, exchange: Exchange, host: Host) -> None:
-        super().__init__(chain, exchange, host)
+    def __init__(self, message: HTTPRespCallReq, chain: Chain, connection: Connection, host: Host) -> None:
+        super().__init__(chain, connection, host)
+        self.boundary: Layer | None = None
         self._message = message
         self._real: Response | None = None
         self._halves: list[RequestCall] = []
         self._insides: list[Call] = []
-        self._steps: list[_Step] = []
-        self._step = 0
+        self._sections: list[_Section] = []
+        self._section = 0
 
     async def _begin(self) -> None:
-        chain = self._chain
+        chain = self.chain
         if not chain.response:
             raise PluginError("it is for the request phase: list it in ext-plugin-pre-req or ext-plugin-post-req")
-        headers = upstream_headers(_complete(self._message))
+        headers = upstream_headers(_checked_headers(self._message))
         names = chain.request_headers
         found = await self._variables([*RESPONSE_VARIABLES, *("http_" + name.replace("-", "_") for name in names)])
-        self._scope = response_scope(found, names, self._host.app)
-        self._protocol = found["server_protocol"]
+        self.scope = response_scope(found, names, self._host.app)
+        self.request_body = RequestBody(self.scope["headers"], found["server_protocol"])
         status = self._message.status
         length = dict(headers).get(b"content-length", b"")
-        bodyless = self._scope["method"] == "HEAD" or status in BODYLESS
-        exchange = self._exchange
-        body = UpstreamBody(lambda: exchange.ask([RespBody()]), int(length) if length.isdigit() else None, bodyless)
+        bodyless = self.scope["method"] == "HEAD" or status in BODYLESS
+        connection = self._connection
+        body = UpstreamBody(lambda: connection.ask([RespBody()]), int(length) if length.isdigit() else None, bodyless)
         self._real = Response(status, headers, body)
-        taken = self._host.lot.take(self.route_id, self.request_id, [layer.name for layer in chain.layers])
+        taken = self._host.parked.take(self.route_id, self.request_id, [layer.name for layer in chain.layers])
         self._halves = cast("list[RequestCall]", taken)
         self._insides.extend(self._halves)
         self._join(self._halves[::-1])
         try:
-            self._steps = self._plan()
+            self._sections = self._plan()
             await self._play(0)
         finally:
             self._abandon()
             self._insides.clear()
 
-    def _lateness(self) -> str:
-        reason = super()._lateness()
+    def _overdue_reason(self) -> str:
+        reason = super()._overdue_reason()
         if self._real is not None and isinstance(self._real.body, UpstreamBody) and self._real.body.awaited:
             reason += (
                 "; it waits for the upstream's body, which is handed over whole: a stream without end never is; mount "
@@ -92,15 +99,12 @@ class ResponseCall(Call):
         return any(Call._has_begun(call) for call in (self, *self._insides))
 
     def _layers(self) -> list[Layer]:
-        return [*self._chain.layers, *(layer for half in self._halves for layer in half.layers)]
-
-    def _blame(self, exc: BaseException) -> None:
-        """The chain was entered, which notes that."""
+        return [*self.chain.layers, *(layer for half in self._halves for layer in half.layers)]
 
     def _abandon(self) -> None:
-        """Ends the halves that are not through."""
+        """End the halves that are not through."""
         for half in self._halves:
-            if not half.answered or half.parked:
+            if half.waits or half.stage not in (ANSWERED, REFUSED, EXPIRED):
                 half.abandon()
 
     def expire(self, reason: str | None = None) -> None:
@@ -113,61 +117,59 @@ class ResponseCall(Call):
         for call in self._insides:
             call.disconnect()
 
-    def _plan(self) -> list[_Step]:
-        layers = self._chain.layers
-        steps: list[_Step] = []
+    def _plan(self) -> list[_Section]:
+        layers = self.chain.layers
+        sections: list[_Section] = []
         for index, layer in enumerate(layers):
             # parked last is inmost
             halves = [half for half in reversed(self._halves) if layer.name in half.names]
             if halves:
-                known = [step[0] for step in steps]
-                steps += [(half, index, index + 1) for half in halves if half not in known]
+                known = [section[0] for section in sections]
+                sections += [(half, index, index + 1) for half in halves if half not in known]
                 continue
             if layer.options.phase == "both" and layer.options.on_missing == "refuse":
                 raise PluginError(f"plugin {layer.name}: its request half is gone, and on_missing is 'refuse'")
-            if steps and steps[-1][0] is None and steps[-1][2] == index:
-                steps[-1] = (None, steps[-1][1], index + 1)
+            if sections and sections[-1][0] is None and sections[-1][2] == index:
+                sections[-1] = (None, sections[-1][1], index + 1)
             else:
-                steps.append((None, index, index + 1))
-        return steps
+                sections.append((None, index, index + 1))
+        return sections
 
-    async def _play(self, step: int) -> None:
-        """Runs the chain's steps from `step` inwards, and finishes with its response."""
+    async def _play(self, section: int) -> None:
+        """Run the chain's sections from `section` inwards, and answer with their response."""
         assert self._real is not None
-        if step == len(self._steps):
-            self._finish(self._real)
+        if section == len(self._sections):
+            self._finish_with(self._real)
             return
-        half, start, stop = self._steps[step]
-        self._step = step
+        half, start, stop = self._sections[section]
+        self._section = section
         if half is not None:
-            self._finish(await self._resume(half, step))
+            self._finish_with(await self._resume(half, section))
         else:
-            layers = self._chain.layers
-            self.end = layers[stop] if stop < len(layers) else None
-            await layers[start].enter(self, self._scope, self.receive, self.send)
+            layers = self.chain.layers
+            self.boundary = layers[stop] if stop < len(layers) else None
+            await layers[start].enter(self, self.scope, self.receive, self.send)
 
-    async def _resume(self, half: RequestCall, step: int) -> Response:
-        inner = await self._response_of(step + 1)
-        deadline = monotonic() + half.timeout
-        if deadline < self.deadline:
-            self.deadline, self.late = deadline, ", ".join(half.names)
+    async def _resume(self, half: RequestCall, section: int) -> Response:
+        inner = await self._response_of(section + 1)
+        self.limit(monotonic() + half.timeout, ", ".join(half.names))
         try:
-            return await half.resume(inner, self._exchange)
+            return await half.resume(inner, self._connection)
         except Exception as exc:
-            if half.blamed is not None:
-                self.culprit = exc, half.blamed
+            if half.parking is not None and half.parking.failed_plugin is not None:
+                self.fails(exc, half.parking.failed_plugin)
             raise
 
-    async def _response_of(self, step: int) -> Response:
-        """What the steps from `step` inwards answer."""
+    async def _response_of(self, section: int) -> Response:
+        """Return the response of the sections from `section` inwards."""
         assert self._real is not None
-        if step == len(self._steps):
+        if section == len(self._sections):
             return self._real
-        half = self._steps[step][0]
+        half = self._sections[section][0]
         if half is not None:
-            return await self._resume(half, step)
+            return await self._resume(half, section)
         finished: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        form = _InnerForm(self, step, finished)
+        form = _InnerForm(self, section, finished)
         self._insides.append(form)
         task = form.task = asyncio.get_running_loop().create_task(form.run())
         try:
@@ -179,11 +181,11 @@ class ResponseCall(Call):
             form.finished = None
             del finished
 
-    async def upstream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The innermost application of a run of plugins: what the next step inwards answers."""
+    async def innermost(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Give the layers of this section the response of the next section inwards."""
         if self._is_turn():
             await asyncio.sleep(0)
-        before = self._scope
+        before = self.scope
         changed = [part for part in ("method", "path", "query_string") if scope.get(part, before[part]) != before[part]]
         if list(scope.get("headers", before["headers"])) != before["headers"]:
             changed.append("headers")
@@ -194,102 +196,95 @@ class ResponseCall(Call):
                 "reaches nobody but the plugins further inside",
             )
         try:
-            await self._respond(await self._response_of(self._step + 1), send)
+            await self._respond(await self._response_of(self._section + 1), send)
         except PluginError as exc:
-            self._may_be_caught(exc)
+            self._note(exc)
             raise
 
-    def _complete(self) -> None:
-        self._finish(self._response())
+    def _finish(self) -> None:
+        assert self.sent is not None
+        self._finish_with(self.sent.response())
 
-    def _finish(self, response: Response) -> None:
-        """Answers the gateway with `response`."""
+    def _finish_with(self, response: Response) -> None:
+        """Answer the gateway with `response`."""
         real = self._real
         assert real is not None and isinstance(real.body, UpstreamBody)
-        method = self._scope["method"]
-        headers, body = answer_response(method, real, response, self._chain.cures, self._warn)
+        method = self.scope["method"]
+        headers, body = answer_response(method, real, response, self.chain.cures, self._warn)
         self._answer(HTTPRespCallResp(self._message.id, response.status, headers, body), f"response {response.status}")
 
 
 class _InnerForm(ResponseCall):
-    """A run of plugins in the response form that is not outermost: its response goes to the step around it."""
+    """A section in the response form that is not outermost: its response goes to the section around it.
+
+    Its deadline is that of the call around it, which is the one that is watched, and the one to refuse.
+
+    Args:
+        around: the call, or inner form, of the section around it.
+        section: its index.
+        finished: the future for its response.
+    """
 
     __slots__ = ("_around", "finished")
 
-    def __init__(self, around: ResponseCall, step: int, finished: "asyncio.Future[Response]") -> None:
+    def __init__(self, around: ResponseCall, section: int, finished: "asyncio.Future[Response]") -> None:
+        super().__init__(around._message, around.chain, around._connection, around._host)
         self._around = around
-        super().__init__(around._message, around._chain, around._exchange, around._host)
-        self.request_id = around.request_id
         self.finished: asyncio.Future[Response] | None = finished
-        self._scope = around._scope
-        self._protocol = around._protocol
+        self.request_id = around.request_id
+        self.deadline = around.deadline
+        self.scope = around.scope
+        assert around.request_body is not None
+        # of its own: each section may read the request body
+        self.request_body = RequestBody(self.scope["headers"], around.request_body.protocol)
+        if around.state is None:
+            around.state, around.apart = around.chain.states.begin(), around.chain.states.apart
+        self.state, self.apart = around.state, around.apart
         self._real = around._real
         self._insides = around._insides
-        self._steps = around._steps
-        self._step = step
+        self._sections = around._sections
+        self._section = section
 
-    @property
-    def deadline(self) -> float:
-        """That of the call: it is the one that is watched, and the one to refuse."""
-        return self._around.deadline
+    def enter(self, layer: Layer, extension: Apisix, scope: Scope, receive: Receive, send: Send) -> Scope:
+        """Note that the call enters `layer`, whose timeout counts for the whole call."""
+        inner = super().enter(layer, extension, scope, receive, send)
+        self._around.limit(self.deadline, self.overdue)
+        return inner
 
-    @deadline.setter
-    def deadline(self, when: float) -> None:
-        if when < self._around.deadline:
-            self._around.deadline = when
-
-    @property
-    def late(self) -> str:
-        """The plugin that the deadline is due to."""
-        return self._around.late
-
-    @late.setter
-    def late(self, name: str) -> None:
-        self._around.late = name
-
-    @property
-    def state(self) -> State | None:
-        """That of the call: a request has one."""
-        return self._around.state
-
-    @state.setter
-    def state(self, state: State | None) -> None:
-        if state is not None:  # at its end it lets go of its own, and has none
-            self._around.state = state
-
-    @property
-    def apart(self) -> Apart[Layer] | None:
-        return self._around.apart
-
-    @apart.setter
-    def apart(self, apart: Apart[Layer] | None) -> None:
-        if apart is not None:
-            self._around.apart = apart
+    def limit(self, deadline: float, name: str) -> None:
+        """Refuse the whole call after `deadline`."""
+        super().limit(deadline, name)
+        self._around.limit(deadline, name)
 
     def disconnect(self) -> None:
+        """Note that the gateway has closed the connection. The call around it tells the other inner forms."""
         Call.disconnect(self)
 
     async def _begin(self) -> None:
-        await self._play(self._step)
+        await self._play(self._section)
 
-    def _finish(self, response: Response) -> None:
+    def _finish_with(self, response: Response) -> None:
         if self.finished is not None and not self.finished.done():
             self.finished.set_result(response)
-        self.answered = True
-        self._end()
-        if self._caught is not None:
-            self._log_caught(f"response {response.status}")
+        self.stage = Event.ANSWER.get(self.stage, self.stage)
+        self._end(f"response {response.status}")
 
     def _refuse(self, exc: BaseException, reason: str) -> None:
-        if self.answered:
+        if self.stage in (ANSWERED, REFUSED, EXPIRED):
             super()._refuse(exc, reason)
         elif self.finished is not None and not self.finished.done():
-            self._around.culprit = self.culprit
+            if self.failed is not None:
+                self._around.fails(*self.failed)
             self.finished.set_exception(exc if isinstance(exc, Exception) else PluginError(reason))
             self.finished.exception()
 
 
-def _complete(message: HTTPRespCallReq) -> Headers:
+def _checked_headers(message: HTTPRespCallReq) -> Headers:
+    """Return the headers of an upstream's response, names in lower case.
+
+    Raises:
+        RemoteProtocolError: a header has no name or value.
+    """
     headers: Headers = []
     for name, value in message.headers or ():
         if name is None or value is None:

@@ -2,9 +2,10 @@
 
 from .allow import Allowed, SafePattern
 from .build import MAX_CONFIGURATION_BYTES, build_chain
+from .call import ChainCall
 from .chain import Chain
 from .extension import Apisix, Variables, apisix, upstream
-from .layer import Layer, OnionCall, Step
+from .layer import Layer
 from .plain import PlainCall
 from .plugin import Plugin
 from .state import Apart, State
@@ -16,14 +17,13 @@ __all__ = [
     "Apart",
     "Apisix",
     "Chain",
+    "ChainCall",
     "ConfigurationStore",
     "Layer",
-    "OnionCall",
     "PlainCall",
     "Plugin",
     "SafePattern",
     "State",
-    "Step",
     "Variables",
     "apisix",
     "build_chain",

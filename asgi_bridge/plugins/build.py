@@ -17,7 +17,7 @@ from .extension import Next
 from .instances import Instances
 from .json_text import parse_json
 from .key import owner_of, phase_of, route_id_of
-from .layer import INNERMOST, Layer
+from .layer import Layer
 from .lifespan import Lifespan
 from .plugin import Plugin
 from .reasons import ends_task, reason_of, shortened, text_of
@@ -122,8 +122,8 @@ class Build:
             self._listed[name, digest] += 1
             read.append((self.plugin, text, parsed, digest, self._listed[name, digest]))
         for self.plugin, text, parsed, digest, number in reversed(read):
-            following = self.layers[0] if self.layers else INNERMOST
-            layer = Layer(self.plugin.name, self.plugin.options, parsed, following, self.route_id)
+            inner = self.layers[0] if self.layers else None
+            layer = Layer(self.plugin.name, self.plugin.options, parsed, inner, self.route_id)
             self.layers.insert(0, layer)
             if self.plugin.application is None:
                 await self._build(layer, self.plugin, text, self._key(self.plugin, digest, number))

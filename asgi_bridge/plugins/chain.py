@@ -2,16 +2,23 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
 
-from .layer import INNERMOST, Layer
+from starlette.types import Receive, Scope, Send
+
+from .layer import Layer
 from .state import States
+
+if TYPE_CHECKING:
+    from .call import ChainCall
 
 __all__ = ["Chain"]
 
 logger = logging.getLogger("asgi_bridge.plugins")
 
 MAX_WARNINGS = 1000
-"""Warnings of one chain. Some name a header, and anybody can make up names."""
+"""Maximum number of warnings of one chain. Some name a header, and clients make up names."""
 
 
 class Chain:
@@ -19,15 +26,19 @@ class Chain:
 
     Args:
         layers: outermost first.
-        route_id: the APISIX route that the configuration belongs to, where its key tells.
+        route_id: the APISIX route that the configuration belongs to; None: its key does not name one.
 
     Attributes:
         names: of its plugins, for logs.
-        exact, cures, request_headers: what the plugins' options come to.
-        both: a plugin of it sees both halves of a request, so all of it does.
-        request, response: whether its plugins may run in that phase.
-        begin, enter: those of the outermost layer.
-        calls: calls that are inside.
+        exact: True: one of its plugins is mounted with ``exact``.
+        cures: True: all of its plugins are mounted with ``cures``.
+        request_headers: names of the request headers that its plugins see in the response phase.
+        both: True: one of its plugins is mounted with ``phase="both"``, so the whole chain runs in both phases.
+        request: True: its plugins may run in the request phase.
+        response: True: its plugins may run in the response phase.
+        begin: :meth:`~.Layer.begin` of the outermost layer.
+        enter: :meth:`~.Layer.enter` of the outermost layer.
+        calls: number of calls that run in it.
     """
 
     def __init__(self, layers: list[Layer], route_id: str | None) -> None:
@@ -43,35 +54,58 @@ class Chain:
         self.states = States((layer, layer.state) for layer in layers)
         for layer in layers:
             layer.states = self.states
-        first = layers[0] if layers else INNERMOST
-        self.begin, self.enter = first.begin, first.enter
+        self.begin = layers[0].begin if layers else _begin_empty
+        self.enter = layers[0].enter if layers else _enter_empty
         self.calls = 0
         self._idle: asyncio.Event | None = None
         self._warned: set[str] = set()
 
-    def leave(self) -> None:
-        """A call has ended."""
+    def call_ended(self) -> None:
+        """Note that one of its calls has ended."""
         self.calls -= 1
         if self.calls == 0 and self._idle is not None:
             self._idle.set()
 
     async def retire(self, seconds: float) -> None:
-        """Closes the chain once its last call has ended."""
+        """Close the chain once its last call has ended.
+
+        Args:
+            seconds: as of :meth:`close`.
+        """
         while self.calls:
             self._idle = asyncio.Event()
             await self._idle.wait()
         await self.close(seconds)
 
     def warn_once(self, about: str, message: str, *args: object) -> None:
-        """Logs a warning for these plugins, the first time only for each `about`."""
+        """Log a warning that names these plugins.
+
+        Args:
+            about: what it is about. A second warning about the same is not logged.
+            message: in logging's format.
+            args: for `message`.
+        """
         if about not in self._warned and len(self._warned) < MAX_WARNINGS:
             self._warned.add(about)
             logger.warning("plugin %s: " + message, self.names, *args)
 
     async def close(self, seconds: float) -> None:
-        """Lets go of the layers' instances. The lifespans of those that no other chain has are shut down, side by side:
-        all of them have `seconds`."""
+        """Release the instances of its layers. An instance that no other chain holds shuts its lifespan down.
+
+        Args:
+            seconds: that all these lifespans get together. They shut down at the same time.
+        """
         instances = [layer.instance for layer in self.layers if layer.instance is not None]
         for layer in self.layers:
             layer.instance = None
         await asyncio.gather(*[instance.release(seconds) for instance in instances])
+
+
+def _begin_empty(call: "ChainCall", scope: Scope, receive: Receive, send: Send) -> Awaitable[None] | None:
+    return call.innermost(scope, receive, send)
+
+
+async def _enter_empty(call: "ChainCall", scope: Scope, receive: Receive, send: Send) -> None:
+    running = call.innermost(scope, receive, send)
+    if running is not None:
+        await running

@@ -14,7 +14,8 @@ from ..errors import PluginError
 from .lifespan import quiet_lifespan
 
 if TYPE_CHECKING:
-    from .layer import Layer, OnionCall
+    from .call import ChainCall
+    from .layer import Layer
 
 __all__ = ["Apisix", "Next", "Variables", "apisix", "current", "upstream"]
 
@@ -44,8 +45,10 @@ class Apisix(dict[str, Any]):
     ======== ============================== ======================================================
     """
 
-    __slots__ = ("_call", "_layer", "_receive", "_send")
-    _call: "OnionCall"
+    __slots__ = ("_call", "_earlier", "_layer", "_receive", "_send")
+    _call: "ChainCall"
+    _earlier: "Apisix | None"
+    """That of the layer that the same call entered before."""
     _layer: "Layer"
     _receive: Receive
     _send: Send
@@ -115,12 +118,12 @@ async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
     if extension._fails_open:
         extension._pass_on()
     if receive is not extension._receive and layer.options.request_body:
-        call.changed_body = True
+        call.changes_body()
     if send is not extension._send:
         call.wraps_send(layer)
     if layer.root:
         scope = layer.outside(scope)
-    running = layer.following.go(call, scope, receive, send)
+    running = layer.go_on(call, scope, receive, send)
     if running is not None:
         await running
 

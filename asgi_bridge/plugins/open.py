@@ -18,7 +18,8 @@ from .extension import Apisix, current
 from .reasons import reason_of
 
 if TYPE_CHECKING:
-    from .layer import Layer, OnionCall
+    from .call import ChainCall
+    from .layer import Layer
 
 __all__ = ["OpenApisix", "enter_open"]
 
@@ -81,16 +82,14 @@ class OpenApisix(Apisix):
             self.limit.reschedule(None)
         except RuntimeError:  # passed over already, or about to be
             raise PluginError("the request cannot be passed on any more: the plugin's time is over") from None
-        call = self._call
-        if deadline is not None and deadline < call.deadline:
-            call.deadline = deadline
-            call.late = self._layer.name
+        if deadline is not None:
+            self._call.limit(deadline, self._layer.name)
         self.passed_on = True
         self.replay.forget()
 
 
 async def enter_open(
-    layer: "Layer", extension: OpenApisix, call: "OnionCall", scope: Scope, receive: Receive, send: Send
+    layer: "Layer", extension: OpenApisix, call: "ChainCall", scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Runs the plugin of `layer`; after a fault of its own it runs the next step, with the same request.
 
@@ -110,7 +109,7 @@ async def enter_open(
         answering = True
         await send(message)
 
-    inner = layer.inner_scope(call, scope, replay, sending, extension)
+    inner = call.enter(layer, extension, scope, replay, sending)
     extension.passed_on = False
     extension.replay = replay
     limit = extension.limit = asyncio.timeout(None)
@@ -124,7 +123,7 @@ async def enter_open(
             await layer.app(inner, replay, sending)
     except BaseException as exc:
         if not isinstance(exc, Exception) or extension.passed_on or answering or replay.failed:
-            layer.blame(call, exc)
+            call.fails(exc, layer.name)
             raise
         passed_over = True
         reason = f"no answer within {layer.options.timeout:g} s" if limit.expired() else reason_of(exc)
@@ -137,4 +136,6 @@ async def enter_open(
         logger.error("plugin %s: passed over, since it is mounted with on_error='open': no answer", layer.name)
     finally:
         current.reset(token)
-    await layer.following.enter(call, scope, replay.again(), send)
+    running = layer.go_on(call, scope, replay.again(), send)
+    if running is not None:
+        await running

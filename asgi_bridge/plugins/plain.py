@@ -1,32 +1,29 @@
 """Calls without a gateway: plugins around an upstream that is an ASGI application, for tests and probes."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .call import ChainCall
 from .chain import Chain
-
-if TYPE_CHECKING:
-    from .extension import Apisix
-    from .layer import Layer, Step
-    from .state import Apart, State
+from .layer import Layer
 
 __all__ = ["PlainCall"]
 
 
-class PlainCall:
+class PlainCall(ChainCall):
     """One request through a chain in plain ASGI.
 
     Args:
         phase: ``"request"`` or ``"response"``.
         chain: the plugins.
-        upstream: the innermost application.
+        upstream: what stands behind the last layer.
         upstream_state: its lifespan state.
         variables: what ``var`` gives, name → value.
 
     Attributes:
-        wrapped_send: a plugin handed on another `send` than it was given.
+        wrapped_send: True: a plugin handed on another `send` than it was given.
     """
 
     def __init__(
@@ -37,23 +34,15 @@ class PlainCall:
         upstream_state: dict[str, Any],
         variables: Mapping[str, bytes | str | None],
     ) -> None:
+        super().__init__(chain)
         self.phase = phase
-        self.route_id = chain.route_id
         self._upstream = upstream
         self._upstream_state = upstream_state
         self._variables = variables
-        # where the runner has asked for it before the plugins run
+        # the runner has asked for it before the plugins of such calls run
         asked = chain.exact or chain.both or phase == "response"
         found = self._variable("request_id") if asked else None
         self.request_id = None if found is None else found.decode("latin-1")
-        self.deadline = float("inf")
-        self.late = ""
-        self.changed_body = False
-        self.culprit: tuple[BaseException, str] | None = None
-        self.extensions: list[Apisix] = []
-        self.end: Step | None = None
-        self.state: State | None = None
-        self.apart: Apart[Layer] | None = None
         self.wrapped_send = False
 
     @overload
@@ -61,22 +50,24 @@ class PlainCall:
     @overload
     async def var(self, name: str, second: str, /, *more: str) -> dict[str, bytes | None]: ...
     async def var(self, *names: str) -> bytes | dict[str, bytes | None] | None:
+        """Return variables out of those that it was made with."""
         found = {name: self._variable(name) for name in names}
-        if found.get("request_id") is not None:
-            for extension in self.extensions:
-                extension["request_id"] = (found["request_id"] or b"").decode("latin-1")
+        request_id = found.get("request_id")
+        if request_id is not None:
+            self.tell_request_id(request_id.decode("latin-1"))
         return found if len(names) > 1 else found[names[0]]
 
     def _variable(self, name: str) -> bytes | None:
         value = self._variables.get(name)
         return value.encode() if isinstance(value, str) else value
 
-    async def upstream(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def innermost(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the upstream, with a scope as a server would make it."""
         extensions = {name: value for name, value in (scope.get("extensions") or {}).items() if name != "apisix"}
         inner = {**scope, "extensions": extensions, "state": self._upstream_state.copy()}
         inner.pop("app", None)
         await self._upstream(inner, receive, send)
 
-    def wraps_send(self, layer: object) -> None:
-        """Notes it: the response is the upstream's own in any case."""
+    def wraps_send(self, layer: Layer) -> None:
+        """Note it. The response is the upstream's own in any case."""
         self.wrapped_send = True

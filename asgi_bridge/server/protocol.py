@@ -114,7 +114,10 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
                 continue
             if message is None:
                 return
-            self._handle(message)
+            if type(message) is HTTPReqCallReq:
+                self._begin(message)
+            else:
+                self._handle(message)
 
     def eof_received(self) -> None:
         """The gateway has closed: it never closes its side only, so nobody reads an answer any more."""
@@ -149,9 +152,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
     # messages
 
     def _handle(self, message: Message) -> None:
-        if type(message) is HTTPReqCallReq:
-            self._begin(message)
-        elif type(message) is ExtraInfoResp:
+        if type(message) is ExtraInfoResp:
             self._told(message.result)
         elif type(message) is PrepareConfReq:
             self._busy = True

@@ -121,7 +121,7 @@ class Runner:
             self._ticker.cancel()
         if self._hangs is not None:
             self._hangs.stop()
-        self.host.lot.close()
+        self.host.parked.close()
         await self.store.close()
         GUARD.sweep(float("inf"))
 
@@ -160,7 +160,7 @@ class Runner:
             if self._hangs is not None:
                 self._hangs.turned()
             self._expire(call for call in self.calls if call.deadline <= now)
-            self.host.lot.sweep(now)
+            self.host.parked.sweep(now)
             GUARD.sweep(now)
             if self._refused and now >= self._overload_logged + 1.0:
                 self._overload_logged = now

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from asgi_bridge import Bridge
 from asgi_bridge.adapter import Host, RequestCall, ResponseCall
-from asgi_bridge.adapter.parking import ParkingLot
+from asgi_bridge.adapter.parked_calls import ParkedCalls
 from asgi_bridge.plugins import Chain, build_chain
 from asgi_bridge.wire import HTTPReqCallReq, HTTPReqCallResp, HTTPRespCallReq, Info, RespBody, TextEntry
 
@@ -85,9 +85,9 @@ class Exchange(calls.Gateway):
         return sum(infos == [RespBody()] for infos in self.asked)
 
 
-def fresh_host(**lot: Any) -> Host:
-    """A host with a parking lot of its own."""
-    return Host(Starlette(), lot=ParkingLot(**lot))
+def fresh_host(**bounds: Any) -> Host:
+    """A host with parked calls of its own."""
+    return Host(Starlette(), parked=ParkedCalls(**bounds))
 
 
 async def chain(

@@ -127,7 +127,7 @@ def test_parked_calls_keep_no_bodies(app: ASGIApp, on_error: Any) -> None:
             # what the gateway of this test has and got
             exchange._body = None
             exchange.answers.clear()
-        assert len(host.lot) == 3
+        assert len(host.parked) == 3
         after = kept() - before
         for call in calls:
             call.abandon()

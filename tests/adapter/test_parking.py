@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Bridge, apisix, upstream
 from asgi_bridge.adapter import Call, Host, RequestCall, ResponseCall
-from asgi_bridge.adapter.parking import KEPT_ROUTES, MAX_PARKED, MISSED_IN_A_ROW, PARK_SECONDS, ParkingLot
+from asgi_bridge.adapter.parked_calls import KEPT_ROUTES, MAX_PARKED, MISSED_IN_A_ROW, PARK_SECONDS, ParkedCalls
 from asgi_bridge.wire import ErrCode, ErrResp, HTTPRespCallResp, ReqBody, Rewrite, Stop, Var
 
 from .apisix import grouped, rewritten
@@ -79,7 +79,7 @@ async def both(
     call, action = await begin(await chain(bridge, PRE_REQ), host, message, exchange)
     answered = await respond(await chain(bridge), upstream_response or response(TYPE, LENGTH), response_exchange, host)
     await end_of(call)
-    assert len(host.lot) == 0
+    assert len(host.parked) == 0
     return action, answered
 
 
@@ -153,7 +153,7 @@ def test_what_is_answered_in_the_request_half_is_a_stop_and_nothing_is_parked() 
     async def main() -> tuple[Any, int]:
         host = fresh_host()
         _, action = await begin(await chain({"p": app}, PRE_REQ, phase="both"), host)
-        return action, len(host.lot)
+        return action, len(host.parked)
 
     assert asyncio.run(main()) == (Stop(403, [TYPE], b"no"), 0)
 
@@ -170,7 +170,7 @@ def test_a_gateway_that_has_gone_leaves_nothing_parked() -> None:
         call = RequestCall(request(), await chain({"p": app}, PRE_REQ, phase="both"), exchange, host)
         exchange.call = call
         await call.run()
-        return len(host.lot), exchange.answers
+        return len(host.parked), exchange.answers
 
     assert asyncio.run(main()) == (0, [])
 
@@ -183,7 +183,7 @@ def test_without_a_request_id_nothing_parks(request_id: bytes | None, caplog: py
         host = fresh_host()
         exchange = Exchange({"request_id": request_id})
         _, action = await begin(await chain({"p": around("p")}, PRE_REQ, phase="both"), host, exchange=exchange)
-        return action, len(host.lot)
+        return action, len(host.parked)
 
     assert asyncio.run(main()) == (REFUSED, 0)
     assert errors(caplog) == [
@@ -449,7 +449,7 @@ def test_a_half_that_ignores_its_end_reaches_nobody(caplog: pytest.LogCaptureFix
             raise KeyError("x") from None
 
     _, exchange = asyncio.run(resumed(stubborn, lambda call, exchange: call.expire()))
-    assert seen == ["the gateway does not wait for this call any more"]
+    assert seen == ["the gateway cannot be asked any more: it does not wait for this call"]
     assert exchange.answers == [REFUSED]
     assert errors(caplog) == ["plugin p: request refused: no answer in time (option timeout: 30 s)"]
 
@@ -533,7 +533,7 @@ def test_a_plugin_in_both_request_phases_runs_twice() -> None:
         host = fresh_host()
         await begin(await chain(bridge, PRE_REQ), host)
         await begin(await chain(bridge, POST_REQ), host)
-        return by(await respond(await chain(bridge), response(TYPE, LENGTH), None, host)), len(host.lot)
+        return by(await respond(await chain(bridge), response(TYPE, LENGTH), None, host)), len(host.parked)
 
     assert asyncio.run(main()) == ([b"a", b"a"], 0)
 
@@ -582,7 +582,7 @@ def test_a_fault_of_a_plugin_between_two_halves(caplog: pytest.LogCaptureFixture
         second, _ = await begin(await chain(bridge, POST_REQ, ["b"]), host)
         exchange = await respond(await chain(bridge), response(TYPE, LENGTH), None, host)
         await end_of(first, second)
-        return exchange, len(host.lot)
+        return exchange, len(host.parked)
 
     exchange, parked = asyncio.run(main())
     assert (exchange.answers, parked) == ([REFUSED], 0)
@@ -669,7 +669,7 @@ def test_an_outer_plugin_that_answers_itself_ends_the_half_inside() -> None:
         half, _ = await begin(await chain(bridge, PRE_REQ, ["a"]), host)
         exchange = await respond(await chain(bridge), response(TYPE, LENGTH), None, host)
         await end_of(half)
-        return exchange.answers[0].body, half.parked, len(host.lot)
+        return exchange.answers[0].body, half.waits, len(host.parked)
 
     assert asyncio.run(main()) == (b"mine", False, 0)
 
@@ -771,13 +771,13 @@ def test_the_lot_is_bounded_in_number(caplog: pytest.LogCaptureFixture) -> None:
     """The oldest end, which is said once, until there is room again."""
 
     def test() -> list[Any]:
-        lot = ParkingLot(limit=4)
+        lot = ParkedCalls(limit=4)
         cars = [Car(f"r{number}") for number in range(7)]
         for car in cars:
             lot.park(car)
         found: list[Any] = [[car.abandoned for car in cars], len(lot), len(warnings(caplog))]
         for car in cars[:5]:
-            lot.leave(car)
+            lot.remove(car)
         for number in range(3):
             lot.park(Car(f"s{number}"))
         return [*found, len(lot), len(warnings(caplog))]
@@ -795,7 +795,7 @@ def test_the_lot_is_bounded_in_number(caplog: pytest.LogCaptureFixture) -> None:
 def test_the_lot_is_bounded_in_time() -> None:
     def test() -> list[Any]:
         now = asyncio.get_running_loop().time()
-        lot = ParkingLot(seconds=10.0)
+        lot = ParkedCalls(seconds=10.0)
         car = Car("r")
         lot.park(car)
         lot.sweep(now + 9.0)
@@ -818,7 +818,7 @@ def test_a_route_that_never_sends_its_response_half_is_told_of_once_and_parks_no
 ) -> None:
     def test() -> list[Any]:
         later = asyncio.get_running_loop().time() + 100
-        lot = ParkingLot()
+        lot = ParkedCalls()
         cars = [Car(f"r{number}", "a", "b") for number in range(3)]
         for car in cars:
             lot.park(car)
@@ -838,7 +838,7 @@ def test_a_route_that_never_sends_its_response_half_is_told_of_once_and_parks_no
 
 def test_a_request_whose_upstream_failed_says_nothing_about_its_route(caplog: pytest.LogCaptureFixture) -> None:
     def test() -> bool:
-        lot = ParkingLot()
+        lot = ParkedCalls()
         lot.take("7", "r1", ["a"])
         lot.park(Car("r2"))
         lot.sweep(asyncio.get_running_loop().time() + 100)
@@ -853,7 +853,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr("asgi_bridge.adapter.parking.monotonic", lambda: self.now)
+        monkeypatch.setattr("asgi_bridge.adapter.parked_calls.monotonic", lambda: self.now)
 
 
 @pytest.mark.parametrize("rate", [1, 200, 5000])
@@ -861,7 +861,7 @@ def test_a_busy_route_that_never_sends_its_response_half_is_told_of_too(
     rate: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At more than 10,000 in 75 seconds no half gets old: the oldest are ended before."""
-    clock, lot = Clock(monkeypatch), ParkingLot()
+    clock, lot = Clock(monkeypatch), ParkedCalls()
     parked = 0
     for number in range(rate * 100):
         car = Car(f"r{number}", "a", "b")
@@ -877,7 +877,7 @@ def test_a_busy_route_that_never_sends_its_response_half_is_told_of_too(
 def test_a_burst_before_the_first_response_says_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock, lot = Clock(monkeypatch), ParkingLot(limit=10)
+    clock, lot = Clock(monkeypatch), ParkedCalls(limit=10)
     for number in range(100):
         lot.park(Car(f"r{number}"))
         clock.now += 0.001
@@ -887,7 +887,7 @@ def test_a_burst_before_the_first_response_says_nothing(
 def test_a_route_that_does_not_send_its_response_half_any_longer(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock, lot = Clock(monkeypatch), ParkingLot()
+    clock, lot = Clock(monkeypatch), ParkedCalls()
     lot.take("7", "r", ["a"])
     admitted = []
     for number in range(MISSED_IN_A_ROW + 1):
@@ -903,7 +903,7 @@ def test_a_route_that_does_not_send_its_response_half_any_longer(
 
 
 def test_a_route_that_does_not_send_it_any_longer_does_not_push_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, lot = Clock(monkeypatch), ParkingLot(limit=100)
+    clock, lot = Clock(monkeypatch), ParkedCalls(limit=100)
     lot.take("7", "r", ["a"])
     number = 0
     while lot.admits(Car("r")):
@@ -916,7 +916,7 @@ def test_a_route_that_does_not_send_it_any_longer_does_not_push_others_out(monke
 def test_a_list_with_plugins_of_the_request_phase_parks_again_when_a_response_comes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock, lot = Clock(monkeypatch), ParkingLot()
+    clock, lot = Clock(monkeypatch), ParkedCalls()
     lot.park(Car("r1", "auth", "both"))
     clock.now += PARK_SECONDS + 1
     lot.sweep(clock.now)
@@ -926,7 +926,7 @@ def test_a_list_with_plugins_of_the_request_phase_parks_again_when_a_response_co
 
 
 def test_a_half_of_a_global_rule_whose_response_comes_from_a_route(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, lot = Clock(monkeypatch), ParkingLot()
+    clock, lot = Clock(monkeypatch), ParkedCalls()
 
     def rule(request_id: str) -> Car:
         car = Car(request_id)
@@ -949,12 +949,12 @@ def test_a_half_of_a_global_rule_whose_response_comes_from_a_route(monkeypatch: 
 
 
 def test_what_is_remembered_of_routes_is_bounded() -> None:
-    lot = ParkingLot()
+    lot = ParkedCalls()
     for number in range(KEPT_ROUTES + 100):
         lot.take(f"{number}", "r", ["a"])
         lot.park(Car(f"r{number}", route_id=f"x{number}"))
     lot.sweep(float("inf"))
-    assert (len(lot._missed), len(lot._forsaken)) == (KEPT_ROUTES, KEPT_ROUTES)
+    assert (len(lot._missed), len(lot._unanswered)) == (KEPT_ROUTES, KEPT_ROUTES)
 
 
 def test_the_defaults() -> None:
@@ -963,12 +963,12 @@ def test_the_defaults() -> None:
 
 def test_at_the_end_of_the_process_all_are_ended() -> None:
     def test() -> tuple[list[bool], int]:
-        lot = ParkingLot()
+        lot = ParkedCalls()
         cars = [Car("r1"), Car("r1"), Car("r2")]
         for car in cars:
             lot.park(car)
         lot.close()
-        lot.leave(cars[0])
+        lot.remove(cars[0])
         return [car.abandoned for car in cars], len(lot)
 
     assert asyncio.run(in_a_lot(test)) == ([True, True, True], 0)
@@ -996,7 +996,7 @@ def test_an_abandoned_call_is_told_and_cancelled() -> None:
     async def main() -> None:
         host = fresh_host()
         call, _ = await begin(await chain({"p": app}, PRE_REQ, phase="both", request_body=False), host)
-        host.lot.close()
+        host.parked.close()
         await end_of(call)
 
     asyncio.run(main())
@@ -1013,7 +1013,7 @@ def test_an_abandoned_call_that_will_not_end_bothers_nobody(caplog: pytest.LogCa
     async def main() -> None:
         host = fresh_host()
         call, _ = await begin(await chain({"p": app}, PRE_REQ, phase="both"), host)
-        host.lot.close()
+        host.parked.close()
         await end_of(call)
 
     asyncio.run(main())
@@ -1030,7 +1030,7 @@ def test_a_shutdown_ends_a_parked_call_without_a_word(caplog: pytest.LogCaptureF
         await end_of(call)
         # its response call, if one comes at this moment
         exchange = await respond(await chain(bridge), response(TYPE, LENGTH), None, host)
-        return len(host.lot), exchange
+        return len(host.parked), exchange
 
     parked, exchange = asyncio.run(main())
     assert parked == 0
@@ -1154,7 +1154,7 @@ def test_an_answer_that_does_not_fit_into_a_frame_is_not_parked(caplog: pytest.L
     async def main() -> tuple[Any, int]:
         host = fresh_host()
         _, action = await begin(await chain({"p": app}, PRE_REQ, phase="both"), host)
-        return action, len(host.lot)
+        return action, len(host.parked)
 
     assert asyncio.run(main()) == (ErrResp(ErrCode.SERVICE_UNAVAILABLE), 0)
     assert len(errors(caplog)) == 1
@@ -1190,7 +1190,7 @@ def test_both_halves_are_freed_without_the_garbage_collector(app: ASGIApp, halve
         await asyncio.sleep(0)
         dead = [weakref.ref(call) for call in [*calls, response_call]]
         for call in calls:
-            call._exchange.call = None  # type: ignore[attr-defined]
+            call._connection.call = None  # type: ignore[attr-defined]
             call.task = None
         response_call.task = None
         calls.clear()
@@ -1209,14 +1209,14 @@ def test_both_halves_are_freed_without_the_garbage_collector(app: ASGIApp, halve
 
 def test_ten_thousand_parked_calls_whose_response_never_comes(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        lot = ParkingLot(limit=20_000)
-        host = Host(fresh_host().app, lot=lot)
+        lot = ParkedCalls(limit=20_000)
+        host = Host(fresh_host().app, parked=lot)
         plugins = await chain({"p": around("p")}, PRE_REQ, phase="both")
         loop = asyncio.get_running_loop()
 
         async def park(number: int) -> None:
             call, _ = await begin(plugins, host, exchange=Exchange({"request_id": b"%d" % number}))
-            call._exchange.call = None  # type: ignore[attr-defined]
+            call._connection.call = None  # type: ignore[attr-defined]
 
         await park(-1)
         gc.collect()

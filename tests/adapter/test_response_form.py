@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Bridge, apisix, upstream
 from asgi_bridge.adapter import ResponseCall
-from asgi_bridge.adapter.upstream import UpstreamBody
+from asgi_bridge.adapter.upstream_response import UpstreamBody
 from asgi_bridge.plugins.options import REQUEST_HEADERS
 from asgi_bridge.wire import MAX_PAYLOAD, ErrCode, ErrResp, HTTPRespCallReq, HTTPRespCallResp, RespBody, TextEntry, Var
 

@@ -9,6 +9,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import upstream
+from asgi_bridge.adapter.stage import ANSWERED
 from asgi_bridge.errors import PluginError
 from asgi_bridge.wire import MAX_PAYLOAD, HTTPReqCallResp, Rewrite, Stop
 
@@ -264,7 +265,7 @@ def test_background_tasks_outlive_the_answer() -> None:
         task = asyncio.create_task(run(chain, None, gateway))
         await gateway.answered.wait()
         assert gateway.answers == [HTTPReqCallResp(5, Stop(200, [TYPED], b"x"))]
-        assert gateway.call is not None and gateway.call.answered
+        assert gateway.call is not None and gateway.call.stage is ANSWERED
         assert (done, chain.calls) == ([], 1)
         go_on.set()
         await task

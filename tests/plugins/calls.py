@@ -6,9 +6,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_bridge import Apisix, Bridge
-from asgi_bridge.plugins import Apart, Chain, State, build_chain
-from asgi_bridge.plugins.layer import Layer, Step
+from asgi_bridge import Bridge
+from asgi_bridge.plugins import Chain, ChainCall, Layer, build_chain
 
 KEY = b"route#1#ext-plugin-pre-req#7"
 
@@ -21,25 +20,17 @@ class Clock:
         return self.now
 
 
-class FakeCall:
+class FakeCall(ChainCall):
     """What the layers know of a call, and nothing else.
 
     Not a mock of behaviour under test: the real calls belong to the adapter, need a connection and a gateway, and
-    hide what the layers told them. Its innermost application answers an empty 200 and keeps what it was called with.
+    hide what the layers told them. Behind its last layer it answers an empty 200 and keeps what it was called with.
     """
 
+    phase = "request"
+
     def __init__(self, body: Sequence[bytes] = (b"",)) -> None:
-        self.phase = "request"
-        self.route_id: str | None = "1"
-        self.request_id: str | None = None
-        self.deadline = float("inf")
-        self.late = ""
-        self.changed_body = False
-        self.culprit: tuple[BaseException, str] | None = None
-        self.extensions: list[Apisix] = []
-        self.end: Step | None = None
-        self.state: State | None = None
-        self.apart: Apart[Layer] | None = None
+        super().__init__(Chain([], None))
         self.scopes: list[Scope] = []
         self.bodies: list[bytes] = []
         self.wrapped_send: list[str] = []
@@ -54,7 +45,7 @@ class FakeCall:
     def wraps_send(self, layer: Layer) -> None:
         self.wrapped_send.append(layer.name)
 
-    async def upstream(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def innermost(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.fault is not None:
             raise self.fault
         self.scopes.append(scope)
@@ -73,6 +64,7 @@ class FakeCall:
 
     async def through(self, chain: Chain) -> None:
         """Runs this call through `chain`, as the adapter does."""
+        self.chain = chain
         await chain.enter(self, scope(), self.receive, self.send)
 
     def status(self) -> int | None:

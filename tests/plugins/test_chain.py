@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_bridge import Apisix, Bridge, PluginError, apisix, upstream
 from asgi_bridge.plugins import Chain
 from asgi_bridge.plugins.extension import Next
-from asgi_bridge.plugins.layer import INNERMOST, Layer
+from asgi_bridge.plugins.layer import Layer
 from asgi_bridge.plugins.options import Options
 from asgi_bridge.testing import PluginClient
 
@@ -146,6 +146,16 @@ def test_through_the_client_the_request_id_is_there_once_it_was_asked_for() -> N
 # upstream
 
 
+def entered(call: FakeCall) -> list[str]:
+    """The plugins that `call` has entered, the first one first."""
+    names = []
+    extension = call.extension
+    while extension is not None:
+        names.append(extension.plugin)
+        extension = extension._earlier
+    return names[::-1]
+
+
 def test_upstream_is_the_next_layer_by_scope_and_by_context() -> None:
     async def by_scope(scope: Scope, receive: Receive, send: Send) -> None:
         # in a context that knows of no call
@@ -164,7 +174,7 @@ def test_upstream_is_the_next_layer_by_scope_and_by_context() -> None:
     call = run(chain_of(bridge_of(a=by_scope, b=by_context, c=by_scope), "a", "b", "c"))
 
     assert call.scopes[0]["path"] == "/fresh"
-    assert [extension.plugin for extension in call.extensions] == ["a", "b", "c"]
+    assert entered(call) == ["a", "b", "c"]
 
 
 def test_a_plain_dict_in_place_of_the_extension_is_not_taken_for_it() -> None:
@@ -269,7 +279,7 @@ def test_lifespan_ends_at_the_layer_that_asks_inwards() -> None:
 def test_a_call_may_end_at_a_layer() -> None:
     chain = chain_of(bridge_of(a=upstream, b=answering(418)), "a", "b")
     call = FakeCall()
-    call.end = chain.layers[1]
+    call.boundary = chain.layers[1]
     run(chain, call)
 
     assert (call.status(), len(call.scopes)) == (200, 1)
@@ -320,20 +330,20 @@ def test_the_tightest_deadline_counts_and_names_its_plugin() -> None:
 
     chain = chain_of(bridge, "slow", "quick", "late")
 
-    assert asyncio.run(main()).late == "quick"
+    assert asyncio.run(main()).overdue == "quick"
 
 
-@pytest.mark.parametrize(("outer", "late"), [(50, "open"), (2, "outer")])
-def test_an_open_plugins_time_becomes_a_deadline_once_it_passes_on(outer: float, late: str) -> None:
+@pytest.mark.parametrize(("outer", "overdue"), [(50, "open"), (2, "outer")])
+def test_an_open_plugins_time_becomes_a_deadline_once_it_passes_on(outer: float, overdue: str) -> None:
     async def checks(scope: Scope, receive: Receive, send: Send) -> None:
         extension = apisix(scope)
-        assert extension._call.late == "outer"
+        assert extension._call.overdue == "outer"
         await upstream(scope, receive, send)
         await asyncio.sleep(0)
 
     bridge = bridge_of(outer=(upstream, {"timeout": outer}), open=(checks, {"on_error": "open", "timeout": 5}))
 
-    assert run(chain_of(bridge, "outer", "open")).late == late
+    assert run(chain_of(bridge, "outer", "open")).overdue == overdue
 
 
 @pytest.mark.parametrize("on_error", ["closed", "open"])
@@ -362,12 +372,12 @@ def test_the_culprit_is_the_plugin_out_of_which_the_exception_came_first() -> No
     call = FakeCall()
     with pytest.raises(ZeroDivisionError) as caught:
         run(chain_of(bridge, "up", "fails", "up"), call)
-    assert call.culprit == (caught.value, "fails")
+    assert call.failed == (caught.value, "fails")
 
     call = FakeCall()
     with pytest.raises(OSError) as other:
         run(chain_of(bridge, "up", "translates", "fails"), call)
-    assert call.culprit == (other.value, "translates")
+    assert call.failed == (other.value, "translates")
 
 
 # on_error="open"
@@ -391,7 +401,7 @@ def test_a_fault_before_passing_on_is_passed_over_with_the_request_as_it_was(cap
     call = run(chain_of(bridge_of(fails=opened(fails)), "fails"), FakeCall([b"ab", b"c", b"d"]))
 
     assert (call.scopes, call.bodies, call.status()) == ([scope()], [b"abcd"], 200)
-    assert (call.culprit, call.changed_body) == (None, False)
+    assert (call.failed, call.changed_body) == (None, False)
     assert logged(caplog) == [
         "plugin fails: passed over, since it is mounted with on_error='open': ZeroDivisionError: why"
     ]
@@ -510,7 +520,7 @@ def test_a_fault_after_passing_on_or_while_answering_is_raised(app: ASGIApp) -> 
 
     with pytest.raises(ZeroDivisionError) as caught:
         run(chain_of(bridge_of(a=opened(app)), "a"), call)
-    assert call.culprit == (caught.value, "a")
+    assert call.failed == (caught.value, "a")
     assert len(call.scopes) <= 1
 
 
@@ -532,8 +542,8 @@ def test_a_fault_of_an_inner_layer_or_of_the_upstream_is_never_passed_over() -> 
     call = FakeCall()
     with pytest.raises(ZeroDivisionError) as caught:
         run(chain_of(bridge_of(open=opened(upstream), fails=fails), "open", "fails"), call)
-    assert call.culprit == (caught.value, "fails")
-    assert [extension.plugin for extension in call.extensions] == ["open", "fails"]
+    assert call.failed == (caught.value, "fails")
+    assert entered(call) == ["open", "fails"]
 
     call = FakeCall()
     call.fault = OSError("gateway")
@@ -550,7 +560,7 @@ def test_a_cancellation_is_never_passed_over() -> None:
             await asyncio.Event().wait()
 
         call = FakeCall()
-        layer = Layer("hangs", Options(on_error="open"), {}, INNERMOST)
+        layer = Layer("hangs", Options(on_error="open"), {})
         layer.app = hangs
         task = asyncio.get_running_loop().create_task(call.through(Chain([layer], None)))
         await entered.wait()
@@ -692,15 +702,15 @@ def test_a_retired_chain_closes_when_its_last_call_has_ended() -> None:
         chain.calls = 2
         retiring = asyncio.get_running_loop().create_task(chain.retire(1.0))
         await asyncio.sleep(0)
-        chain.leave()
+        chain.call_ended()
         await asyncio.sleep(0)
         assert not retiring.done()
-        chain.leave()
+        chain.call_ended()
         chain.calls += 1  # one that came before the retiring task woke up
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert not retiring.done()
-        chain.leave()
+        chain.call_ended()
         await retiring
 
         idle = Chain([], None)
@@ -725,9 +735,9 @@ def test_a_call_leaves_no_reference_cycle_behind(on_error: str, fault: bool) -> 
         gone = weakref.ref(call)
         with contextlib.suppress(ZeroDivisionError):
             await call.through(chain)
-        call.extensions.clear()
+        call.extension = None
         call.scopes.clear()
-        call.culprit = None
+        call.failed = None
         del call
         assert gone() is None
 

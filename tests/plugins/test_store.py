@@ -551,7 +551,7 @@ def test_a_retired_chain_lives_until_its_calls_have_ended(clock: Clock, monkeypa
         await store.prepare(b"route#2#x#1", conf_of(2))
         await settle()
         assert life.events == ["up", "up"]
-        chain.leave()
+        chain.call_ended()
         await settle()
         assert (life.events, store._retiring) == (["up", "up", "down"], {})
         await store.close()

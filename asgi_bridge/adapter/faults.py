@@ -1,0 +1,44 @@
+"""The errors of one call that went to a plugin, which may catch them."""
+
+from typing import TYPE_CHECKING
+
+from ..plugins.reasons import text_of
+
+if TYPE_CHECKING:
+    from ..errors import PluginError
+
+__all__ = ["Faults"]
+
+MAX_CAUGHT = 8
+"""Maximum number of errors of one call that are logged although the plugin has caught them."""
+
+
+class Faults:
+    """The errors that a call has raised in a plugin's code.
+
+    Attributes:
+        first: the first one after which the request must not go upstream; None: there is none.
+        logged: the one that came after the answer, and is in the log; None: there is none.
+    """
+
+    __slots__ = ("_caught", "first", "logged")
+
+    def __init__(self) -> None:
+        self.first: PluginError | None = None
+        self.logged: PluginError | None = None
+        self._caught: dict[str, None] = {}
+
+    def note(self, exc: BaseException) -> None:
+        """Note that `exc` went to a plugin."""
+        if len(self._caught) < MAX_CAUGHT:
+            self._caught[text_of(exc)] = None
+
+    def came_out(self, exc: BaseException) -> None:
+        """Note that `exc` came out of the plugin: it has not caught it."""
+        self._caught.pop(text_of(exc), None)
+
+    def take_caught(self) -> list[str]:
+        """Return the texts of the errors that did not come out of the plugin, and forget them."""
+        caught = list(self._caught)
+        self._caught.clear()
+        return caught

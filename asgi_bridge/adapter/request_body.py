@@ -1,0 +1,133 @@
+"""The request body of a call, which the gateway is asked for when a plugin wants it."""
+
+import asyncio
+from collections.abc import Sequence
+
+from ..errors import PluginError
+from ..wire import MAX_PAYLOAD, Info, ReqBody, Var
+from .connection import Connection
+from .headers import shown
+from .scope import Headers
+
+__all__ = ["RequestBody"]
+
+_BODY: Sequence[Info] = (ReqBody(),)
+_BODY_IF_ANY: Sequence[Info] = (Var(b"server_protocol"), ReqBody(), Var(b"request_body_file"))
+"""What is asked for where no content-length tells whether there is a body. The order matters: APISIX writes the file
+when it reads the body."""
+
+
+class RequestBody:
+    """The request body of one call.
+
+    Args:
+        headers: of the request.
+        protocol: ``$server_protocol``; None: it is not known.
+
+    Attributes:
+        protocol: ``$server_protocol``; None: it is not known.
+        content: the body; None: it is not known yet.
+        taken: True: a plugin has got it from ``receive``.
+    """
+
+    __slots__ = ("_asked", "_headers", "_over", "content", "protocol", "taken")
+
+    def __init__(self, headers: Headers, protocol: bytes | None) -> None:
+        self._headers = headers
+        self.protocol = protocol
+        self._asked: asyncio.Future[list[bytes | None]] | None = None
+        self._over: asyncio.Future[None] | None = None
+        self.content: bytes | None = None
+        self.taken = False
+
+    async def read(self, connection: Connection) -> bytes:
+        """Return the whole body, and ask the gateway for it if nobody has done so yet.
+
+        Args:
+            connection: to the gateway.
+
+        Raises:
+            PluginError: the body cannot be had.
+        """
+        if self.content is None:
+            length, has_body = self._framing()
+            if has_body is False or (self._asked is not None and self._asked.done()):
+                # Without a step of the loop in between, Starlette's request.is_disconnected(), which cancels a
+                # receive that does not return at once, would swallow the body.
+                await asyncio.sleep(0)
+            if has_body is False:
+                self.content = b""
+            else:
+                if self._asked is None:
+                    self._check_length()
+                    self._asked = connection.ask(_BODY if length is not None else _BODY_IF_ANY)
+                self.content = _content_of(length, await asyncio.shield(self._asked))
+        return self.content
+
+    async def settled(self) -> None:
+        """Wait until the gateway has answered, if it was asked."""
+        if self._asked is not None and not self._asked.done():
+            await asyncio.wait([self._asked])
+
+    async def until_over(self) -> None:
+        """Wait until :meth:`end`."""
+        if self._over is None:
+            self._over = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._over)
+
+    def end(self) -> None:
+        """Note that the call is over: whoever waits for ``http.disconnect`` gets it."""
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+
+    def forget(self) -> None:
+        """Drop the body, if a plugin has got it."""
+        if self.taken:
+            self.content = self._asked = None
+
+    def let_go(self) -> None:
+        """Drop what the gateway was asked for. An exception in it holds its frames, and these the call."""
+        self._asked = None
+
+    def _framing(self) -> tuple[bytes | None, bool | None]:
+        """Return the content-length, and whether there is a body; None: nothing that is known tells.
+
+        Before HTTP/2 a body has a content-length or a transfer-encoding (RFC 9112, 6.3); since then it needs neither.
+        """
+        index = dict(self._headers)
+        length: bytes | None = index.get(b"content-length")
+        if length is not None:
+            return length, length.strip(b"0") != b""
+        if b"transfer-encoding" in index:
+            return None, True
+        return None, None if self.protocol is None else not self.protocol.startswith(b"HTTP/1.")
+
+    def _check_length(self) -> None:
+        for name, value in self._headers:
+            if name == b"content-length" and (not value.isdigit() or int(value) > MAX_PAYLOAD):
+                raise PluginError(
+                    f"the request body has {shown(value)} bytes, and only {MAX_PAYLOAD} can be handed over; "
+                    "mount the plugin with request_body=False if it does not change the body"
+                )
+
+
+def _content_of(length: bytes | None, answers: list[bytes | None]) -> bytes:
+    """Return the request body, out of the gateway's answers to ``_BODY`` or ``_BODY_IF_ANY``.
+
+    Trap: APISIX gives nil for an empty body, and also for one that it could not read from its own temporary file.
+
+    Args:
+        length: the content-length; None: there is none, so ``_BODY_IF_ANY`` was asked for.
+        answers: of the gateway.
+
+    Raises:
+        PluginError: there is a body, and the gateway could not read it.
+    """
+    body = answers[0] if length is not None else answers[1]
+    if body is None and (length is not None or answers[2]):
+        size = f"{shown(length)} bytes" if length is not None else "a body without content-length"
+        raise PluginError(
+            f"the gateway could not read the request body ({size}): its error log says why; is its disk full, or "
+            "client_body_temp_path not readable?"
+        )
+    return body or b""

@@ -1,0 +1,105 @@
+"""What a chain has sent of its response."""
+
+from typing import TYPE_CHECKING, Any
+
+from starlette.types import Message
+
+from ..errors import PluginError
+from ..wire import MAX_PAYLOAD
+from .answer import check_status
+from .headers import checked_headers
+from .upstream_response import Response, UpstreamBody
+
+if TYPE_CHECKING:
+    from .scope import Headers
+
+__all__ = ["Sent"]
+
+
+class Sent:
+    """The response of a chain, as far as the chain has sent it.
+
+    Attributes:
+        status: its status; 0: ``http.response.start`` has not come yet.
+        headers: its headers, names in lower case.
+        content: its body so far.
+        complete: True: the last message has come, and the call is answered.
+        upstream: the upstream's response, once the chain has got it.
+        wants_body: True: a plugin that handed on its own `send` wants the upstream's body.
+        needs_body: True: such a plugin is mounted with ``on_error="closed"``, so the call fails without that body.
+    """
+
+    __slots__ = ("complete", "content", "headers", "needs_body", "status", "upstream", "wants_body")
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: Headers = []
+        self.content: bytes | bytearray = b""
+        self.complete = False
+        self.upstream: Response | None = None
+        self.wants_body = False
+        self.needs_body = False
+
+    def take(self, message: Message) -> bool:
+        """Take an ASGI message of the response.
+
+        Returns:
+            True: it was the last one.
+
+        Raises:
+            PluginError: the message is not one that an HTTP response may have there, or something in it is wrong.
+        """
+        kind = message["type"]
+        if kind == "http.response.start":
+            if self.status:
+                raise PluginError("http.response.start twice")
+            status = check_status(message.get("status"))
+            headers = message.get("headers")
+            if headers:
+                upstream = self.upstream
+                self.headers = checked_headers(headers, () if upstream is None else upstream.headers)
+            self.status = status
+            return False
+        if kind == "http.response.body":
+            if not self.status:
+                raise PluginError("http.response.body before http.response.start")
+            body = message.get("body")
+            if body:
+                self._add(body)
+            return not message.get("more_body", False)
+        if kind == "http.response.debug":
+            return False
+        raise PluginError(f"a message of type {kind!r:.200} is none of an HTTP response")
+
+    def _add(self, body: Any) -> None:
+        if type(body) is not bytes:
+            body = _as_bytes(body)
+        if len(self.content) + len(body) > MAX_PAYLOAD:
+            raise PluginError(f"the response body is longer than the protocol's {MAX_PAYLOAD} bytes")
+        if not self.content:
+            self.content = body
+            return
+        if isinstance(self.content, bytes):
+            self.content = bytearray(self.content)
+        self.content += body
+
+    def response(self) -> Response:
+        """Return the response, which is complete.
+
+        Raises:
+            PluginError: its body was changed by a plugin that is mounted with ``response_body=False``.
+        """
+        body: bytes | UpstreamBody = bytes(self.content)
+        upstream = self.upstream
+        if upstream is not None and isinstance(upstream.body, UpstreamBody):
+            if body and not upstream.body.too_long:
+                raise PluginError("the response body was changed by a plugin that is mounted with response_body=False")
+            body = upstream.body
+        return Response(self.status, self.headers, body)
+
+
+def _as_bytes(body: Any) -> bytes:
+    try:
+        return bytes(memoryview(body))  # bytes() alone takes a number for a length
+    except TypeError:
+        raise PluginError(f"the body of http.response.body is {type(body).__name__}; it has to be bytes") from None
