@@ -82,7 +82,7 @@ def encode_query(args: Args) -> bytes:
 
 
 def parse_query(query: bytes) -> Args:
-    """Return the decoded arguments of a query string, as APISIX reads it: ``+`` is a blank, an empty name is dropped."""
+    """Return the decoded arguments of a query string as APISIX reads it: ``+`` is a blank, empty names are dropped."""
     args: Args = []
     for part in query.split(b"&"):
         name, equals, value = part.partition(b"=")

@@ -16,7 +16,7 @@ Apart = Mapping[Plugin, tuple[dict[str, Any], Collection[str]]]
 
 
 class Overlay(MutableMapping[str, Any]):
-    """The state as one layer sees it that has keys of its own.
+    """``scope["state"]`` for a layer that keeps some keys apart.
 
     Args:
         own: what this layer keeps apart.
@@ -85,7 +85,7 @@ class States(Generic[Plugin]):
         return found or None
 
     def begin(self) -> dict[str, Any]:
-        """What a request begins with."""
+        """Return the state that a request begins with."""
         if len(self._sources) == 1:
             return {**self._sources[0]}
         state: dict[str, Any] = {}
@@ -96,7 +96,7 @@ class States(Generic[Plugin]):
         return state
 
     def join(self, state: State, earlier: Iterable["States[Plugin]"]) -> tuple[Apart[Plugin] | None, list[str]]:
-        """Adds what these lifespans give to the `state` of a request that went through other chains already.
+        """Add what these lifespans give to the `state` of a request that went through other chains already.
 
         Args:
             state: of the request.
