@@ -15,7 +15,7 @@ BODYLESS = (204, 304)
 
 
 class UpstreamBody:
-    """The upstream's body. The gateway is asked for it when a plugin wants it, once: APISIX answers nil to a second ask.
+    """The upstream's body. The gateway is asked for it when a plugin wants it, once: APISIX gives nil to a second ask.
 
     Args:
         ask: asks the gateway for the body.

@@ -1,8 +1,8 @@
 """``on_error="open"``: a plugin that fails is passed over.
 
 A fault counts while the plugin has neither passed the request on nor begun to answer. Then the next layer
-gets the request as this plugin got it. The plugin's own timeout counts too. What ``receive`` raises does not: it is the fault of
-an outer plugin, or of the gateway.
+gets the request as this plugin got it. The plugin's own timeout counts too. What ``receive`` raises does not: it is the
+fault of an outer plugin, or of the gateway.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class Replay:
 
 
 class OpenApisix(Apisix):
-    """The extension of a plugin mounted with ``on_error="open"``. It knows whether a fault is still the plugin's own."""
+    """The extension of a plugin mounted with ``on_error="open"``. It knows whether a fault is the plugin's own."""
 
     __slots__ = ("limit", "passed_on", "replay")
     _fails_open = True
