@@ -20,26 +20,27 @@ __all__ = [
 ]
 
 _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"upgrade", b"trailer"))
-"""Passed on by APISIX as given, beside its own framing: the client would hang or read the wrong bytes."""
+"""Headers that APISIX passes on beside its own framing, so that the client would hang or read the wrong bytes."""
 
 _DROPPED = frozenset((
     b"connection", b"content-length", b"transfer-encoding", b"location", b"server", b"www-authenticate",
     b"content-encoding", b"content-type", b"content-location", b"content-language",
 ))  # fmt: skip
-"""Dropped by APISIX from ``resp_headers`` without a word."""
+"""Headers in ``resp_headers`` that APISIX drops without a word."""
 
 _OF_A_BODY = frozenset((b"etag", b"last-modified", b"age", b"expires", b"digest"))
-"""They describe the synthetic empty response, not the upstream's, which APISIX would send them with."""
+"""Headers that describe a body. A chain sets them for its empty response, and APISIX would send them with the
+upstream's."""
 
 _BROKEN = (408, 444, 499)
-"""APISIX closes the client's connection without a byte."""
+"""Statuses for which APISIX closes the client's connection without a byte."""
 
 
 def check_status(status: object) -> int:
-    """`status`, if a client can get it through APISIX.
+    """Return `status`, which is checked.
 
     Raises:
-        PluginError: it cannot.
+        PluginError: a client cannot get this status through APISIX.
     """
     if type(status) is int and 200 <= status <= 999 and status not in _BROKEN:
         return status
@@ -51,7 +52,7 @@ def check_status(status: object) -> int:
 
 
 def stop(method: str, status: int, headers: Headers, body: bytes, cures: bool, warn: Warn) -> Stop:
-    """The response as a Stop.
+    """Return the response as a Stop.
 
     Cures (protocol facts, seen on a real APISIX): where a body cannot or must not be sent, one filler byte keeps nginx
     from putting its own error page there, and for HEAD the response's content-length may then be told; without a
@@ -69,7 +70,7 @@ def stop(method: str, status: int, headers: Headers, body: bytes, cures: bool, w
 
 
 def _entries(method: str, headers: Headers, length: int | None, cures: bool, warn: Warn) -> list[TextEntry]:
-    """The headers of a whole response, as APISIX may have them.
+    """Return the headers of a whole response, but for those that APISIX would spoil it with.
 
     Args:
         length: of the body; None: there is none that a content-length has to tell (HEAD and 304), or it is not known.
@@ -100,14 +101,14 @@ def _entries(method: str, headers: Headers, length: int | None, cures: bool, war
 
 
 def upstream_headers(headers: Headers) -> Headers:
-    """What a plugin sees of the upstream's headers: not those between the upstream and the gateway."""
+    """Return the upstream's headers without those of the connection between upstream and gateway."""
     return [(name, value) for name, value in headers if name == b"content-length" or name not in _FRAMING]
 
 
 def answer_response(
     method: str, real: Response, response: Response, cures: bool, warn: Warn
 ) -> tuple[list[TextEntry], bytes | None]:
-    """Headers and body of the answer to a response call; a body of None keeps the upstream's.
+    """Return headers and body of the answer to a response call. A body of None keeps the upstream's.
 
     The list of headers is complete: APISIX drops content-type and others of the upstream where it is empty. Where the
     upstream's response has no body (HEAD, 204, 304), APISIX would fetch it a second time and ignore the answer, but for
@@ -145,7 +146,7 @@ def answer_response(
 
 
 def lost_in_request_phase(name: bytes) -> bool:
-    """Whether a response header cannot be set before the upstream has answered; it may be a policy all the same."""
+    """Return whether a response header cannot be set before the upstream has answered."""
     return (
         name in _DROPPED
         or name in _OF_A_BODY
@@ -154,7 +155,7 @@ def lost_in_request_phase(name: bytes) -> bool:
 
 
 def response_headers(headers: Headers, warn: Warn) -> list[TextEntry]:
-    """The headers that a chain put on the synthetic response, for ``Rewrite.resp_headers``."""
+    """Return the headers that a chain has put on the empty response, for ``Rewrite.resp_headers``."""
     entries: list[TextEntry] = []
     for name, value in headers:
         text = shown(name)

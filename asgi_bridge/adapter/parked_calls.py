@@ -36,7 +36,7 @@ _Value = TypeVar("_Value")
 
 
 class Parkable(Protocol):
-    """What the lot needs to know of a call."""
+    """What :class:`ParkedCalls` needs to know of a call."""
 
     request_id: str | None
 
@@ -49,7 +49,7 @@ class Parkable(Protocol):
         """The plugins of its list, outermost first."""
 
     def abandon(self) -> None:
-        """Nobody will come for it: ends it."""
+        """End it: no response call will come for it."""
 
 
 class ParkedCalls:
@@ -74,12 +74,12 @@ class ParkedCalls:
         return len(self._until)
 
     def admits(self, call: Parkable) -> bool:
-        """Whether the response half of `call` is to be expected."""
+        """Return whether a response call is expected for `call`."""
         # A list may also hold request-phase plugins; no response call ever comes for those.
         return not all((call.route_id, name) in self._unanswered for name in call.names)
 
     def park(self, call: Parkable) -> None:
-        """Keeps `call`, whose ``request_id`` is known, until it is taken or abandoned."""
+        """Keep `call`, whose ``request_id`` is known, until it is taken or abandoned."""
         assert call.request_id is not None
         while len(self._until) >= self._limit:
             oldest = next(iter(self._until))
@@ -98,7 +98,7 @@ class ParkedCalls:
         self._by_request.setdefault(call.request_id, []).append(call)
 
     def of(self, request_id: str | None) -> list[Any]:
-        """The parked calls of a request, the first one first."""
+        """Return the parked calls of a request, the one parked first first."""
         return list(self._by_request.get(request_id, ())) if request_id else []
 
     def remove(self, call: Parkable) -> None:
@@ -114,7 +114,16 @@ class ParkedCalls:
             del self._by_request[call.request_id]
 
     def take(self, route_id: str | None, request_id: str | None, names: Iterable[str]) -> list[Parkable]:
-        """The halves of a request that the plugins of a response call wait for, the one parked last first."""
+        """Take out the parked calls of a request that share a plugin with its response call.
+
+        Args:
+            route_id: of the response call.
+            request_id: of the request.
+            names: the plugins of the response call.
+
+        Returns:
+            These calls, the one parked last first.
+        """
         wanted = set(names)
         taken = [
             call for call in reversed(self._by_request.get(request_id or "", ())) if wanted.intersection(call.names)
@@ -131,7 +140,7 @@ class ParkedCalls:
         return taken
 
     def sweep(self, now: float) -> None:
-        """Ends those whose time is over.
+        """End those whose time is over.
 
         Args:
             now: monotonic seconds.
@@ -145,17 +154,17 @@ class ParkedCalls:
             call.abandon()
 
     def close(self) -> None:
-        """Ends all."""
+        """End all."""
         while self._until:
             call = next(iter(self._until))
             self.remove(call)
             call.abandon()
 
     def _miss(self, call: Parkable, crowded: bool) -> None:
-        """No response came for `call`.
+        """Note that no response call came for `call`.
 
         Args:
-            crowded: it was ended early, to make room.
+            crowded: True: it was ended early, to make room.
         """
         places = [(call.route_id, name) for name in call.names]
         if all(place in self._unanswered for place in places):
@@ -187,7 +196,7 @@ class ParkedCalls:
 
 
 def _remember(places: dict[_Listing, _Value], place: _Listing, value: _Value) -> None:
-    """Puts `value` last, and drops the first that are too many."""
+    """Put `value` last, and drop the first ones that are too many."""
     places.pop(place, None)
     places[place] = value
     if len(places) > KEPT_ROUTES:

@@ -40,7 +40,7 @@ def _escapes(safe: bytes) -> list[bytes]:
 
 
 def _only(safe: bytes) -> bytes:
-    """For `bytes.translate`, which changes nothing with it where nothing else is: the quickest way to see that."""
+    """Return a translation table that maps every string of safe bytes to itself."""
     return bytes(byte if byte in safe else safe[0] for byte in range(256))
 
 
@@ -49,22 +49,22 @@ _ONLY_PATH, _ONLY_QUERY = _only(_IN_PATH), _only(_IN_QUERY + b" =&")
 
 
 def _escape(text: bytes, escapes: list[bytes]) -> bytes:
-    """`text` percent-encoded as `escapes` says for each byte."""
+    """Return `text` percent-encoded. `escapes` holds what each byte becomes."""
     return b"".join([escapes[byte] for byte in text])
 
 
 ORIGIN_VARIABLES = ("scheme", "http_host", "server_addr", "server_port")
 EXACT_VARIABLES = (*ORIGIN_VARIABLES, "server_protocol", "real_request_uri", "remote_port", "request_id")
-"""Asked for in one round trip by a call of which any plugin is mounted with ``exact``."""
+"""Variables that a call asks for, in one round trip, if one of its plugins is mounted with ``exact``."""
 
 RESPONSE_VARIABLES = (
     *EXACT_VARIABLES, "request_method", "uri", "remote_addr", "http_content_length", "http_transfer_encoding",
 )  # fmt: skip
-"""Asked for by every response call, beside the headers that its plugins want."""
+"""Variables that every response call asks for, beside the headers that its plugins want."""
 
 
 def encode_query(args: Args) -> bytes:
-    """Decoded arguments as a query string; an argument of None has no ``=``."""
+    """Return decoded arguments as a query string. An argument whose value is None has no ``=``."""
     try:
         query = b"&".join(map(b"=".join, args))  # type: ignore[arg-type]
     except TypeError:  # a None
@@ -82,7 +82,7 @@ def encode_query(args: Args) -> bytes:
 
 
 def parse_query(query: bytes) -> Args:
-    """A query string as decoded arguments, the way APISIX reads one: ``+`` is a blank, an empty name is dropped."""
+    """Return the decoded arguments of a query string as APISIX reads it: ``+`` is a blank, empty names are dropped."""
     args: Args = []
     for part in query.split(b"&"):
         name, equals, value = part.partition(b"=")
@@ -97,7 +97,7 @@ FORWARDED = (b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port")
 
 
 def forwarded_origin(index: Mapping[bytes, bytes]) -> tuple[str, tuple[str, int]] | None:
-    """Scheme and server that the client used, out of ``FORWARDED``; None: they are not (all) there.
+    """Return scheme and server that the client used, out of ``FORWARDED``; None: one of these headers is missing.
 
     Args:
         index: the request's headers.
@@ -113,7 +113,7 @@ def forwarded_origin(index: Mapping[bytes, bytes]) -> tuple[str, tuple[str, int]
 
 
 _CACHED_LENGTH = 256
-"""Bytes of an origin that is kept: clients make up hosts of any length, and a cache counts its entries only."""
+"""Maximum length of an origin in the cache, in bytes. Clients make up hosts of any length."""
 
 
 def _origin(proto: bytes, host: bytes, forwarded_port: bytes) -> tuple[str, tuple[str, int]] | None:
@@ -129,7 +129,7 @@ _cached_origin = lru_cache(maxsize=1024)(_origin)
 
 
 def origin_of_variables(found: Mapping[str, bytes | None]) -> tuple[str, tuple[str, int]]:
-    """Scheme and server of the connection to the gateway, out of ``ORIGIN_VARIABLES``."""
+    """Return scheme and server of the client's connection to the gateway, out of ``ORIGIN_VARIABLES``."""
     scheme = (found.get("scheme") or b"http").decode("latin-1").lower()
     address = (found.get("server_addr") or b"").decode("latin-1")
     port = found.get("server_port") or b""
@@ -149,7 +149,7 @@ def _port(text: bytes) -> int | None:
 
 
 def needs_escaping(path: bytes) -> bool:
-    """Whether a decoded path cannot go upstream as it is."""
+    """Return whether a decoded path must be percent-encoded before it goes upstream."""
     return path.translate(_ONLY_PATH) != path
 
 
@@ -166,7 +166,7 @@ def _cached_address(packed: bytes) -> str:
 def build_scope(
     message: HTTPReqCallReq, headers: Headers, args: Args, origin: tuple[str, tuple[str, int]], app: Any
 ) -> dict[str, Any]:
-    """The scope of a request, but for what each layer adds (``extensions.apisix``, ``state``).
+    """Return the scope of a request, but for what each layer adds (``extensions.apisix``, ``state``).
 
     ``raw_path`` and ``query_string`` are rebuilt from what APISIX decoded: equal in meaning, not in bytes.
 
@@ -198,7 +198,7 @@ def build_scope(
 
 
 def exact_scope(scope: dict[str, Any], found: Mapping[str, bytes | None]) -> None:
-    """Puts what the client really sent into `scope`, out of ``EXACT_VARIABLES``; never ``path``: that is APISIX's."""
+    """Put what the client really sent into `scope`, out of ``EXACT_VARIABLES``. ``path`` stays as APISIX has it."""
     target = found.get("real_request_uri")
     if target is not None:
         raw_path, _, query = target.partition(b"#")[0].partition(b"?")
@@ -218,7 +218,7 @@ def exact_scope(scope: dict[str, Any], found: Mapping[str, bytes | None]) -> Non
 
 
 def response_scope(found: Mapping[str, bytes | None], names: Sequence[str], app: Any) -> dict[str, Any]:
-    """The scope of a request in the response phase, where nothing of it arrives, out of ``RESPONSE_VARIABLES``.
+    """Return the scope of a request in the response phase, out of ``RESPONSE_VARIABLES``: no message brings it.
 
     Args:
         found: the variables, ``http_NAME`` for each of `names` among them.

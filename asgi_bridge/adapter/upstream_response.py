@@ -15,7 +15,7 @@ BODYLESS = (204, 304)
 
 
 class UpstreamBody:
-    """The upstream's body, fetched when somebody wants it, once: APISIX gives nil to a second ask.
+    """The upstream's body. The gateway is asked for it when a plugin wants it, once: APISIX gives nil to a second ask.
 
     Args:
         ask: asks the gateway for the body.
@@ -39,16 +39,16 @@ class UpstreamBody:
 
     @property
     def too_long(self) -> bool:
-        """Whether it is known not to fit into a frame."""
+        """Whether its content-length says that it does not fit into a frame."""
         return not self.bodyless and self.length is not None and self.length > MAX_PAYLOAD
 
     @property
     def awaited(self) -> bool:
-        """Whether it has been asked for, and has not come."""
+        """Whether the gateway was asked for it, and has not answered yet."""
         return self._asked is not None and not self._asked.done()
 
     async def read(self) -> bytes:
-        """The whole body.
+        """Return the whole body.
 
         Raises:
             PluginError: it is too long, or the upstream broke off.
@@ -71,12 +71,12 @@ class UpstreamBody:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Status, headers, and the body: bytes, or still the upstream's."""
+    """A response: status, headers, and a body of bytes, or the upstream's, which may not be fetched yet."""
 
     status: int
     headers: Headers
     body: bytes | UpstreamBody
 
     async def read(self) -> bytes:
-        """The body as bytes. Raises what :meth:`UpstreamBody.read` raises."""
+        """Return the body as bytes. Raises what :meth:`UpstreamBody.read` raises."""
         return self.body if isinstance(self.body, bytes) else await self.body.read()

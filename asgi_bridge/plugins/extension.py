@@ -1,6 +1,6 @@
 """What a plugin sees of the bridge: ``scope["extensions"]["apisix"]``, and :func:`upstream`, whom it wraps.
 
-:func:`upstream` is the next layer of the onion. It finds that layer by the scope or the context of the call, since an
+:func:`upstream` is the next layer inwards. It finds that layer by the scope or the context of the call, since an
 application may stand in several chains at once.
 """
 
@@ -21,7 +21,7 @@ __all__ = ["Apisix", "Next", "Variables", "apisix", "current", "upstream"]
 
 
 class Variables(Protocol):
-    """``var`` of the extension: asks the gateway for nginx and APISIX variables."""
+    """``var`` of the extension: ask the gateway for variables of nginx and APISIX."""
 
     @overload
     def __call__(self, name: str, /) -> Awaitable[bytes | None]: ...
@@ -80,15 +80,18 @@ class Apisix(dict[str, Any]):
         return self["var"]  # type: ignore[no-any-return]
 
     def _pass_on(self) -> None:
-        """Called when the plugin passes the request on."""
+        """Note that the plugin passes the request on."""
 
 
 current: contextvars.ContextVar[Apisix | None] = contextvars.ContextVar("asgi_bridge.apisix")
-"""That of the plugin whose code runs; None: no plugin's does."""
+"""The extension of the plugin whose code runs; None: it is no plugin's code."""
 
 
 def apisix(scope: Scope) -> Apisix:
-    """The extension of the plugin whose scope this is.
+    """Return the extension of the plugin whose scope this is.
+
+    Args:
+        scope: of the plugin, or one that was made from it.
 
     Raises:
         PluginError: this is not the scope of a plugin call.
@@ -103,9 +106,20 @@ def apisix(scope: Scope) -> Apisix:
 
 
 async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
-    """The next layer of the onion, as an ASGI application: the next plugin of the route, or the gateway's upstream.
+    """Pass the request on: to the next plugin of the route or, behind the last one, to the gateway's upstream.
 
-    Only valid inside a plugin's call.
+    This is an ASGI application. It can be called inside of a plugin's call only.
+
+    Args:
+        scope: the plugin's own, or one that was made from it. Its changes become a Rewrite.
+        receive: the plugin's own, or one that wraps it. What it gives becomes the request body.
+        send: the plugin's own, or one that wraps it. It gets the response.
+
+    Example::
+
+        async def hello(scope, receive, send):
+            scope["headers"].append((b"x-hello", b"world"))
+            await upstream(scope, receive, send)
 
     Raises:
         PluginError: no plugin is being called.
@@ -129,8 +143,8 @@ async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Next:
-    """:func:`upstream` as an object: what a middleware is given to wrap. Each has one of its own, since some tell the
-    applications that they wrap apart."""
+    """:func:`upstream` as an object, for a middleware to wrap. Each gets one of its own, since some middlewares tell
+    the applications that they wrap apart."""
 
     __slots__ = ("__weakref__",)
     __call__ = staticmethod(upstream)

@@ -1,8 +1,8 @@
 """``on_error="open"``: a plugin that fails is passed over.
 
-A fault counts while the plugin has neither passed the request on nor begun to answer. Then the next step gets the
-request as this plugin got it. The plugin's own timeout counts too. What ``receive`` raises does not: it is the fault of
-an outer plugin, or of the gateway.
+A fault counts while the plugin has neither passed the request on nor begun to answer. Then the next layer
+gets the request as this plugin got it. The plugin's own timeout counts too. What ``receive`` raises does not: it is the
+fault of an outer plugin, or of the gateway.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ logger = logging.getLogger("asgi_bridge.plugins")
 
 
 class Replay:
-    """A receive that can be had again from the start, for the step behind a plugin that failed half-way."""
+    """A receive that can begin again, for the layer behind a plugin that failed half-way."""
 
     __slots__ = ("_receive", "_seen", "failed")
 
@@ -47,11 +47,11 @@ class Replay:
         return message
 
     def forget(self) -> None:
-        """Nobody will want it again: the call may wait for a long time, and need not hold the body."""
+        """Drop what was received: the call may wait for a long time, and nobody begins again."""
         self._seen = None
 
     def again(self) -> Receive:
-        """What was received so far, then the rest."""
+        """Return a receive that gives what was received so far, then the rest."""
         if not self._seen:
             return self._receive
         messages = iter(self._seen)
@@ -65,7 +65,7 @@ class Replay:
 
 
 class OpenApisix(Apisix):
-    """That of a plugin mounted with ``on_error="open"``: it knows whether a fault is still the plugin's own."""
+    """The extension of a plugin mounted with ``on_error="open"``. It knows whether a fault is the plugin's own."""
 
     __slots__ = ("limit", "passed_on", "replay")
     _fails_open = True
@@ -74,7 +74,7 @@ class OpenApisix(Apisix):
     replay: Replay
 
     def _pass_on(self) -> None:
-        """The plugin lets the request go inwards: from now on a fault may be another's."""
+        """Note that the plugin passes the request on: from now on a fault may be another plugin's."""
         if self.passed_on:
             return
         deadline = self.limit.when()
@@ -91,7 +91,7 @@ class OpenApisix(Apisix):
 async def enter_open(
     layer: "Layer", extension: OpenApisix, call: "ChainCall", scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Runs the plugin of `layer`; after a fault of its own it runs the next step, with the same request.
+    """Run the plugin of `layer`. After a fault of its own, run the next layer inwards with the same request.
 
     Args:
         layer: one that is mounted with ``on_error="open"``.

@@ -16,7 +16,7 @@ Apart = Mapping[Plugin, tuple[dict[str, Any], Collection[str]]]
 
 
 class Overlay(MutableMapping[str, Any]):
-    """The state as one layer sees it that has keys of its own.
+    """``scope["state"]`` for a layer that keeps some keys apart.
 
     Args:
         own: what this layer keeps apart.
@@ -59,44 +59,44 @@ class States(Generic[Plugin]):
         layers: each layer with its lifespan state, outermost first. Layers with one lifespan have one state.
 
     Attributes:
-        given: the lifespan state that gives a key, and the layer that it belongs to.
+        sources: key → the first layer whose lifespan gives it, and the state of that lifespan.
         conflicts: two layers, and a key that the lifespans of both give.
         apart: the keys that a layer keeps apart, and the lifespan state that gives them; None: no layer does.
     """
 
-    __slots__ = ("_apart_keys", "_layers", "_sources", "apart", "conflicts", "given")
+    __slots__ = ("_apart_keys", "_layers", "_states", "apart", "conflicts", "sources")
 
     def __init__(self, layers: Iterable[tuple[Plugin, dict[str, Any]]]) -> None:
         self._layers = list(layers)
-        self.given: dict[str, tuple[Plugin, dict[str, Any]]] = {}
+        self.sources: dict[str, tuple[Plugin, dict[str, Any]]] = {}
         self.conflicts: list[tuple[Plugin, Plugin, str]] = []
         for layer, state in self._layers:
             for key in state:
-                first, given = self.given.setdefault(key, (layer, state))
-                if given is not state:
+                first, source = self.sources.setdefault(key, (layer, state))
+                if source is not state:
                     self.conflicts.append((first, layer, key))
         self._apart_keys = frozenset(key for _, _, key in self.conflicts)
         self.apart = self._keeping_apart(self._apart_keys)
         # The dicts, not what is in them now: a lifespan may go on filling its own. The outermost is last, and wins.
-        self._sources = list({id(state): state for _, state in reversed(self._layers)}.values())
+        self._states = list({id(state): state for _, state in reversed(self._layers)}.values())
 
     def _keeping_apart(self, keys: frozenset[str]) -> Apart[Plugin] | None:
         found = {layer: (state, keys & state.keys()) for layer, state in self._layers if not keys.isdisjoint(state)}
         return found or None
 
     def begin(self) -> dict[str, Any]:
-        """What a request begins with."""
-        if len(self._sources) == 1:
-            return {**self._sources[0]}
+        """Return the state that a request begins with."""
+        if len(self._states) == 1:
+            return {**self._states[0]}
         state: dict[str, Any] = {}
-        for source in self._sources:
+        for source in self._states:
             state.update(source)
         for key in self._apart_keys:
             state.pop(key, None)
         return state
 
     def join(self, state: State, earlier: Iterable["States[Plugin]"]) -> tuple[Apart[Plugin] | None, list[str]]:
-        """Adds what these lifespans give to the `state` of a request that went through other chains already.
+        """Add what these lifespans give to the `state` of a request that went through other chains already.
 
         Args:
             state: of the request.
@@ -107,8 +107,8 @@ class States(Generic[Plugin]):
         """
         others = list(earlier)
         foreign = []
-        for key, (_, source) in self.given.items():
-            theirs = [states.given[key][1] for states in others if key in states.given]
+        for key, (_, source) in self.sources.items():
+            theirs = [states.sources[key][1] for states in others if key in states.sources]
             if any(other is not source for other in theirs):
                 foreign.append(key)
             elif not theirs and key not in self._apart_keys:

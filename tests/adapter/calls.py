@@ -86,7 +86,7 @@ class Gateway:
     ) -> None:
         self.asked: list[list[Info]] = []
         self.answers: list[Any] = []
-        self.said: list[str] = []
+        self.outcomes: list[str] = []
         self.answered = asyncio.Event()
         self.call: RequestCall | None = None
         self._variables = variables or {}
@@ -135,11 +135,11 @@ class Gateway:
         assert self.call is not None
         self.call.disconnect()
 
-    def answer(self, message: Any, said: str) -> None:
+    def answer(self, message: Any, outcome: str) -> None:
         assert not self.answers, "a call is answered once"
         encode(message)  # raises what the server's session raises
         self.answers.append(message)
-        self.said.append(said)
+        self.outcomes.append(outcome)
         self.answered.set()
 
 
@@ -194,7 +194,7 @@ def answer(
     assert isinstance(found, HTTPReqCallResp)
     assert found.id == 5
     kind = "rewrite" if isinstance(found.action, Rewrite) else "pass"
-    assert gateway.said == [f"stop {found.action.status}" if isinstance(found.action, Stop) else kind]
+    assert gateway.outcomes == [f"stop {found.action.status}" if isinstance(found.action, Stop) else kind]
     return found.action
 
 

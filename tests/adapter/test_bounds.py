@@ -10,7 +10,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Bridge, upstream
-from asgi_bridge.adapter import changes, scope
+from asgi_bridge.adapter import headers, scope
 from asgi_bridge.wire import HTTPReqCallReq
 from asgi_bridge.wsgi import WSGIApp, environ
 from asgi_bridge.wsgi import upstream as wsgi_upstream
@@ -77,7 +77,7 @@ def test_usual_origins_addresses_and_names_are_kept() -> None:
             answer(function)
         assert (cache.cache_info().hits, cache.cache_info().misses) == (2, 1)
     answer(passing(lambda scope: scope["headers"].append((b"X-Kept", b"1"))))
-    assert changes._names[b"X-Kept"] == b"x-kept" and b"X-Kept" in changes._names
+    assert headers._names[b"X-Kept"] == b"x-kept" and b"X-Kept" in headers._names
     assert environ._key(b"x-kept") == "HTTP_X_KEPT"
 
 

@@ -54,7 +54,7 @@ async def receives(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def asks(scope: Scope, receive: Receive, send: Send) -> None:
-    await apisix(scope).var()  # type: ignore[call-arg]
+    await apisix(scope).var()  # type: ignore[call-overload]
 
 
 async def changes_the_method(scope: Scope, receive: Receive, send: Send) -> None:

@@ -133,7 +133,7 @@ def test_expired_call_is_refused_once_and_ended(caplog: pytest.LogCaptureFixture
         assert gateway.call is not None
         assert asyncio.get_running_loop().time() < gateway.call.deadline < float("inf")
         gateway.call.expire()
-        assert (gateway.answers, gateway.said) == ([REFUSED], ["error timeout"])
+        assert (gateway.answers, gateway.outcomes) == ([REFUSED], ["error timeout"])
         gateway.call.expire()
         await task
         assert gateway.answers == [REFUSED]
@@ -490,7 +490,7 @@ def test_frameworks_are_freed_by_the_garbage_collector_at_the_latest() -> None:
         bridge.mount("app", Starlette(routes=[Route("/hello", lambda request: None), Mount("/", app=upstream)]))
         chain = await chain_of(bridge=bridge)
         for _ in range(3):
-            assert (await run(chain, POST, Gateway(body=b"hello"))).said in (["pass"], ["rewrite"])
+            assert (await run(chain, POST, Gateway(body=b"hello"))).outcomes in (["pass"], ["rewrite"])
         await asyncio.sleep(0)
         gc.collect()
         assert alive() == []

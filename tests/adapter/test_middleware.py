@@ -77,7 +77,7 @@ def preflight(origin: bytes) -> HTTPReqCallReq:
 
 
 def test_cors_preflight() -> None:
-    keywords = {"allow_origins": ["https://b.test"], "allow_methods": ["PUT"], "max_age": 5}
+    keywords: dict[str, Any] = {"allow_origins": ["https://b.test"], "allow_methods": ["PUT"], "max_age": 5}
     found = through(CORSMiddleware, preflight(b"https://b.test"), **keywords)
     assert (found.status, found.body) == (200, b"OK")
     assert dict(unvaried(found).headers) == {

@@ -101,7 +101,7 @@ def test_a_local_variable_lives_across_the_phases() -> None:
     exchange = Exchange()
     action, answered = asyncio.run(both(app, exchange=exchange))
     assert action == Rewrite(headers=[(b"x-new", b"1")])
-    assert exchange.said == ["rewrite, parked"]
+    assert exchange.outcomes == ["rewrite, parked"]
     assert answered.answers == [HTTPRespCallResp(9, 200, [TYPE, (b"x-before", b"GET /x")], None)]
 
 
@@ -119,7 +119,7 @@ def test_it_runs_once_and_sees_the_real_response() -> None:
 
     exchange = Exchange()
     action, answered = asyncio.run(both(app, exchange=exchange))
-    assert (action, exchange.said) == (None, ["parked"])
+    assert (action, exchange.outcomes) == (None, ["parked"])
     assert seen == [
         "request",
         {"type": "http.response.start", "status": 200, "headers": [TYPE, LENGTH]},

@@ -144,7 +144,7 @@ def test_is_disconnected_does_not_swallow_a_body_that_has_come_meanwhile() -> No
     run_with(app, gateway)
     assert found == [False, False, b"hello"]
     assert gateway.asked == [[ReqBody()]]
-    assert gateway.said == ["pass"]
+    assert gateway.outcomes == ["pass"]
 
 
 def test_cancelled_receive_loses_nothing() -> None:

@@ -194,7 +194,7 @@ def test_a_plugin_that_changes_nothing_keeps_everything() -> None:
         9, 201, [(name.lower(), value) for name, value in headers if name is not None], None
     )
     assert exchange.bodies == 0
-    assert exchange.said == ["response 201"]
+    assert exchange.outcomes == ["response 201"]
 
 
 def test_headers_of_the_connection_to_the_upstream_stay_there() -> None:

@@ -1,6 +1,7 @@
 """The scope that a plugin gets, its extension, and the variables behind it."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,11 +13,11 @@ from asgi_bridge import Bridge, upstream
 from asgi_bridge.adapter import Host
 from asgi_bridge.errors import PluginError
 from asgi_bridge.plugins import ConfigurationStore, build_chain
-from asgi_bridge.wire import ErrCode, ErrResp, HTTPReqCallReq, Stop, TextEntry, Var
+from asgi_bridge.wire import ErrCode, ErrResp, HTTPReqCallReq, Info, Stop, TextEntry, Var
 
 from .calls import FORWARDED, HOST, KEY, REFUSED, Gateway, answer, chain_of, errors, passing, request, run
 
-ALL_VARIABLES = [
+ALL_VARIABLES: list[Info] = [
     Var(b"scheme"),
     Var(b"http_host"),
     Var(b"server_addr"),
@@ -30,7 +31,7 @@ ALL_VARIABLES = [
 
 def seen(
     message: HTTPReqCallReq,
-    variables: dict[str, bytes | None] | None = None,
+    variables: Mapping[str, bytes | None] | None = None,
     asked: list[list[Any]] | None = None,
     host: Host = HOST,
     **options: Any,
@@ -354,7 +355,7 @@ def test_one_variable_and_several() -> None:
         found.append(await var("odd", "nope"))
         await upstream(scope, receive, send)
 
-    asked = [[Var(b"consumer_name")], [Var(b"nope")], [Var(b"odd"), Var(b"nope")]]
+    asked: list[list[Info]] = [[Var(b"consumer_name")], [Var(b"nope")], [Var(b"odd"), Var(b"nope")]]
     assert answer(app, variables=VARIABLES, asked=asked) is None
     assert found == [b"jack", None, {"odd": b"\xff", "nope": None}]
 
@@ -451,5 +452,5 @@ def test_no_headers_and_no_plugins() -> None:
         return await run(await chain_of(), HTTPReqCallReq())
 
     gateway = asyncio.run(main())
-    assert gateway.said == ["pass"]
+    assert gateway.outcomes == ["pass"]
     assert gateway.asked == [ALL_VARIABLES]

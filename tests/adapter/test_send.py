@@ -125,7 +125,7 @@ def test_what_is_wrong_is_refused_with_one_line(
     assert [record.exc_info for record in caplog.records] == [None]
 
 
-@pytest.mark.parametrize("wrong", [{}, start() | {"headers": [(b"x-a",)]}, start() | {"headers": 5}])
+@pytest.mark.parametrize("wrong", [{}, {**start(), "headers": [(b"x-a",)]}, {**start(), "headers": 5}])
 def test_what_is_no_message_at_all(wrong: Message, caplog: pytest.LogCaptureFixture) -> None:
     assert answer(responding(wrong, start(), body())) == REFUSED
     assert len(errors(caplog)) == 1

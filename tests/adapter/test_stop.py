@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from asgi_bridge.wire import Stop
+from asgi_bridge.wire import Stop, TextEntry
 
 from .calls import answer, errors, request, responding, warnings
 
@@ -125,7 +125,7 @@ def test_order_repeats_and_bytes_are_kept() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 def test_location_and_encoding_are_sent(method: str) -> None:
-    headers = [TYPED, (b"location", b"/y"), (b"content-encoding", b"gzip"), (b"etag", b'"1"')]
+    headers: list[TextEntry] = [TYPED, (b"location", b"/y"), (b"content-encoding", b"gzip"), (b"etag", b'"1"')]
     assert stopped(307, headers, b"", method) == Stop(307, headers, b" ")
 
 

@@ -1,7 +1,7 @@
 """A plugin whose messages never end: the event loop gets its turn, and the plugin's deadline ends it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -142,10 +142,10 @@ def test_nor_in_the_response_phase(name: str) -> None:
 class Passing:
     """A WSGI middleware that does nothing."""
 
-    def __init__(self, app: Callable[..., object]) -> None:
+    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         self.app = app
 
-    def __call__(self, environ: object, start_response: object) -> object:
+    def __call__(self, environ: object, start_response: object) -> Iterable[bytes]:
         return self.app(environ, start_response)
 
 

@@ -262,7 +262,7 @@ def test_lifespan_ends_at_the_layer_that_asks_inwards() -> None:
             sent.append(message)
 
         for app in (upstream, Next()):
-            inbox = [{"type": "lifespan.shutdown"}, {"type": "lifespan.startup"}]
+            inbox: list[Message] = [{"type": "lifespan.shutdown"}, {"type": "lifespan.startup"}]
 
             async def receive(inbox: list[Message] = inbox) -> Message:
                 return inbox.pop()
