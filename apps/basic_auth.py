@@ -30,10 +30,10 @@ from starlette.types import ASGIApp, Receive, Scope
 
 from asgi_bridge.plugins.memory import remembered
 
-from .conf import Conf, most
-from .guard import HideCredentials, IdentityName, Realm, Refused, Unavailable, credentials, guard
-from .headers import Headers, encoded
-from .turns import Full, Turns
+from ._shared.conf import Conf, most
+from ._shared.guard import HideCredentials, IdentityName, Realm, Refused, Unavailable, credentials, guard
+from ._shared.headers import Headers, encoded
+from ._shared.turns import Full, Turns
 
 __all__ = ["BasicAuthConf", "basic_auth"]
 
@@ -79,11 +79,11 @@ class BasicAuthConf(Conf):
         min_length=1, description="User names, and the Argon2 hashes of their passwords."
     )
     user_header: IdentityName | None = Field(
-        None,
+        default=None,
         description="Header that the upstream gets the user's name in. The client's own of this name is always "
         "removed, also one written with _ for -.",
     )
-    remember: float = Field(60, ge=0, le=3600, description="Seconds that good credentials are remembered.")
+    remember: float = Field(default=60, ge=0, le=3600, description="Seconds that good credentials are remembered.")
     hide_credentials: HideCredentials = False
     realm: Realm = "apisix"
 

@@ -6,8 +6,8 @@ from pydantic import Field
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .conf import Conf
-from .whole import WholeBody
+from ._shared.conf import Conf
+from ._shared.whole import WholeBody
 
 __all__ = ["EtagConf", "etag"]
 
@@ -19,7 +19,7 @@ class EtagConf(Conf):
     """What ``etag`` takes."""
 
     weak: bool = Field(
-        False, description="A weak tag: for responses that another plugin, listed before this one, compresses."
+        default=False, description="A weak tag: for responses that another plugin, listed before this one, compresses."
     )
 
 

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import upstream
 
-from .conf import Conf, Status, Text
+from ._shared.conf import Conf, Status, Text
 
 __all__ = ["FaultInjectionConf", "fault_injection"]
 
@@ -18,8 +18,8 @@ class FaultInjectionConf(Conf):
     """What ``fault-injection`` takes."""
 
     http_status: Status = Field(description="Status of the fault.")
-    body: Text = Field("", description="Body of the fault.")
-    percentage: int = Field(100, ge=0, le=100, description="How many requests of a hundred get the fault.")
+    body: Text = Field(default="", description="Body of the fault.")
+    percentage: int = Field(default=100, ge=0, le=100, description="How many requests of a hundred get the fault.")
 
 
 def fault_injection(conf: FaultInjectionConf, roll: Callable[[], float] = random.random) -> ASGIApp:

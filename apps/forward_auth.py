@@ -29,9 +29,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_bridge import ConfigurationError, PluginError
 from asgi_bridge.plugins.lifespan import Lifespan
 
-from .conf import EndToEndName, HeaderName, few
-from .headers import Headers, dashed, encoded, without
-from .whole import YIELD_EVERY
+from ._shared.conf import EndToEndName, HeaderName, few
+from ._shared.headers import Headers, dashed, encoded, without
+from ._shared.whole import YIELD_EVERY
 
 __all__ = ["ForwardAuth", "no_auth_app"]
 

@@ -33,10 +33,10 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 from starlette.types import ASGIApp, Message, Receive, Scope
 
-from .conf import Conf, HeaderName, few, most
-from .guard import HideCredentials, IdentityName, Realm, Refused, credentials, guard
-from .headers import Headers, dashed, encoded
-from .whole import WholeBody
+from ._shared.conf import Conf, HeaderName, few, most
+from ._shared.guard import HideCredentials, IdentityName, Realm, Refused, credentials, guard
+from ._shared.headers import Headers, dashed, encoded
+from ._shared.whole import WholeBody
 
 __all__ = ["HmacAuthConf", "hmac_auth", "signing_string"]
 
@@ -64,19 +64,22 @@ class HmacAuthConf(Conf):
         min_length=1, description="Ids of keys, and the secrets."
     )
     allowed_algorithms: Annotated[list[Literal["hmac-sha1", "hmac-sha256", "hmac-sha512"]], *few(3)] = Field(
-        ["hmac-sha256", "hmac-sha512"], min_length=1, description="Algorithms that a client may sign with."
+        default=["hmac-sha256", "hmac-sha512"], min_length=1, description="Algorithms that a client may sign with."
     )
     clock_skew: int = Field(
-        300, ge=1, le=86400, description="Seconds that the Date header may be off: so long a request can be replayed."
+        default=300,
+        ge=1,
+        le=86400,
+        description="Seconds that the Date header may be off: so long a request can be replayed.",
     )
     signed_headers: Annotated[list[HeaderName], *few(MAX_SIGNED - 3)] = Field(
-        [], description="Headers that have to be signed, besides @request-target and date."
+        default=[], description="Headers that have to be signed, besides @request-target and date."
     )
     validate_request_body: bool = Field(
-        False, description="True: the Digest header has to be signed, and be the SHA-256 of the body."
+        default=False, description="True: the Digest header has to be signed, and be the SHA-256 of the body."
     )
     user_header: IdentityName | None = Field(
-        None,
+        default=None,
         description="Header that the upstream gets the key's id in. The client's own of this name is always removed, "
         "also one written with _ for -.",
     )

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import upstream
 
-from .conf import Conf, Status, Text, few
+from ._shared.conf import Conf, Status, Text, few
 
 __all__ = ["IpAccessConf", "Networks", "ip_access"]
 
@@ -48,11 +48,13 @@ class IpAccessConf(Conf):
     """What ``ip-access`` takes."""
 
     allow: CIDRs | None = Field(
-        None, min_length=1, description="Addresses and networks that may pass. Left out: all that deny does not name."
+        default=None,
+        min_length=1,
+        description="Addresses and networks that may pass. Left out: all that deny does not name.",
     )
-    deny: CIDRs = Field([], description="Addresses and networks that may not, even where allow names them.")
-    status: Status = Field(403, description="Status of a refusal.")
-    message: Text = Field("Your address may not pass\n", description="Body of a refusal.")
+    deny: CIDRs = Field(default=[], description="Addresses and networks that may not, even where allow names them.")
+    status: Status = Field(default=403, description="Status of a refusal.")
+    message: Text = Field(default="Your address may not pass\n", description="Body of a refusal.")
 
     @model_validator(mode="after")
     def _something(self) -> "IpAccessConf":

@@ -23,10 +23,10 @@ from starlette.types import ASGIApp, Receive, Scope
 from asgi_bridge.plugins import Allowed
 from asgi_bridge.plugins.memory import remembered
 
-from .conf import Conf, few, most
-from .guard import HideCredentials, IdentityName, Realm, Refused, Unavailable, as_value, credentials, guard
-from .headers import Headers, encoded
-from .jwks import (
+from ._shared.conf import Conf, few, most
+from ._shared.guard import HideCredentials, IdentityName, Realm, Refused, Unavailable, as_value, credentials, guard
+from ._shared.headers import Headers, encoded
+from ._shared.jwks import (
     MAX_TRIED,
     KeySet,
     KeysUnavailable,
@@ -56,11 +56,15 @@ _REASONS: list[tuple[type[jwt.PyJWTError], str]] = [
 class JwtKey(Conf):
     """One key of a route."""
 
-    kid: str | None = Field(None, min_length=1, max_length=256, description="Its id. Left out: it is tried for any.")
-    secret: SecretStr | None = Field(
-        None, max_length=4096, description="Of HS256, HS384 or HS512: 32, 48 or 64 bytes, or more."
+    kid: str | None = Field(
+        default=None, min_length=1, max_length=256, description="Its id. Left out: it is tried for any."
     )
-    public_key: str | None = Field(None, max_length=8192, description="PEM text of a public key: RSA, EC or Ed25519.")
+    secret: SecretStr | None = Field(
+        default=None, max_length=4096, description="Of HS256, HS384 or HS512: 32, 48 or 64 bytes, or more."
+    )
+    public_key: str | None = Field(
+        default=None, max_length=8192, description="PEM text of a public key: RSA, EC or Ed25519."
+    )
 
     @cached_property
     def key(self) -> VerificationKey:
@@ -94,44 +98,52 @@ class JwtAuthConf(Conf):
         min_length=1, description="Required. Algorithms that a token may be signed with. `none` is never accepted."
     )
     keys: Annotated[list[JwtKey], *few(100)] | None = Field(
-        None, min_length=1, description="Keys. A route has one of keys, jwks_file and jwks_url."
+        default=None, min_length=1, description="Keys. A route has one of keys, jwks_file and jwks_url."
     )
     jwks_file: Annotated[str, Field(pattern="^/", max_length=4096), Allowed("file")] | None = Field(
-        None, description="Absolute path of a JSON Web Key Set, a regular file that the operator allows."
+        default=None, description="Absolute path of a JSON Web Key Set, a regular file that the operator allows."
     )
     jwks_url: (
         Annotated[str, Field(pattern=r"^https?://[^\s/?#]+[^\s#]*$", max_length=4096), Allowed("https", "http")] | None
     ) = Field(
-        None,
+        default=None,
         description="URL of a JSON Web Key Set that the operator allows. Over http, whoever is on the way can put in "
         "keys of their own.",
     )
     jwks_refresh: float = Field(
-        300, ge=1, le=86400, description="Seconds after which the set is read again: so long may a removed key count."
+        default=300,
+        ge=1,
+        le=86400,
+        description="Seconds after which the set is read again: so long may a removed key count.",
     )
     jwks_stale: float = Field(
-        3600, ge=0, le=604800, description="Seconds more that its keys count while it cannot be read; then 503."
+        default=3600, ge=0, le=604800, description="Seconds more that its keys count while it cannot be read; then 503."
     )
     jwks_cooldown: float = Field(
-        10, ge=1, le=3600, description="Seconds between two attempts to read it, however many unknown keys are named."
+        default=10,
+        ge=1,
+        le=3600,
+        description="Seconds between two attempts to read it, however many unknown keys are named.",
     )
     issuer: Name | Annotated[list[Name], *few(100)] | None = Field(
-        None, min_length=1, description="Issuers (iss) of which a token has one."
+        default=None, min_length=1, description="Issuers (iss) of which a token has one."
     )
     audience: Name | Annotated[list[Name], *few(100)] | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="Audiences (aud) of which a token has one. Left out: a token that names an audience is refused.",
     )
-    required_claims: Annotated[list[Name], *few(100)] = Field(["exp"], description="Claims that a token must have.")
-    clock_skew: float = Field(0, ge=0, le=600, description="Seconds that exp, nbf and iat may be off.")
+    required_claims: Annotated[list[Name], *few(100)] = Field(
+        default=["exp"], description="Claims that a token must have."
+    )
+    clock_skew: float = Field(default=0, ge=0, le=600, description="Seconds that exp, nbf and iat may be off.")
     claims_to_headers: Annotated[dict[Name, IdentityName], *most(32), AfterValidator(_distinct)] = Field(
-        {},
+        default={},
         description="Claim, and the header that the upstream gets it in: text in UTF-8, anything else as JSON. The "
         "client's own headers of these names are always removed, also those written with _ for -.",
     )
     hide_credentials: HideCredentials = False
-    max_length: int = Field(8192, ge=64, le=65536, description="Characters that a token may have.")
+    max_length: int = Field(default=8192, ge=64, le=65536, description="Characters that a token may have.")
     realm: Realm = "apisix"
 
     @model_validator(mode="after")

@@ -25,8 +25,8 @@ from asgi_bridge import PluginError, apisix, upstream
 from asgi_bridge.plugins import Allowed
 from asgi_bridge.plugins.memory import remembered
 
-from .conf import Conf
-from .shared_bucket import SharedBuckets
+from ._shared.conf import Conf
+from ._shared.shared_bucket import SharedBuckets
 
 __all__ = ["LeakyBucket", "LimitReqConf", "limit_req"]
 
@@ -41,17 +41,17 @@ class LimitReqConf(Conf):
         gt=0, allow_inf_nan=False, description="Requests a second that pass, evenly spaced; may be a fraction."
     )
     burst: int = Field(
-        0,
+        default=0,
         ge=0,
         description="Requests above the rate that wait for their turn, for 25 seconds at most; further ones get 503.",
     )
     redis: Annotated[SecretStr, Field(max_length=4096), Allowed("redis", "rediss")] | None = Field(
-        None,
+        default=None,
         description="URL (redis:// or rediss://) of the Redis that holds the bucket; the operator allows it. Left "
         "out: each process has its own.",
     )
     redis_key: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         max_length=256,
         description="Name of the bucket in Redis: routes of the same name share it. Left out: the route's id.",

@@ -27,8 +27,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import apisix, upstream
 
-from .conf import Conf, most
-from .headers import dashed, without
+from ._shared.conf import Conf, most
+from ._shared.headers import dashed, without
 
 __all__ = ["OtelConf", "otel"]
 
@@ -40,10 +40,10 @@ class OtelConf(Conf):
     """What ``otel`` takes."""
 
     attributes: Annotated[dict[Attribute, Attribute], *most(100)] = Field(
-        {}, description="Further attributes of each span."
+        default={}, description="Further attributes of each span."
     )
     trust_client: bool = Field(
-        True, description="False: the client's trace is not continued, a new one begins with each request."
+        default=True, description="False: the client's trace is not continued, a new one begins with each request."
     )
 
 

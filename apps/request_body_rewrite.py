@@ -5,7 +5,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import upstream
 
-from .conf import Conf, Text
+from ._shared.conf import Conf, Text
 
 __all__ = ["RequestBodyRewriteConf", "request_body_rewrite"]
 
@@ -15,7 +15,9 @@ _OF_THE_OLD = frozenset((b"content-length", b"content-encoding", b"transfer-enco
 class RequestBodyRewriteConf(Conf):
     """What ``request-body-rewrite`` takes."""
 
-    new_body: Text = Field("", description="The new body. Empty: the request goes on with the body that it has.")
+    new_body: Text = Field(
+        default="", description="The new body. Empty: the request goes on with the body that it has."
+    )
 
 
 def request_body_rewrite(conf: RequestBodyRewriteConf) -> ASGIApp:

@@ -15,9 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import apisix, upstream
 
-from .conf import Conf
-from .guard import IdentityName
-from .headers import dashed, encoded, without
+from ._shared.conf import Conf
+from ._shared.guard import IdentityName
+from ._shared.headers import dashed, encoded, without
 
 __all__ = ["RequestIdConf", "request_id"]
 
@@ -28,14 +28,14 @@ _good = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
 class RequestIdConf(Conf):
     """What ``request-id`` takes."""
 
-    header_name: IdentityName = Field("X-Request-Id", description="Header that holds the id.")
+    header_name: IdentityName = Field(default="X-Request-Id", description="Header that holds the id.")
     accept: bool = Field(
-        True,
+        default=True,
         description="True: an id of the client's stays if it is 1 to 128 letters, digits and ._~+/=:@- long.",
     )
-    include_in_response: bool = Field(True, description="True: the client gets the header too.")
+    include_in_response: bool = Field(default=True, description="True: the client gets the header too.")
     algorithm: Literal["uuid", "gateway"] = Field(
-        "uuid",
+        default="uuid",
         description="What a new id is: a random UUID, or the gateway's own $request_id, as in its access log, which "
         "costs a round trip.",
     )

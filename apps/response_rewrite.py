@@ -17,10 +17,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_bridge import PluginError
 from asgi_bridge.plugins.memory import remembered
 
-from .conf import MAX_HEADERS, Conf, EndToEndName, HeaderValue, Status, Text, few, most
-from .patterns import Pattern
-from .turns import Full, Turns
-from .whole import WholeBody
+from ._shared.conf import MAX_HEADERS, Conf, EndToEndName, HeaderValue, Status, Text, few, most
+from ._shared.patterns import Pattern
+from ._shared.turns import Full, Turns
+from ._shared.whole import WholeBody
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -74,21 +74,21 @@ class Filter(Conf):
         description="What to look for, a regular expression of RE2: the text of its first match is what is replaced.",
     )
     scope: Literal["once", "global"] = Field(
-        "once", description="Whether the first or every occurrence of that text is replaced."
+        default="once", description="Whether the first or every occurrence of that text is replaced."
     )
-    replace: Text = Field("", description="What stands there instead, literally.")
+    replace: Text = Field(default="", description="What stands there instead, literally.")
 
 
 class ResponseRewriteConf(Conf):
     """What ``response-rewrite`` takes."""
 
-    status: Literal[0] | Status = Field(0, description="The new status. 0: the upstream's.")
+    status: Literal[0] | Status = Field(default=0, description="The new status. 0: the upstream's.")
     headers: Annotated[dict[EndToEndName, HeaderValue], *most(MAX_HEADERS)] = Field(
-        {}, description="Headers to set, over those of the upstream."
+        default={}, description="Headers to set, over those of the upstream."
     )
-    body: Text = Field("", description="The new body. Empty: the upstream's. With filters it does not count.")
+    body: Text = Field(default="", description="The new body. Empty: the upstream's. With filters it does not count.")
     filters: Annotated[list[Filter], *few(MAX_FILTERS)] = Field(
-        [], description="Replacements in the upstream's body, one after the other."
+        default=[], description="Replacements in the upstream's body, one after the other."
     )
 
 

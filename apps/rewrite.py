@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import upstream
 
-from .conf import MAX_HEADERS, Conf, EndToEndName, HeaderValue, HeaderValues, few, most
+from ._shared.conf import MAX_HEADERS, Conf, EndToEndName, HeaderValue, HeaderValues, few, most
 
 __all__ = ["RewriteConf", "rewrite"]
 
@@ -23,12 +23,14 @@ Argument = Annotated[str, Field(max_length=8192)]
 class RewriteConf(Conf):
     """What ``rewrite`` takes."""
 
-    path: str | None = Field(None, pattern="^/", max_length=8192, description="The new path, decoded, without a query.")
+    path: str | None = Field(
+        default=None, pattern="^/", max_length=8192, description="The new path, decoded, without a query."
+    )
     headers: Annotated[dict[EndToEndName, HeaderValue | HeaderValues | None], *most(MAX_HEADERS)] = Field(
-        {}, description="Headers to set, all of a name at once; null deletes them."
+        default={}, description="Headers to set, all of a name at once; null deletes them."
     )
     args: Annotated[dict[Argument, Argument | Annotated[list[Argument], *few(100)] | None], *most(100)] = Field(
-        {}, description="Arguments of the query to set, decoded, all of a name at once; null deletes them."
+        default={}, description="Arguments of the query to set, decoded, all of a name at once; null deletes them."
     )
 
     @model_validator(mode="after")

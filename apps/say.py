@@ -6,7 +6,7 @@ from starlette.types import ASGIApp
 
 from asgi_bridge import upstream
 
-from .conf import Conf, Text
+from ._shared.conf import Conf, Text
 
 __all__ = ["SayConf", "say"]
 
@@ -14,7 +14,9 @@ __all__ = ["SayConf", "say"]
 class SayConf(Conf):
     """What ``say`` takes."""
 
-    body: Text = Field("", description="The answer. Empty: the request goes on as if the plugin were not there.")
+    body: Text = Field(
+        default="", description="The answer. Empty: the request goes on as if the plugin were not there."
+    )
 
 
 def say(conf: SayConf) -> ASGIApp:

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import apisix
 
-from .conf import Conf, HeaderName
+from ._shared.conf import Conf, HeaderName
 
 __all__ = ["ServerTimingConf", "server_timing"]
 
@@ -16,9 +16,10 @@ __all__ = ["ServerTimingConf", "server_timing"]
 class ServerTimingConf(Conf):
     """What ``server-timing`` takes."""
 
-    metric: HeaderName = Field("upstream", description="The metric's name.")
+    metric: HeaderName = Field(default="upstream", description="The metric's name.")
     node: bool = Field(
-        False, description="Describe the metric by the address of the upstream's node. Clients see it; one round trip."
+        default=False,
+        description="Describe the metric by the address of the upstream's node. Clients see it; one round trip.",
     )
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
 
-from .conf import MAX_HEADERS, Conf, EndToEndName, HeaderValue, HeaderValues, Status, Text, most
+from ._shared.conf import MAX_HEADERS, Conf, EndToEndName, HeaderValue, HeaderValues, Status, Text, most
 
 __all__ = ["StopConf", "stop"]
 
@@ -17,10 +17,10 @@ __all__ = ["StopConf", "stop"]
 class StopConf(Conf):
     """What ``stop`` takes."""
 
-    body: Text = Field("Hello, Python Runner of APISIX", description="The answer's body.")
-    status: Status = Field(201, description="The answer's status.")
+    body: Text = Field(default="Hello, Python Runner of APISIX", description="The answer's body.")
+    status: Status = Field(default=201, description="The answer's status.")
     headers: Annotated[dict[EndToEndName, HeaderValue | HeaderValues], *most(MAX_HEADERS)] = Field(
-        {"X-Resp-A6-Runner": "Python"},
+        default={"X-Resp-A6-Runner": "Python"},
         description="The answer's headers; a list of values gives the header once for each. "
         "Without a content-type the body is text/plain.",
     )

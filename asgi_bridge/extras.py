@@ -1,17 +1,16 @@
 """The optional dependencies of this package: which extra of ours brings a module that is missing."""
 
-from pathlib import Path
-from traceback import extract_tb
+from traceback import walk_tb
 
 __all__ = ["extra_of", "install"]
 
 _EXTRAS = {
     "dev": ("dotenv", "h11", "httpx2", "watchfiles", "yaml"),
-    "apps": ("argon2", "itsdangerous", "jwt", "opentelemetry", "re2", "redis"),
+    "apps": ("argon2", "cryptography", "httpx2", "itsdangerous", "jwt", "opentelemetry", "re2", "redis"),
 }
-_MODULES = {module: extra for extra, modules in _EXTRAS.items() for module in modules}
-_CALLERS = ("asgi_bridge", "asgi_bridge_apps", "starlette")
-"""The packages that import those modules for us; Starlette does for its TestClient and its sessions."""
+_CALLERS = {"asgi_bridge": ("dev", "apps"), "asgi_bridge_apps": ("apps",), "starlette": ("dev", "apps")}
+"""The packages that import those modules for us, and the extras to look in. Starlette imports some for its TestClient
+and its sessions."""
 
 
 def install(extra: str) -> str:
@@ -28,9 +27,11 @@ def extra_of(exc: BaseException) -> str:
     error: BaseException | None = exc
     while error is not None:  # Starlette tries two modules, and raises another error of these
         name = error.name if isinstance(error, ModuleNotFoundError) else None
-        extra = _MODULES.get((name or "").partition(".")[0])
-        frames = [frame.filename for frame in extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
-        if extra is not None and frames and set(_CALLERS) & {*Path(frames[-1]).parts[:-1]}:
-            return f"needs {name}: {install(extra)}"
+        callers = [str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__)]
+        # The innermost frames are those of Python's own import.
+        caller = next((each for each in reversed(callers) if not each.startswith("importlib.")), "")
+        for extra in _CALLERS.get(caller.partition(".")[0], ()):
+            if (name or "").partition(".")[0] in _EXTRAS[extra]:
+                return f"needs {name}: {install(extra)}"
         error = error.__cause__ or error.__context__
     return ""

@@ -9,7 +9,6 @@ import base64
 import hashlib
 import hmac as hmac_module
 import http.server
-import importlib
 import json
 import os
 import pty
@@ -26,20 +25,18 @@ from typing import Any
 import argon2
 import jwt
 import pytest
-from asgi_bridge_apps import bridge, jwks, ready_made
-from asgi_bridge_apps.jwks import MAX_TRIED, KeySet, reader_of
-from asgi_bridge_apps.turns import Turns
-from cryptography.hazmat.primitives.asymmetric import ec
+from asgi_bridge_apps import basic_auth, bridge, ready_made, response_rewrite
+from asgi_bridge_apps._shared import jwks
+from asgi_bridge_apps._shared.jwks import MAX_TRIED, KeySet, reader_of
+from asgi_bridge_apps._shared.turns import Full, Turns
+from asgi_bridge_apps.jwt_auth import jwt_auth
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from starlette.types import ASGIApp
 
 from asgi_bridge import Bridge, ConfigurationError, PluginError
 from asgi_bridge.plugins import ConfigurationStore, PlainCall
 from asgi_bridge.testing import PluginClient
-
-# the package has the factories under the same names
-basic_auth = importlib.import_module("asgi_bridge_apps.basic_auth")
-response_rewrite = importlib.import_module("asgi_bridge_apps.response_rewrite")
 
 Headers = list[tuple[str, str]]
 KEY = "route#1#ext-plugin-pre-req#1"
@@ -126,11 +123,7 @@ def odd_files(folder: Path) -> Iterator[dict[str, str]]:
         }
 
 
-RSA = jwt.algorithms.RSAAlgorithm.from_jwk(
-    jwt.algorithms.RSAAlgorithm.to_jwk(
-        importlib.import_module("cryptography.hazmat.primitives.asymmetric.rsa").generate_private_key(65537, 2048)
-    )
-)
+RSA = rsa.generate_private_key(65537, 2048)
 
 
 def signed(key: Any, algorithm: str, headers: dict[str, Any] | None = None) -> Headers:
@@ -512,12 +505,12 @@ def test_work_is_done_in_turn_and_places_are_an_owners_own() -> None:
     work = [turns.submit(one, lambda n=n: order.append(f"one {n}")) for n in range(4)]  # type: ignore[misc]
     work += [turns.submit(two, lambda n=n: order.append(f"two {n}")) for n in range(3)]  # type: ignore[misc]
     work += [turns.submit(three, lambda: order.append("three"))]
-    full = importlib.import_module("asgi_bridge_apps.turns").Full
-    with pytest.raises(full):
+    with pytest.raises(Full):
         turns.submit(one, lambda: None)
     assert work.pop(1).cancel()
     gate.set()
-    for each in [first, *work]:
+    assert first.result(60)
+    for each in work:
         each.result(60)
 
     assert order == ["one 0", "two 0", "three", "two 1", "one 2", "two 2", "one 3"]
@@ -615,7 +608,7 @@ def test_good_passwords_are_remembered_beyond_one_chain(monkeypatch: pytest.Monk
     gated = Gated()
     gated.steps.release()
     monkeypatch.setattr(basic_auth, "_hasher", gated)
-    call = {"plugin": "basic-auth", "conf": {"users": {"ada": HASHES["ada"]}}}
+    call: dict[str, Any] = {"plugin": "basic-auth", "conf": {"users": {"ada": HASHES["ada"]}}}
     call["headers"] = basic("ada", "ada's password")
 
     assert Routes().run(call, {"plugin": "say", "conf": {}}, call, call) == [200] * 4
@@ -685,7 +678,7 @@ def test_no_byte_reaches_a_socket_that_the_operator_does_not_allow(tmp_path: Pat
 )
 def test_a_password_in_a_malformed_url_is_in_no_message(url: str) -> None:
     made = Bridge()
-    made.plugin("jwt-auth", defaults={"jwks_url": url})(importlib.import_module("asgi_bridge_apps.jwt_auth").jwt_auth)
+    made.plugin("jwt-auth", defaults={"jwks_url": url})(jwt_auth)
     for plugin_bridge, conf in ((made, {}), (ready_made(allow=["https://idp.test/"]), {"jwks_url": url})):
         with pytest.raises(ConfigurationError, match="^plugin jwt-auth: field 'jwks_url': ") as caught:
             PluginClient(plugin_bridge, "jwt-auth", {"algorithms": ["RS256"], **conf}).get("/")

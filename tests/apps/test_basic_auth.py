@@ -1,7 +1,6 @@
 """``basic-auth`` checks passwords against Argon2 hashes, in threads, a bounded number at a time."""
 
 import base64
-import importlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,17 +9,14 @@ from typing import Any
 
 import argon2
 import pytest
-from asgi_bridge_apps import bridge
-from asgi_bridge_apps.turns import Turns
+from asgi_bridge_apps import basic_auth, bridge
+from asgi_bridge_apps._shared.turns import Turns
 from starlette.testclient import TestClient
 
 from asgi_bridge import Bridge, ConfigurationError
 from asgi_bridge.testing import PluginClient
 
 from .routes import gateway, sent
-
-# the package has the factory under the same name
-basic_auth = importlib.import_module("asgi_bridge_apps.basic_auth")
 
 # as cheap as Argon2 gets: these are tests of what stands around it
 HASHER = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)

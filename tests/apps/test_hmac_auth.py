@@ -4,14 +4,13 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import importlib
 from collections.abc import Iterable
 from email.utils import formatdate
 from functools import partial
 from typing import Any
 
 import pytest
-from asgi_bridge_apps import bridge
+from asgi_bridge_apps import bridge, hmac_auth
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
@@ -19,9 +18,6 @@ from asgi_bridge import Bridge, ConfigurationError
 from asgi_bridge.testing import PluginClient
 
 from .routes import gateway, sent
-
-# the package has the factory under the same name
-hmac_auth = importlib.import_module("asgi_bridge_apps.hmac_auth")
 
 SECRET = "john-secret-key"
 NOW = 1725604889  # Fri, 06 Sep 2024 06:41:29 GMT
@@ -279,8 +275,11 @@ def test_a_client_that_goes_away_before_its_body_is_whole_reaches_nothing() -> N
     async def send(message: Any) -> None:
         raise AssertionError(message)
 
+    async def run() -> None:
+        await app(scope, receive, send)
+
     with pytest.raises(OSError, match="the client went away"):
-        asyncio.run(app(scope, receive, send))
+        asyncio.run(run())
 
 
 # --- constant time ----------------------------------------------------------------------------------------------------
@@ -293,7 +292,7 @@ def test_the_signature_is_compared_by_compare_digest_alone(monkeypatch: pytest.M
         compared.append((one, other))
         return len(compared) % 2 == 1
 
-    monkeypatch.setattr(hmac_auth.hmac, "compare_digest", lying)
+    monkeypatch.setattr(hmac, "compare_digest", lying)
     gate, good, bad = client(), signed(), signed(secret="wrong secret")
 
     # what it says decides, and it is asked once for each request, with whole digests
@@ -302,7 +301,7 @@ def test_the_signature_is_compared_by_compare_digest_alone(monkeypatch: pytest.M
 
 
 def test_for_an_unknown_key_as_much_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hmac_auth.hmac, "compare_digest", lambda one, other: True)
+    monkeypatch.setattr(hmac, "compare_digest", lambda one, other: True)
 
     assert client().get("/get", headers=signed(key="eve")).status_code == 401
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import jwt
 import pytest
-from asgi_bridge_apps import jwks, ready_made
-from asgi_bridge_apps.jwks import KeySet, KeysUnavailable
+from asgi_bridge_apps import ready_made
+from asgi_bridge_apps._shared import jwks
+from asgi_bridge_apps._shared.jwks import KeySet, KeysUnavailable
 from asgi_bridge_apps.jwt_auth import jwt_auth
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat

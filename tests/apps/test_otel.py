@@ -98,7 +98,7 @@ BAD: list[list[tuple[str, str]]] = [
 def test_without_a_good_parent_a_new_trace_begins(given: list[tuple[str, str]]) -> None:
     recorded = Recorded()
 
-    answer = recorded.client().get("/", headers=[(name, value.encode("latin-1")) for name, value in given])
+    answer = recorded.client().get("/", headers=[(name.encode(), value.encode("latin-1")) for name, value in given])
 
     trace_id, _, parent = ids(recorded.span("GET"))
     assert (trace_id != TRACE, parent) == (True, None)
@@ -134,7 +134,7 @@ def test_spans_of_plugins_behind_it_are_inside() -> None:
 
         return app
 
-    plugins = [("otel", {}), ("working", {})]
+    plugins: list[tuple[str, Any]] = [("otel", {}), ("working", {})]
     answer = PluginClient(recorded.bridge, plugins).get("/", headers={**CLIENT, "baggage": "a=1"})
 
     assert sent(answer, "baggage") == [["baggage", "a=1"]]

@@ -56,14 +56,15 @@ def test_every_field_of_forward_auth_is_documented() -> None:
     assert all(field["description"].endswith(".") for field in fields.values())
 
 
+@pytest.mark.parametrize("name", ["bridge", "ready_made"])
 @pytest.mark.parametrize("package", ["argon2", "itsdangerous", "re2"])
-def test_a_missing_package_is_named_on_import(package: str) -> None:
+def test_a_missing_package_is_named_on_import(package: str, name: str) -> None:
     code = f"""
 import sys
 sys.modules["{package}"] = None
 from asgi_bridge import ConfigurationError
 try:
-    import asgi_bridge_apps
+    from asgi_bridge_apps import {name}
 except ConfigurationError as exc:
     print(exc)
 """

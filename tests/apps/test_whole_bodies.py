@@ -1,19 +1,16 @@
 """Plugins that hold a body back until it is whole stand streams without end, and bodies of any length."""
 
 import asyncio
-import importlib
 from typing import Any
 
 import pytest
-from asgi_bridge_apps import etag, response_rewrite
+from asgi_bridge_apps import hmac_auth
+from asgi_bridge_apps.etag import EtagConf, etag
 from asgi_bridge_apps.forward_auth import ForwardAuth
+from asgi_bridge_apps.response_rewrite import ResponseRewriteConf, response_rewrite
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import PluginError
-
-etag_conf = importlib.import_module("asgi_bridge_apps.etag").EtagConf
-rewrite_conf = importlib.import_module("asgi_bridge_apps.response_rewrite").ResponseRewriteConf
-hmac_auth = importlib.import_module("asgi_bridge_apps.hmac_auth")
 
 CHUNKS = 1000
 
@@ -32,10 +29,10 @@ async def nothing(scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
 PLUGINS: dict[str, Any] = {
-    "etag": lambda app: etag(app, etag_conf()),
-    "response-rewrite with a body": lambda app: response_rewrite(app, rewrite_conf(body="other")),
+    "etag": lambda app: etag(app, EtagConf()),
+    "response-rewrite with a body": lambda app: response_rewrite(app, ResponseRewriteConf(body="other")),
     "response-rewrite with filters": lambda app: response_rewrite(
-        app, rewrite_conf.model_validate({"filters": [{"regex": "a"}]})
+        app, ResponseRewriteConf.model_validate({"filters": [{"regex": "a"}]})
     ),
     "forward-auth": lambda app: ForwardAuth(nothing, auth_app=app),
 }

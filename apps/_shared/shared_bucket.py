@@ -15,6 +15,9 @@ SECONDS = 1.0
 CONNECTIONS = 16
 """Of one configuration, in one process; who comes when all are busy waits."""
 
+KEPT_MILLISECONDS = 1000
+"""Milliseconds that Redis keeps a key after its bucket is empty."""
+
 # Levels are in requests, not in seconds, so that a burst at one moment is counted without rounding; numbers come and go
 # as text, since Redis cuts a Lua number down to an integer. A clock that went back (another Redis took over) counts as
 # one that stood still.
@@ -31,7 +34,7 @@ local full = above > holds
 if not full or now < looked then
     local kept = full and above or above + 1
     redis.call('HSET', KEYS[1], 'level', string.format('%.17g', kept), 'looked', string.format('%.17g', now))
-    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.min(kept / rate * 1000 + 1000, 1e13)))
+    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.min(kept / rate * 1000 + ARGV[4], 1e13)))
 end
 return full and '' or string.format('%.17g', above / rate)
 """
@@ -87,7 +90,7 @@ class SharedBuckets:
         now = "" if self._clock is None else repr(self._clock())
         try:
             answer: bytes | str = await self._script(
-                keys=[f"asgi_bridge:limit-req:{name}"], args=[*self._arguments, now]
+                keys=[f"asgi_bridge:limit-req:{name}"], args=[*self._arguments, now, str(KEPT_MILLISECONDS)]
             )
         except (RedisError, OSError) as exc:
             # its own text tells where, and the URL may hold a password
