@@ -33,29 +33,50 @@ def run(*command: str, folder: Path, expect: int = 0) -> str:
     return done.stdout
 
 
+def cloned(folder: Path) -> Path:
+    run("git", "clone", "--quiet", str(ROOT), str(folder / "asgi_bridge"), folder=ROOT)
+    return folder / "asgi_bridge"
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fresh") / "asgi_bridge"
-    run("git", "clone", "--quiet", str(ROOT), str(folder), folder=ROOT)
+    return cloned(tmp_path_factory.mktemp("fresh"))
+
+
+def installed(clone: Path, *options: str) -> Path:
+    """A user's folder, with an environment into which the README's command, with `options`, has installed `clone`."""
+    folder = clone.parent / "user"
+    folder.mkdir()
+    (command,) = re.findall(r"^\$ (pip install .*?)(?: +#.*)?$", (clone / "README.md").read_text(), re.MULTILINE)
+    assert "path/to/asgi_bridge" in command
+    command = command.replace("path/to/asgi_bridge", str(clone)).replace(
+        "install ", " ".join(["install ", *options, ""])
+    )
+    run(sys.executable, "-m", "venv", ".venv", folder=folder)
+    run("bash", "-c", f".venv/bin/{command}", folder=folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def user(clone: Path) -> Path:
-    """A user's folder, with an environment into which the README's command has installed this package."""
-    folder = clone.parent / "user"
-    folder.mkdir()
-    (command,) = re.findall(r"^\$ (pip install .*?)(?: +#.*)?$", (clone / "README.md").read_text(), re.MULTILINE)
-    assert "path/to/asgi_bridge" in command
-    run(sys.executable, "-m", "venv", ".venv", folder=folder)
-    run("bash", "-c", f".venv/bin/{command.replace('path/to/asgi_bridge', str(clone))}", folder=folder)
-    return folder
+    """The folder of a user who follows the README."""
+    return installed(clone)
+
+
+@pytest.fixture(scope="module")
+def developer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a user who works on a clone of this package too, with the options that the README names for that."""
+    clone = cloned(tmp_path_factory.mktemp("editable"))
+    text = (clone / "README.md").read_text()
+    assert "`pip install -e`" in text and "`--config-settings editable_mode=strict`" in text
+    return installed(clone, "--config-settings", "editable_mode=strict", "-e")
 
 
 TYPED = """
 from asgi_bridge import Bridge, apisix, upstream
 from asgi_bridge.testing import PluginClient
-from asgi_bridge_apps import ready_made
+from asgi_bridge_apps import bridge as ready, ready_made
+from asgi_bridge_apps.etag import EtagConf, etag
 from starlette.types import Receive, Scope, Send
 
 bridge = Bridge()
@@ -70,6 +91,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 bridge.mount("app", app, phase="request", timeout=2.0, request_headers=["accept"])
 reveal_type(bridge)
 reveal_type(PluginClient(bridge, "app"))
+reveal_type(ready)
+reveal_type(EtagConf(weak=True).weak)
 """
 MISTAKES = """
 from asgi_bridge import Bridge, apisix, upstream
@@ -81,10 +104,18 @@ bridge.mount("c", upstream, timeout="2")
 bridge.plugin("d", fase="both")
 apisix({}).vra("remote_addr")
 from asgi_bridge import Brige
+from asgi_bridge_apps import readymade
+from asgi_bridge_apps.etag import EtagConf, etags
+
+EtagConf(waek=True)
 """
 
 
-def test_a_users_own_file_is_type_checked_against_the_installed_package(user: Path) -> None:
+@pytest.mark.parametrize("environment", ["user", "developer"])
+def test_a_users_own_file_is_type_checked_against_the_installed_package(
+    environment: str, request: pytest.FixtureRequest
+) -> None:
+    user: Path = request.getfixturevalue(environment)
     (checker,) = re.findall(r'"(mypy[^"]*)"', (ROOT / "pyproject.toml").read_text())
     run(".venv/bin/python", "-m", "pip", "install", "--quiet", checker, folder=user)
     (user / "typed.py").write_text(TYPED)
@@ -95,6 +126,8 @@ def test_a_users_own_file_is_type_checked_against_the_installed_package(user: Pa
         "bytes | None",
         "asgi_bridge.bridge.Bridge",
         "asgi_bridge.testing.PluginClient",
+        "asgi_bridge.bridge.Bridge",
+        "bool",
     ]
     said = run(".venv/bin/mypy", "--strict", "mistakes.py", folder=user, expect=1)
     assert re.findall(r"^mistakes.py:(\d+): error: .*\[(.*)\]$", said, re.MULTILINE) == [
@@ -104,6 +137,9 @@ def test_a_users_own_file_is_type_checked_against_the_installed_package(user: Pa
         ("8", "call-arg"),
         ("9", "attr-defined"),
         ("10", "attr-defined"),
+        ("11", "attr-defined"),
+        ("12", "attr-defined"),
+        ("14", "call-arg"),
     ]
 
 
