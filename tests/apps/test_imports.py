@@ -38,7 +38,8 @@ NEEDS = {
 def loaded(program: str, blocked: set[str]) -> set[str]:
     """The modules that a program loads in an interpreter of its own, where the packages in `blocked` are missing."""
     code = (
-        f"import json, sys\nsys.modules.update(dict.fromkeys({sorted(blocked)}))\nbefore = set(sys.modules)\n{program}\n"
+        f"import json, sys\nsys.modules.update(dict.fromkeys({sorted(blocked)}))\n"
+        f"before = set(sys.modules)\n{program}\n"
         "print(json.dumps(sorted(set(sys.modules) - before)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

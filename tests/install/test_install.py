@@ -65,7 +65,7 @@ def user(clone: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def developer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a user who works on a clone of this package too, with the options that the README names for that."""
+    """The folder of a user who has installed a clone of this package with ``-e``, as the README says."""
     clone = cloned(tmp_path_factory.mktemp("editable"))
     text = (clone / "README.md").read_text()
     assert "`pip install -e`" in text and "`--config-settings editable_mode=strict`" in text
