@@ -1,4 +1,4 @@
-"""``fault-injection``: answers some of the requests with a fault (the Go runner's example, with its configuration)."""
+"""``fault-injection``: answers some requests with a fault. Configured as the example of the Go runner."""
 
 import random
 from collections.abc import Callable
@@ -23,11 +23,11 @@ class FaultInjectionConf(Conf):
 
 
 def fault_injection(conf: FaultInjectionConf, roll: Callable[[], float] = random.random) -> ASGIApp:
-    """Lets a request pass, or answers it with the fault.
+    """Let a request pass, or answer it with the fault.
 
     Args:
-        conf: the route's configuration.
-        roll: a number from 0 up to, but not including, 1 for each request.
+        conf: The route's configuration.
+        roll: Returns a number for each request, from 0 up to, but not including, 1.
     """
     fault = PlainTextResponse(conf.body, status_code=conf.http_status)
 

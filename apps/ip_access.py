@@ -1,7 +1,7 @@
-"""``ip-access``: clients of some networks only, or of all but some; the rest is answered 403.
+"""``ip-access``: lets clients of some networks pass, or of all but some, and answers 403 to the others.
 
-The address is that of the connection to the gateway, or what APISIX's ``real-ip`` plugin made of it: a header of the
-client's never counts. An IPv4 address that comes as IPv6 (``::ffff:192.0.2.1``) is that IPv4 address.
+The client's address is the one that connected to the gateway, or the one that APISIX's ``real-ip`` plugin found. No
+header of the client changes it. ``::ffff:192.0.2.1`` counts as the IPv4 address ``192.0.2.1``.
 """
 
 import bisect
@@ -23,7 +23,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_NETWORKS = 4096
-"""Reading so many takes a few hundredths of a second."""
+"""Maximum number of networks in one list. Reading so many takes a few hundredths of a second."""
 
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
@@ -64,7 +64,7 @@ class IpAccessConf(Conf):
 
 
 class Networks:
-    """A set of addresses: sorted ranges, so that a long list costs no more than a short one."""
+    """A set of addresses. It is kept as sorted ranges, so a look-up is quick in a long list too."""
 
     def __init__(self, networks: Iterable[str | Network]) -> None:
         parsed = [ipaddress.ip_network(each) if isinstance(each, str) else each for each in networks]
@@ -78,7 +78,7 @@ class Networks:
 
 
 def _ranges(networks: Iterable[Network]) -> tuple[list[int], list[int]]:
-    """First and last addresses, sorted, without overlaps."""
+    """Return the first and the last addresses of ranges that are sorted and do not overlap."""
     firsts: list[int] = []
     lasts: list[int] = []
     for first, last in sorted((int(each.network_address), int(each.broadcast_address)) for each in networks):
@@ -91,11 +91,7 @@ def _ranges(networks: Iterable[Network]) -> tuple[list[int], list[int]]:
 
 
 def ip_access(conf: IpAccessConf) -> ASGIApp:
-    """Lets requests from the networks pass.
-
-    Args:
-        conf: the route's configuration.
-    """
+    """Let requests pass that come from the allowed networks."""
     allow = None if conf.allow is None else Networks(conf.allow)
     deny = Networks(conf.deny)
     refusal = PlainTextResponse(conf.message, conf.status)
@@ -112,7 +108,7 @@ def ip_access(conf: IpAccessConf) -> ASGIApp:
 
 
 def _address(scope: Scope) -> Address | None:
-    """The client's address; None: unknown, which passes nowhere."""
+    """Return the client's address; None if it is unknown, and then the request is refused."""
     try:
         address = ipaddress.ip_address(scope["client"][0].partition("%")[0])
     except (ValueError, TypeError):

@@ -1,12 +1,16 @@
-"""``jwt-auth``: a bearer token (RFC 6750) that verifies, or 401.
+"""``jwt-auth``: verifies a bearer token (RFC 6750), and answers 401 if it is missing or invalid.
 
-PyJWT verifies. What is decided here: a token is checked only with keys that are made for its algorithm, and only if the
-route names that algorithm; ``kid`` picks among the keys that are there and is nothing else; keys that a token brings
-along (``jwk``, ``jku``, ``x5c``, ``x5u``) are ignored. A token is tried with 4 keys at most: where more could have
-signed it, it has to name its key. Keys stand in the route, or in a JSON Web Key Set in a regular file or behind a URL
-that the operator allows routes to name (``allow``). The set is read again when it is old, or when a token names a key
-that is not in it. When it cannot be read, the old keys count for ``jwks_stale`` seconds more. Then every request is
-answered 503, whatever the mount's ``on_error`` says: nobody passes without being checked.
+PyJWT verifies the token. This plugin chooses the keys:
+
+- A token is verified only if the route names its algorithm, and only with keys that are made for that algorithm.
+- ``kid`` chooses among the keys of the route, and has no other meaning. Keys that a token brings along (``jwk``,
+  ``jku``, ``x5c``, ``x5u``) are ignored.
+- A token is tried with 4 keys at most. If more could have signed it, it has to name its key.
+
+Keys stand in the route, or in a JSON Web Key Set: a regular file, or behind a URL. The operator says which files and
+URLs a route may name (``allow``). The set is read again when it is old, and when a token names a key that is not in it.
+If it cannot be read, the old keys remain valid for ``jwks_stale`` more seconds. After that every request gets 503, even
+with ``on_error="open"``: no request passes unchecked.
 """
 
 import json
@@ -51,6 +55,7 @@ _REASONS: list[tuple[type[jwt.PyJWTError], str]] = [
     (jwt.InvalidIssuerError, "the token is of another issuer"),
     (jwt.MissingRequiredClaimError, "the token lacks a claim that is required"),
 ]
+"""PyJWT's error → what the client is told."""
 
 
 class JwtKey(Conf):
@@ -68,7 +73,7 @@ class JwtKey(Conf):
 
     @cached_property
     def key(self) -> VerificationKey:
-        """As it verifies. Raises ValueError for what cannot."""
+        """The key for verifying. Raises ValueError if it is unusable."""
         if self.secret is not None:
             return key_of_secret(self.kid, self.secret.get_secret_value().encode())
         assert self.public_key is not None
@@ -78,7 +83,7 @@ class JwtKey(Conf):
     def _one(self) -> "JwtKey":
         if (self.secret is None) == (self.public_key is None):
             raise ValueError("a key has one of secret and public_key")
-        self.key  # noqa: B018  # it raises what is wrong
+        self.key  # noqa: B018  # raises if the key is unusable
         return self
 
 
@@ -162,18 +167,19 @@ class JwtAuthConf(Conf):
 
 
 Find = Callable[[str | None, str], Awaitable[list[VerificationKey]]]
+"""Returns the keys for a token with this ``kid`` and this ``alg``."""
 
 
 def jwt_auth(conf: JwtAuthConf, clock: Callable[[], float] = time.monotonic) -> ASGIApp:
-    """Lets requests with a good token pass.
+    """Let requests with a valid token pass.
 
     Args:
-        conf: the route's configuration.
-        clock: monotonic seconds, of the key set's age.
+        conf: The route's configuration.
+        clock: Returns monotonic seconds, for the age of the key set.
     """
     find = _finder(conf, clock)
     algorithms = frozenset(conf.algorithms)
-    told = encoded(conf.claims_to_headers.values())
+    identity_names = encoded(conf.claims_to_headers.values())
 
     async def check(scope: Scope, receive: Receive) -> tuple[Headers, Receive]:
         token = credentials(scope, b"bearer")
@@ -192,7 +198,7 @@ def jwt_auth(conf: JwtAuthConf, clock: Callable[[], float] = time.monotonic) -> 
         text = f'Bearer realm="{conf.realm}"'
         return f'{text}, error="{refused.error}", error_description="{refused}"' if refused.error else text
 
-    return guard(check, challenge=challenge, told=told, hide_credentials=conf.hide_credentials)
+    return guard(check, challenge=challenge, identity_names=identity_names, hide_credentials=conf.hide_credentials)
 
 
 def _finder(conf: JwtAuthConf, clock: Callable[[], float]) -> Find:
@@ -214,7 +220,7 @@ def _key_set(conf: JwtAuthConf, clock: Callable[[], float]) -> KeySet:
 
 
 def _header(token: bytes, algorithms: frozenset[str], max_length: int) -> tuple[str | None, str]:
-    """``kid`` and ``alg`` of a token that may be looked at."""
+    """Return ``kid`` and ``alg`` of a token. Raises Refused if it is too long, malformed, or of another algorithm."""
     if len(token) > max_length:
         raise Refused("the token is too long")
     try:
@@ -228,7 +234,7 @@ def _header(token: bytes, algorithms: frozenset[str], max_length: int) -> tuple[
 
 
 def _verify(token: bytes, keys: list[VerificationKey], algorithm: str, conf: JwtAuthConf) -> dict[str, Any]:
-    """The claims of a good token."""
+    """Return the claims of a token. Raises Refused if it is invalid."""
     for key in keys:
         try:
             claims: dict[str, Any] = jwt.decode(
@@ -250,7 +256,7 @@ def _verify(token: bytes, keys: list[VerificationKey], algorithm: str, conf: Jwt
 
 
 def _identity(claims: dict[str, Any], names: dict[str, str]) -> Headers:
-    """The headers that tell the upstream of `claims`; an empty claim, or none, gives no header."""
+    """Return the headers that carry `claims` to the upstream. A missing or empty claim has no header."""
     identity: Headers = []
     for claim, name in names.items():
         content = claims.get(claim)

@@ -1,7 +1,7 @@
-"""``rewrite``: path, headers and arguments of the request as the upstream gets it.
+"""``rewrite``: changes path, headers and arguments of the request for the upstream.
 
-The name is that of the official Python runner's example, which takes no configuration and always changes the same
-three things. An empty configuration does as that one does; any field that is given is all that is changed.
+The official Python runner has an example of this name. It has no configuration, and always makes the same changes. An
+empty configuration makes them here. If any field is set, only what is set is changed.
 """
 
 from typing import Annotated, Self
@@ -41,11 +41,11 @@ class RewriteConf(Conf):
 
 
 EXAMPLE = RewriteConf(path="/a6/python/runner", headers={"X-Resp-A6-Runner": "Python"}, args={"a6_runner": "Python"})
-"""What the official runner's example does."""
+"""Changes that the example of the official Python runner makes."""
 
 
 def rewrite(conf: RewriteConf) -> ASGIApp:
-    """Changes what is configured, and passes the request on."""
+    """Change what is configured, and pass the request on."""
     if not conf.model_fields_set:
         conf = EXAMPLE
     path = conf.path
@@ -79,5 +79,6 @@ def _listed(values: str | list[str] | None) -> list[str]:
 
 
 def _name(part: bytes) -> str:
-    # of the bytes: under a plugin that is mounted with exact=True the client's own may stand there unescaped
+    """Return the decoded name of a ``name=value`` in a query."""
+    # from bytes, because a plugin mounted with exact=True may leave unescaped bytes of the client
     return unquote_to_bytes(part.partition(b"=")[0].replace(b"+", b" ")).decode(errors="replace")

@@ -1,4 +1,4 @@
-"""``say``: answers with a text (the Go runner's example, under its name and with its configuration)."""
+"""``say``: answers with a text. Named and configured as the example of the Go runner."""
 
 from pydantic import Field
 from starlette.responses import PlainTextResponse
@@ -20,7 +20,7 @@ class SayConf(Conf):
 
 
 def say(conf: SayConf) -> ASGIApp:
-    """Answers with the body, and with a header that tells which runner it was: ``Go`` there, ``Python`` here."""
+    """Answer with the body, and with a header that names the runner: ``Go`` there, ``Python`` here."""
     if not conf.body:
         return upstream
     return PlainTextResponse(conf.body, headers={"X-Resp-A6-Runner": "Python"})

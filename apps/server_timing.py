@@ -1,4 +1,4 @@
-"""``server-timing``: tells the client how long the upstream took, and which one it was."""
+"""``server-timing``: tells the client, in a header, how long the upstream took and which node it was."""
 
 import time
 
@@ -24,10 +24,9 @@ class ServerTimingConf(Conf):
 
 
 def server_timing(app: ASGIApp, conf: ServerTimingConf) -> ASGIApp:
-    """Measures from passing the request on to the start of the response: the inner plugins and the upstream.
+    """Measure the time from passing the request on until the response starts: the inner plugins and the upstream.
 
-    It has to see both: where only the response form runs (the request half is gone) there is nothing to measure, and no
-    header.
+    If only the response phase runs, because the request half is gone, there is nothing to measure and no header.
     """
 
     async def measure(scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,7 +35,7 @@ def server_timing(app: ASGIApp, conf: ServerTimingConf) -> ASGIApp:
             return
         started = time.perf_counter()
 
-        async def told(message: Message) -> None:
+        async def timed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 entry = f"{conf.metric};dur={(time.perf_counter() - started) * 1000:.1f}"
                 if conf.node:
@@ -48,6 +47,6 @@ def server_timing(app: ASGIApp, conf: ServerTimingConf) -> ASGIApp:
                 MutableHeaders(scope=message).append("server-timing", entry)
             await send(message)
 
-        await app(scope, receive, told)
+        await app(scope, receive, timed)
 
     return measure

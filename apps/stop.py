@@ -1,6 +1,7 @@
-"""``stop``: answers with what the route says (the official Python runner's example, made configurable).
+"""``stop``: answers with a response that the route configures.
 
-The original answers the same whatever its configuration is; that is what comes of each field that is left out here.
+The official Python runner has an example of this name, which always gives the same response. The defaults here are that
+response.
 """
 
 from typing import Annotated
@@ -27,7 +28,7 @@ class StopConf(Conf):
 
 
 def stop(conf: StopConf) -> ASGIApp:
-    """Answers every request, and lets none pass."""
+    """Answer every request; none passes."""
     response = PlainTextResponse(conf.body, status_code=conf.status)
     if any(name.lower() == "content-type" for name in conf.headers):
         del response.headers["content-type"]

@@ -1,1 +1,1 @@
-"""What several ready-made plugins share. No plugin of a user imports it: names here may change at any time."""
+"""What several ready-made plugins share. It is private: names in here may change at any time."""
