@@ -1,3 +1,5 @@
+"""FastAPI's dependencies, scopes and validation decide at the gateway what reaches the upstream."""
+
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ ORDER = {"sku": "ABC-1234", "quantity": 2}
 
 
 class Upstream:
-    """Answers, and keeps what it got."""
+    """Answers every request, and records it."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[Request, bytes]] = []
