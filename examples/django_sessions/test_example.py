@@ -58,7 +58,7 @@ def test_strangers_are_sent_to_the_login(client: TestClient, site: Upstream) -> 
     assert site.seen == []
 
 
-def test_who_has_signed_in_reaches_the_upstream(client: TestClient, site: Upstream) -> None:
+def test_a_signed_in_user_reaches_the_upstream(client: TestClient, site: Upstream) -> None:
     assert sign_in(client, "bob", "bob-password", "/reports") == "/reports"
     answer = client.post("/reports", content=b"year=2026", headers=[("X-User", "root"), ("x_user", "root")])
 
@@ -77,7 +77,7 @@ def test_a_wrong_password_or_a_missing_csrf_token_signs_nobody_in(client: TestCl
     assert site.seen == []
 
 
-def test_a_forged_session_is_none(client: TestClient, site: Upstream) -> None:
+def test_a_forged_session_is_refused(client: TestClient, site: Upstream) -> None:
     sign_in(client, "bob", "bob-password")
     session = client.cookies["sessionid"]
     client.cookies.clear()
@@ -89,7 +89,7 @@ def test_a_forged_session_is_none(client: TestClient, site: Upstream) -> None:
 
 
 @pytest.mark.parametrize(("name", "status"), [("ada", 200), ("bob", 403)])
-def test_a_part_is_for_staff(client: TestClient, site: Upstream, name: str, status: int) -> None:
+def test_one_part_of_the_site_is_for_staff(client: TestClient, site: Upstream, name: str, status: int) -> None:
     sign_in(client, name, f"{name}-password")
 
     assert [client.get(path).status_code for path in ("/staff", "/staff/", "/staff/pay", "/staffing")] == [

@@ -64,7 +64,7 @@ def test_strangers_are_sent_to_the_login_at_the_gateway(gateway: Gateway, shop: 
     assert shop.seen == []
 
 
-def test_who_has_signed_in_reaches_the_upstream(gateway: Gateway, shop: Upstream) -> None:
+def test_a_signed_in_user_reaches_the_upstream(gateway: Gateway, shop: Upstream) -> None:
     with TestClient(gateway) as client:
         signed_in(client)
         answer = client.post("/cart", content=b"sku=7")
@@ -85,7 +85,7 @@ def test_the_shops_own_url_map_decides(gateway: Gateway, shop: Upstream) -> None
 
 
 @pytest.mark.parametrize(("address", "status"), [(OFFICE, 200), (ELSEWHERE, 403)])
-def test_the_office_is_told_by_its_address(gateway: Gateway, address: tuple[str, int], status: int) -> None:
+def test_the_office_is_recognized_by_its_address(gateway: Gateway, address: tuple[str, int], status: int) -> None:
     with TestClient(gateway, client=address) as client:
         signed_in(client)
         # without a load balancer, the client itself may have sent this header
@@ -97,7 +97,7 @@ def test_the_office_is_told_by_its_address(gateway: Gateway, address: tuple[str,
     ("forwarded_for", "status"),
     [("192.0.2.9", 200), ("203.0.113.9", 403), ("192.0.2.9, 203.0.113.9", 403), (None, 403)],
 )
-def test_behind_a_load_balancer_its_header_is_believed(
+def test_behind_a_load_balancer_its_header_is_trusted(
     gateway: Gateway, shop: Upstream, forwarded_for: str | None, status: int
 ) -> None:
     with TestClient(gateway, base_url="http://balanced.shop.test", client=BALANCER) as client:

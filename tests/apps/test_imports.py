@@ -1,4 +1,4 @@
-"""What an import of this package and of each plugin's module loads, and which packages of others it needs."""
+"""What an import of this package, and of each plugin's module, loads, and which third-party packages it needs."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ NEEDS = {
     "hmac_auth": set(),
     "ip_access": set(),
     "jwt_auth": {"cryptography", "httpx2", "jwt"},
-    "limit_req": set(),  # redis-py only where a route names a Redis
+    "limit_req": set(),  # redis-py is imported when a route names a Redis
     "otel": {"opentelemetry"},
     "request_body_rewrite": set(),
     "request_id": set(),
@@ -36,7 +36,7 @@ NEEDS = {
 
 
 def loaded(program: str, blocked: set[str]) -> set[str]:
-    """The modules that a program loads in an interpreter of its own, where the packages in `blocked` are missing."""
+    """Return the modules that a program loads in a new interpreter without the packages in `blocked`."""
     code = (
         f"import json, sys\nsys.modules.update(dict.fromkeys({sorted(blocked)}))\n"
         f"before = set(sys.modules)\n{program}\n"
@@ -48,7 +48,7 @@ def loaded(program: str, blocked: set[str]) -> set[str]:
 
 
 def refused(program: str, missing: str) -> str:
-    """The last line of what a program says that fails because the package `missing` is missing."""
+    """Return the last line of the error of a program that fails without the package `missing`."""
     code = f"import sys\nsys.modules[{missing!r}] = None\n{program}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1, done.stdout
@@ -59,7 +59,7 @@ def test_each_plugin_has_a_module_in_the_table() -> None:
     modules = {path.stem for path in Path(asgi_bridge_apps.__file__).parent.glob("[!_]*.py")}
 
     assert modules == NEEDS.keys()
-    # https-redirect is Starlette's as it stands
+    # https-redirect is mounted straight from Starlette
     assert {name.replace("_", "-") for name in modules} == asgi_bridge_apps.bridge.plugins.keys() - {"https-redirect"}
 
 

@@ -49,17 +49,17 @@ def test_allow_and_deny(conf: Any, passes: list[str], refused: list[str]) -> Non
 
 @pytest.mark.parametrize("address", [None, "", "unix:", "testclient", "10.0.0.256", "10.0.0.1, 10.0.0.2", "010.0.0.1"])
 @pytest.mark.parametrize("conf", [{"allow": ["0.0.0.0/0", "::/0"]}, {"deny": ["192.0.2.1"]}])
-def test_who_has_no_address_does_not_pass(conf: Any, address: str | None) -> None:
+def test_a_client_without_an_address_does_not_pass(conf: Any, address: str | None) -> None:
     assert status(conf, address) == 403
 
 
 @pytest.mark.parametrize("name", ["x-forwarded-for", "x-real-ip", "forwarded", "client-ip"])
-def test_what_the_client_says_of_its_address_does_not_count(name: str) -> None:
+def test_no_header_of_the_client_changes_its_address(name: str) -> None:
     assert status({"allow": ["10.0.0.0/8"]}, "11.0.0.1", {name: "10.0.0.1"}) == 403
     assert status({"deny": ["10.0.0.0/8"]}, "10.0.0.1", {name: "11.0.0.1"}) == 403
 
 
-def test_the_refusal_is_the_routes_and_nothing_goes_upstream() -> None:
+def test_the_route_configures_the_refusal_and_nothing_goes_upstream() -> None:
     reached = []
 
     async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,7 +71,7 @@ def test_the_refusal_is_the_routes_and_nothing_goes_upstream() -> None:
     assert (answer.status_code, answer.text, reached) == (404, "nothing here", [])
 
 
-def test_ranges_say_what_the_networks_say() -> None:
+def test_the_ranges_contain_what_the_networks_contain() -> None:
     drawn = random.Random(1)
     for version, bits in ((4, 32), (6, 128)):
         texts = []
@@ -116,6 +116,6 @@ def test_through_the_gateway() -> None:
         ({"whitelist": ["::1"]}, "field 'whitelist': Extra inputs are not permitted"),
     ],
 )
-def test_refuses_what_is_no_configuration(conf: Any, reason: str) -> None:
+def test_refuses_a_bad_configuration(conf: Any, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^plugin ip-access: .*{reason}"):
         status(conf, "10.0.0.1")

@@ -1,7 +1,6 @@
 """``limit-req`` with Redis: one bucket for several gateways, in a real redis-server.
 
-These tests are skipped where there is no ``redis-server``, and only there: Debian has it in the package of that name,
-which ``.ci/run`` installs.
+These tests are skipped only where there is no ``redis-server``. ``.ci/run`` installs Debian's package of that name.
 """
 
 import asyncio
@@ -50,7 +49,7 @@ def keys_stay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def redis(module_redis: RedisServer) -> RedisServer:
-    """One Redis for all these tests, with nothing in it."""
+    """The Redis of this module, emptied before each test."""
 
     async def empty() -> None:
         from redis.asyncio import Redis
@@ -82,7 +81,7 @@ class Clock:
 
 
 def mounted(redis: RedisServer, **options: Any) -> Bridge:
-    """The plugin on a bucket in `redis`, which is the operator's: no route may name a unix socket."""
+    """Return a bridge whose operator gives `redis` by default, because no route may name a unix socket."""
     made = Bridge()
     made.plugin("limit-req", defaults={"redis": redis.url}, **options)(limit_req)
     return made
@@ -93,14 +92,14 @@ def test_two_gateways_let_exactly_the_allowed_number_through_in_total(redis: Red
     clock = Clock()
     conf = {"rate": 10, "burst": 9}
     with ExitStack() as stack:
-        # two bridges, chains and connections: all they share is in Redis
+        # two bridges, with their own chains and connections: they share only Redis
         clients = [stack.enter_context(PluginClient(clock.bridge(redis), "limit-req", conf)) for _ in range(2)]
         threads = stack.enter_context(ThreadPoolExecutor(20))
 
         def hundred() -> Counter[int]:
             return Counter(threads.map(lambda number: clients[number % 2].get("/").status_code, range(100)))
 
-        # one passes at once and nine wait; what leaks meanwhile makes place
+        # one request passes at once and nine wait; later, as many as have leaked
         assert hundred() == {200: 10, 503: 90}
         assert sorted(clock.slept) == [number / 10 for number in range(1, 10)]
         clock.now += 0.5
@@ -129,7 +128,7 @@ bridge.plugin("limit-req", defaults={{"redis": {redis!r}}})(limited)
 
 
 def test_two_runners_let_exactly_the_allowed_number_through_in_total(redis: RedisServer, tmp_path: Path) -> None:
-    """Two processes, two gateways; a second at rate 10 is a burst of 9 beside the first, or one each tenth."""
+    """Two processes, each with a gateway. In one second at rate 10 the bucket leaks the burst of 9 and one more."""
     clock = tmp_path / "clock"
 
     def at(seconds: float) -> None:
@@ -176,7 +175,7 @@ def test_by_the_clock_of_redis_no_more_pass_than_its_time_allows(redis: RedisSer
 
 
 @pytest.mark.usefixtures("keys_stay")
-def test_a_shared_bucket_does_what_one_of_a_process_does(redis: RedisServer) -> None:
+def test_a_shared_bucket_behaves_like_one_in_a_process(redis: RedisServer) -> None:
     async def run(rate: float, holds: float, steps: list[float]) -> tuple[list[float | None], list[float | None]]:
         clock = Clock()
         own, shared = LeakyBucket(rate, holds, clock), SharedBuckets(redis.url, rate, holds, clock)
@@ -240,7 +239,7 @@ def test_routes_have_buckets_of_their_own_unless_they_name_one(redis: RedisServe
     assert statuses({"redis_key": "shop"}, "1", "2") == [200, 503]
 
 
-def test_a_route_that_is_not_known_has_to_name_its_bucket(redis: RedisServer) -> None:
+def test_a_route_without_an_id_has_to_name_its_bucket(redis: RedisServer) -> None:
     from asgi_bridge.plugins import build_chain
 
     async def run(more: dict[str, str]) -> Any:
@@ -282,7 +281,7 @@ def test_through_the_gateway(redis: RedisServer) -> None:
 
 
 @pytest.mark.parametrize(("on_error", "statuses"), [("closed", [200, 503, 503, 200]), ("open", [200, 503, 200, 200])])
-def test_redis_stopped_is_as_the_mount_says_with_a_line_in_the_log(
+def test_without_redis_the_mount_decides_and_the_log_has_one_line(
     on_error: Any, statuses: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     with redis_server(password="hidden") as server:
@@ -313,7 +312,7 @@ def test_redis_stopped_is_as_the_mount_says_with_a_line_in_the_log(
         ({"redis_key": ""}, "field 'redis_key': String should have at least 1 character"),
     ],
 )
-def test_refuses_what_is_no_configuration_and_says_no_secret(conf: Any, reason: str) -> None:
+def test_refuses_a_bad_configuration_and_repeats_no_secret(conf: Any, reason: str) -> None:
     made = ready_made(allow=["redis://a"])
     with pytest.raises(ConfigurationError, match=f"^plugin limit-req: {reason}") as caught:
         PluginClient(made, "limit-req", {"rate": 1, **conf}).get("/")
@@ -321,7 +320,7 @@ def test_refuses_what_is_no_configuration_and_says_no_secret(conf: Any, reason: 
 
 
 @pytest.mark.parametrize("url", ["localhost:6379", "redis://:hidden@a:port/0", "redis://[hidden", "tcp://hidden"])
-def test_an_operators_url_that_is_none_is_refused_and_not_repeated(url: str) -> None:
+def test_a_malformed_url_of_the_operator_is_refused_and_not_repeated(url: str) -> None:
     made = Bridge()
     made.plugin("limit-req", defaults={"redis": url})(limit_req)
 

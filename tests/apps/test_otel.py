@@ -1,4 +1,4 @@
-"""``otel`` makes a span of each request that continues the client's trace, and the upstream continues."""
+"""``otel`` makes a span for each request. It continues the client's trace, and the upstream continues it."""
 
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ CLIENT = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=1"}
 
 
 class Recorded:
-    """A bridge whose spans can be looked at."""
+    """A bridge whose spans a test can read."""
 
     def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
@@ -43,7 +43,7 @@ class Recorded:
 
 
 def traceparent(span: ReadableSpan) -> str:
-    """What the upstream gets; the SDK sets flags of its own on new traces."""
+    """Return the header that the upstream gets. The SDK sets its own flags on new traces."""
     trace_id, span_id, _ = ids(span)
     context = span.get_span_context()
     assert context is not None and context.trace_flags.sampled
@@ -119,7 +119,7 @@ def test_a_client_need_not_be_trusted() -> None:
     assert (recorded.span("GET").attributes or {})["team"] == "a"
 
 
-def test_spans_of_plugins_behind_it_are_inside() -> None:
+def test_spans_of_inner_plugins_are_its_children() -> None:
     recorded = Recorded()
     tracer = recorded.provider.get_tracer("test")
 
@@ -146,7 +146,7 @@ def test_spans_of_plugins_behind_it_are_inside() -> None:
 @pytest.mark.parametrize(
     ("status", "code"), [(200, StatusCode.UNSET), (404, StatusCode.UNSET), (503, StatusCode.ERROR)]
 )
-def test_the_status_of_the_response_is_the_spans(status: int, code: StatusCode) -> None:
+def test_the_span_has_the_status_of_the_response(status: int, code: StatusCode) -> None:
     recorded = Recorded()
 
     recorded.client(upstream=PlainTextResponse("", status)).get("/")
@@ -241,6 +241,6 @@ def test_it_is_mounted_for_both_phases() -> None:
         ({"endpoint": "x"}, "field 'endpoint': Extra inputs are not permitted"),
     ],
 )
-def test_refuses_what_is_no_configuration(conf: Any, reason: str) -> None:
+def test_refuses_a_bad_configuration(conf: Any, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^plugin otel: {reason}"):
         PluginClient(bridge, "otel", conf).get("/")

@@ -1,4 +1,4 @@
-"""All ready-made plugins: what is mounted, what is documented, and Starlette's own by configuration alone."""
+"""All ready-made plugins are mounted and documented, and Starlette's middleware works by configuration alone."""
 
 import json
 import subprocess
@@ -42,7 +42,7 @@ def test_all_are_mounted_under_their_names() -> None:
 
 
 @pytest.mark.parametrize("plugin", [name for name, each in bridge.plugins.items() if each.kind == "factory"])
-def test_every_field_of_our_own_is_documented(plugin: str) -> None:
+def test_every_field_of_our_factories_is_documented(plugin: str) -> None:
     schema = bridge.plugins[plugin].describe()["schema"]
 
     assert schema["additionalProperties"] is False
@@ -58,7 +58,7 @@ def test_every_field_of_forward_auth_is_documented() -> None:
 
 @pytest.mark.parametrize("name", ["bridge", "ready_made"])
 @pytest.mark.parametrize("package", ["argon2", "itsdangerous", "re2"])
-def test_a_missing_package_is_named_on_import(package: str, name: str) -> None:
+def test_a_missing_package_is_named_at_the_first_use(package: str, name: str) -> None:
     code = f"""
 import sys
 sys.modules["{package}"] = None
@@ -158,7 +158,7 @@ def test_session() -> None:
         ("session", {"secret_key": SECRET, "same_site": "no"}, "field 'same_site': Input should be 'lax'"),
     ],
 )
-def test_refuses_what_is_no_configuration(plugin: str, conf: Any, reason: str) -> None:
+def test_refuses_a_bad_configuration(plugin: str, conf: Any, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^plugin {plugin}: {reason}"):
         PluginClient(bridge, plugin, conf).get("/")
 

@@ -1,4 +1,4 @@
-"""``stop`` answers with what the route says, and with the official Python runner's example where it says nothing."""
+"""``stop`` answers with what the route configures, and by default as the example of the official Python runner."""
 
 import pytest
 from asgi_bridge_apps import bridge
@@ -62,6 +62,6 @@ def test_head_and_an_empty_body() -> None:
         ({"header": {}}, "field 'header': Extra inputs are not permitted"),
     ],
 )
-def test_refuses_what_is_no_configuration(conf: object, reason: str) -> None:
+def test_refuses_a_bad_configuration(conf: object, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^plugin stop: .*{reason}"):
         PluginClient(bridge, "stop", conf).get("/")

@@ -1,4 +1,4 @@
-"""Plugins that hold a body back until it is whole stand streams without end, and bodies of any length."""
+"""Plugins that collect a body survive endless streams and bodies of any length."""
 
 import asyncio
 from typing import Any
@@ -59,7 +59,7 @@ async def swallow(message: Message) -> None: ...
 
 
 async def turns_during(running: Any) -> int:
-    """How often the event loop came by while something ran."""
+    """Return how many turns another task got while something ran."""
     turns = 0
     task = asyncio.ensure_future(running)
     while not task.done():
@@ -70,13 +70,13 @@ async def turns_during(running: Any) -> int:
 
 
 @pytest.mark.parametrize("name", PLUGINS)
-def test_chunks_without_end_leave_the_event_loop_its_turns(name: str) -> None:
+def test_an_endless_stream_leaves_other_tasks_their_turns(name: str) -> None:
     app = PLUGINS[name](stream(b"", CHUNKS))
     assert asyncio.run(turns_during(app(scope(), receive, swallow))) > CHUNKS / 100
 
 
 @pytest.mark.parametrize("name", ["etag", "response-rewrite with a body", "response-rewrite with filters"])
-def test_no_more_is_kept_than_the_protocol_can_hand_over(name: str) -> None:
+def test_no_more_is_collected_than_the_protocol_allows(name: str) -> None:
     sent = 0
 
     async def counted(scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,7 +92,7 @@ def test_no_more_is_kept_than_the_protocol_can_hand_over(name: str) -> None:
     assert sent == 15 * 2**20
 
 
-def test_nor_does_a_request_body_without_end_that_is_hashed() -> None:
+def test_an_endless_request_body_that_is_hashed_leaves_other_tasks_their_turns() -> None:
     left = CHUNKS
 
     async def empty() -> Message:
