@@ -44,12 +44,12 @@ class RedisServer:
         )  # fmt: skip
         self._process = process
         assert process.stdout is not None
-        said = []
+        output = []
         for line in process.stdout:
-            said.append(line)
+            output.append(line)
             if "eady to accept connections" in line:
                 return
-        raise AssertionError("redis-server ended:\n" + "".join(said))
+        raise AssertionError("redis-server ended:\n" + "".join(output))
 
     def stop(self) -> None:
         """End the process. Its data is lost."""

@@ -755,7 +755,7 @@ def test_a_search_that_may_be_long_runs_outside_the_event_loop(monkeypatch: pyte
 def test_searches_of_one_route_have_their_own_places(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
     real = response_rewrite._Filters.apply
-    monkeypatch.setattr(response_rewrite._Filters, "apply", lambda *given: gate.wait(60) and real(*given))
+    monkeypatch.setattr(response_rewrite._Filters, "apply", lambda *args: gate.wait(60) and real(*args))
     monkeypatch.setattr(response_rewrite, "_turns", Turns("test", 2, 3))
     body = b"ab" * 10000
     conf = {"filters": [{"regex": "[ab]*a[ab]{500}c"}]}

@@ -105,17 +105,17 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("given", "reason"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
-def test_bad_credentials_are_refused(given: str | None, reason: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("credentials", "reason"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_bad_credentials_are_refused(credentials: str | None, reason: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
-    headers = [] if given is None else [(b"authorization", given.encode("latin-1"))]
+    headers = [] if credentials is None else [(b"authorization", credentials.encode("latin-1"))]
 
     answer = client().get("/", headers=headers)
 
     assert (answer.status_code, answer.text) == (401, reason + "\n")
     assert answer.headers["www-authenticate"] == 'Basic realm="apisix", charset="UTF-8"'
-    said = answer.text + caplog.text
-    assert PASSWORD not in said and not any(hashed in said for hashed in USERS.values())
+    output = answer.text + caplog.text
+    assert PASSWORD not in output and not any(hashed in output for hashed in USERS.values())
 
 
 def test_several_authorization_headers_are_refused() -> None:

@@ -75,9 +75,9 @@ def test_a_plugins_module_needs_no_package_of_another_plugin(module: str) -> Non
     ("module", "package"), [(name, each) for name in sorted(NEEDS) for each in sorted(NEEDS[name])]
 )
 def test_a_plugins_module_needs_its_own_packages(module: str, package: str) -> None:
-    said = refused(f"import asgi_bridge_apps.{module}", package)
+    message = refused(f"import asgi_bridge_apps.{module}", package)
 
-    assert said.startswith(("ModuleNotFoundError: ", "ImportError: ")) and package in said
+    assert message.startswith(("ModuleNotFoundError: ", "ImportError: ")) and package in message
 
 
 @pytest.mark.parametrize(

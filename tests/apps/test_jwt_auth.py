@@ -67,8 +67,8 @@ def forged(header: Any, payload: Any, secret: bytes | None = None) -> str:
     return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
 
 
-def bearer(given: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {given}"}
+def bearer(text: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {text}"}
 
 
 def client(conf: Any, **kwargs: Any) -> PluginClient:
@@ -227,23 +227,23 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("conf", "given", "reason"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
-def test_a_bad_token_is_refused(conf: Any, given: str, reason: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("conf", "sent", "reason"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_a_bad_token_is_refused(conf: Any, sent: str, reason: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
 
-    answer = client(conf).get("/", headers=[(b"authorization", f"Bearer {given}".encode("latin-1"))])
+    answer = client(conf).get("/", headers=[(b"authorization", f"Bearer {sent}".encode("latin-1"))])
 
     assert (answer.status_code, reason in answer.text) == (401, True), answer.text
     assert answer.headers["www-authenticate"] == (
         f'Bearer realm="apisix", error="invalid_token", error_description="{answer.text.strip()}"'
     )
     assert SECRET not in answer.text + caplog.text
-    assert not given or given not in answer.text + caplog.text
+    assert not sent or sent not in answer.text + caplog.text
 
 
-@pytest.mark.parametrize("given", [[], [("authorization", "Basic YTpi")], [("authorization", "Bearer")]])
-def test_without_a_token_the_challenge_names_no_error(given: list[tuple[str, str]]) -> None:
-    answer = client({**HS, "realm": "shop"}).get("/", headers=given)
+@pytest.mark.parametrize("headers", [[], [("authorization", "Basic YTpi")], [("authorization", "Bearer")]])
+def test_without_a_token_the_challenge_names_no_error(headers: list[tuple[str, str]]) -> None:
+    answer = client({**HS, "realm": "shop"}).get("/", headers=headers)
 
     assert (answer.status_code, answer.headers["www-authenticate"].startswith('Bearer realm="shop"')) == (401, True)
 
@@ -422,12 +422,12 @@ def test_what_a_set_says_about_a_key_is_obeyed(key: Any, algorithm: str, status:
     write(tmp_path / "jwks.json", key, jwk(OTHER_RSA_KEY, "other"))
     signing = {"ES256": EC_KEY, "EdDSA": ED_KEY, "HS256": SECRET}.get(algorithm, RSA_KEY)
     if status == 401 and algorithm == "HS256":
-        given = forged({"alg": "HS256", "kid": "1"}, claims(), b"too short")
+        signed = forged({"alg": "HS256", "kid": "1"}, claims(), b"too short")
     else:
-        given = token(signing, algorithm, {"kid": "1"})
+        signed = token(signing, algorithm, {"kid": "1"})
     conf = {"algorithms": [algorithm], "jwks_file": str(tmp_path / "jwks.json")}
 
-    assert client(conf).get("/", headers=bearer(given)).status_code == status
+    assert client(conf).get("/", headers=bearer(signed)).status_code == status
 
 
 def test_a_public_key_of_a_set_is_never_used_as_a_secret(tmp_path: Path) -> None:

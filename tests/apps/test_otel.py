@@ -94,11 +94,11 @@ BAD: list[list[tuple[str, str]]] = [
 ]
 
 
-@pytest.mark.parametrize("given", BAD)
-def test_without_a_good_parent_a_new_trace_begins(given: list[tuple[str, str]]) -> None:
+@pytest.mark.parametrize("parents", BAD)
+def test_without_a_good_parent_a_new_trace_begins(parents: list[tuple[str, str]]) -> None:
     recorded = Recorded()
 
-    answer = recorded.client().get("/", headers=[(name.encode(), value.encode("latin-1")) for name, value in given])
+    answer = recorded.client().get("/", headers=[(name.encode(), value.encode("latin-1")) for name, value in parents])
 
     trace_id, _, parent = ids(recorded.span("GET"))
     assert (trace_id != TRACE, parent) == (True, None)
@@ -114,8 +114,8 @@ def test_a_client_need_not_be_trusted() -> None:
 
     trace_id, _, parent = ids(recorded.span("GET"))
     assert (trace_id != TRACE, parent) == (True, None)
-    told = sent(answer, "traceparent", "tracestate", "baggage")
-    assert told == [["traceparent", traceparent(recorded.span("GET"))]]
+    got = sent(answer, "traceparent", "tracestate", "baggage")
+    assert got == [["traceparent", traceparent(recorded.span("GET"))]]
     assert (recorded.span("GET").attributes or {})["team"] == "a"
 
 

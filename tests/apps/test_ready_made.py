@@ -177,9 +177,9 @@ def test_session_reads_its_own_cookie_and_the_upstream_gets_all(cookie: str) -> 
             await PlainTextResponse("")(scope, receive, send)
 
     client = PluginClient(bridge, "session", {"secret_key": SECRET}, upstream=upstream)
-    given = client.get("/").cookies["session"]
+    value = client.get("/").cookies["session"]
     client.cookies.clear()
-    sent = cookie.format(given)
+    sent = cookie.format(value)
     client.get("/", headers={"cookie": sent, "x-other": "1"})
 
     assert seen == [({}, []), ({"user": "ada"}, [sent])]

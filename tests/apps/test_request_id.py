@@ -38,16 +38,16 @@ def test_the_mounted_plugin_makes_uuids() -> None:
     assert [uuid.UUID(each).version for each in ids] == [4, 4] and ids[0] != ids[1]
 
 
-@pytest.mark.parametrize("given", GOOD)
-def test_a_good_id_of_the_client_is_kept(given: str) -> None:
-    answer = client().get("/", headers={"X-Request-ID": given})
+@pytest.mark.parametrize("id_sent", GOOD)
+def test_a_good_id_of_the_client_is_kept(id_sent: str) -> None:
+    answer = client().get("/", headers={"X-Request-ID": id_sent})
 
-    assert (sent(answer, "x-request-id"), answer.headers["x-request-id"]) == ([["x-request-id", given]], given)
+    assert (sent(answer, "x-request-id"), answer.headers["x-request-id"]) == ([["x-request-id", id_sent]], id_sent)
 
 
-@pytest.mark.parametrize("given", BAD)
-def test_a_bad_id_of_the_client_is_replaced(given: str) -> None:
-    answer = client().get("/", headers=[(b"x-request-id", given.encode())])
+@pytest.mark.parametrize("id_sent", BAD)
+def test_a_bad_id_of_the_client_is_replaced(id_sent: str) -> None:
+    answer = client().get("/", headers=[(b"x-request-id", id_sent.encode())])
 
     assert (sent(answer, "x-request-id"), answer.headers["x-request-id"]) == ([["x-request-id", "made"]], "made")
 
