@@ -62,10 +62,10 @@ _format = re.compile(r"\$argon2id?\$v=19\$m=\d{1,9},t=\d{1,4},p=\d{1,3}\$[A-Za-z
 def _checked(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
     if not _format.fullmatch(text):
-        raise ValueError('a password stands here as its Argon2 hash, which begins with "$argon2id$v=19$"')
+        raise ValueError('give the Argon2 hash of the password, which begins with "$argon2id$v=19$"')
     parameters = argon2.extract_parameters(text)
     if parameters.memory_cost > MAX_MEMORY:
-        raise ValueError("an Argon2 hash of more than 1 GiB")
+        raise ValueError("an Argon2 hash may need 1 GiB of memory at most (m up to 1048576)")
     if _cost(text) > MAX_WORK or parameters.parallelism > MAX_LANES:
         raise ValueError("an Argon2 hash with m times t above 1048576, or p above 16, takes too long to verify")
     return value

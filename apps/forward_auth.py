@@ -57,12 +57,12 @@ _REMOVED = _FORWARDED | frozenset((
 
 async def no_auth_app(scope: Scope, receive: Receive, send: Send) -> None:
     """Stand for the application where the operator has given none."""
-    raise PluginError("no auth application")
+    raise PluginError("the operator has given no auth application")
 
 
 def _not_host(name: str) -> str:
     if name.lower() == "host":
-        raise ValueError("host leads to the upstream: an auth application cannot set it")
+        raise ValueError("host selects the upstream: an auth application cannot set it")
     return name
 
 
@@ -107,7 +107,7 @@ class ForwardAuth:
     ) -> None:
         if auth_app is no_auth_app:
             raise ConfigurationError(
-                "there is no auth application to ask: the operator gives one, with "
+                "there is no auth application: the operator has to give one, with "
                 "asgi_bridge_apps.ready_made(auth_app=...) or as the default auth_app of this plugin"
             )
         self._app = app

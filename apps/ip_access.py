@@ -32,11 +32,11 @@ def _network(text: str) -> Network:
     try:
         network = ipaddress.ip_network(text)
     except ValueError:
-        raise ValueError("no address and no network; a network has no bits set behind its prefix") from None
+        raise ValueError("write an address, or a network with no bits set after its prefix") from None
     if isinstance(network, ipaddress.IPv6Network) and (
         network.network_address in _MAPPED or network.network_address.scope_id
     ):
-        raise ValueError("write an IPv4 network as such, and an IPv6 one without a zone")
+        raise ValueError("write IPv4 networks in IPv4 notation, and IPv6 networks without a zone")
     return network
 
 
@@ -59,7 +59,7 @@ class IpAccessConf(Conf):
     @model_validator(mode="after")
     def _something(self) -> "IpAccessConf":
         if self.allow is None and not self.deny:
-            raise ValueError("a route has allow or deny, or both")
+            raise ValueError("give allow or deny, or both")
         return self
 
 

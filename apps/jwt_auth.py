@@ -82,7 +82,7 @@ class JwtKey(Conf):
     @model_validator(mode="after")
     def _one(self) -> "JwtKey":
         if (self.secret is None) == (self.public_key is None):
-            raise ValueError("a key has one of secret and public_key")
+            raise ValueError("give exactly one of secret and public_key")
         self.key  # noqa: B018  # raises if the key is unusable
         return self
 
@@ -154,15 +154,15 @@ class JwtAuthConf(Conf):
     @model_validator(mode="after")
     def _one_source(self) -> "JwtAuthConf":
         if sum(source is not None for source in (self.keys, self.jwks_file, self.jwks_url)) != 1:
-            raise ValueError("a route has one of keys, jwks_file and jwks_url")
+            raise ValueError("give exactly one of keys, jwks_file and jwks_url")
         nameless: Counter[str] = Counter()
         for each in self.keys or ():
             key = each.key
             if not key.algorithms & frozenset(self.algorithms):
-                raise ValueError("there is a key that is for none of the algorithms, or a secret too short for them")
+                raise ValueError("a key fits none of the algorithms, or is a secret that is too short for them")
             nameless.update(key.algorithms if key.kid is None else ())
         if any(count > MAX_TRIED for count in nameless.values()):
-            raise ValueError(f"of one algorithm there are {MAX_TRIED} keys without kid at most")
+            raise ValueError(f"at most {MAX_TRIED} keys without kid may fit one algorithm")
         return self
 
 

@@ -145,5 +145,5 @@ def _name(conf: LimitReqConf, scope: Scope) -> str:
     """Return the name of the bucket in Redis."""
     name = conf.redis_key or apisix(scope).route_id
     if name is None:
-        raise PluginError("the gateway does not tell which route this is: give redis_key")
+        raise PluginError("the gateway does not say which route this is: set redis_key")
     return name

@@ -149,7 +149,7 @@ def _replaced(body: bytes, old: bytes, new: bytes, count: int) -> bytes:
     times = body.count(old) if count < 0 else count
     length = len(body) + times * (len(new) - len(old))
     if length > MAX_BODY:
-        raise PluginError(f"the filters make a body of {length} bytes; {MAX_BODY} can be handed over")
+        raise PluginError(f"the filters make a body of {length} bytes; the protocol allows {MAX_BODY}")
     return body.replace(old, new, count)
 
 
@@ -204,7 +204,7 @@ def response_rewrite(app: ASGIApp, conf: ResponseRewriteConf) -> ASGIApp:
                 if encoding not in route.warned and len(route.warned) < MAX_WARNED:
                     route.warned.add(encoding)
                     logger.warning(
-                        "response-rewrite: filters find nothing in a body of content-encoding %r: have the rewrite "
+                        "response-rewrite: filters cannot search a body of content-encoding %r: let the rewrite "
                         "plugin delete Accept-Encoding in the request phase",
                         encoding,
                     )

@@ -36,7 +36,7 @@ class RewriteConf(Conf):
     @model_validator(mode="after")
     def _host_stays(self) -> Self:
         if any(name.lower() == "host" and not values for name, values in self.headers.items()):
-            raise ValueError("headers: host cannot be deleted, a request has one")
+            raise ValueError("headers: host cannot be deleted, because every request has one")
         return self
 
 

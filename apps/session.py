@@ -21,7 +21,7 @@ _HEADERS = "asgi_bridge_apps.headers"
 def _long_enough(secret: str) -> str:
     if len(secret.strip()) < MIN_SECRET:
         raise ValueError(
-            f"a secret_key has {MIN_SECRET} characters or more: whoever guesses it can write sessions "
+            f"a secret_key needs {MIN_SECRET} characters or more: whoever guesses it can forge sessions "
             "(python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one)"
         )
     return secret

@@ -13,7 +13,7 @@ __all__ = ["trusted_host"]
 
 def _host(host: str) -> str:
     if host != "*" and "*" in host.removeprefix("*."):
-        raise ValueError('a host is a name, "*.example.com" for all names within one, or "*" for all')
+        raise ValueError('a host has to be a name, "*.example.com" for all names in a domain, or "*" for all')
     return host
 
 

@@ -53,7 +53,7 @@ Text = Annotated[str, Field(max_length=2**20)]
 
 def _possible(status: int) -> int:
     if status in (408, 444, 499):
-        raise ValueError("APISIX never ends a response of this status, or closes the connection without a byte")
+        raise ValueError("APISIX cannot pass this status on: the client would wait for ever, or lose the connection")
     return status
 
 

@@ -49,7 +49,7 @@ class Unavailable(Exception):
 
 def _identity(name: str) -> str:
     if name.lower().replace("_", "-") in _NOT_AN_IDENTITY:
-        raise ValueError(f"{name.lower()} has a meaning of its own: it cannot tell who the client is")
+        raise ValueError(f"{name.lower()} has another meaning: it cannot carry the identity of the client")
     return name
 
 

@@ -100,10 +100,10 @@ def key_of_secret(kid: str | None, secret: bytes) -> VerificationKey:
         ValueError: The secret is the text of a public key, or too short.
     """
     if secret.lstrip().startswith((b"-----BEGIN", b"ssh-", b"ecdsa-sha2-", b"{")):
-        raise ValueError("a secret is no PEM, SSH or JSON text: a public key stands in public_key")
+        raise ValueError("this secret is the text of a key (PEM, SSH or JSON): put a public key into public_key")
     algorithms = _algorithms(secret)
     if not algorithms:
-        raise ValueError("a secret has 32 bytes or more, 48 for HS384 and 64 for HS512 (RFC 7518, 3.2)")
+        raise ValueError("a secret needs 32 bytes or more, 48 for HS384 and 64 for HS512 (RFC 7518, 3.2)")
     return VerificationKey(kid, algorithms, secret)
 
 
@@ -120,12 +120,10 @@ def key_of_pem(kid: str | None, pem: str) -> VerificationKey:
     try:
         key = load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm):  # its text may contain the key
-        raise ValueError('a public key is PEM text that begins with "-----BEGIN PUBLIC KEY-----"') from None
+        raise ValueError('a public key has to be PEM text that begins with "-----BEGIN PUBLIC KEY-----"') from None
     algorithms = _algorithms(key)
     if not algorithms:
-        raise ValueError(
-            "a public key is RSA of 2048 bits or more (8192 at most), EC on P-256, P-384 or P-521, or Ed25519"
-        )
+        raise ValueError("a public key has to be RSA of 2048 to 8192 bits, EC on P-256, P-384 or P-521, or Ed25519")
     return VerificationKey(kid, algorithms, key)
 
 
@@ -207,7 +205,7 @@ def reader_of(file: str | None, url: str | None) -> tuple[Callable[[], Awaitable
             parts = urlsplit(url)
             port = "" if parts.port is None else f":{parts.port}"
         except ValueError:
-            raise ConfigurationError("field 'jwks_url': no URL") from None
+            raise ConfigurationError("field 'jwks_url': this is not a URL") from None
         owner = object()
         # without user, password and query
         return lambda: _fetch(url, owner), f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
@@ -221,7 +219,7 @@ def _read(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with open(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         text = stream.read(MAX_BYTES + 1)
     if len(text) > MAX_BYTES:
         raise ValueError(f"more than {MAX_BYTES} bytes")

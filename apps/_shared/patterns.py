@@ -40,11 +40,13 @@ def _compiled(pattern: str) -> Any:
         # after the colon comes a part of the pattern, which may be secret
         fault = text.partition(": ")[0]
         lacking = f" ({_LACKING[fault]})" if fault in _LACKING else ""
-        raise ValueError(f"no regular expression of RE2: {fault}{lacking}") from None
+        raise ValueError(f"not a regular expression of RE2: {fault}{lacking}") from None
     except UnicodeEncodeError:
-        raise ValueError("no regular expression of RE2: half a surrogate pair") from None
+        raise ValueError("not a regular expression of RE2: it contains an unpaired surrogate") from None
     if found.programsize > MAX_PROGRAM:
-        raise ValueError(f"a regular expression of {found.programsize} instructions; {MAX_PROGRAM} may be")
+        raise ValueError(
+            f"the regular expression compiles to {found.programsize} instructions; {MAX_PROGRAM} are allowed"
+        )
     return found
 
 

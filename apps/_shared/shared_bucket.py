@@ -74,7 +74,7 @@ class SharedBuckets:
                 retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
             )
         except ValueError:  # its text contains the URL, which may contain a password
-            raise ConfigurationError("field 'redis': no URL that redis-py takes") from None
+            raise ConfigurationError("field 'redis': redis-py does not accept this URL") from None
         self._redis: Redis = Redis.from_pool(pool)
         self._script = self._redis.register_script(SCRIPT)
         self._arguments = [repr(float(rate)), repr(float(holds))]
@@ -98,7 +98,7 @@ class SharedBuckets:
             )
         except (RedisError, OSError) as exc:
             # its text says where Redis is, and the URL may contain a password
-            raise PluginError(f"Redis cannot be asked: {type(exc).__name__}") from None
+            raise PluginError(f"no answer from Redis: {type(exc).__name__}") from None
         return float(answer) if answer else None
 
     async def close(self) -> None:

@@ -35,7 +35,7 @@ class WholeBody:
             await asyncio.sleep(0)
         self._content += message.get("body", b"")
         if len(self._content) > MAX_BODY:
-            raise PluginError(f"a body is longer than the protocol's {MAX_BODY} bytes")
+            raise PluginError(f"a body is longer than the {MAX_BODY} bytes that the protocol allows")
         return not message.get("more_body", False)
 
     @property

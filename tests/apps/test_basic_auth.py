@@ -228,12 +228,18 @@ def test_through_the_gateway() -> None:
     [
         ({}, "field 'users': Field required"),
         ({"users": {}}, "field 'users': Dictionary should have at least 1 item"),
-        ({"users": {"ada": PASSWORD}}, "field 'users.ada': Value error, a password stands here as its Argon2 hash"),
-        ({"users": {"ada": USERS["ada"][:-40]}}, "field 'users.ada': Value error, a password stands here"),
+        ({"users": {"ada": PASSWORD}}, "field 'users.ada': Value error, give the Argon2 hash of the password"),
+        (
+            {"users": {"ada": USERS["ada"][:-40]}},
+            "field 'users.ada': Value error, give the Argon2 hash of the password",
+        ),
         ({"users": {"ada": USERS["ada"].replace("m=8,", "m=99999999,")}}, "field 'users.ada': Value error, an Argon2"),
         ({"users": {"a:b": USERS["ada"]}}, "field 'users.a:b.*': String should match pattern"),
         ({"users": {" ada": USERS["ada"]}}, "field 'users. ada.*': String should match pattern"),
-        ({**CONF, "user_header": "Authorization"}, "field 'user_header': Value error, authorization has a meaning"),
+        (
+            {**CONF, "user_header": "Authorization"},
+            "field 'user_header': Value error, authorization has another meaning",
+        ),
         ({**CONF, "remember": -1}, "field 'remember': Input should be greater"),
         ({**CONF, "password": PASSWORD}, "field 'password': Extra inputs are not permitted"),
     ],

@@ -73,7 +73,7 @@ def test_head_gets_the_status_and_no_body() -> None:
         ({}, "field 'http_status': Field required"),
         ({"http_status": 199}, "field 'http_status': Input should be greater than or equal to 200"),
         ({"http_status": 1000}, "field 'http_status': Input should be less than or equal to 999"),
-        ({"http_status": 444}, "field 'http_status': Value error, APISIX never ends"),
+        ({"http_status": 444}, "field 'http_status': Value error, APISIX cannot pass this status on"),
         ({"http_status": "503"}, "field 'http_status': Input should be a valid integer"),
         ({"http_status": 503, "percentage": 101}, "field 'percentage': Input should be less than or equal to 100"),
         ({"http_status": 503, "percentage": -1}, "field 'percentage': Input should be greater than or equal to 0"),

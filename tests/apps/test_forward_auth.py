@@ -270,7 +270,7 @@ def test_an_application_that_does_not_start_refuses_the_route() -> None:
 
 
 def test_without_an_application_every_configuration_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="^plugin forward-auth: there is no auth application to ask: "):
+    with pytest.raises(ConfigurationError, match="^plugin forward-auth: there is no auth application: "):
         PluginClient(bridge, "forward-auth", {}).get("/")
 
 
@@ -283,7 +283,7 @@ def test_without_an_application_every_configuration_is_refused() -> None:
         ({"uri": "/a b"}, "field 'uri': String should match pattern"),
         ({"request_headers": "cookie"}, "field 'request_headers': Input should be a valid array"),
         ({"request_headers": ["a:"]}, "field 'request_headers.0': String should match pattern"),
-        ({"upstream_headers": ["Host"]}, "field 'upstream_headers.0': Value error, host leads to the upstream"),
+        ({"upstream_headers": ["Host"]}, "field 'upstream_headers.0': Value error, host selects the upstream"),
         ({"upstream_headers": ["content-length"]}, "field 'upstream_headers.0': Value error, content-length belongs"),
         ({"client_headers": [1]}, "field 'client_headers.0': Input should be a valid string"),
         ({"timeout": 3000}, "field 'timeout': Extra inputs are not permitted"),

@@ -110,7 +110,7 @@ def test_through_the_gateway_with_an_upstream_that_has_an_id_of_its_own(phase: A
     ("conf", "reason"),
     [
         ({"header_name": "a b"}, "field 'header_name': String should match pattern"),
-        ({"header_name": "Host"}, "field 'header_name': Value error, host has a meaning of its own"),
+        ({"header_name": "Host"}, "field 'header_name': Value error, host has another meaning"),
         ({"algorithm": "snowflake"}, "field 'algorithm': Input should be 'uuid' or 'gateway'"),
         ({"accept": 1}, "field 'accept': Input should be a valid boolean"),
         ({"header": "x"}, "field 'header': Extra inputs are not permitted"),

@@ -47,7 +47,7 @@ def test_head_and_an_empty_body() -> None:
     ("conf", "reason"),
     [
         ({"status": 100}, "field 'status': Input should be greater than or equal to 200"),
-        ({"status": 499}, "field 'status': Value error, APISIX never ends a response of this status"),
+        ({"status": 499}, "field 'status': Value error, APISIX cannot pass this status on"),
         ({"status": True}, "field 'status': Input should be a valid integer"),
         ({"headers": {"a b": "1"}}, "field 'headers.a b.*': String should match pattern"),
         ({"headers": {"": "1"}}, "field 'headers..*': String should match pattern"),

@@ -87,7 +87,7 @@ def test_no_more_is_collected_than_the_protocol_allows(name: str) -> None:
 
         await stream(b"x" * 2**20, 40)(scope, receive, counting)
 
-    with pytest.raises(PluginError, match="longer than the protocol's 16777215 bytes"):
+    with pytest.raises(PluginError, match="longer than the 16777215 bytes that the protocol allows"):
         asyncio.run(PLUGINS[name](counted)(scope(), receive, swallow))
     assert sent == 15 * 2**20
 
