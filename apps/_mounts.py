@@ -35,25 +35,29 @@ __all__ = ["ready_made"]
 
 
 def ready_made(*, auth_app: ASGIApp | None = None, allow: Sequence[str] = ()) -> Bridge:
-    """A bridge with all plugins of this package.
+    """Make a bridge with all plugins of this package.
 
     Args:
-        auth_app: the application that ``forward-auth`` asks; without one, routes that list it are refused.
-        allow: files and servers that routes may name, as the option of a mount has it.
+        auth_app: The application that ``forward-auth`` asks. Without one, routes that list this plugin are refused.
+        allow: Files and servers that routes may name: paths and URLs, as in the option `allow` of a mount.
 
     Raises:
-        ConfigurationError: an entry of `allow` is neither a path nor a URL.
+        ConfigurationError: An entry of `allow` is neither a path nor a URL.
+
+    Example::
+
+        bridge = ready_made(allow=["https://idp.example.com/", "/etc/apisix/keys/"])
     """
     made = Bridge()
     made.plugin("say")(say)
     made.plugin("fault-injection")(fault_injection)
     made.plugin("stop")(stop)
-    # these want the real response
+    # these change the real response
     made.plugin("response-rewrite", phase="response", request_headers=[])(response_rewrite)
     made.plugin("etag", phase="both", request_body=False, request_headers=["if-none-match"])(etag)
     made.plugin("server-timing", phase="both", response_body=False)(server_timing)
-    # what the request becomes, and who may pass, is decided before it goes upstream: listed in the response phase these
-    # are refused
+    # These change the request or decide who may pass, before it goes upstream. A route that lists them in the response
+    # phase is refused.
     made.plugin("rewrite", phase="request")(rewrite)
     made.plugin("request-body-rewrite", phase="request")(request_body_rewrite)
     made.plugin("limit-req", phase="request")(limit_req)

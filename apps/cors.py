@@ -48,7 +48,7 @@ def cors(
     expose_headers: Names = [],  # noqa: B006
     max_age: Annotated[int, Field(ge=0, le=2**31)] = 600,
 ) -> ASGIApp:
-    """Starlette's CORSMiddleware."""
+    """Wrap `app` in Starlette's CORSMiddleware, which describes the arguments."""
     made = CORSMiddleware(
         app,
         allow_origins=allow_origins,

@@ -24,7 +24,12 @@ class EtagConf(Conf):
 
 
 def etag(app: ASGIApp, conf: EtagConf) -> ASGIApp:
-    """Add a tag to 200 responses to GET that have none, unless they say ``no-store``."""
+    """Add a tag to 200 responses to GET that have none, unless they say ``no-store``.
+
+    Args:
+        app: The next layer.
+        conf: The route's configuration.
+    """
     mark = "W/" if conf.weak else ""
 
     async def tag(scope: Scope, receive: Receive, send: Send) -> None:

@@ -18,7 +18,7 @@ def gzip(
     thread_minimum_size: Annotated[int, Field(ge=0, le=2**24)] | None = None,
     exclude_content_types: Annotated[list[Annotated[str, Field(max_length=256)]], *few(100)] | None = None,
 ) -> ASGIApp:
-    """Starlette's GZipMiddleware."""
+    """Wrap `app` in Starlette's GZipMiddleware, which describes the arguments."""
     # Older releases of Starlette lack these two arguments.
     more: dict[str, Any] = {}
     if thread_minimum_size is not None:

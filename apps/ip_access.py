@@ -57,7 +57,7 @@ class IpAccessConf(Conf):
     message: Text = Field(default="Your address may not pass\n", description="Body of a refusal.")
 
     @model_validator(mode="after")
-    def _something(self) -> "IpAccessConf":
+    def _allow_or_deny(self) -> "IpAccessConf":
         if self.allow is None and not self.deny:
             raise ValueError("give allow or deny, or both")
         return self
@@ -91,7 +91,11 @@ def _ranges(networks: Iterable[Network]) -> tuple[list[int], list[int]]:
 
 
 def ip_access(conf: IpAccessConf) -> ASGIApp:
-    """Let requests pass that come from the allowed networks."""
+    """Let requests pass that come from the allowed networks.
+
+    Args:
+        conf: The route's configuration.
+    """
     allow = None if conf.allow is None else Networks(conf.allow)
     deny = Networks(conf.deny)
     refusal = PlainTextResponse(conf.message, conf.status)

@@ -80,7 +80,7 @@ class JwtKey(Conf):
         return key_of_pem(self.kid, self.public_key)
 
     @model_validator(mode="after")
-    def _one(self) -> "JwtKey":
+    def _one_of_two(self) -> "JwtKey":
         if (self.secret is None) == (self.public_key is None):
             raise ValueError("give exactly one of secret and public_key")
         self.key  # noqa: B018  # raises if the key is unusable

@@ -22,7 +22,11 @@ class RequestBodyRewriteConf(Conf):
 
 
 def request_body_rewrite(conf: RequestBodyRewriteConf) -> ASGIApp:
-    """Replace the body and the headers that describe it, for every method."""
+    """Replace the body and the headers that describe it, for every method.
+
+    Args:
+        conf: The route's configuration.
+    """
     if not conf.new_body:
         return upstream
     body = conf.new_body.encode()

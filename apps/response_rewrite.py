@@ -154,7 +154,12 @@ def _replaced(body: bytes, old: bytes, new: bytes, count: int) -> bytes:
 
 
 def response_rewrite(app: ASGIApp, conf: ResponseRewriteConf) -> ASGIApp:
-    """Change what is configured. The body is collected only if it may change."""
+    """Change what is configured. The body is collected only if it may change.
+
+    Args:
+        app: The next layer.
+        conf: The route's configuration.
+    """
     filters = _Filters(conf.filters)
     replacement = b"" if filters else conf.body.encode()
     route = remembered(_Route)

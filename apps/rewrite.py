@@ -45,7 +45,11 @@ EXAMPLE = RewriteConf(path="/a6/python/runner", headers={"X-Resp-A6-Runner": "Py
 
 
 def rewrite(conf: RewriteConf) -> ASGIApp:
-    """Change what is configured, and pass the request on."""
+    """Change what is configured, and pass the request on.
+
+    Args:
+        conf: The route's configuration.
+    """
     if not conf.model_fields_set:
         conf = EXAMPLE
     path = conf.path

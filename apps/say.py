@@ -20,7 +20,11 @@ class SayConf(Conf):
 
 
 def say(conf: SayConf) -> ASGIApp:
-    """Answer with the body, and with a header that names the runner: ``Go`` there, ``Python`` here."""
+    """Answer with the body, and with a header that names the runner: ``Go`` there, ``Python`` here.
+
+    Args:
+        conf: The route's configuration.
+    """
     if not conf.body:
         return upstream
     return PlainTextResponse(conf.body, headers={"X-Resp-A6-Runner": "Python"})

@@ -27,6 +27,10 @@ def server_timing(app: ASGIApp, conf: ServerTimingConf) -> ASGIApp:
     """Measure the time from passing the request on until the response starts: the inner plugins and the upstream.
 
     If only the response phase runs, because the request half is gone, there is nothing to measure and no header.
+
+    Args:
+        app: The next layer.
+        conf: The route's configuration.
     """
 
     async def measure(scope: Scope, receive: Receive, send: Send) -> None:

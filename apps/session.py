@@ -67,7 +67,7 @@ def session(
     domain: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$", max_length=256)] | None = None,
     partitioned: bool = False,
 ) -> ASGIApp:
-    """Starlette's SessionMiddleware."""
+    """Wrap `app` in Starlette's SessionMiddleware, which describes the arguments."""
     # Older releases of Starlette lack this argument.
     more: dict[str, Any] = {"partitioned": True} if partitioned else {}
 

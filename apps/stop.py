@@ -28,7 +28,11 @@ class StopConf(Conf):
 
 
 def stop(conf: StopConf) -> ASGIApp:
-    """Answer every request; none passes."""
+    """Answer every request; none passes.
+
+    Args:
+        conf: The route's configuration.
+    """
     response = PlainTextResponse(conf.body, status_code=conf.status)
     if any(name.lower() == "content-type" for name in conf.headers):
         del response.headers["content-type"]

@@ -23,5 +23,5 @@ def trusted_host(
     | None = None,
     www_redirect: bool = True,
 ) -> ASGIApp:
-    """Starlette's TrustedHostMiddleware."""
+    """Wrap `app` in Starlette's TrustedHostMiddleware, which describes the arguments."""
     return TrustedHostMiddleware(app, allowed_hosts, www_redirect)
