@@ -33,50 +33,30 @@ def run(*command: str, folder: Path, expect: int = 0) -> str:
     return done.stdout
 
 
-def cloned(folder: Path) -> Path:
-    run("git", "clone", "--quiet", str(ROOT), str(folder / "asgi_bridge"), folder=ROOT)
-    return folder / "asgi_bridge"
-
-
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return cloned(tmp_path_factory.mktemp("fresh"))
-
-
-def installed(clone: Path, *options: str) -> Path:
-    """A user's folder, with an environment into which the README's command, with `options`, has installed `clone`."""
-    folder = clone.parent / "user"
-    folder.mkdir()
-    (command,) = re.findall(r"^\$ (pip install .*?)(?: +#.*)?$", (clone / "README.md").read_text(), re.MULTILINE)
-    assert "path/to/asgi_bridge" in command
-    command = command.replace("path/to/asgi_bridge", str(clone)).replace(
-        "install ", " ".join(["install ", *options, ""])
-    )
-    run(sys.executable, "-m", "venv", ".venv", folder=folder)
-    run("bash", "-c", f".venv/bin/{command}", folder=folder)
+    folder = tmp_path_factory.mktemp("fresh") / "asgi_bridge"
+    run("git", "clone", "--quiet", str(ROOT), str(folder), folder=ROOT)
     return folder
 
 
 @pytest.fixture(scope="module")
 def user(clone: Path) -> Path:
-    """The folder of a user who follows the README."""
-    return installed(clone)
-
-
-@pytest.fixture(scope="module")
-def developer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a user who has installed a clone of this package with ``-e``, as the README says."""
-    clone = cloned(tmp_path_factory.mktemp("editable"))
-    text = (clone / "README.md").read_text()
-    assert "`pip install -e`" in text and "`--config-settings editable_mode=strict`" in text
-    return installed(clone, "--config-settings", "editable_mode=strict", "-e")
+    """A user's folder, with an environment into which the README's command has installed this package."""
+    folder = clone.parent / "user"
+    folder.mkdir()
+    (command,) = re.findall(r"^\$ (pip install .*?)(?: +#.*)?$", (clone / "README.md").read_text(), re.MULTILINE)
+    assert "path/to/asgi_bridge" in command
+    run(sys.executable, "-m", "venv", ".venv", folder=folder)
+    run("bash", "-c", f".venv/bin/{command.replace('path/to/asgi_bridge', str(clone))}", folder=folder)
+    return folder
 
 
 TYPED = """
 from asgi_bridge import Bridge, apisix, upstream
 from asgi_bridge.testing import PluginClient
 from asgi_bridge_apps import bridge as ready, ready_made
-from asgi_bridge_apps.etag import EtagConf, etag
+from asgi_bridge_apps.etag import EtagConf
 from starlette.types import Receive, Scope, Send
 
 bridge = Bridge()
@@ -89,10 +69,10 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 bridge.mount("app", app, phase="request", timeout=2.0, request_headers=["accept"])
-reveal_type(bridge)
-reveal_type(PluginClient(bridge, "app"))
 reveal_type(ready)
 reveal_type(EtagConf(weak=True).weak)
+reveal_type(bridge)
+reveal_type(PluginClient(bridge, "app"))
 """
 MISTAKES = """
 from asgi_bridge import Bridge, apisix, upstream
@@ -111,6 +91,19 @@ EtagConf(waek=True)
 """
 
 
+@pytest.fixture(scope="module")
+def developer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose environment has an editable installation, with the options that the README names for types."""
+    text = (ROOT / "README.md").read_text()
+    assert "`pip install -e`" in text and "`--config-settings editable_mode=strict`" in text
+    folder = tmp_path_factory.mktemp("editable")
+    run("git", "clone", "--quiet", str(ROOT), "asgi_bridge", folder=folder)
+    run(sys.executable, "-m", "venv", ".venv", folder=folder)
+    install = (".venv/bin/python", "-m", "pip", "install", "--quiet", "--config-settings", "editable_mode=strict")
+    run(*install, "-e", "./asgi_bridge[dev,apps]", folder=folder)
+    return folder
+
+
 @pytest.mark.parametrize("environment", ["user", "developer"])
 def test_a_users_own_file_is_type_checked_against_the_installed_package(
     environment: str, request: pytest.FixtureRequest
@@ -125,9 +118,9 @@ def test_a_users_own_file_is_type_checked_against_the_installed_package(
     assert re.findall(r'Revealed type is "(.*)"', said) == [
         "bytes | None",
         "asgi_bridge.bridge.Bridge",
-        "asgi_bridge.testing.PluginClient",
-        "asgi_bridge.bridge.Bridge",
         "bool",
+        "asgi_bridge.bridge.Bridge",
+        "asgi_bridge.testing.PluginClient",
     ]
     said = run(".venv/bin/mypy", "--strict", "mistakes.py", folder=user, expect=1)
     assert re.findall(r"^mistakes.py:(\d+): error: .*\[(.*)\]$", said, re.MULTILINE) == [
