@@ -239,7 +239,7 @@ def test_routes_have_buckets_of_their_own_unless_they_name_one(redis: RedisServe
     assert statuses({"redis_key": "shop"}, "1", "2") == [200, 503]
 
 
-def test_a_route_without_an_id_has_to_name_its_bucket(redis: RedisServer) -> None:
+def test_a_route_that_is_not_known_has_to_name_its_bucket(redis: RedisServer) -> None:
     from asgi_bridge.plugins import build_chain
 
     async def run(more: dict[str, str]) -> Any:

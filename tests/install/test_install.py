@@ -61,6 +61,8 @@ from starlette.types import Receive, Scope, Send
 
 bridge = Bridge()
 bridge.include(ready_made())
+reveal_type(ready)
+reveal_type(EtagConf(weak=True).weak)
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,8 +71,6 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 bridge.mount("app", app, phase="request", timeout=2.0, request_headers=["accept"])
-reveal_type(ready)
-reveal_type(EtagConf(weak=True).weak)
 reveal_type(bridge)
 reveal_type(PluginClient(bridge, "app"))
 """
@@ -116,9 +116,9 @@ def test_a_users_own_file_is_type_checked_against_the_installed_package(
 
     said = run(".venv/bin/mypy", "--strict", "typed.py", folder=user)
     assert re.findall(r'Revealed type is "(.*)"', said) == [
-        "bytes | None",
         "asgi_bridge.bridge.Bridge",
         "bool",
+        "bytes | None",
         "asgi_bridge.bridge.Bridge",
         "asgi_bridge.testing.PluginClient",
     ]
