@@ -1,100 +1,58 @@
-"""Ready-made plugins: ``asgi-bridge run asgi_bridge_apps:bridge`` mounts them all.
+"""Ready-made plugins. ``asgi-bridge run asgi_bridge_apps:bridge`` mounts them all.
 
-The examples of the Go runner (``say``, ``fault-injection``, ``limit-req``, ``request-body-rewrite``,
-``response-rewrite``) and of the official Python runner (``stop``, ``rewrite``) stand under their names and take their
-configuration, so that a route written for those keeps working. ``forward-auth`` asks an ASGI application of the
-operator's, who gives it::
+Each plugin is a module of its own: ``jwt-auth`` is ``asgi_bridge_apps.jwt_auth``. Importing one loads only the packages
+that this plugin needs.
+
+``say``, ``fault-injection``, ``limit-req``, ``request-body-rewrite`` and ``response-rewrite`` are the examples of the
+Go runner; ``stop`` and ``rewrite`` are those of the official Python runner. They have the same names and take the same
+configuration, so routes written for those runners keep working. ``cors``, ``trusted-host``, ``https-redirect``,
+``session`` and ``gzip`` are Starlette's middleware.
+
+``forward-auth`` asks an ASGI application, which the operator gives::
 
     from asgi_bridge_apps import ready_made
 
     bridge = ready_made(auth_app=my_auth_app)
 
-``cors``, ``trusted-host``, ``https-redirect``, ``session`` and ``gzip`` are Starlette's middleware.
-
-Which files and servers a route may name (``jwt-auth``'s key sets, ``limit-req``'s Redis) is the operator's to say, none
-at first::
+The operator also says which files and servers a route may name, such as ``jwt-auth``'s key sets and ``limit-req``'s
+Redis. By default a route may name none::
 
     asgi-bridge run asgi_bridge_apps:bridge --allow https://idp.example.com/ --allow /etc/apisix/keys/
 
-or ``ready_made(allow=[...])``, or ``allow = [...]`` beside ``bridge`` under ``[tool.asgi_bridge]``.
+``ready_made(allow=[...])`` does the same, and so does ``allow = [...]`` beside ``bridge`` under ``[tool.asgi_bridge]``.
 
-What they stand on is in the extra ``apps``, all of it: where a package is missing this module cannot be imported, and
-the error names it. A runner that starts is a runner whose plugins work. (redis-py alone is looked for when a route
-names a Redis: it takes longer to import than all the rest.)
+The extra ``apps`` brings all packages that the plugins need. `bridge` and `ready_made` need every one of them: where
+one is missing, their first use raises an error that names it. So a runner that starts has plugins that work. redis-py
+is the exception. It is imported when a route names a Redis, because it takes longer to import than all the rest.
 """
 
-from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
-from starlette.types import ASGIApp
+if TYPE_CHECKING:
+    from asgi_bridge import Bridge
 
-from asgi_bridge import Bridge, ConfigurationError
+    from ._mounts import ready_made
 
-from .etag import etag
-from .fault_injection import fault_injection
-from .forward_auth import ForwardAuth
-from .ip_access import ip_access
-from .limit_req import limit_req
-from .request_body_rewrite import request_body_rewrite
-from .request_id import request_id
-from .rewrite import rewrite
-from .say import say
-from .server_timing import server_timing
-from .stop import stop
-
-try:
-    from .basic_auth import basic_auth
-    from .hmac_auth import hmac_auth
-    from .jwt_auth import jwt_auth
-    from .middleware import cors, gzip, session, trusted_host
-    from .otel import otel
-    from .response_rewrite import response_rewrite
-except ModuleNotFoundError as exc:
-    raise ConfigurationError(f'asgi_bridge_apps needs {exc.name}: pip install "asgi_bridge[apps]"') from None
+    bridge: Bridge
 
 __all__ = ["bridge", "ready_made"]
 
+if not TYPE_CHECKING:  # or a type checker would accept any name
 
-def ready_made(*, auth_app: ASGIApp | None = None, allow: Sequence[str] = ()) -> Bridge:
-    """A bridge with all plugins of this package.
+    def __getattr__(name: str) -> object:
+        """Import `ready_made`, or make `bridge`, at its first use (PEP 562).
 
-    Args:
-        auth_app: the application that ``forward-auth`` asks; without one, routes that list it are refused.
-        allow: files and servers that routes may name, as the option of a mount has it.
-
-    Raises:
-        ConfigurationError: an entry of `allow` is neither a path nor a URL.
-    """
-    made = Bridge()
-    made.plugin("say")(say)
-    made.plugin("fault-injection")(fault_injection)
-    made.plugin("stop")(stop)
-    # these want the real response
-    made.plugin("response-rewrite", phase="response", request_headers=[])(response_rewrite)
-    made.plugin("etag", phase="both", request_body=False, request_headers=["if-none-match"])(etag)
-    made.plugin("server-timing", phase="both", response_body=False)(server_timing)
-    # what the request becomes, and who may pass, is decided before it goes upstream: listed in the response phase these
-    # are refused
-    made.plugin("rewrite", phase="request")(rewrite)
-    made.plugin("request-body-rewrite", phase="request")(request_body_rewrite)
-    made.plugin("limit-req", phase="request")(limit_req)
-    made.add_middleware(
-        "forward-auth", ForwardAuth, defaults={} if auth_app is None else {"auth_app": auth_app}, phase="request"
-    )
-    made.plugin("jwt-auth", phase="request")(jwt_auth)
-    made.plugin("basic-auth", phase="request")(basic_auth)
-    made.plugin("hmac-auth", phase="request", exact=True, request_body=False)(hmac_auth)
-    made.plugin("ip-access", phase="request")(ip_access)
-    made.plugin("request-id", phase="request")(request_id)
-    made.plugin("otel", phase="both", response_body=False)(otel)
-    made.add_middleware("cors", cors)
-    made.add_middleware("trusted-host", trusted_host, phase="request")
-    made.add_middleware("https-redirect", HTTPSRedirectMiddleware, phase="request")
-    made.add_middleware("session", session)
-    made.add_middleware("gzip", gzip, phase="response", request_headers=["accept-encoding"])
-    allowing = Bridge()
-    allowing.include(made, allow=allow)
-    return allowing
+        Raises:
+            ConfigurationError: A package of the extra ``apps`` is missing.
+        """
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        ready_made = import_module("._mounts", __name__).ready_made
+        value = globals()[name] = ready_made() if name == "bridge" else ready_made
+        return value
 
 
-bridge = ready_made()
+def __dir__() -> list[str]:
+    """List the public names too, before their first use."""
+    return sorted({*globals(), *__all__})

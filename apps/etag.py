@@ -1,4 +1,4 @@
-"""``etag``: an entity tag over the body that the upstream really sent, and 304 for a client that has it already."""
+"""``etag``: adds an entity tag, made of the upstream's body, and answers 304 if the client already has that body."""
 
 import hashlib
 
@@ -6,29 +6,34 @@ from pydantic import Field
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .conf import Conf
-from .whole import WholeBody
+from ._shared.conf import Conf
+from ._shared.whole import WholeBody
 
 __all__ = ["EtagConf", "etag"]
 
 _OF_A_304 = frozenset((b"etag", b"cache-control", b"content-location", b"date", b"expires", b"vary", b"set-cookie"))
-"""RFC 9110, 15.4.5: what a 304 tells of the response that it stands for; and cookies, which are for the client."""
+"""Headers that a 304 keeps: those of RFC 9110, 15.4.5, and cookies."""
 
 
 class EtagConf(Conf):
     """What ``etag`` takes."""
 
     weak: bool = Field(
-        False, description="A weak tag: for responses that another plugin, listed before this one, compresses."
+        default=False, description="A weak tag: for responses that another plugin, listed before this one, compresses."
     )
 
 
 def etag(app: ASGIApp, conf: EtagConf) -> ASGIApp:
-    """Tags responses of 200 to GET that the upstream has not tagged, and does not forbid to store."""
+    """Add a tag to 200 responses to GET that have none, unless they say ``no-store``.
+
+    Args:
+        app: The next layer.
+        conf: The route's configuration.
+    """
     mark = "W/" if conf.weak else ""
 
     async def tag(scope: Scope, receive: Receive, send: Send) -> None:
-        # a response to HEAD has no body that could be looked at
+        # a response to HEAD has no body to make a tag of
         if scope["type"] != "http" or scope["method"] != "GET":
             await app(scope, receive, send)
             return
@@ -70,6 +75,6 @@ def _taggable(start: Message) -> bool:
 
 
 def _matches(wanted: list[str], value: str) -> bool:
-    """The weak comparison (RFC 9110, 8.8.3.2), which is the one for If-None-Match."""
-    # A tag has no quote in it, so ours with its quotes is nothing but a tag: a long list need not be taken apart.
+    """Compare weakly (RFC 9110, 8.8.3.2), as If-None-Match requires."""
+    # A tag contains no quotes, so our tag with its quotes matches only a whole tag. The list need not be parsed.
     return any(header.strip() == "*" or value.removeprefix("W/") in header for header in wanted)

@@ -1,4 +1,4 @@
-"""``fault-injection``: answers some of the requests with a fault (the Go runner's example, with its configuration)."""
+"""``fault-injection``: answers some requests with a fault. Configured as the example of the Go runner."""
 
 import random
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import upstream
 
-from .conf import Conf, Status, Text
+from ._shared.conf import Conf, Status, Text
 
 __all__ = ["FaultInjectionConf", "fault_injection"]
 
@@ -18,16 +18,16 @@ class FaultInjectionConf(Conf):
     """What ``fault-injection`` takes."""
 
     http_status: Status = Field(description="Status of the fault.")
-    body: Text = Field("", description="Body of the fault.")
-    percentage: int = Field(100, ge=0, le=100, description="How many requests of a hundred get the fault.")
+    body: Text = Field(default="", description="Body of the fault.")
+    percentage: int = Field(default=100, ge=0, le=100, description="How many requests of a hundred get the fault.")
 
 
 def fault_injection(conf: FaultInjectionConf, roll: Callable[[], float] = random.random) -> ASGIApp:
-    """Lets a request pass, or answers it with the fault.
+    """Let a request pass, or answer it with the fault.
 
     Args:
-        conf: the route's configuration.
-        roll: a number from 0 up to, but not including, 1 for each request.
+        conf: The route's configuration.
+        roll: Returns a number for each request, from 0 up to, but not including, 1.
     """
     fault = PlainTextResponse(conf.body, status_code=conf.http_status)
 

@@ -1,11 +1,12 @@
-"""``forward-auth``: an ASGI application of the operator's decides whether a request may go on.
+"""``forward-auth``: an ASGI application that the operator gives decides whether a request may pass.
 
-APISIX's own ``forward-auth`` asks a service over HTTP; this one calls an application in the runner, with the same names
-in its configuration. It gets a GET without a body, with ``X-Forwarded-Proto``, ``-Method``, ``-Host``, ``-Uri`` and
-``-For`` of the request, never the client's own. A status of 2xx lets the request go on; anything else, redirects
-included, is the client's answer. If it raises, or ends without a complete answer, the request is refused.
+APISIX's own ``forward-auth`` asks a service over HTTP. This plugin calls an application in the runner, and has the same
+names in its configuration. The application gets a GET without a body. Its headers ``X-Forwarded-Proto``, ``-Method``,
+``-Host``, ``-Uri`` and ``-For`` describe the request; the client's own headers of these names are removed. If the
+application answers 2xx, the request passes. Any other response, a redirect too, goes to the client. If the application
+raises, or ends without a complete response, the request is refused.
 
-Which application is asked is for the operator to say, never for a route::
+Only the operator can choose the application, never a route::
 
     bridge.add_middleware("forward-auth", ForwardAuth, defaults={"auth_app": app})
 
@@ -15,7 +16,8 @@ or in pyproject.toml::
     middleware = "asgi_bridge_apps.forward_auth:ForwardAuth"
     defaults = { auth_app = "myapp.auth:app" }
 
-Its lifespan runs from the first route that needs it to the last. Its background tasks end before the request goes on.
+The lifespan of the application starts with the first route that needs it, and ends with the last. The request waits
+until the background tasks of the application have ended.
 """
 
 import asyncio
@@ -29,38 +31,38 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_bridge import ConfigurationError, PluginError
 from asgi_bridge.plugins.lifespan import Lifespan
 
-from .conf import EndToEndName, HeaderName, few
-from .headers import Headers, dashed, encoded, without
-from .whole import YIELD_EVERY
+from ._shared.conf import EndToEndName, HeaderName, few
+from ._shared.headers import Headers, dashed, encoded, without
+from ._shared.whole import YIELD_EVERY
 
 __all__ = ["ForwardAuth", "no_auth_app"]
 
 STARTUP_SECONDS = 3.0
-"""Building a chain has 4."""
+"""Timeout for the start of the application's lifespan. Building a chain has 4 seconds in all."""
 SHUTDOWN_SECONDS = 0.15
-"""A chain's plugin has 0.2."""
+"""Timeout for the end of the application's lifespan. Each plugin of a chain has 0.2 seconds."""
 
-_TOLD = frozenset((
+_FORWARDED = frozenset((
     b"x-forwarded-proto", b"x-forwarded-method", b"x-forwarded-host", b"x-forwarded-uri", b"x-forwarded-for",
     b"x-real-ip", b"forwarded",
 ))  # fmt: skip
-"""What the application is told of the request, and other ways to say it: the client must not, in our place."""
+"""Headers that describe the client and its request. The application gets ours, never the client's."""
 
-_NOT_ASKED = _TOLD | frozenset((
+_REMOVED = _FORWARDED | frozenset((
     b"connection", b"content-encoding", b"content-length", b"expect", b"keep-alive", b"proxy-connection", b"te",
     b"trailer", b"transfer-encoding", b"upgrade",
 ))  # fmt: skip
-"""Of the client's connection and its body: the application gets neither."""
+"""Headers that the application does not get from the client. The others here describe its connection and its body."""
 
 
 async def no_auth_app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Stands for the application that the operator has not given."""
-    raise PluginError("no auth application")
+    """Stand for the application where the operator has given none."""
+    raise PluginError("the operator has given no auth application")
 
 
 def _not_host(name: str) -> str:
     if name.lower() == "host":
-        raise ValueError("host leads to the upstream: an auth application cannot set it")
+        raise ValueError("host selects the upstream: an auth application cannot set it")
     return name
 
 
@@ -68,10 +70,10 @@ Names = Annotated[list[HeaderName], *few(100)]
 
 
 class ForwardAuth:
-    """Asks `auth_app`, and passes the request on to `app` with what it said.
+    """Middleware that calls `app` if `auth_app` permits the request.
 
     Raises:
-        ConfigurationError: the operator has given no application.
+        ConfigurationError: The operator has given no `auth_app`.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class ForwardAuth:
     ) -> None:
         if auth_app is no_auth_app:
             raise ConfigurationError(
-                "there is no auth application to ask: the operator gives one, with "
+                "there is no auth application: the operator has to give one, with "
                 "asgi_bridge_apps.ready_made(auth_app=...) or as the default auth_app of this plugin"
             )
         self._app = app
@@ -114,13 +116,13 @@ class ForwardAuth:
         self._query = query.encode("ascii")
         self._asked = None if request_headers is None else encoded(request_headers)
         self._granted = encoded(upstream_headers)
-        self._told = None if client_headers is None else encoded(client_headers) | {b"content-type"}
+        self._shown = None if client_headers is None else encoded(client_headers) | {b"content-type"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _share_lifespan(self._auth_app, scope, receive, send)
             return
-        asking = _Asking(send, self._told)
+        asking = _Asking(send, self._shown)
         await self._auth_app(self._auth_scope(scope), asking.receive, asking.send)
         if not asking.complete:
             raise PluginError("the auth application ended without a complete response")
@@ -131,7 +133,7 @@ class ForwardAuth:
         await self._app(scope, receive, send)
 
     def _auth_scope(self, scope: Scope) -> Scope:
-        """The question: the request's scope, but for what is the client's word only, and for the body."""
+        """Return the scope for the application: the request without its body and without headers to distrust."""
         uri: bytes = scope.get("raw_path") or scope["path"].encode()
         if scope["query_string"]:
             uri += b"?" + scope["query_string"]
@@ -139,7 +141,7 @@ class ForwardAuth:
         headers: Headers = [
             (name, value)
             for name, value in scope["headers"]
-            if dashed(name) not in _NOT_ASKED and (self._asked is None or name in self._asked or name == b"host")
+            if dashed(name) not in _REMOVED and (self._asked is None or name in self._asked or name == b"host")
         ]
         headers += [
             (b"x-forwarded-proto", scope["scheme"].encode("latin-1")),
@@ -160,16 +162,22 @@ class ForwardAuth:
 
 
 class _Asking:
-    """One question: a request without a body, and the answer, which is handed on as it comes if it is a refusal."""
+    """One call of the auth application. A refusal is sent to the client as it comes.
 
-    def __init__(self, send: Send, told: Container[bytes] | None) -> None:
+    Attributes:
+        headers: Headers of the response, with names in lower case.
+        complete: Whether the response is complete.
+        refused: Whether the response refuses the request.
+    """
+
+    def __init__(self, send: Send, shown: Container[bytes] | None) -> None:
         self.headers: Headers = []
         self.complete = False
         self.refused = False
         self._started = False
         self._messages = 0
         self._send = send
-        self._told = told
+        self._shown = shown
         self._received = False
         self._ended = asyncio.Event()
 
@@ -182,7 +190,7 @@ class _Asking:
 
     async def send(self, message: Message) -> None:
         self._messages += 1
-        if not self._messages % YIELD_EVERY:  # nothing else here waits, and a stream may be without end
+        if not self._messages % YIELD_EVERY:  # nothing else here waits, and a stream may be endless
             await asyncio.sleep(0)
         if message["type"] == "http.response.start":
             if self._started:
@@ -190,9 +198,9 @@ class _Asking:
             self._started = True
             self.headers = [(name.lower(), value) for name, value in message.get("headers") or ()]
             self.refused = not 200 <= message["status"] < 300
-            if self._told is not None:
-                told = [header for header in self.headers if header[0] in self._told]
-                message = {**message, "headers": told}
+            if self._shown is not None:
+                shown = [header for header in self.headers if header[0] in self._shown]
+                message = {**message, "headers": shown}
         elif not self._started:
             raise PluginError(f"the auth application sent {message['type']!r:.200} before http.response.start")
         if self.refused:
@@ -203,7 +211,7 @@ class _Asking:
 
 
 class _Shared:
-    """The lifespan of an auth application, and how many configurations use it."""
+    """The lifespan of an auth application, and the number of configurations that use it."""
 
     def __init__(self, auth_app: ASGIApp) -> None:
         self.lifespan = Lifespan(auth_app, "forward-auth")
@@ -212,10 +220,11 @@ class _Shared:
 
 
 _shared: dict[int, _Shared] = {}
-"""By identity of the application; it is alive, since each of the users holds it."""
+"""``id()`` of an application → its lifespan. Each user keeps the application alive, so the id stays its own."""
 
 
 async def _share_lifespan(auth_app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Take part in the lifespan of an application: the first user starts it, the last one ends it."""
     await receive()
     shared = _shared.get(id(auth_app))
     if shared is None:

@@ -1,22 +1,27 @@
-"""``hmac-auth``: a request that the client signed with a shared secret, or 401.
+"""``hmac-auth``: checks that the client has signed the request with a shared secret, and answers 401 otherwise.
 
-The wire format is that of APISIX's own plugin of this name, which follows draft-cavage-http-signatures-12::
+A request is signed as for APISIX's own plugin of this name, which follows draft-cavage-http-signatures-12::
 
     Date: Fri, 06 Sep 2024 06:41:29 GMT
     Authorization: Signature keyId="ada",algorithm="hmac-sha256",headers="@request-target date",signature="…"
 
-What is signed are lines, each with a newline at its end: the key's id; then, as ``headers`` lists them,
-``METHOD target`` for ``@request-target`` and ``name: value`` for a header, repeated ones joined by ``, ``.
+The client signs a text of lines, each with a newline at its end. The first line is the key's id. Then comes one line
+for each name in ``headers``, in that order: ``METHOD target`` for ``@request-target``, and ``name: value`` for a
+header. The values of a repeated header are joined by ``, ``.
 
-It is stricter than APISIX's where that would leave a hole: ``@request-target`` and ``date`` are always signed, every
-header that is listed is there, and with ``validate_request_body`` the ``digest`` is signed too (APISIX takes one that
-is not, so whoever can change the body can change it as well); SHA-1 is off unless a route asks for it. The target is
-what the client sent, byte for byte, so the plugin is mounted with ``exact=True``.
+The plugin is stricter than APISIX's:
 
-The key comes first: what is signed under an unknown one is not looked at. Ids of keys are no secret; they are sent in
-clear. Nothing is listed twice, so the work is bounded by the size of the request.
+- ``@request-target`` and ``date`` have to be signed, and each name in ``headers`` has to be in the request.
+- With ``validate_request_body`` the ``digest`` has to be signed. APISIX accepts an unsigned one, so whoever changes the
+  body can change the digest too.
+- SHA-1 is off unless a route allows it.
 
-``clock_skew`` bounds how long a recorded request can be sent again; within it nothing keeps it from being repeated.
+The target is signed byte for byte as the client sent it, so the plugin is mounted with ``exact=True``.
+
+The key is looked up first, and a request with an unknown key costs nothing more. This reveals which ids exist. They are
+no secret: clients send them in plain text. A name may not be listed twice, so the size of the request bounds the work.
+
+A recorded request can be sent again within ``clock_skew`` seconds; the plugin does not prevent that.
 """
 
 import asyncio
@@ -33,21 +38,23 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 from starlette.types import ASGIApp, Message, Receive, Scope
 
-from .conf import Conf, HeaderName, few, most
-from .guard import HideCredentials, IdentityName, Realm, Refused, credentials, guard
-from .headers import Headers, dashed, encoded
-from .whole import WholeBody
+from ._shared.conf import Conf, HeaderName, few, most
+from ._shared.guard import HideCredentials, IdentityName, Realm, Refused, credentials, guard
+from ._shared.headers import Headers, dashed, encoded
+from ._shared.whole import WholeBody
 
 __all__ = ["HmacAuthConf", "hmac_auth", "signing_string"]
 
 TARGET = "@request-target"
+"""Name that stands for the method and the target of the request."""
 MAX_LENGTH = 8192
-"""Bytes of the Authorization header."""
+"""Maximum length of the Authorization header, in bytes."""
 MAX_SIGNED = 64
-"""Headers that a signature may cover."""
+"""Maximum number of names that a signature may cover."""
 MAX_KEYS = 1000
+"""Maximum number of keys of one route."""
 IN_A_THREAD = 256 * 1024
-"""Bytes from which a body is hashed in a thread."""
+"""A body of this length or more is hashed in a thread, in bytes."""
 
 _HASHES = {"hmac-sha1": "sha1", "hmac-sha256": "sha256", "hmac-sha512": "sha512"}
 _parameter = re.compile(r'[ \t]*([A-Za-z]+)="([^"]*)"[ \t]*(,|\Z)')
@@ -64,19 +71,22 @@ class HmacAuthConf(Conf):
         min_length=1, description="Ids of keys, and the secrets."
     )
     allowed_algorithms: Annotated[list[Literal["hmac-sha1", "hmac-sha256", "hmac-sha512"]], *few(3)] = Field(
-        ["hmac-sha256", "hmac-sha512"], min_length=1, description="Algorithms that a client may sign with."
+        default=["hmac-sha256", "hmac-sha512"], min_length=1, description="Algorithms that a client may sign with."
     )
     clock_skew: int = Field(
-        300, ge=1, le=86400, description="Seconds that the Date header may be off: so long a request can be replayed."
+        default=300,
+        ge=1,
+        le=86400,
+        description="Seconds that the Date header may be off: so long a request can be replayed.",
     )
     signed_headers: Annotated[list[HeaderName], *few(MAX_SIGNED - 3)] = Field(
-        [], description="Headers that have to be signed, besides @request-target and date."
+        default=[], description="Headers that have to be signed, besides @request-target and date."
     )
     validate_request_body: bool = Field(
-        False, description="True: the Digest header has to be signed, and be the SHA-256 of the body."
+        default=False, description="True: the Digest header has to be signed, and be the SHA-256 of the body."
     )
     user_header: IdentityName | None = Field(
-        None,
+        default=None,
         description="Header that the upstream gets the key's id in. The client's own of this name is always removed, "
         "also one written with _ for -.",
     )
@@ -85,11 +95,11 @@ class HmacAuthConf(Conf):
 
 
 def hmac_auth(conf: HmacAuthConf, clock: Callable[[], float] = time.time) -> ASGIApp:
-    """Lets signed requests pass.
+    """Let signed requests pass.
 
     Args:
-        conf: the route's configuration.
-        clock: seconds since 1970.
+        conf: The route's configuration.
+        clock: Returns seconds since 1970.
     """
     keys = {key: secret.get_secret_value().encode() for key, secret in conf.keys.items()}
     required = [TARGET, "date", *(name.lower() for name in conf.signed_headers)]
@@ -97,15 +107,15 @@ def hmac_auth(conf: HmacAuthConf, clock: Callable[[], float] = time.time) -> ASG
         required.append("digest")
     required = list(dict.fromkeys(required))
     challenge = f'Signature realm="{conf.realm}", headers="{" ".join(required)}"'
-    told = encoded(() if conf.user_header is None else [conf.user_header])
+    identity_names = encoded(() if conf.user_header is None else [conf.user_header])
 
     async def check(scope: Scope, receive: Receive) -> tuple[Headers, Receive]:
-        given = _parameters(credentials(scope, b"signature"))
-        key = keys.get(given["keyId"])
+        parameters = _parameters(credentials(scope, b"signature"))
+        key = keys.get(parameters["keyId"])
         if key is None:
             raise Refused("the signature does not match")
-        names = given["headers"].split(" ")
-        if given["algorithm"] not in conf.allowed_algorithms:
+        names = parameters["headers"].split(" ")
+        if parameters["algorithm"] not in conf.allowed_algorithms:
             raise Refused("the algorithm is not allowed")
         if len(names) > MAX_SIGNED or len({name.lower().replace("_", "-") for name in names}) < len(names):
             raise Refused(f"a header is signed twice, or more than {MAX_SIGNED} are")
@@ -113,29 +123,34 @@ def hmac_auth(conf: HmacAuthConf, clock: Callable[[], float] = time.time) -> ASG
             raise Refused(f"what has to be signed is not: {' '.join(required)}")
         values = _values(scope, names)
         _check_date(values["date"], clock(), conf.clock_skew)
-        signed = signing_string(given["keyId"], names, scope, values)
-        expected = hmac.digest(key, signed, _HASHES[given["algorithm"]])
+        signed = signing_string(parameters["keyId"], names, scope, values)
+        expected = hmac.digest(key, signed, _HASHES[parameters["algorithm"]])
         try:
-            signature = base64.b64decode(given["signature"], validate=True)
+            signature = base64.b64decode(parameters["signature"], validate=True)
         except (binascii.Error, ValueError):
             raise Refused("the signature is malformed") from None
         if not hmac.compare_digest(expected, signature):
             raise Refused("the signature does not match")
         if conf.validate_request_body:
             receive = await _check_body(values["digest"], receive)
-        return [(name, given["keyId"].encode("ascii")) for name in told], receive
+        return [(name, parameters["keyId"].encode("ascii")) for name in identity_names], receive
 
-    return guard(check, challenge=lambda refused: challenge, told=told, hide_credentials=conf.hide_credentials)
+    return guard(
+        check,
+        challenge=lambda refused: challenge,
+        identity_names=identity_names,
+        hide_credentials=conf.hide_credentials,
+    )
 
 
 def signing_string(key_id: str, names: Sequence[str], scope: Scope, values: Mapping[str, bytes]) -> bytes:
-    """What the client signs.
+    """Return the text that the client signs.
 
     Args:
-        key_id: of the key.
-        names: what is signed, in the client's order and case.
-        scope: the request.
-        values: of the signed headers, by their names in lower case.
+        key_id: The key's id.
+        names: The names that are signed, in the client's order and case.
+        scope: The request.
+        values: Name of a signed header, in lower case → its value.
     """
     lines = [key_id.encode("latin-1")]
     for name in names:
@@ -150,15 +165,17 @@ def signing_string(key_id: str, names: Sequence[str], scope: Scope, values: Mapp
 
 
 def _values(scope: Scope, names: Sequence[str]) -> dict[str, bytes]:
-    """The values of the headers in `names`, by their names in lower case: all lines that are of a name, or that CGI and
-    WSGI take for it. One that somebody put beside the signed one would count upstream too.
+    """Return the value of each header in `names`, under its name in lower case.
+
+    The value includes headers with ``_`` for ``-``, which CGI and WSGI take for the same header. So nobody can add one
+    that is not signed.
 
     Raises:
-        Refused: one is not there.
+        Refused: A header is missing.
     """
     lines: dict[bytes, list[bytes]] = {}
-    for given, value in scope["headers"]:
-        lines.setdefault(dashed(given.lower()), []).append(value.strip())
+    for name_sent, value in scope["headers"]:
+        lines.setdefault(dashed(name_sent.lower()), []).append(value.strip())
     values = {}
     for name in map(str.lower, names):
         if name != TARGET:
@@ -169,15 +186,15 @@ def _values(scope: Scope, names: Sequence[str]) -> dict[str, bytes]:
     return values
 
 
-def _parameters(given: bytes | None) -> dict[str, str]:
-    """The parameters of an Authorization header."""
-    if given is None:
+def _parameters(value: bytes | None) -> dict[str, str]:
+    """Return the parameters in the value of an Authorization header. Raises Refused."""
+    if value is None:
         raise Refused("a signature is required")
-    if len(given) > MAX_LENGTH:
+    if len(value) > MAX_LENGTH:
         raise Refused("the Authorization header is too long")
     parameters: dict[str, str] = {}
-    text, position, after = given.decode("latin-1"), 0, ","
-    while after:  # a value may hold a comma
+    text, position, after = value.decode("latin-1"), 0, ","
+    while after:  # not split at commas: a value may contain one
         found = _parameter.match(text, position)
         if found is None or found[1] in parameters:
             raise Refused("the Authorization header is malformed")
@@ -189,6 +206,7 @@ def _parameters(given: bytes | None) -> dict[str, str]:
 
 
 def _check_date(value: bytes, now: float, skew: int) -> None:
+    """Raise Refused if the Date header is more than `skew` seconds away from `now`."""
     text = value.decode("latin-1")
     try:
         if not _date.fullmatch(text):
@@ -201,7 +219,7 @@ def _check_date(value: bytes, now: float, skew: int) -> None:
 
 
 async def _check_body(signed: bytes, receive: Receive) -> Receive:
-    """Compares the body with its `signed` digest, and gives what hands it on."""
+    """Compare the body with its signed digest, and return a callable that receives it again. Raises Refused."""
     whole = WholeBody()
     complete = False
     while not complete:
@@ -213,13 +231,13 @@ async def _check_body(signed: bytes, receive: Receive) -> Receive:
     digest = await asyncio.to_thread(_sha256, body) if len(body) >= IN_A_THREAD else _sha256(body)
     if not hmac.compare_digest(b"SHA-256=" + base64.b64encode(digest), signed):
         raise Refused("the body does not match the Digest header")
-    given = False
+    received = False
 
     async def again() -> Message:
-        nonlocal given
-        if given:
+        nonlocal received
+        if received:
             return await receive()
-        given = True
+        received = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again

@@ -1,7 +1,7 @@
-"""``ip-access``: clients of some networks only, or of all but some; the rest is answered 403.
+"""``ip-access``: lets clients of some networks pass, or of all but some, and answers 403 to the others.
 
-The address is that of the connection to the gateway, or what APISIX's ``real-ip`` plugin made of it: a header of the
-client's never counts. An IPv4 address that comes as IPv6 (``::ffff:192.0.2.1``) is that IPv4 address.
+The client's address is the one that connected to the gateway, or the one that APISIX's ``real-ip`` plugin found. No
+header of the client changes it. ``::ffff:192.0.2.1`` counts as the IPv4 address ``192.0.2.1``.
 """
 
 import bisect
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import upstream
 
-from .conf import Conf, Status, Text, few
+from ._shared.conf import Conf, Status, Text, few
 
 __all__ = ["IpAccessConf", "Networks", "ip_access"]
 
@@ -23,7 +23,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_NETWORKS = 4096
-"""Reading so many takes a few hundredths of a second."""
+"""Maximum number of networks in one list. Reading so many takes a few hundredths of a second."""
 
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
@@ -32,11 +32,11 @@ def _network(text: str) -> Network:
     try:
         network = ipaddress.ip_network(text)
     except ValueError:
-        raise ValueError("no address and no network; a network has no bits set behind its prefix") from None
+        raise ValueError("write an address, or a network with no bits set after its prefix") from None
     if isinstance(network, ipaddress.IPv6Network) and (
         network.network_address in _MAPPED or network.network_address.scope_id
     ):
-        raise ValueError("write an IPv4 network as such, and an IPv6 one without a zone")
+        raise ValueError("write IPv4 networks in IPv4 notation, and IPv6 networks without a zone")
     return network
 
 
@@ -48,21 +48,23 @@ class IpAccessConf(Conf):
     """What ``ip-access`` takes."""
 
     allow: CIDRs | None = Field(
-        None, min_length=1, description="Addresses and networks that may pass. Left out: all that deny does not name."
+        default=None,
+        min_length=1,
+        description="Addresses and networks that may pass. Left out: all that deny does not name.",
     )
-    deny: CIDRs = Field([], description="Addresses and networks that may not, even where allow names them.")
-    status: Status = Field(403, description="Status of a refusal.")
-    message: Text = Field("Your address may not pass\n", description="Body of a refusal.")
+    deny: CIDRs = Field(default=[], description="Addresses and networks that may not, even where allow names them.")
+    status: Status = Field(default=403, description="Status of a refusal.")
+    message: Text = Field(default="Your address may not pass\n", description="Body of a refusal.")
 
     @model_validator(mode="after")
-    def _something(self) -> "IpAccessConf":
+    def _allow_or_deny(self) -> "IpAccessConf":
         if self.allow is None and not self.deny:
-            raise ValueError("a route has allow or deny, or both")
+            raise ValueError("give allow or deny, or both")
         return self
 
 
 class Networks:
-    """A set of addresses: sorted ranges, so that a long list costs no more than a short one."""
+    """A set of addresses. It is kept as sorted ranges, so a look-up is quick in a long list too."""
 
     def __init__(self, networks: Iterable[str | Network]) -> None:
         parsed = [ipaddress.ip_network(each) if isinstance(each, str) else each for each in networks]
@@ -76,7 +78,7 @@ class Networks:
 
 
 def _ranges(networks: Iterable[Network]) -> tuple[list[int], list[int]]:
-    """First and last addresses, sorted, without overlaps."""
+    """Return the first and the last addresses of ranges that are sorted and do not overlap."""
     firsts: list[int] = []
     lasts: list[int] = []
     for first, last in sorted((int(each.network_address), int(each.broadcast_address)) for each in networks):
@@ -89,10 +91,10 @@ def _ranges(networks: Iterable[Network]) -> tuple[list[int], list[int]]:
 
 
 def ip_access(conf: IpAccessConf) -> ASGIApp:
-    """Lets requests from the networks pass.
+    """Let requests pass that come from the allowed networks.
 
     Args:
-        conf: the route's configuration.
+        conf: The route's configuration.
     """
     allow = None if conf.allow is None else Networks(conf.allow)
     deny = Networks(conf.deny)
@@ -110,7 +112,7 @@ def ip_access(conf: IpAccessConf) -> ASGIApp:
 
 
 def _address(scope: Scope) -> Address | None:
-    """The client's address; None: unknown, which passes nowhere."""
+    """Return the client's address; None if it is unknown, and then the request is refused."""
     try:
         address = ipaddress.ip_address(scope["client"][0].partition("%")[0])
     except (ValueError, TypeError):

@@ -1,12 +1,16 @@
-"""``jwt-auth``: a bearer token (RFC 6750) that verifies, or 401.
+"""``jwt-auth``: verifies a bearer token (RFC 6750), and answers 401 if it is missing or invalid.
 
-PyJWT verifies. What is decided here: a token is checked only with keys that are made for its algorithm, and only if the
-route names that algorithm; ``kid`` picks among the keys that are there and is nothing else; keys that a token brings
-along (``jwk``, ``jku``, ``x5c``, ``x5u``) are ignored. A token is tried with 4 keys at most: where more could have
-signed it, it has to name its key. Keys stand in the route, or in a JSON Web Key Set in a regular file or behind a URL
-that the operator allows routes to name (``allow``). The set is read again when it is old, or when a token names a key
-that is not in it. When it cannot be read, the old keys count for ``jwks_stale`` seconds more. Then every request is
-answered 503, whatever the mount's ``on_error`` says: nobody passes without being checked.
+PyJWT verifies the token. This plugin chooses the keys:
+
+- A token is verified only if the route names its algorithm, and only with keys that are made for that algorithm.
+- ``kid`` chooses among the keys of the route, and has no other meaning. Keys that a token brings along (``jwk``,
+  ``jku``, ``x5c``, ``x5u``) are ignored.
+- A token is tried with 4 keys at most. If more could have signed it, it has to name its key.
+
+Keys stand in the route, or in a JSON Web Key Set: a regular file, or behind a URL. The operator says which files and
+URLs a route may name (``allow``). The set is read again when it is old, and when a token names a key that is not in it.
+If it cannot be read, the old keys remain valid for ``jwks_stale`` more seconds. After that every request gets 503, even
+with ``on_error="open"``: no request passes unchecked.
 """
 
 import json
@@ -23,10 +27,10 @@ from starlette.types import ASGIApp, Receive, Scope
 from asgi_bridge.plugins import Allowed
 from asgi_bridge.plugins.memory import remembered
 
-from .conf import Conf, few, most
-from .guard import HideCredentials, IdentityName, Realm, Refused, Unavailable, as_value, credentials, guard
-from .headers import Headers, encoded
-from .jwks import (
+from ._shared.conf import Conf, few, most
+from ._shared.guard import HideCredentials, IdentityName, Realm, Refused, Unavailable, as_value, credentials, guard
+from ._shared.headers import Headers, encoded
+from ._shared.jwks import (
     MAX_TRIED,
     KeySet,
     KeysUnavailable,
@@ -51,30 +55,35 @@ _REASONS: list[tuple[type[jwt.PyJWTError], str]] = [
     (jwt.InvalidIssuerError, "the token is of another issuer"),
     (jwt.MissingRequiredClaimError, "the token lacks a claim that is required"),
 ]
+"""PyJWT's error → what the client is told."""
 
 
 class JwtKey(Conf):
     """One key of a route."""
 
-    kid: str | None = Field(None, min_length=1, max_length=256, description="Its id. Left out: it is tried for any.")
-    secret: SecretStr | None = Field(
-        None, max_length=4096, description="Of HS256, HS384 or HS512: 32, 48 or 64 bytes, or more."
+    kid: str | None = Field(
+        default=None, min_length=1, max_length=256, description="Its id. Left out: it is tried for any."
     )
-    public_key: str | None = Field(None, max_length=8192, description="PEM text of a public key: RSA, EC or Ed25519.")
+    secret: SecretStr | None = Field(
+        default=None, max_length=4096, description="Of HS256, HS384 or HS512: 32, 48 or 64 bytes, or more."
+    )
+    public_key: str | None = Field(
+        default=None, max_length=8192, description="PEM text of a public key: RSA, EC or Ed25519."
+    )
 
     @cached_property
     def key(self) -> VerificationKey:
-        """As it verifies. Raises ValueError for what cannot."""
+        """The key for verifying. Raises ValueError if it is unusable."""
         if self.secret is not None:
             return key_of_secret(self.kid, self.secret.get_secret_value().encode())
         assert self.public_key is not None
         return key_of_pem(self.kid, self.public_key)
 
     @model_validator(mode="after")
-    def _one(self) -> "JwtKey":
+    def _one_of_two(self) -> "JwtKey":
         if (self.secret is None) == (self.public_key is None):
-            raise ValueError("a key has one of secret and public_key")
-        self.key  # noqa: B018  # it raises what is wrong
+            raise ValueError("give exactly one of secret and public_key")
+        self.key  # noqa: B018  # raises if the key is unusable
         return self
 
 
@@ -94,74 +103,83 @@ class JwtAuthConf(Conf):
         min_length=1, description="Required. Algorithms that a token may be signed with. `none` is never accepted."
     )
     keys: Annotated[list[JwtKey], *few(100)] | None = Field(
-        None, min_length=1, description="Keys. A route has one of keys, jwks_file and jwks_url."
+        default=None, min_length=1, description="Keys. A route has one of keys, jwks_file and jwks_url."
     )
     jwks_file: Annotated[str, Field(pattern="^/", max_length=4096), Allowed("file")] | None = Field(
-        None, description="Absolute path of a JSON Web Key Set, a regular file that the operator allows."
+        default=None, description="Absolute path of a JSON Web Key Set, a regular file that the operator allows."
     )
     jwks_url: (
         Annotated[str, Field(pattern=r"^https?://[^\s/?#]+[^\s#]*$", max_length=4096), Allowed("https", "http")] | None
     ) = Field(
-        None,
+        default=None,
         description="URL of a JSON Web Key Set that the operator allows. Over http, whoever is on the way can put in "
         "keys of their own.",
     )
     jwks_refresh: float = Field(
-        300, ge=1, le=86400, description="Seconds after which the set is read again: so long may a removed key count."
+        default=300,
+        ge=1,
+        le=86400,
+        description="Seconds after which the set is read again: so long may a removed key count.",
     )
     jwks_stale: float = Field(
-        3600, ge=0, le=604800, description="Seconds more that its keys count while it cannot be read; then 503."
+        default=3600, ge=0, le=604800, description="Seconds more that its keys count while it cannot be read; then 503."
     )
     jwks_cooldown: float = Field(
-        10, ge=1, le=3600, description="Seconds between two attempts to read it, however many unknown keys are named."
+        default=10,
+        ge=1,
+        le=3600,
+        description="Seconds between two attempts to read it, however many unknown keys are named.",
     )
     issuer: Name | Annotated[list[Name], *few(100)] | None = Field(
-        None, min_length=1, description="Issuers (iss) of which a token has one."
+        default=None, min_length=1, description="Issuers (iss) of which a token has one."
     )
     audience: Name | Annotated[list[Name], *few(100)] | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="Audiences (aud) of which a token has one. Left out: a token that names an audience is refused.",
     )
-    required_claims: Annotated[list[Name], *few(100)] = Field(["exp"], description="Claims that a token must have.")
-    clock_skew: float = Field(0, ge=0, le=600, description="Seconds that exp, nbf and iat may be off.")
+    required_claims: Annotated[list[Name], *few(100)] = Field(
+        default=["exp"], description="Claims that a token must have."
+    )
+    clock_skew: float = Field(default=0, ge=0, le=600, description="Seconds that exp, nbf and iat may be off.")
     claims_to_headers: Annotated[dict[Name, IdentityName], *most(32), AfterValidator(_distinct)] = Field(
-        {},
+        default={},
         description="Claim, and the header that the upstream gets it in: text in UTF-8, anything else as JSON. The "
         "client's own headers of these names are always removed, also those written with _ for -.",
     )
     hide_credentials: HideCredentials = False
-    max_length: int = Field(8192, ge=64, le=65536, description="Characters that a token may have.")
+    max_length: int = Field(default=8192, ge=64, le=65536, description="Characters that a token may have.")
     realm: Realm = "apisix"
 
     @model_validator(mode="after")
     def _one_source(self) -> "JwtAuthConf":
         if sum(source is not None for source in (self.keys, self.jwks_file, self.jwks_url)) != 1:
-            raise ValueError("a route has one of keys, jwks_file and jwks_url")
+            raise ValueError("give exactly one of keys, jwks_file and jwks_url")
         nameless: Counter[str] = Counter()
         for each in self.keys or ():
             key = each.key
             if not key.algorithms & frozenset(self.algorithms):
-                raise ValueError("there is a key that is for none of the algorithms, or a secret too short for them")
+                raise ValueError("a key fits none of the algorithms, or is a secret that is too short for them")
             nameless.update(key.algorithms if key.kid is None else ())
         if any(count > MAX_TRIED for count in nameless.values()):
-            raise ValueError(f"of one algorithm there are {MAX_TRIED} keys without kid at most")
+            raise ValueError(f"at most {MAX_TRIED} keys without kid may fit one algorithm")
         return self
 
 
 Find = Callable[[str | None, str], Awaitable[list[VerificationKey]]]
+"""Returns the keys for a token with this ``kid`` and this ``alg``."""
 
 
 def jwt_auth(conf: JwtAuthConf, clock: Callable[[], float] = time.monotonic) -> ASGIApp:
-    """Lets requests with a good token pass.
+    """Let requests with a valid token pass.
 
     Args:
-        conf: the route's configuration.
-        clock: monotonic seconds, of the key set's age.
+        conf: The route's configuration.
+        clock: Returns monotonic seconds, for the age of the key set.
     """
     find = _finder(conf, clock)
     algorithms = frozenset(conf.algorithms)
-    told = encoded(conf.claims_to_headers.values())
+    identity_names = encoded(conf.claims_to_headers.values())
 
     async def check(scope: Scope, receive: Receive) -> tuple[Headers, Receive]:
         token = credentials(scope, b"bearer")
@@ -180,7 +198,7 @@ def jwt_auth(conf: JwtAuthConf, clock: Callable[[], float] = time.monotonic) -> 
         text = f'Bearer realm="{conf.realm}"'
         return f'{text}, error="{refused.error}", error_description="{refused}"' if refused.error else text
 
-    return guard(check, challenge=challenge, told=told, hide_credentials=conf.hide_credentials)
+    return guard(check, challenge=challenge, identity_names=identity_names, hide_credentials=conf.hide_credentials)
 
 
 def _finder(conf: JwtAuthConf, clock: Callable[[], float]) -> Find:
@@ -202,7 +220,7 @@ def _key_set(conf: JwtAuthConf, clock: Callable[[], float]) -> KeySet:
 
 
 def _header(token: bytes, algorithms: frozenset[str], max_length: int) -> tuple[str | None, str]:
-    """``kid`` and ``alg`` of a token that may be looked at."""
+    """Return ``kid`` and ``alg`` of a token. Raises Refused if it is too long, malformed, or of another algorithm."""
     if len(token) > max_length:
         raise Refused("the token is too long")
     try:
@@ -216,7 +234,7 @@ def _header(token: bytes, algorithms: frozenset[str], max_length: int) -> tuple[
 
 
 def _verify(token: bytes, keys: list[VerificationKey], algorithm: str, conf: JwtAuthConf) -> dict[str, Any]:
-    """The claims of a good token."""
+    """Return the claims of a token. Raises Refused if it is invalid."""
     for key in keys:
         try:
             claims: dict[str, Any] = jwt.decode(
@@ -238,7 +256,7 @@ def _verify(token: bytes, keys: list[VerificationKey], algorithm: str, conf: Jwt
 
 
 def _identity(claims: dict[str, Any], names: dict[str, str]) -> Headers:
-    """The headers that tell the upstream of `claims`; an empty claim, or none, gives no header."""
+    """Return the headers that carry `claims` to the upstream. A missing or empty claim has no header."""
     identity: Headers = []
     for claim, name in names.items():
         content = claims.get(claim)

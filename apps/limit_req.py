@@ -1,15 +1,17 @@
-"""``limit-req``: so many requests a second on one route; a few more wait their turn, the rest is refused with 503.
+"""``limit-req``: limits the requests per second of a route. A few more wait for their turn; the rest gets 503.
 
-A leaky bucket as nginx's ``limit_req`` and APISIX's own plugin of this name have it, with the names of the Go runner's
-example, ``rate`` and ``burst``. (That example delays without end where this one refuses beyond the burst, so that a
-flood cannot pile up calls.) Each route has its bucket, in each worker process: two numbers, whoever calls, whichever
-list of the route names the plugin. With ``redis`` the bucket is in Redis, and all gateways that name it share it.
-The operator says which Redis a route may name (``allow``). One behind a unix socket, or with options in its URL, is
-given as the mount's ``defaults``. When Redis does not answer, the mount's ``on_error`` says whether the request is
-refused or skips this plugin.
+The plugin is a leaky bucket, as nginx's ``limit_req`` and APISIX's own plugin of this name are. ``rate`` and ``burst``
+are named as in the Go runner's example. That example delays any number of requests. This plugin refuses those beyond
+the burst, so that a flood cannot pile up calls.
 
-The ``limits`` package does not fit here: its strategies count hits in windows and can only say yes or no, while a
-leaky bucket has to tell how long a request must wait.
+Each route has one bucket in each worker process, for all clients and for all lists of the route that name the plugin.
+With ``redis`` the bucket is in Redis, and all gateways that name the same Redis share it. The operator says which Redis
+a route may name (``allow``). A Redis behind a unix socket, or a URL with options, can only be given as the mount's
+``defaults``. When Redis does not answer, the mount's ``on_error`` decides whether the request is refused or skips this
+plugin.
+
+The package ``limits`` does not fit: it counts hits in windows and answers yes or no, while a leaky bucket has to say
+how long a request must wait.
 """
 
 import asyncio
@@ -25,13 +27,14 @@ from asgi_bridge import PluginError, apisix, upstream
 from asgi_bridge.plugins import Allowed
 from asgi_bridge.plugins.memory import remembered
 
-from .conf import Conf
-from .shared_bucket import SharedBuckets
+from ._shared.conf import Conf
+from ._shared.shared_bucket import SharedBuckets
 
 __all__ = ["LeakyBucket", "LimitReqConf", "limit_req"]
 
 LONGEST_DELAY = 25.0
-"""Seconds. A call has 30 by default, and APISIX gives up after 60: who had to wait longer is refused at once."""
+"""Maximum wait of a request, in seconds; a longer wait is refused at once. A call has 30 seconds by default, and APISIX
+gives up after 60."""
 
 
 class LimitReqConf(Conf):
@@ -41,17 +44,17 @@ class LimitReqConf(Conf):
         gt=0, allow_inf_nan=False, description="Requests a second that pass, evenly spaced; may be a fraction."
     )
     burst: int = Field(
-        0,
+        default=0,
         ge=0,
         description="Requests above the rate that wait for their turn, for 25 seconds at most; further ones get 503.",
     )
     redis: Annotated[SecretStr, Field(max_length=4096), Allowed("redis", "rediss")] | None = Field(
-        None,
+        default=None,
         description="URL (redis:// or rediss://) of the Redis that holds the bucket; the operator allows it. Left "
         "out: each process has its own.",
     )
     redis_key: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         max_length=256,
         description="Name of the bucket in Redis: routes of the same name share it. Left out: the route's id.",
@@ -59,17 +62,17 @@ class LimitReqConf(Conf):
 
     @property
     def holds(self) -> float:
-        """Requests that may wait: nobody waits for too long."""
+        """Number of requests that may wait: the burst, or fewer if the last one would wait for too long."""
         return min(self.burst, self.rate * LONGEST_DELAY)
 
 
 class LeakyBucket:
-    """A bucket that leaks `rate` requests a second and holds so many of them besides the one that just passes.
+    """A bucket that leaks at a fixed rate.
 
     Args:
-        rate: requests a second.
-        holds: requests that may wait.
-        clock: monotonic seconds.
+        rate: Requests per second that leak.
+        holds: Number of requests that may wait, besides the one that passes at once.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(self, rate: float, holds: float, clock: Callable[[], float]) -> None:
@@ -80,9 +83,13 @@ class LeakyBucket:
         self._looked = clock()
 
     def pour(self) -> float | None:
-        """Takes one request in: the seconds that it has to wait; None: the bucket is full, the request stays out."""
+        """Add one request to the bucket.
+
+        Returns:
+            Seconds that the request has to wait; None if the bucket is full, and then the request is not added.
+        """
         now = self._clock()
-        # In requests, not in seconds: so a burst at one moment is counted without rounding.
+        # The level counts requests, not seconds, so that a burst at one moment is counted without rounding.
         above = max(self._level - (now - self._looked) * self._rate, 0.0)
         if above > self._holds:
             return None
@@ -97,16 +104,16 @@ def limit_req(
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
     shared_clock: Callable[[], float] | None = None,
 ) -> ASGIApp:
-    """Delays or refuses what is above the rate.
+    """Delay or refuse requests above the rate.
 
     Args:
-        conf: the route's configuration.
-        clock: monotonic seconds.
-        sleep: waits so many seconds.
-        shared_clock: seconds, for a bucket in Redis; None: the clock of Redis.
+        conf: The route's configuration.
+        clock: Returns monotonic seconds.
+        sleep: Waits for a number of seconds.
+        shared_clock: Returns seconds, for a bucket in Redis; None uses the clock of Redis.
 
     Raises:
-        ConfigurationError: ``redis`` is no URL.
+        ConfigurationError: redis-py refuses the URL, or is not installed.
     """
     bucket = remembered(lambda: LeakyBucket(conf.rate, conf.holds, clock))
     shared = None
@@ -135,7 +142,8 @@ def limit_req(
 
 
 def _name(conf: LimitReqConf, scope: Scope) -> str:
+    """Return the name of the bucket in Redis."""
     name = conf.redis_key or apisix(scope).route_id
     if name is None:
-        raise PluginError("the gateway does not tell which route this is: give redis_key")
+        raise PluginError("the gateway does not say which route this is: set redis_key")
     return name

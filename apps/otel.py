@@ -1,17 +1,18 @@
-"""``otel``: an OpenTelemetry span for each request, child of the client's and parent of the upstream's.
+"""``otel``: makes an OpenTelemetry span for each request, a child of the client's span and a parent of the upstream's.
 
-The span continues ``traceparent`` (whatever ``OTEL_PROPAGATORS`` says), the upstream gets the new one, and spans that
-plugins behind it start are inside. Mounted with ``phase="both"`` and listed in both phases it lasts until the upstream
-has answered, and has the status that the client gets; listed in the request phase alone it covers the plugins.
+The span continues the client's trace, as ``traceparent`` or any other header of ``OTEL_PROPAGATORS`` names it. The
+upstream gets a new header of that kind. Spans that inner plugins start are children of the span. Mounted with
+``phase="both"`` and listed in both phases, the span lasts until the upstream has answered, and has the status that the
+client gets. Listed in the request phase alone, it covers the inner plugins.
 
-Where spans go is the operator's: OpenTelemetry's own ways to set up its SDK work, and without one nothing is
-recorded and headers pass unchanged::
+The operator sets up OpenTelemetry's SDK, which decides where spans go. Without the SDK nothing is recorded, and headers
+pass unchanged::
 
     pip install opentelemetry-distro opentelemetry-exporter-otlp
     opentelemetry-instrument asgi-bridge run asgi_bridge_apps:bridge
 
-The package opentelemetry-instrumentation-asgi is for servers: it makes a span more for each message, and does not tell
-the upstream.
+The package opentelemetry-instrumentation-asgi is for servers. It makes a further span for each message, and gives the
+upstream no header.
 """
 
 import re
@@ -27,8 +28,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import apisix, upstream
 
-from .conf import Conf, most
-from .headers import dashed, without
+from ._shared.conf import Conf, most
+from ._shared.headers import dashed, without
 
 __all__ = ["OtelConf", "otel"]
 
@@ -40,19 +41,19 @@ class OtelConf(Conf):
     """What ``otel`` takes."""
 
     attributes: Annotated[dict[Attribute, Attribute], *most(100)] = Field(
-        {}, description="Further attributes of each span."
+        default={}, description="Further attributes of each span."
     )
     trust_client: bool = Field(
-        True, description="False: the client's trace is not continued, a new one begins with each request."
+        default=True, description="False: the client's trace is not continued, a new one begins with each request."
     )
 
 
 def otel(conf: OtelConf, provider: TracerProvider | None = None) -> ASGIApp:
-    """Makes a span of each request.
+    """Make a span for each request.
 
     Args:
-        conf: the route's configuration.
-        provider: makes the spans; the one that was set up for the process without it.
+        conf: The route's configuration.
+        provider: Makes the spans; None uses the provider of the process.
     """
     tracer = trace.get_tracer("asgi_bridge_apps.otel", tracer_provider=provider)
 
@@ -62,7 +63,7 @@ def otel(conf: OtelConf, provider: TracerProvider | None = None) -> ASGIApp:
             return
         propagator = propagate.get_global_textmap()
         fields = {field.lower().encode("latin-1") for field in propagator.fields}
-        # attached, so that its baggage is there for the plugins too
+        # attached, so that inner plugins see the baggage too
         token = context.attach(propagator.extract(_carrier(scope, fields) if conf.trust_client else {}, Context()))
         try:
             attributes = {**_attributes(scope), **conf.attributes}
@@ -82,9 +83,9 @@ def otel(conf: OtelConf, provider: TracerProvider | None = None) -> ASGIApp:
 
 
 _SIZES = {b"baggage": (8192, 64), b"tracestate": (2048, 32)}
-"""Bytes and members of the headers that are lists (W3C Baggage, 3.3.2; Trace Context, 3.3.1.1)."""
+"""Header that is a list → its maximum length in bytes and in members (W3C Baggage, 3.3.2; Trace Context, 3.3.1.1)."""
 _SIZE = 512
-"""Bytes of the others."""
+"""Maximum length of the other headers, in bytes."""
 
 _name = rb"[!#$%&'*+.^_`|~0-9A-Za-z/@-]+"
 _value = rb"[\x21-\x2b\x2d-\x3a\x3c-\x7e]*"
@@ -93,8 +94,10 @@ _one = re.compile(rb"[\x21-\x7e]*")
 
 
 def _readable(name: bytes, value: bytes) -> bool:
-    """Whether a propagator gets to see a client's header: OpenTelemetry reads lists of any length, and has a log line,
-    which repeats it, for each member that is malformed."""
+    """Return whether a propagator may read a client's header.
+
+    OpenTelemetry itself reads lists of any length, and logs each malformed member in full.
+    """
     size, members = _SIZES.get(name, (_SIZE, 0))
     if len(value) > size or value.count(b",") >= max(members, 1):
         return False
@@ -102,9 +105,10 @@ def _readable(name: bytes, value: bytes) -> bool:
 
 
 def _carrier(scope: Scope, fields: set[bytes]) -> dict[str, str]:
-    """The client's headers that a propagator reads. One that is there twice is not read: which would be meant?
+    """Return the client's headers for the propagator.
 
-    Baggage alone may have several lines (W3C Baggage, 3.1).
+    A repeated header is left out, because it is ambiguous. Only the headers that are lists may have several lines (W3C
+    Baggage, 3.1).
     """
     found: dict[bytes, list[bytes]] = {}
     for name, value in scope["headers"]:
@@ -115,17 +119,20 @@ def _carrier(scope: Scope, fields: set[bytes]) -> dict[str, str]:
 
 
 def _inject(propagator: TextMapPropagator, scope: Scope, fields: set[bytes]) -> None:
-    """Tells the upstream of the current span, in place of what the client told."""
-    told: dict[str, str] = {}
-    propagator.inject(told)
+    """Replace the client's tracing headers by those of the current span."""
+    injected: dict[str, str] = {}
+    propagator.inject(injected)
     after = without(scope["headers"], fields)
-    after += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in told.items()]
+    after += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in injected.items()]
     if sorted(after) != sorted(scope["headers"]):
         scope["headers"] = after
 
 
 def _attributes(scope: Scope) -> Mapping[str, str]:
-    """As the semantic conventions of HTTP server spans name them. No query: it may hold secrets."""
+    """Return the attributes of a span, by OpenTelemetry's names for HTTP servers.
+
+    The query is left out, because it may contain secrets.
+    """
     found: dict[str, str | None] = {
         "http.request.method": scope["method"],
         "url.scheme": scope["scheme"],

@@ -1,25 +1,32 @@
-"""``request-body-rewrite``: gives the upstream another body (the Go runner's example, with its configuration)."""
+"""``request-body-rewrite``: replaces the request body. Configured as the example of the Go runner."""
 
 from pydantic import Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import upstream
 
-from .conf import Conf, Text
+from ._shared.conf import Conf, Text
 
 __all__ = ["RequestBodyRewriteConf", "request_body_rewrite"]
 
 _OF_THE_OLD = frozenset((b"content-length", b"content-encoding", b"transfer-encoding"))
+"""Headers that describe the length and the encoding of the client's body."""
 
 
 class RequestBodyRewriteConf(Conf):
     """What ``request-body-rewrite`` takes."""
 
-    new_body: Text = Field("", description="The new body. Empty: the request goes on with the body that it has.")
+    new_body: Text = Field(
+        default="", description="The new body. Empty: the request goes on with the body that it has."
+    )
 
 
 def request_body_rewrite(conf: RequestBodyRewriteConf) -> ASGIApp:
-    """Replaces the body, whatever the method, and the headers that told how the old one was framed and encoded."""
+    """Replace the body and the headers that describe it, for every method.
+
+    Args:
+        conf: The route's configuration.
+    """
     if not conf.new_body:
         return upstream
     body = conf.new_body.encode()
@@ -27,14 +34,14 @@ def request_body_rewrite(conf: RequestBodyRewriteConf) -> ASGIApp:
     async def replace(scope: Scope, receive: Receive, send: Send) -> None:
         headers = [header for header in scope["headers"] if header[0] not in _OF_THE_OLD]
         scope["headers"] = [*headers, (b"content-length", b"%d" % len(body))]
-        handed = False
+        received = False
 
         async def replaced() -> Message:
-            nonlocal handed
-            if not handed:
-                handed = True
+            nonlocal received
+            if not received:
+                received = True
                 return {"type": "http.request", "body": body, "more_body": False}
-            while True:  # behind the old body stands the disconnect
+            while True:  # skip the client's body, up to the disconnect
                 message = await receive()
                 if message["type"] != "http.request":
                     return message

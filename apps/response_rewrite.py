@@ -1,7 +1,7 @@
-"""``response-rewrite``: another status, headers and body (the Go runner's example, with its configuration).
+"""``response-rewrite``: changes status, headers and body of the response. Configured as the example of the Go runner.
 
-Filters are RE2's regular expressions, as in Go: what they take grows with the body, and no body of an upstream can make
-one run away. Where that may still be long they search in threads, which take the routes in turn.
+Filters are regular expressions of RE2, as in Go. A search takes time in proportion to the body, whatever the upstream
+sends. A search that may still take long runs in a thread; the threads serve the routes in turn.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_bridge import PluginError
 from asgi_bridge.plugins.memory import remembered
 
-from .conf import MAX_HEADERS, Conf, EndToEndName, HeaderValue, Status, Text, few, most
-from .patterns import Pattern
-from .turns import Full, Turns
-from .whole import WholeBody
+from ._shared.conf import MAX_HEADERS, Conf, EndToEndName, HeaderValue, Status, Text, few, most
+from ._shared.patterns import Pattern
+from ._shared.turns import Full, Turns
+from ._shared.whole import WholeBody
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -28,19 +28,22 @@ if TYPE_CHECKING:
 __all__ = ["Filter", "ResponseRewriteConf", "response_rewrite"]
 
 _OF_THE_BODY = ("content-length", "etag", "content-md5", "digest", "content-digest", "repr-digest")
-"""They describe the body that was there before."""
+"""Headers that describe the upstream's body."""
 
 MAX_BODY = 2**24
-"""Bytes of a body, before and after. A longer one cannot be handed over in any case."""
+"""Maximum length of a body, before and after, in bytes. The protocol allows no longer one."""
 _MAX_RATIO = 1100
-"""Deflate makes no text longer than so many times (RFC 1951)."""
+"""Maximum length of a text, in multiples of its length in deflate (RFC 1951)."""
 MAX_FILTERS = 16
+"""Maximum number of filters of one route."""
 MAX_WARNED = 100
+"""Maximum number of warnings for one route, one for each content-encoding."""
 THREADS = 2
+"""Number of threads that search bodies."""
 MAX_WAITING = 16
-"""Bodies of one route that are searched or wait for it."""
+"""Maximum number of bodies of one route that are being searched or wait."""
 SHORT = 1_000_000
-"""Steps, of 10 nanoseconds at most, that a search may take on the event loop."""
+"""Maximum number of steps of a search on the event loop. A step takes 10 nanoseconds at most."""
 
 logger = logging.getLogger("asgi_bridge.apps")
 
@@ -48,21 +51,24 @@ _turns = Turns("response-rewrite", THREADS, MAX_WAITING)
 
 
 def _decoded(body: bytes, encoding: str) -> bytes | None:
-    """The text of a compressed body; None: it cannot be had."""
+    """Return the text of a compressed body; None if we cannot decode it completely."""
     if encoding in ("gzip", "x-gzip", "deflate"):
-        for bits in (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS):  # with a header of gzip or zlib, or, of some servers, none
+        for bits in (
+            zlib.MAX_WBITS | 32,
+            -zlib.MAX_WBITS,
+        ):  # with a gzip or zlib header, or without any, as some servers send it
             decoder = zlib.decompressobj(bits)
             try:
                 text = decoder.decompress(body, MAX_BODY)
             except zlib.error:
                 continue
-            # behind the end stands another part, which a client would unpack too
+            # unused data is a second part, which a client would decode too
             return text if decoder.eof and not decoder.unused_data else None
     return None
 
 
 def _encoding(lines: list[str]) -> str:
-    """The content-encoding that the header's `lines` tell, in lower case; empty: none."""
+    """Return the encodings in the values of content-encoding headers, in lower case; empty if there are none."""
     names = [name.strip().lower() for line in lines for name in line.split(",")]
     return ", ".join(name for name in names if name not in ("", "identity"))
 
@@ -74,21 +80,21 @@ class Filter(Conf):
         description="What to look for, a regular expression of RE2: the text of its first match is what is replaced.",
     )
     scope: Literal["once", "global"] = Field(
-        "once", description="Whether the first or every occurrence of that text is replaced."
+        default="once", description="Whether the first or every occurrence of that text is replaced."
     )
-    replace: Text = Field("", description="What stands there instead, literally.")
+    replace: Text = Field(default="", description="What stands there instead, literally.")
 
 
 class ResponseRewriteConf(Conf):
     """What ``response-rewrite`` takes."""
 
-    status: Literal[0] | Status = Field(0, description="The new status. 0: the upstream's.")
+    status: Literal[0] | Status = Field(default=0, description="The new status. 0: the upstream's.")
     headers: Annotated[dict[EndToEndName, HeaderValue], *most(MAX_HEADERS)] = Field(
-        {}, description="Headers to set, over those of the upstream."
+        default={}, description="Headers to set, over those of the upstream."
     )
-    body: Text = Field("", description="The new body. Empty: the upstream's. With filters it does not count.")
+    body: Text = Field(default="", description="The new body. Empty: the upstream's. With filters it does not count.")
     filters: Annotated[list[Filter], *few(MAX_FILTERS)] = Field(
-        [], description="Replacements in the upstream's body, one after the other."
+        default=[], description="Replacements in the upstream's body, one after the other."
     )
 
 
@@ -96,7 +102,7 @@ class _Route:
     """What is remembered of one route.
 
     Attributes:
-        warned: encodings that nothing was found in.
+        warned: Content-encodings that the log has a warning about.
     """
 
     def __init__(self) -> None:
@@ -117,15 +123,15 @@ class _Filters:
         return bool(self._filters)
 
     def short(self, body: bytes, encoding: str) -> bool:
-        """Whether they can search `body` on the event loop."""
+        """Return whether the filters can search `body` on the event loop."""
         length = min(len(body) * _MAX_RATIO, MAX_BODY) if encoding else len(body)
         return self._steps * length <= SHORT
 
     def apply(self, body: bytes, encoding: str) -> bytes | None:
-        """The new body; None: the encoding hides the text.
+        """Return the new body; None if we cannot decode the body.
 
         Raises:
-            PluginError: it would be too long.
+            PluginError: The new body would be too long.
         """
         text = _decoded(body, encoding) if encoding else body
         if text is None:
@@ -135,20 +141,25 @@ class _Filters:
             match = regex.search(after)
             if match is not None and match[0]:
                 after = _replaced(after, match[0], replacement, count)
-        return body if after == text else after  # where nothing was found, the upstream's own bytes
+        return body if after == text else after  # without a match, the upstream's own bytes
 
 
 def _replaced(body: bytes, old: bytes, new: bytes, count: int) -> bytes:
-    """`body.replace`, which is not begun where its result would be too long."""
+    """Do ``body.replace``. Raises PluginError if the result would be too long, before it is made."""
     times = body.count(old) if count < 0 else count
     length = len(body) + times * (len(new) - len(old))
     if length > MAX_BODY:
-        raise PluginError(f"the filters make a body of {length} bytes; {MAX_BODY} can be handed over")
+        raise PluginError(f"the filters make a body of {length} bytes; the protocol allows {MAX_BODY}")
     return body.replace(old, new, count)
 
 
 def response_rewrite(app: ASGIApp, conf: ResponseRewriteConf) -> ASGIApp:
-    """Changes what is configured; the body is buffered where it may change."""
+    """Change what is configured. The body is collected only if it may change.
+
+    Args:
+        app: The next layer.
+        conf: The route's configuration.
+    """
     filters = _Filters(conf.filters)
     replacement = b"" if filters else conf.body.encode()
     route = remembered(_Route)
@@ -198,7 +209,7 @@ def response_rewrite(app: ASGIApp, conf: ResponseRewriteConf) -> ASGIApp:
                 if encoding not in route.warned and len(route.warned) < MAX_WARNED:
                     route.warned.add(encoding)
                     logger.warning(
-                        "response-rewrite: filters find nothing in a body of content-encoding %r: have the rewrite "
+                        "response-rewrite: filters cannot search a body of content-encoding %r: let the rewrite "
                         "plugin delete Accept-Encoding in the request phase",
                         encoding,
                     )

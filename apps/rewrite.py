@@ -1,7 +1,7 @@
-"""``rewrite``: path, headers and arguments of the request as the upstream gets it.
+"""``rewrite``: changes path, headers and arguments of the request for the upstream.
 
-The name is that of the official Python runner's example, which takes no configuration and always changes the same
-three things. An empty configuration does as that one does; any field that is given is all that is changed.
+The official Python runner has an example of this name. It has no configuration, and always makes the same changes. An
+empty configuration makes them here. If any field is set, only what is set is changed.
 """
 
 from typing import Annotated, Self
@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import upstream
 
-from .conf import MAX_HEADERS, Conf, EndToEndName, HeaderValue, HeaderValues, few, most
+from ._shared.conf import MAX_HEADERS, Conf, EndToEndName, HeaderValue, HeaderValues, few, most
 
 __all__ = ["RewriteConf", "rewrite"]
 
@@ -23,27 +23,33 @@ Argument = Annotated[str, Field(max_length=8192)]
 class RewriteConf(Conf):
     """What ``rewrite`` takes."""
 
-    path: str | None = Field(None, pattern="^/", max_length=8192, description="The new path, decoded, without a query.")
+    path: str | None = Field(
+        default=None, pattern="^/", max_length=8192, description="The new path, decoded, without a query."
+    )
     headers: Annotated[dict[EndToEndName, HeaderValue | HeaderValues | None], *most(MAX_HEADERS)] = Field(
-        {}, description="Headers to set, all of a name at once; null deletes them."
+        default={}, description="Headers to set, all of a name at once; null deletes them."
     )
     args: Annotated[dict[Argument, Argument | Annotated[list[Argument], *few(100)] | None], *most(100)] = Field(
-        {}, description="Arguments of the query to set, decoded, all of a name at once; null deletes them."
+        default={}, description="Arguments of the query to set, decoded, all of a name at once; null deletes them."
     )
 
     @model_validator(mode="after")
     def _host_stays(self) -> Self:
         if any(name.lower() == "host" and not values for name, values in self.headers.items()):
-            raise ValueError("headers: host cannot be deleted, a request has one")
+            raise ValueError("headers: host cannot be deleted, because every request has one")
         return self
 
 
 EXAMPLE = RewriteConf(path="/a6/python/runner", headers={"X-Resp-A6-Runner": "Python"}, args={"a6_runner": "Python"})
-"""What the official runner's example does."""
+"""Changes that the example of the official Python runner makes."""
 
 
 def rewrite(conf: RewriteConf) -> ASGIApp:
-    """Changes what is configured, and passes the request on."""
+    """Change what is configured, and pass the request on.
+
+    Args:
+        conf: The route's configuration.
+    """
     if not conf.model_fields_set:
         conf = EXAMPLE
     path = conf.path
@@ -77,5 +83,6 @@ def _listed(values: str | list[str] | None) -> list[str]:
 
 
 def _name(part: bytes) -> str:
-    # of the bytes: under a plugin that is mounted with exact=True the client's own may stand there unescaped
+    """Return the decoded name of a ``name=value`` in a query."""
+    # from bytes, because a plugin mounted with exact=True may leave unescaped bytes of the client
     return unquote_to_bytes(part.partition(b"=")[0].replace(b"+", b" ")).decode(errors="replace")

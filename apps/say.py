@@ -1,4 +1,4 @@
-"""``say``: answers with a text (the Go runner's example, under its name and with its configuration)."""
+"""``say``: answers with a text. Named and configured as the example of the Go runner."""
 
 from pydantic import Field
 from starlette.responses import PlainTextResponse
@@ -6,7 +6,7 @@ from starlette.types import ASGIApp
 
 from asgi_bridge import upstream
 
-from .conf import Conf, Text
+from ._shared.conf import Conf, Text
 
 __all__ = ["SayConf", "say"]
 
@@ -14,11 +14,17 @@ __all__ = ["SayConf", "say"]
 class SayConf(Conf):
     """What ``say`` takes."""
 
-    body: Text = Field("", description="The answer. Empty: the request goes on as if the plugin were not there.")
+    body: Text = Field(
+        default="", description="The answer. Empty: the request goes on as if the plugin were not there."
+    )
 
 
 def say(conf: SayConf) -> ASGIApp:
-    """Answers with the body, and with a header that tells which runner it was: ``Go`` there, ``Python`` here."""
+    """Answer with the body, and with a header that names the runner: ``Go`` there, ``Python`` here.
+
+    Args:
+        conf: The route's configuration.
+    """
     if not conf.body:
         return upstream
     return PlainTextResponse(conf.body, headers={"X-Resp-A6-Runner": "Python"})

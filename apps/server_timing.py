@@ -1,4 +1,4 @@
-"""``server-timing``: tells the client how long the upstream took, and which one it was."""
+"""``server-timing``: tells the client, in a header, how long the upstream took and which node it was."""
 
 import time
 
@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import apisix
 
-from .conf import Conf, HeaderName
+from ._shared.conf import Conf, HeaderName
 
 __all__ = ["ServerTimingConf", "server_timing"]
 
@@ -16,17 +16,21 @@ __all__ = ["ServerTimingConf", "server_timing"]
 class ServerTimingConf(Conf):
     """What ``server-timing`` takes."""
 
-    metric: HeaderName = Field("upstream", description="The metric's name.")
+    metric: HeaderName = Field(default="upstream", description="The metric's name.")
     node: bool = Field(
-        False, description="Describe the metric by the address of the upstream's node. Clients see it; one round trip."
+        default=False,
+        description="Describe the metric by the address of the upstream's node. Clients see it; one round trip.",
     )
 
 
 def server_timing(app: ASGIApp, conf: ServerTimingConf) -> ASGIApp:
-    """Measures from passing the request on to the start of the response: the inner plugins and the upstream.
+    """Measure the time from passing the request on until the response starts: the inner plugins and the upstream.
 
-    It has to see both: where only the response form runs (the request half is gone) there is nothing to measure, and no
-    header.
+    If only the response phase runs, because the request half is gone, there is nothing to measure and no header.
+
+    Args:
+        app: The next layer.
+        conf: The route's configuration.
     """
 
     async def measure(scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,7 +39,7 @@ def server_timing(app: ASGIApp, conf: ServerTimingConf) -> ASGIApp:
             return
         started = time.perf_counter()
 
-        async def told(message: Message) -> None:
+        async def timed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 entry = f"{conf.metric};dur={(time.perf_counter() - started) * 1000:.1f}"
                 if conf.node:
@@ -47,6 +51,6 @@ def server_timing(app: ASGIApp, conf: ServerTimingConf) -> ASGIApp:
                 MutableHeaders(scope=message).append("server-timing", entry)
             await send(message)
 
-        await app(scope, receive, told)
+        await app(scope, receive, timed)
 
     return measure

@@ -1,6 +1,7 @@
-"""``stop``: answers with what the route says (the official Python runner's example, made configurable).
+"""``stop``: answers with a response that the route configures.
 
-The original answers the same whatever its configuration is; that is what comes of each field that is left out here.
+The official Python runner has an example of this name, which always gives the same response. The defaults here are that
+response.
 """
 
 from typing import Annotated
@@ -9,7 +10,7 @@ from pydantic import Field
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
 
-from .conf import MAX_HEADERS, Conf, EndToEndName, HeaderValue, HeaderValues, Status, Text, most
+from ._shared.conf import MAX_HEADERS, Conf, EndToEndName, HeaderValue, HeaderValues, Status, Text, most
 
 __all__ = ["StopConf", "stop"]
 
@@ -17,17 +18,21 @@ __all__ = ["StopConf", "stop"]
 class StopConf(Conf):
     """What ``stop`` takes."""
 
-    body: Text = Field("Hello, Python Runner of APISIX", description="The answer's body.")
-    status: Status = Field(201, description="The answer's status.")
+    body: Text = Field(default="Hello, Python Runner of APISIX", description="The answer's body.")
+    status: Status = Field(default=201, description="The answer's status.")
     headers: Annotated[dict[EndToEndName, HeaderValue | HeaderValues], *most(MAX_HEADERS)] = Field(
-        {"X-Resp-A6-Runner": "Python"},
+        default={"X-Resp-A6-Runner": "Python"},
         description="The answer's headers; a list of values gives the header once for each. "
         "Without a content-type the body is text/plain.",
     )
 
 
 def stop(conf: StopConf) -> ASGIApp:
-    """Answers every request, and lets none pass."""
+    """Answer every request; none passes.
+
+    Args:
+        conf: The route's configuration.
+    """
     response = PlainTextResponse(conf.body, status_code=conf.status)
     if any(name.lower() == "content-type" for name in conf.headers):
         del response.headers["content-type"]

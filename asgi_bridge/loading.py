@@ -67,7 +67,7 @@ def _in_module(name: str) -> str:
     """The ``module:attr`` of what a module is there for: its Bridge, else its application."""
     module = import_module(name, name)
     bridges = [each for each, found in vars(module).items() if isinstance(found, Bridge)]
-    if "bridge" in vars(module):
+    if hasattr(module, "bridge"):  # not in vars(): a module may make it at its first use
         bridges = ["bridge"]
     applications = [each for each in _APPLICATIONS if callable(getattr(module, each, None))]
     if len(bridges) > 1:

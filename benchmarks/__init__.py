@@ -1,1 +1,1 @@
-"""What a call costs, beside the least that it could cost: ``make bench``."""
+"""``make bench``: measures what a call costs, compared with the least that it could cost."""

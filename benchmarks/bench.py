@@ -1,7 +1,7 @@
-"""Measures what a call costs: our runner and the floor under it, in turns, in one run.
+"""Measures what a call costs, with our runner and with the floor, in turns in one run.
 
-Exits with 1 if a call failed or was answered with another action than it should be; ``--max-ratio`` also if it cost
-more than so many times the floor.
+The floor is the least that a server of this protocol costs in Python. The exit status is 1 if a call failed or got
+another action than expected. With ``--max-ratio`` it is also 1 if a call cost more than this multiple of the floor.
 """
 
 import argparse
@@ -28,16 +28,16 @@ OFFSETS = json.loads((FRAMES / "offsets.json").read_text())
 
 @dataclass
 class Case:
-    """One thing to measure.
+    """A kind of call to measure.
 
     Attributes:
-        name: for the table.
+        name: Name in the table.
         server: "floor", "limit" or "runner".
-        prepare: the frame that prepares the chain.
-        action: what every call has to be answered with, as the load generator counts it.
-        request: the frame of a call.
-        asks: the runner asks the gateway in a call.
-        runs: what the load generator told, one for each round.
+        prepare: Name of the frame that prepares the chain.
+        action: The action that every call has to get, by the load generator's name for it.
+        request: Name of the frame of a call.
+        asks: Whether the runner asks the gateway for variables in a call.
+        runs: The load generator's results, one for each round.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Case:
     runs: list[dict[str, Any]] = field(default_factory=list)
 
     def median(self, key: str) -> float:
+        """Return the median of one number of the results, over all rounds."""
         return statistics.median(float(run[key]) for run in self.runs)
 
 
@@ -63,7 +64,7 @@ LIMIT = Case("limit (C)", "limit", "prepare_noop", "stop")
 
 
 def compiled(name: str) -> Path:
-    """The C program `name`, compiled anew when its source has changed."""
+    """Compile the C program `name`, unless its source is unchanged, and return its path."""
     source, program = HERE / f"{name}.c", BUILD / name
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         BUILD.mkdir(exist_ok=True)
@@ -75,18 +76,18 @@ def compiled(name: str) -> Path:
 
 
 def on_core(core: int | None) -> Callable[[], None] | None:
-    """For `preexec_fn`: keeps a process on one core; None, on a machine with one core only."""
+    """Return a `preexec_fn` that keeps a process on one core; None if `core` is None."""
     return None if core is None else lambda: os.sched_setaffinity(0, {core})
 
 
 def cores() -> tuple[int | None, int | None]:
-    """The core for the servers, and that for the load generator."""
+    """Return the core for the servers and the core for the load generator; None twice if there is only one core."""
     usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     return (usable[0], usable[1]) if len(usable) >= 2 else (None, None)
 
 
 def command(server: str, socket: Path, loop: str) -> list[str]:
-    """What starts a server."""
+    """Return the command that starts a server."""
     if server == "limit":
         return list(map(str, (compiled("limit"), socket, FRAMES / "pc_resp.bin", FRAMES / "stop_resp.bin")))
     return [sys.executable, "-m", f"benchmarks.{server}", str(socket), loop]
@@ -94,7 +95,7 @@ def command(server: str, socket: Path, loop: str) -> list[str]:
 
 @contextlib.contextmanager
 def server(command: list[str], socket: Path, core: int | None) -> Iterator[int]:
-    """Runs a server until its socket is there and the measuring done; its process id."""
+    """Run a server, and yield its process id once its socket exists."""
     process = subprocess.Popen(command, cwd=HERE.parent, preexec_fn=on_core(core))
     try:
         deadline = time.monotonic() + 20
@@ -109,20 +110,20 @@ def server(command: list[str], socket: Path, core: int | None) -> Iterator[int]:
 
 
 def measure(case: Case, socket: Path, pid: int, args: argparse.Namespace, core: int | None) -> dict[str, Any]:
-    """One run of the load generator.
+    """Run the load generator once, and return its results.
 
     Raises:
-        SystemExit: a call failed, or was answered otherwise than it should be.
+        SystemExit: A call failed, or got another action than expected.
     """
     offsets = OFFSETS[case.request]
     program = [
         *(compiled("load"), socket, args.connections, args.seconds),
         *(FRAMES / f"{case.prepare}.bin", FRAMES / f"{case.request}.bin", offsets["token"]),
         *("--pid", pid, "--warmup", args.warmup, "--json"),
-        # With a core of its own the load never sleeps, so no server pays for waking it up: the floor, which keeps it
-        # busy anyway, would not, and the others would for each answer.
+        # With a core of its own the load generator never sleeps. Otherwise our runner would pay for waking it up at
+        # each answer, but the floor, which keeps it busy, would not.
         *(["--spin"] if core is not None else []),
-        # the floor answers with one id always
+        # the floor always answers with the same id
         *(["--id-off", offsets["id"]] if case.server == "runner" else []),
         *(["--extra", FRAMES / "extra.bin"] if case.asks else []),
     ]
@@ -137,6 +138,7 @@ def measure(case: Case, socket: Path, pid: int, args: argparse.Namespace, core: 
 
 
 def table(cases: list[Case]) -> Iterator[str]:
+    """Yield the lines of the table of medians."""
     yield f"{'':<22} {'CPU µs/call':>11} {'x floor':>8} {'calls/s':>9} {'p50 µs':>8} {'p99 µs':>8}"
     for case in cases:
         yield (
@@ -146,7 +148,7 @@ def table(cases: list[Case]) -> Iterator[str]:
 
 
 def ratio(case: Case, floor: Case) -> float:
-    """To the floor of the same round; the median of all rounds."""
+    """Return the CPU time of a call in multiples of the floor of the same round: the median of all rounds."""
     return statistics.median(
         float(run["cpu_us_req"]) / float(base["cpu_us_req"]) for run, base in zip(case.runs, floor.runs, strict=True)
     )
@@ -154,16 +156,26 @@ def ratio(case: Case, floor: Case) -> float:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    # short and many: what else a shared machine does comes and goes within seconds, and hits one round or another
-    parser.add_argument("--rounds", type=int, default=15, help="times that each is measured, in turns (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=0.6, help="of one measurement (%(default)s)")
-    parser.add_argument("--warmup", type=float, default=0.1, help="seconds before it (%(default)s)")
-    parser.add_argument("--connections", type=int, default=32, help="each with one call at a time (%(default)s)")
+    # Many short rounds: other work on a shared machine comes and goes within seconds, and disturbs only some of them.
+    parser.add_argument(
+        "--rounds", type=int, default=15, help="number of rounds; each measures all cases in turn (%(default)s)"
+    )
+    parser.add_argument("--seconds", type=float, default=0.6, help="seconds of one measurement (%(default)s)")
+    parser.add_argument(
+        "--warmup", type=float, default=0.1, help="seconds of warm-up before each measurement (%(default)s)"
+    )
+    parser.add_argument(
+        "--connections", type=int, default=32, help="number of connections, each with one call at a time (%(default)s)"
+    )
     parser.add_argument("--loop", choices=["uvloop", "asyncio"], default="uvloop", help="event loop (%(default)s)")
-    parser.add_argument("--limit", action="store_true", help="measure a server in C too")
-    parser.add_argument("--only", metavar="NAME", action="append", help="measure this, and the floor")
-    parser.add_argument("--max-ratio", type=float, help="fail if stop, rewrite or no-op cost more times the floor")
-    parser.add_argument("--json", action="store_true", help="all numbers of all runs")
+    parser.add_argument("--limit", action="store_true", help="also measure a server in C")
+    parser.add_argument(
+        "--only", metavar="NAME", action="append", help="measure only this case and the floor; may be repeated"
+    )
+    parser.add_argument(
+        "--max-ratio", type=float, help="fail if stop, rewrite or no-op cost more than this multiple of the floor"
+    )
+    parser.add_argument("--json", action="store_true", help="print all numbers of all runs as JSON")
     return parser.parse_args()
 
 
@@ -191,7 +203,7 @@ def main() -> None:
         print("\n".join(table(cases)))
         share = min(run["cpu_s"] for case in cases for run in case.runs) / args.seconds
         if share < 0.8:
-            print(f"The server had {share:.0%} of its core at worst: something else ran there, measure again.")
+            print(f"In one run the server got only {share:.0%} of its core. Other programs were busy: measure again.")
     slow = [case.name for case in cases if case.name in ("stop", "rewrite", "no-op")
             and args.max_ratio is not None and ratio(case, cases[0]) > args.max_ratio]  # fmt: skip
     if slow:

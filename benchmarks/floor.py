@@ -1,4 +1,4 @@
-"""The floor: the least that a server of this protocol costs in Python. It cuts frames, and answers what is canned.
+"""The floor: the least that a server of this protocol costs in Python. It reads frames and writes canned answers.
 
 ``python -m benchmarks.floor SOCKET [asyncio|uvloop]``
 """
@@ -14,12 +14,12 @@ STOPPED = (FRAMES / "stop_resp.bin").read_bytes()
 
 
 class Canned:
-    """What both kinds of protocol do with the bytes of a read."""
+    """Base class: splits the bytes into frames and answers each."""
 
     transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's transport is no subclass
         self.rest = b""
 
     def take(self, data: bytes) -> None:
@@ -35,14 +35,14 @@ class Canned:
 
 
 class Plain(Canned, asyncio.Protocol):
-    """The faster one on uvloop."""
+    """Protocol that is faster on uvloop."""
 
     def data_received(self, data: bytes) -> None:
         self.take(data)
 
 
 class Buffered(Canned, asyncio.BufferedProtocol):
-    """The faster one on asyncio, which would allocate 256 KiB for each read of a plain one."""
+    """Protocol that is faster on asyncio, which allocates 256 KiB for each read of a plain one."""
 
     def __init__(self) -> None:
         self.buffer = bytearray(16 * 1024)

@@ -1,4 +1,7 @@
-"""What the frames in ``frames/`` hold: ``python -m benchmarks.frames`` checks them, ``--write`` makes missing ones."""
+"""The contents of the frames in ``frames/``.
+
+``python -m benchmarks.frames`` checks the files; with ``--write`` it makes missing ones.
+"""
 
 import json
 import sys
@@ -21,7 +24,7 @@ from asgi_bridge.wire import (
 
 FOLDER = Path(__file__).parent / "frames"
 
-# Found again in the bytes, to tell where the load generator has to put in its own.
+# Values that are found again in the bytes of a frame. The load generator writes its own there.
 ID = 0x6A4B2C0F
 TOKEN = 0x7A5B3C1D
 
@@ -54,7 +57,7 @@ FORWARDED: list[TextEntry] = [
 ]
 
 
-# of twelve headers too: what APISIX adds stands in place of three of the browser's
+# Three of the browser's headers give way to those that APISIX adds, so there are twelve as well.
 AS_APISIX_SENDS: list[TextEntry] = [
     entry for entry in HEADERS if entry[0] not in (b"upgrade-insecure-requests", b"sec-fetch-dest", b"sec-fetch-mode")
 ] + FORWARDED
@@ -90,7 +93,7 @@ FRAMES: dict[str, Message] = {
         TOKEN,
     ),
     "extra": ExtraInfoResp(b"127.0.0.1"),
-    # what the floor answers
+    # the answers of the floor
     "pc_resp": PrepareConfResp(1),
     "stop_resp": HTTPReqCallResp(1, Stop(200, [(b"X-Resp-A6-Runner", b"Go")], b"hello")),
 }
@@ -106,7 +109,7 @@ def main() -> None:
         role = Role.GATEWAY if name in ("pc_resp", "stop_resp") else Role.RUNNER
         found = decode(data[0], data[4:], role)
         if found != message:
-            raise SystemExit(f"{path} holds {found}")
+            raise SystemExit(f"{path} holds {found}, not {message}")
         if isinstance(message, HTTPReqCallReq | HTTPRespCallReq):
             offsets[name] = {
                 "token": data.index(TOKEN.to_bytes(4, "little")),

@@ -1,4 +1,4 @@
-"""The plugins that are measured, each as small as its kind can be, under the names that the frames ask for."""
+"""The plugins that are measured, mounted under the names in the frames. Each is as small as possible."""
 
 import asyncio
 
@@ -55,18 +55,18 @@ bridge.add_middleware("bench-extra", Ask)
 
 
 async def sleep(scope: Scope, receive: Receive, send: Send) -> None:
-    """Waits a tenth of a second."""
+    """Wait a tenth of a second, then call the next layer."""
     await asyncio.sleep(0.1)
     await upstream(scope, receive, send)
 
 
 async def panic(scope: Scope, receive: Receive, send: Send) -> None:
-    """Raises in a call."""
+    """Raise in a call."""
     raise RuntimeError("panic")
 
 
 def panicconf(x: int) -> ASGIApp:
-    """Raises when it is configured."""
+    """Raise when the plugin is configured."""
     raise ConfigurationError("panic")
 
 

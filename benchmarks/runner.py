@@ -12,10 +12,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("uds")
     parser.add_argument("loop", choices=["asyncio", "uvloop"])
-    parser.add_argument("--profile", metavar="FILE", help="write a cProfile there; end it with Ctrl+C")
+    parser.add_argument(
+        "--profile", metavar="FILE", help="write a profile of cProfile to this file; stop the runner with Ctrl+C"
+    )
     args = parser.parse_args()
     if args.loop == "asyncio":
-        # uvicorn takes uvloop when it can be imported
+        # uvicorn uses uvloop if it can be imported
         sys.modules["uvloop"] = None  # type: ignore[assignment]
     from asgi_bridge.server.serve import serve
     from benchmarks.plugins import bridge

@@ -1,2 +1,3 @@
-# Django's settings are one for each process, and other tests have theirs: test_examples.py starts this one by itself.
+# A process has one set of Django settings, and other tests have theirs. So test_examples.py runs this one in a
+# process of its own.
 collect_ignore = ["django_sessions/test_example.py"]

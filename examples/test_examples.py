@@ -1,4 +1,4 @@
-"""What the examples have in common: that each can be started in its own folder as its README says."""
+"""Each example starts in its own folder, as its README says, and its routes are right for APISIX."""
 
 import re
 import subprocess
@@ -47,10 +47,10 @@ def test_django_sessions_in_a_process_of_its_own() -> None:
 
 
 def runner_options(command: list[str]) -> dict[str, Any]:
-    """What the command line makes of a runner's command; fails where it does not know an option."""
+    """Return the options that our command line reads from a runner's command. Fails on an unknown option."""
     assert command[1] == "run"
     parent = click.Context(cli, **cli.context_settings)
-    # the folders that it names are the image's
+    # its folders exist in the image only
     with mock.patch.object(options.FOLDER, "exists", False):
         return cli.commands["run"].make_context("run", command[2:], parent=parent).params
 
@@ -63,7 +63,7 @@ def test_docker_starts_what_the_image_has() -> None:
 
     assert config["deployment"] == {"role": "data_plane", "role_data_plane": {"config_provider": "yaml"}}
     assert f"python3 -m venv {Path(command[0]).parents[1]}" in dockerfile
-    assert (options["target"], options["uds"]) == ("gate:bridge", None)  # APISIX says where
+    assert (options["target"], options["uds"]) == ("gate:bridge", None)  # APISIX names the socket in the environment
     assert f"COPY examples/starlette_routes/gate.py {options['app_dir']}/" in dockerfile
 
 
@@ -86,7 +86,7 @@ def test_in_kubernetes_gateway_and_runner_share_a_socket(tmp_path: Path) -> None
     ] == [["front"]]
 
 
-SHIPPED = [*sorted(EXAMPLES.glob("*/apisix.yaml"))]
+SHIPPED = sorted(EXAMPLES.glob("*/apisix.yaml"))
 DOCUMENTS = [path for folder in ("docs", "examples", "apps", ".") for path in (EXAMPLES.parent / folder).rglob("*.md")]
 
 

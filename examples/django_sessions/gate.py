@@ -1,4 +1,4 @@
-"""A Django project as plugin: its session and auth middleware decide at the gateway who may pass."""
+"""A Django project as a plugin. Its session and auth middleware decide at the gateway who may pass."""
 
 import os
 
@@ -9,5 +9,5 @@ from asgi_bridge import Bridge
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
 
 bridge = Bridge()
-# the view hands the upstream no body of its own, so the request's goes on as it came
+# Views never change the request body, so the gateway sends the one that it has.
 bridge.mount("site", get_asgi_application(), request_body=False)

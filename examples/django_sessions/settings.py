@@ -1,9 +1,9 @@
-"""Django's settings. A real site has them; what the gateway shares with it is SECRET_KEY and the session engine."""
+"""Django's settings. The real site and the gateway have to share SECRET_KEY and SESSION_ENGINE."""
 
 import os
 
 SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY", "change me: with it anyone can sign a session")
-ALLOWED_HOSTS = ["*"]  # the gateway's routes have hosts, and a request without a route never comes here
+ALLOWED_HOSTS = ["*"]  # the routes of the gateway name the hosts already
 ROOT_URLCONF = "urls"
 USE_TZ = True
 
@@ -13,14 +13,14 @@ MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    # every view wants a user, but those that say otherwise, as Django's own login does
+    # every view requires a user, except those that say otherwise, as Django's login does
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
 ]
 
-# The session is in the cookie, signed: there is no store to share, and no way to end one from the server's side. With a
-# database or a cache, take another engine.
+# The signed cookie holds the session, so there is no store to share. But the server cannot end a session. If you have a
+# database or a cache, choose another engine.
 SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
-# SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True  # as soon as the gateway speaks TLS
+# SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True  # once the gateway uses TLS
 
 AUTHENTICATION_BACKENDS = ["users.InMemoryBackend"]
 LOGIN_URL = "/accounts/login/"

@@ -1,3 +1,5 @@
+"""Django's session, CSRF and auth middleware decide at the gateway who reaches the upstream."""
+
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ LOGIN = "/accounts/login/"
 
 
 class Upstream:
-    """Answers, and keeps what it got."""
+    """Answers every request, and records it."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, list[str], bytes]] = []
@@ -41,7 +43,7 @@ def client(site: Upstream) -> Iterator[TestClient]:
 
 
 def sign_in(client: TestClient, name: str, password: str, target: str = "") -> str:
-    """Fills in Django's login form; gives where it leads, or the page that it shows instead."""
+    """Fill in Django's login form, and return where it redirects to, or the page that it shows instead."""
     page = client.get(LOGIN, params={"next": target}).text
     (token,) = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
     form = {"username": name, "password": password, "next": target, "csrfmiddlewaretoken": token}
@@ -56,12 +58,12 @@ def test_strangers_are_sent_to_the_login(client: TestClient, site: Upstream) -> 
     assert site.seen == []
 
 
-def test_who_has_signed_in_reaches_the_upstream(client: TestClient, site: Upstream) -> None:
+def test_a_signed_in_user_reaches_the_upstream(client: TestClient, site: Upstream) -> None:
     assert sign_in(client, "bob", "bob-password", "/reports") == "/reports"
     answer = client.post("/reports", content=b"year=2026", headers=[("X-User", "root"), ("x_user", "root")])
 
     assert (answer.status_code, answer.text) == (200, "from the upstream")
-    # SecurityMiddleware's and SessionMiddleware's
+    # set by SecurityMiddleware and SessionMiddleware
     assert (answer.headers["x-content-type-options"], answer.headers["vary"]) == ("nosniff", "Cookie")
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert site.seen == [("POST", "/reports", ["bob"], b"year=2026")]
@@ -75,7 +77,7 @@ def test_a_wrong_password_or_a_missing_csrf_token_signs_nobody_in(client: TestCl
     assert site.seen == []
 
 
-def test_a_forged_session_is_none(client: TestClient, site: Upstream) -> None:
+def test_a_forged_session_is_refused(client: TestClient, site: Upstream) -> None:
     sign_in(client, "bob", "bob-password")
     session = client.cookies["sessionid"]
     client.cookies.clear()
@@ -87,7 +89,7 @@ def test_a_forged_session_is_none(client: TestClient, site: Upstream) -> None:
 
 
 @pytest.mark.parametrize(("name", "status"), [("ada", 200), ("bob", 403)])
-def test_a_part_is_for_staff(client: TestClient, site: Upstream, name: str, status: int) -> None:
+def test_one_part_of_the_site_is_for_staff(client: TestClient, site: Upstream, name: str, status: int) -> None:
     sign_in(client, name, f"{name}-password")
 
     assert [client.get(path).status_code for path in ("/staff", "/staff/", "/staff/pay", "/staffing")] == [

@@ -1,4 +1,4 @@
-"""The views: Django's own for signing in and out, and one that sends the request to the upstream."""
+"""The views: Django's own login and logout, and two that send the request to the upstream."""
 
 from collections.abc import MutableMapping
 from typing import Any
@@ -12,30 +12,30 @@ from django.views.decorators.csrf import csrf_exempt
 from asgi_bridge import upstream
 
 
-@csrf_exempt  # the upstream looks after its own forms
+@csrf_exempt  # the upstream protects its own forms
 async def pass_on(request: HttpRequest) -> HttpResponse:
-    """The response of whoever stands behind this plugin.
+    """Send the request to the next layer, and return its response.
 
-    Of the upstream there is none yet, only an empty 200; the headers that the middleware adds to it join the real one.
-    Another plugin of the route may have answered by itself.
+    The upstream has not answered yet, so its response is an empty 200. Headers that Django's middleware adds to it are
+    added to the real response. An inner plugin may also have answered by itself.
     """
     user = await request.auser()
-    # Never the client's own x-user, in neither spelling: APISIX lets underscores through, and to an upstream that
-    # speaks WSGI x_user is the same header.
+    # Remove the client's own x-user, and x_user too: APISIX lets underscores pass, and a WSGI upstream takes both for
+    # the same header.
     headers = [pair for pair in request.scope["headers"] if pair[0].replace(b"_", b"-") != b"x-user"]
     headers.append((b"x-user", user.get_username().encode()))
     response = HttpResponse()
-    del response["content-type"]  # it is for the upstream to say
+    del response["content-type"]  # the upstream sets it
 
     async def receive() -> dict[str, Any]:
-        # Django has read the body, the gateway still has it: request_body=False in gate.py
+        # Django has read the body. The gateway still has it, and sends it (request_body=False in gate.py).
         return {"type": "http.disconnect"}
 
     async def send(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             response.status_code = message["status"]
             for name, value in message["headers"]:
-                if name == b"set-cookie":  # the one that may stand there several times
+                if name == b"set-cookie":  # the only header that may be repeated
                     response.cookies.load(value.decode("latin-1"))
                 else:
                     response[name.decode("latin-1")] = value.decode("latin-1")
@@ -48,6 +48,7 @@ async def pass_on(request: HttpRequest) -> HttpResponse:
 
 @csrf_exempt
 async def staff_only(request: HttpRequest) -> HttpResponse:
+    """Send the request to the next layer if the user is staff; else answer 403."""
     if not (await request.auser()).is_staff:
         raise PermissionDenied
     return await pass_on(request)

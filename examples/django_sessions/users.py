@@ -1,4 +1,4 @@
-"""Who there is. It stands in for Django's ModelBackend and the table of users, so that no database is needed."""
+"""Two users in memory, in place of Django's ModelBackend and its table of users. So no database is needed."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_in
 from django.http import HttpRequest
 
-# the time of a login is written to the table of users
+# Django would write the time of a login to the table of users.
 user_logged_in.disconnect(dispatch_uid="update_last_login")
 
-# Hashes, as make_password() gives them, of "ada-password" and "bob-password". They are part of a session's signature:
-# a new one ends the user's sessions.
+# Hashes of "ada-password" and "bob-password", made with make_password(). They are part of a session's signature, so a
+# new hash ends the user's sessions.
 USERS = [
     User(
         pk=1,
@@ -29,13 +29,15 @@ USERS = [
 
 
 class InMemoryBackend(BaseBackend):
+    """Authentication backend for the users above."""
+
     def authenticate(
         self, request: HttpRequest | None, username: str = "", password: str = "", **credentials: Any
     ) -> User | None:
         for user in USERS:
             if user.username == username:
                 return user if user.check_password(password) else None
-        make_password(password)  # as slow as for a name that exists, so that time does not tell which do
+        make_password(password)  # takes as long as for a known name, so that the time does not reveal which names exist
         return None
 
     def get_user(self, user_id: int) -> User | None:

@@ -1,4 +1,4 @@
-"""A FastAPI application in front of an upstream: it checks who asks and what for, and refuses with 401, 403 and 422."""
+"""A FastAPI application in front of an upstream. It checks caller and order, and refuses with 401, 403 or 422."""
 
 import hashlib
 import logging
@@ -15,11 +15,13 @@ audit_log = logging.getLogger("orders.audit")
 
 
 class User(BaseModel):
+    """A caller, and what the caller may do."""
+
     name: str
     scopes: frozenset[str]
 
 
-# Stands in for your database. Only digests are kept: who can read this cannot log in with it.
+# Stands in for your database. It has only digests, so nobody can use a stolen copy to log in.
 #   python -c 'import hashlib; print(hashlib.sha256(b"ada-secret").hexdigest())'
 USERS = {
     # ada-secret
@@ -32,7 +34,7 @@ USERS = {
     ),
 }
 
-# auto_error=False: without credentials of one kind there may be some of the other
+# auto_error=False, because a caller needs only one of the two
 bearer = HTTPBearer(auto_error=False)
 api_key = APIKeyHeader(name="X-API-Key", auto_error=False)
 
@@ -42,7 +44,7 @@ async def caller(
     token: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     key: Annotated[str | None, Depends(api_key)],
 ) -> User:
-    """Whose request this is; 401 without valid credentials, 403 without the scopes that the endpoint wants."""
+    """Return the caller. Answers 401 without valid credentials, and 403 without the scopes of the endpoint."""
     secret = token.credentials if token is not None else key or ""
     user = USERS.get(hashlib.sha256(secret.encode()).hexdigest())
     if user is None:
@@ -58,10 +60,10 @@ Writer = Annotated[User, Security(caller, scopes=["orders:write"])]
 
 
 class PassOn(Response):
-    """What an endpoint returns to send the request to the upstream, as this user's."""
+    """Response that sends the request to the upstream, with the user's name."""
 
-    # The credentials have done their work. The client's own x-user goes too, in either spelling: APISIX lets
-    # underscores through, and to CGI and WSGI upstreams x_user is the same header.
+    # The upstream does not need the credentials. The client's own x-user is removed, and x_user too: APISIX lets
+    # underscores pass, and CGI and WSGI upstreams take both for the same header.
     DROPPED = (b"authorization", b"x-api-key", b"x-user")
 
     def __init__(self, user: User) -> None:
@@ -71,14 +73,14 @@ class PassOn(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(name, value) for name, value in scope["headers"] if name.replace(b"_", b"-") not in self.DROPPED]
         headers.append((b"x-user", self.user.name.encode()))
-        # FastAPI has read the body, to check it; the gateway still has it and sends it
+        # FastAPI has read the body to check it. The gateway still has it, and sends it.
         await upstream({**scope, "headers": headers}, receive, send)
         if self.background is not None:
             await self.background()
 
 
 class Order(BaseModel):
-    """What the upstream may rely on."""
+    """An order as the upstream accepts it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -86,17 +88,18 @@ class Order(BaseModel):
     quantity: int = Field(ge=1, le=100)
 
 
-# the documentation is answered at the gateway too, and tells what the gateway checks
+# The gateway also serves the documentation, which describes what it checks.
 app = FastAPI(title="Orders", docs_url="/orders/docs", openapi_url="/orders/openapi.json", redoc_url=None)
 
 
 async def audit(user: str, order: Order) -> None:
+    """Log an order that went upstream."""
     audit_log.info("%s orders %d of %s", user, order.quantity, order.sku)
 
 
 @app.post("/orders")
 async def create_order(order: Order, user: Writer, tasks: BackgroundTasks) -> Response:
-    tasks.add_task(audit, user.name, order)  # it runs when the gateway has its answer already
+    tasks.add_task(audit, user.name, order)  # runs after the gateway has its answer
     return PassOn(user)
 
 

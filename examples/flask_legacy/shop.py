@@ -1,6 +1,6 @@
-"""The old shop: an ordinary Flask application that knows nothing of a gateway.
+"""The old shop: an ordinary Flask application that knows nothing about a gateway.
 
-It runs as it always did, behind `flask --app shop run --port 1980`. shop_gate.py takes its checks to the gateway.
+`flask --app shop run --port 1980` runs it as always. shop_gate.py does its checks at the gateway.
 """
 
 from flask import Flask, Response, abort, redirect, request, session

@@ -1,4 +1,4 @@
-"""The old shop's checks at the gateway: its hooks, session and URL map decide, its views stay where they are."""
+"""The old shop's checks at the gateway. Its hooks, session and URL map run there; its views remain in the shop."""
 
 from flask import request
 from shop import app
@@ -6,15 +6,15 @@ from werkzeug.wrappers import Response
 
 from asgi_bridge.wsgi import upstream
 
-# what the gateway answers by itself; signing in needs nothing but the secret key
+# Views that answer at the gateway. The login needs nothing but the secret key.
 HERE = {"login"}
 
 
 def pass_on(**values: object) -> Response:
-    """Instead of a view: the request goes to the upstream, as the hooks have left it."""
+    """Send the request to the upstream, in place of a view."""
     return Response.from_app(upstream, request.environ)
 
 
-# Hooks run before and after a view, whatever it is, so each request that they let through reaches pass_on. A path that
-# the shop does not have is its own 404, and a method that a view does not take its 405.
+# Flask runs the hooks before and after every view, so each request that they accept reaches pass_on. Flask itself
+# answers 404 to an unknown path, and 405 to a method that a view does not have.
 app.view_functions.update(dict.fromkeys(app.view_functions.keys() - HERE - {"static"}, pass_on))

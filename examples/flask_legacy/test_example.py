@@ -1,3 +1,5 @@
+"""The checks of an unchanged Flask application decide at the gateway what reaches the upstream."""
+
 import tomllib
 from pathlib import Path
 
@@ -15,7 +17,7 @@ OFFICE, ELSEWHERE, BALANCER = ("192.0.2.1", 50000), ("203.0.113.9", 50000), ("19
 
 
 class Upstream:
-    """Answers, and keeps what it got."""
+    """Answers every request, and records it."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, bytes]] = []
@@ -34,7 +36,7 @@ def shop() -> Upstream:
 
 @pytest.fixture(scope="module")
 def bridge() -> Bridge:
-    """What `asgi-bridge run` makes of the pyproject.toml in this folder."""
+    """Return the bridge that `asgi-bridge run` makes of the pyproject.toml in this folder."""
     bridge = Bridge()
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
@@ -62,7 +64,7 @@ def test_strangers_are_sent_to_the_login_at_the_gateway(gateway: Gateway, shop: 
     assert shop.seen == []
 
 
-def test_who_has_signed_in_reaches_the_upstream(gateway: Gateway, shop: Upstream) -> None:
+def test_a_signed_in_user_reaches_the_upstream(gateway: Gateway, shop: Upstream) -> None:
     with TestClient(gateway) as client:
         signed_in(client)
         answer = client.post("/cart", content=b"sku=7")
@@ -83,10 +85,10 @@ def test_the_shops_own_url_map_decides(gateway: Gateway, shop: Upstream) -> None
 
 
 @pytest.mark.parametrize(("address", "status"), [(OFFICE, 200), (ELSEWHERE, 403)])
-def test_the_office_is_told_by_its_address(gateway: Gateway, address: tuple[str, int], status: int) -> None:
+def test_the_office_is_recognized_by_its_address(gateway: Gateway, address: tuple[str, int], status: int) -> None:
     with TestClient(gateway, client=address) as client:
         signed_in(client)
-        # without a load balancer its header is the client's own invention
+        # without a load balancer, the client itself may have sent this header
         answer = client.get("/admin/stock/7", headers={"x-forwarded-for": "192.0.2.9"})
         assert answer.status_code == status
 
@@ -95,7 +97,7 @@ def test_the_office_is_told_by_its_address(gateway: Gateway, address: tuple[str,
     ("forwarded_for", "status"),
     [("192.0.2.9", 200), ("203.0.113.9", 403), ("192.0.2.9, 203.0.113.9", 403), (None, 403)],
 )
-def test_behind_a_load_balancer_its_header_is_believed(
+def test_behind_a_load_balancer_its_header_is_trusted(
     gateway: Gateway, shop: Upstream, forwarded_for: str | None, status: int
 ) -> None:
     with TestClient(gateway, base_url="http://balanced.shop.test", client=BALANCER) as client:

@@ -13,16 +13,16 @@ bridge = Bridge()
 
 
 class Conf(BaseModel):
-    """What a route may say in its `value`. Fields that are not here refuse the route: a typing error is not silent."""
+    """The JSON in a route's `value`. A field that is not here refuses the route, so a typing error is found."""
 
-    model_config = ConfigDict(strict=True)  # "false" in quotes is no false
+    model_config = ConfigDict(strict=True)  # refuses "false" in quotes
 
     maintenance: bool = False
     retry_after: int = 300  # seconds
 
 
 async def health(request: Request) -> Response:
-    # it says that the gateway and its runner work, whatever the upstream does
+    # shows that the gateway and its runner work, even if the upstream does not
     return JSONResponse({"status": "ok"})
 
 
@@ -31,7 +31,7 @@ async def robots(request: Request) -> Response:
 
 
 async def moved(request: Request) -> Response:
-    # 308 keeps the method and the body, 301 would make a GET of a POST
+    # 308 keeps method and body; after a 301 a client may send a GET in place of a POST
     return RedirectResponse(request.url.replace(path=f"/articles/{request.path_params['slug']}"), 308)
 
 
@@ -47,10 +47,10 @@ def front(conf: Conf) -> ASGIApp:
             Route("/robots.txt", robots),
             Route("/blog/{slug}", moved, methods=["GET", "POST"]),
         ],
-        # what no route matches; `upstream` is an ASGI application as any other
+        # for paths that no route matches; `upstream` is an ASGI application like any other
         default=closed if conf.maintenance else upstream,
-        # the upstream has its own opinion about slashes at the end
+        # the upstream decides about slashes at the end
         redirect_slashes=False,
     )
-    # answers what the router raises: 405 where a route does not have the method
+    # turns what the router raises into an answer, such as 405 for another method
     return ExceptionMiddleware(router)

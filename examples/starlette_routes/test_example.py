@@ -1,3 +1,5 @@
+"""Some paths are answered at the gateway; everything else reaches the upstream unchanged."""
+
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ ROUTES = Path(__file__).with_name("apisix.yaml")
 
 
 class Upstream:
-    """Answers, and keeps what it got."""
+    """Answers every request, and records it."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, bytes]] = []

@@ -1,4 +1,4 @@
-"""A real Redis for one test: a process of its own, on a unix socket in a folder of its own, gone when the test is."""
+"""A real Redis for a test: a process with its own unix socket and folder, which ends with the test."""
 
 import shutil
 import socket
@@ -19,11 +19,11 @@ needs_redis = pytest.mark.skipif(
 
 
 class RedisServer:
-    """The process.
+    """A process of redis-server.
 
     Attributes:
-        url: where it is.
-        port: of 127.0.0.1; 0: it is on the unix socket alone.
+        url: URL of its unix socket.
+        port: Its port at 127.0.0.1; 0 if it has only the unix socket.
     """
 
     def __init__(self, folder: Path, password: str, port: int = 0) -> None:
@@ -34,7 +34,7 @@ class RedisServer:
         self.url = f"unix://{folder}/redis.sock" + (f"?password={password}" if password else "")
 
     def start(self) -> None:
-        """Starts it, empty, and waits until it can be asked."""
+        """Start an empty Redis, and wait until it accepts connections."""
         process = subprocess.Popen(
             ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1",
              "--unixsocket", f"{self._folder}/redis.sock", "--dir", str(self._folder),
@@ -44,15 +44,15 @@ class RedisServer:
         )  # fmt: skip
         self._process = process
         assert process.stdout is not None
-        said = []
+        output = []
         for line in process.stdout:
-            said.append(line)
+            output.append(line)
             if "eady to accept connections" in line:
                 return
-        raise AssertionError("redis-server ended:\n" + "".join(said))
+        raise AssertionError("redis-server ended:\n" + "".join(output))
 
     def stop(self) -> None:
-        """Ends it, and all that is in it."""
+        """End the process. Its data is lost."""
         process, self._process = self._process, None
         if process is not None:
             assert process.stdout is not None
@@ -64,7 +64,13 @@ class RedisServer:
 
 @contextmanager
 def redis_server(password: str = "", tcp: bool = False) -> Iterator[RedisServer]:
-    # in /tmp, since the path of a socket is short
+    """Run a Redis.
+
+    Args:
+        password: Its password, or empty.
+        tcp: Whether it listens at a port, too.
+    """
+    # in /tmp, because the path of a socket has to be short
     with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as folder:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1] if tcp else 0

@@ -1,7 +1,7 @@
-"""What one route, or one client, can make the ready-made plugins do, others hardly notice.
+"""Attacks on ready-made plugins: one route, or one client, hardly slows the others.
 
-Figures are counts where that can be, else the processor's time, as a ratio to an undisturbed run on the same machine at
-the same moment: nothing here depends on how fast the machine is, nor on who else works on it.
+Tests compare counts where possible. Otherwise they compare processor time with that of an undisturbed run at the same
+moment. So no test depends on the speed or the load of the machine.
 """
 
 import asyncio
@@ -9,7 +9,6 @@ import base64
 import hashlib
 import hmac as hmac_module
 import http.server
-import importlib
 import json
 import os
 import pty
@@ -26,10 +25,12 @@ from typing import Any
 import argon2
 import jwt
 import pytest
-from asgi_bridge_apps import bridge, jwks, ready_made
-from asgi_bridge_apps.jwks import MAX_TRIED, KeySet, reader_of
-from asgi_bridge_apps.turns import Turns
-from cryptography.hazmat.primitives.asymmetric import ec
+from asgi_bridge_apps import basic_auth, bridge, ready_made, response_rewrite
+from asgi_bridge_apps._shared import jwks
+from asgi_bridge_apps._shared.jwks import MAX_TRIED, KeySet, reader_of
+from asgi_bridge_apps._shared.turns import Full, Turns
+from asgi_bridge_apps.jwt_auth import jwt_auth
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from starlette.types import ASGIApp
 
@@ -37,16 +38,12 @@ from asgi_bridge import Bridge, ConfigurationError, PluginError
 from asgi_bridge.plugins import ConfigurationStore, PlainCall
 from asgi_bridge.testing import PluginClient
 
-# the package has the factories under the same names
-basic_auth = importlib.import_module("asgi_bridge_apps.basic_auth")
-response_rewrite = importlib.import_module("asgi_bridge_apps.response_rewrite")
-
 Headers = list[tuple[str, str]]
 KEY = "route#1#ext-plugin-pre-req#1"
 
 
 def ratio(disturbed: Callable[[], object], undisturbed: Callable[[], object], rounds: int = 5) -> float:
-    """How many times as much of the processor the first takes, each at its best."""
+    """Return the processor time of the first in multiples of the second: the minimum of each over all rounds."""
 
     def seconds(run: Callable[[], object]) -> float:
         started = time.process_time()
@@ -58,15 +55,15 @@ def ratio(disturbed: Callable[[], object], undisturbed: Callable[[], object], ro
 
 
 def wait_of_an_innocent(plugin: str, conf: Any, attack: Headers, honest: Headers | None = None) -> float:
-    """How many times as long calls of an innocent route take, where each finds one of an attacked route before it.
+    """Return the time of innocent calls, each behind an attacking call, in multiples of their undisturbed time.
 
-    Both run on one event loop, so what the attacked route computes there is what the innocent one waits.
+    All run on one event loop, so an innocent call waits while the attacked plugin computes.
 
     Args:
-        plugin: the attacked one.
-        conf: its configuration.
-        attack: headers of its calls.
-        honest: headers of its calls in the undisturbed run; without them nobody calls it there.
+        plugin: The attacked plugin.
+        conf: Its configuration.
+        attack: Headers of the attacking calls.
+        honest: Headers of calls of the same plugin in the undisturbed run; None: there are none.
     """
     attacked = PluginClient(bridge, plugin, conf).app
     innocent = PluginClient(bridge, "request-id", {}).app
@@ -103,7 +100,7 @@ def wait_of_an_innocent(plugin: str, conf: Any, attack: Headers, honest: Headers
 
 @contextmanager
 def odd_files(folder: Path) -> Iterator[dict[str, str]]:
-    """Files that no key set is read from, some of which would block whoever opens or reads them."""
+    """Yield paths that are no regular files, by kind. Opening or reading some of them would block."""
     with ExitStack() as stack:
         os.mkfifo(folder / "fifo")
         (folder / "link").symlink_to("fifo")
@@ -126,11 +123,7 @@ def odd_files(folder: Path) -> Iterator[dict[str, str]]:
         }
 
 
-RSA = jwt.algorithms.RSAAlgorithm.from_jwk(
-    jwt.algorithms.RSAAlgorithm.to_jwk(
-        importlib.import_module("cryptography.hazmat.primitives.asymmetric.rsa").generate_private_key(65537, 2048)
-    )
-)
+RSA = rsa.generate_private_key(65537, 2048)
 
 
 def signed(key: Any, algorithm: str, headers: dict[str, Any] | None = None) -> Headers:
@@ -138,12 +131,12 @@ def signed(key: Any, algorithm: str, headers: dict[str, Any] | None = None) -> H
     return [("authorization", f"Bearer {token}")]
 
 
-def test_files_that_are_none_hold_no_thread(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_reading_no_regular_file_blocks_no_thread(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = ready_made(allow=["/"])
     good = tmp_path / "jwks.json"
     good.write_text(json.dumps({"keys": [json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(RSA.public_key()))]}))
     with odd_files(tmp_path) as odd, ExitStack() as stack:
-        # more routes than there are threads, of each kind
+        # for each kind, more routes than there are threads
         for name, path in odd.items():
             for number in range(jwks.MAX_READS + 1):
                 conf = {"algorithms": ["RS256"], "jwks_file": path}
@@ -155,14 +148,16 @@ def test_files_that_are_none_hold_no_thread(tmp_path: Path, caplog: pytest.LogCa
 
     reasons = [message.partition(" cannot be read ")[2] for message in caplog.messages if "cannot be read" in message]
     assert len(reasons) == len(odd) * (jwks.MAX_READS + 1)
-    # open() refuses sockets, and by itself it cannot make a stream of a folder
+    # open() itself refuses sockets and folders
     assert {reason.partition(")")[0] for reason in reasons} == {
-        "(it is no regular file", "(No such device or address", "(Is a directory",
+        "(it is not a regular file", "(No such device or address", "(Is a directory",
     }  # fmt: skip
 
 
-def test_a_read_that_hangs_holds_one_thread_for_its_own_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a disk of the network that is gone."""
+def test_a_read_that_hangs_blocks_one_thread_and_its_own_set_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a network disk that is unreachable."""
     gone, begun = threading.Event(), []
 
     def read(path: str) -> bytes:
@@ -212,7 +207,7 @@ def test_a_careless_pattern_of_cors_costs_no_more_than_a_careful_one(pattern: st
     assert wait_of_an_innocent("cors", {"allow_origin_regex": pattern}, [("origin", origin)]) < 3
 
 
-def test_a_pattern_of_cors_decides_and_no_longer_origin_is_tried() -> None:
+def test_a_pattern_of_cors_decides_and_too_long_an_origin_is_not_tried() -> None:
     client = PluginClient(bridge, "cors", {"allow_origin_regex": r"https://[a-z]+\.test", "allow_origins": ["null"]})
     origins = {"https://a.test": True, "https://a.test.b": False, "https://A.test": False, "null": True,
                "https://" + "a" * 300 + ".test": False, "https://\xe4.test": False, "": False}  # fmt: skip
@@ -228,13 +223,13 @@ def test_a_pattern_of_cors_decides_and_no_longer_origin_is_tried() -> None:
 @pytest.mark.parametrize(
     ("pattern", "reason"),
     [
-        ("(a+)\\1", "no regular expression of RE2: invalid escape sequence"),
-        ("a(?=b)", "no regular expression of RE2: invalid perl operator"),
-        ("a{1001}", "no regular expression of RE2: invalid repetition size"),
-        ("((a{30}){30}){30}", "no regular expression of RE2: invalid repetition size"),
-        (r"\pL{1000}", "no regular expression of RE2: pattern too large - compile failed"),
-        (".{999}", "a regular expression of 7996 instructions; 2000 may be"),
-        ("(hidden", "no regular expression of RE2: missing )"),
+        ("(a+)\\1", "not a regular expression of RE2: invalid escape sequence"),
+        ("a(?=b)", "not a regular expression of RE2: invalid perl operator"),
+        ("a{1001}", "not a regular expression of RE2: invalid repetition size"),
+        ("((a{30}){30}){30}", "not a regular expression of RE2: invalid repetition size"),
+        (r"\pL{1000}", "not a regular expression of RE2: pattern too large - compile failed"),
+        (".{999}", "the regular expression compiles to 7996 instructions; 2000 are allowed"),
+        ("(hidden", "not a regular expression of RE2: missing )"),
         ("hidden" * 100, "String should have at most 512 characters"),
         ("\ud800", ""),
     ],
@@ -255,7 +250,7 @@ def test_a_pattern_that_is_too_large_is_refused_and_not_repeated(
 
 
 def now() -> str:
-    """The date header of a request that is signed now."""
+    """Return the Date header of a request that is signed now."""
     return formatdate(usegmt=True)
 
 
@@ -284,7 +279,7 @@ HMAC_ATTACKS: dict[str, Headers] = {
 
 
 @pytest.mark.parametrize("attack", HMAC_ATTACKS.values(), ids=HMAC_ATTACKS.keys())
-def test_calls_of_an_innocent_route_while_hmac_auth_is_attacked(attack: Headers) -> None:
+def test_an_attack_on_hmac_auth_hardly_slows_another_route(attack: Headers) -> None:
     honest = [*MANY, *signature("@request-target date", "ada")]
 
     assert wait_of_an_innocent("hmac-auth", {"keys": {"ada": "a secret of Ada's"}}, attack, honest) < 3
@@ -316,7 +311,7 @@ def pem(key: Any) -> str:
 
 
 def verifications(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The keys that tokens are tried with."""
+    """Record the keys that tokens are tried with."""
     tried: list[Any] = []
     real = jwt.decode
 
@@ -350,11 +345,11 @@ def test_a_token_is_tried_with_a_few_keys_at_most(tmp_path: Path, monkeypatch: p
     assert (statuses({"jwks_file": str(tmp_path / "b.json")}), len(tried)) == ([401, 401, 401], 2)
     assert (statuses({"keys": named[-MAX_TRIED:]}), len(tried)) == ([200, 401, 200], 2 + MAX_TRIED + 1)
     nameless = [{"public_key": each["public_key"]} for each in named]
-    with pytest.raises(ConfigurationError, match=f"of one algorithm there are {MAX_TRIED} keys without kid at most"):
+    with pytest.raises(ConfigurationError, match=f"at most {MAX_TRIED} keys without kid may fit one algorithm"):
         statuses({"keys": nameless[: MAX_TRIED + 1]})
 
 
-def test_calls_of_an_innocent_route_while_a_route_with_a_hundred_keys_is_attacked() -> None:
+def test_an_attack_on_a_route_with_a_hundred_keys_hardly_slows_another_route() -> None:
     keys = ec_keys(101)
     named = [{"kid": str(number), "public_key": pem(key)} for number, key in enumerate(keys[:100])]
     conf = {"algorithms": ["ES512"], "keys": named}
@@ -376,11 +371,11 @@ def deep(what: bytes) -> str:
         "A" * 60_000,
     ],
 )
-def test_calls_of_an_innocent_route_while_jwt_auth_is_attacked(token: str) -> None:
+def test_an_attack_on_jwt_auth_hardly_slows_another_route(token: str) -> None:
     conf = {"algorithms": ["HS256"], "keys": [{"secret": "s" * 32}]}
     good = jwt.encode({"exp": int(time.time()) + 600, "x": "x" * 5000}, "s" * 32, "HS256")
 
-    # what PyJWT takes grows with the token, up to max_length
+    # the time of PyJWT grows with the token, up to max_length
     headers: list[Headers] = [[("authorization", f"Bearer {each}")] for each in (token, good)]
     assert wait_of_an_innocent("jwt-auth", conf, *headers) < 2
 
@@ -421,7 +416,7 @@ def basic(user: str, password: str) -> Headers:
 
 
 class Gated:
-    """Verifies passwords one by one, as the test lets it."""
+    """Password hasher that verifies one password each time the test releases a step."""
 
     def __init__(self) -> None:
         self.order: list[str] = []
@@ -435,7 +430,7 @@ class Gated:
         return HASHER.verify(hashed, password)
 
 
-def test_a_flood_of_wrong_passwords_costs_its_own_route_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flood_of_wrong_passwords_affects_its_own_route_only(monkeypatch: pytest.MonkeyPatch) -> None:
     gated = Gated()
     monkeypatch.setattr(basic_auth, "_hasher", gated)
     monkeypatch.setattr(basic_auth, "_turns", Turns("test", 1, basic_auth.MAX_WAITING))
@@ -445,7 +440,7 @@ def test_a_flood_of_wrong_passwords_costs_its_own_route_only(monkeypatch: pytest
     }
 
     async def call(route: str, password: str) -> int:
-        """The status; 200: the request passes."""
+        """Return the status; 200 if the request passes."""
         headers = [(name.encode(), value.encode()) for name, value in basic(route, password)]
         scope = {"type": "http", "headers": headers}
         statuses: list[int] = []
@@ -458,7 +453,7 @@ def test_a_flood_of_wrong_passwords_costs_its_own_route_only(monkeypatch: pytest
 
         try:
             await apps[route](scope, receive, send)
-        except PluginError:  # there is no upstream here
+        except PluginError:  # there is no upstream in this test
             return 200
         return statuses[0]
 
@@ -473,7 +468,7 @@ def test_a_flood_of_wrong_passwords_costs_its_own_route_only(monkeypatch: pytest
         innocent = asyncio.ensure_future(call("ada", "ada's password"))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        for _ in range(4):  # one of each flood at most comes before it, and the one that runs
+        for _ in range(4):  # before it come the running job, and at most one of each flood
             gated.steps.release()
         assert await innocent == 200
         assert gated.order.index(HASHES["ada"]) <= 3
@@ -482,7 +477,7 @@ def test_a_flood_of_wrong_passwords_costs_its_own_route_only(monkeypatch: pytest
         return [await each for each in floods]
 
     statuses = asyncio.run(run())
-    # each flooded route has its own places, and no more
+    # each flooded route has its own places only
     assert [statuses.count(401), statuses.count(503)] == [2 * basic_auth.MAX_WAITING, 20]
 
 
@@ -503,7 +498,7 @@ def test_a_hash_that_takes_too_long_to_verify_is_refused(parameters: str) -> Non
 # --- turns ------------------------------------------------------------------------------------------------------------
 
 
-def test_work_is_done_in_turn_and_places_are_an_owners_own() -> None:
+def test_owners_are_served_in_turn_and_each_has_its_own_places() -> None:
     order: list[str] = []
     gate = threading.Event()
     turns = Turns("test", 1, 5)
@@ -512,16 +507,16 @@ def test_work_is_done_in_turn_and_places_are_an_owners_own() -> None:
     work = [turns.submit(one, lambda n=n: order.append(f"one {n}")) for n in range(4)]  # type: ignore[misc]
     work += [turns.submit(two, lambda n=n: order.append(f"two {n}")) for n in range(3)]  # type: ignore[misc]
     work += [turns.submit(three, lambda: order.append("three"))]
-    full = importlib.import_module("asgi_bridge_apps.turns").Full
-    with pytest.raises(full):
+    with pytest.raises(Full):
         turns.submit(one, lambda: None)
     assert work.pop(1).cancel()
     gate.set()
-    for each in [first, *work]:
+    assert first.result(60)
+    for each in work:
         each.result(60)
 
     assert order == ["one 0", "two 0", "three", "two 1", "one 2", "two 2", "one 3"]
-    # all places are free again, whatever became of the work
+    # all places are free again, also after a failed job
     failing = [turns.submit(one, lambda: 1 // 0) for _ in range(5)]
     assert [type(each.exception(60)) for each in failing] == [ZeroDivisionError] * 5
     assert turns.submit(one, lambda: "done").result(60) == "done"
@@ -532,7 +527,7 @@ def test_work_is_done_in_turn_and_places_are_an_owners_own() -> None:
 
 
 class Routes:
-    """Routes of one runner, each call of which prepares its configuration first, as after the gateway forgot it."""
+    """Routes of one runner. Each call prepares its configuration anew, as if the gateway had forgotten it."""
 
     def __init__(self, made: Bridge = bridge) -> None:
         self.store = ConfigurationStore(made.plugins)
@@ -568,8 +563,8 @@ class Routes:
 LIMITED: dict[str, Any] = {"plugin": "limit-req", "conf": {"rate": 1e-3}}
 
 
-def test_a_route_has_one_bucket_whoever_calls_and_whichever_list_names_it() -> None:
-    """Behind an authentication of the gateway's own each consumer has a key of its own, and so a chain."""
+def test_a_route_has_one_bucket_for_all_consumers_and_all_its_lists() -> None:
+    """If the gateway authenticates consumers, each has its own key of the configuration, and so its own chain."""
     keys = [
         "route&consumer#1&ada#ext-plugin-post-req#1&2",
         "route&consumer#1&bob#ext-plugin-post-req#1&2",
@@ -583,7 +578,7 @@ def test_a_route_has_one_bucket_whoever_calls_and_whichever_list_names_it() -> N
     assert Routes().run(LIMITED, other, LIMITED, other) == [200, 200, 503, 503]
 
 
-def test_a_bucket_is_not_emptied_by_making_other_chains(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_building_other_chains_does_not_empty_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asgi_bridge.plugins.store.MAX_CHAINS", 4)
     others = [{"plugin": "say", "conf": {}, "key": f"route#{number}#ext-plugin-pre-req#1"} for number in range(20)]
 
@@ -592,7 +587,7 @@ def test_a_bucket_is_not_emptied_by_making_other_chains(monkeypatch: pytest.Monk
     assert (found[0], found[21], found[-1]) == (200, 503, 503)
 
 
-def test_a_key_set_rests_between_two_attempts_whatever_chains_are_made(
+def test_the_cooldown_of_a_key_set_outlives_its_chain(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("asgi_bridge.plugins.store.MAX_CHAINS", 1)
@@ -606,16 +601,16 @@ def test_a_key_set_rests_between_two_attempts_whatever_chains_are_made(
     assert Routes(ready_made(allow=[str(tmp_path)])).run(
         calls[0], other, calls[0], calls[1], other, calls[1], calls[2]
     ) == [503, 200, 503, 503, 200, 503, 503]  # fmt: skip
-    # one for each route
+    # one attempt for each route
     assert caplog.text.count("cannot be read") == 2
 
 
-def test_good_passwords_are_remembered_beyond_one_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remembered_passwords_outlive_their_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asgi_bridge.plugins.store.MAX_CHAINS", 1)
     gated = Gated()
     gated.steps.release()
     monkeypatch.setattr(basic_auth, "_hasher", gated)
-    call = {"plugin": "basic-auth", "conf": {"users": {"ada": HASHES["ada"]}}}
+    call: dict[str, Any] = {"plugin": "basic-auth", "conf": {"users": {"ada": HASHES["ada"]}}}
     call["headers"] = basic("ada", "ada's password")
 
     assert Routes().run(call, {"plugin": "say", "conf": {}}, call, call) == [200] * 4
@@ -685,7 +680,7 @@ def test_no_byte_reaches_a_socket_that_the_operator_does_not_allow(tmp_path: Pat
 )
 def test_a_password_in_a_malformed_url_is_in_no_message(url: str) -> None:
     made = Bridge()
-    made.plugin("jwt-auth", defaults={"jwks_url": url})(importlib.import_module("asgi_bridge_apps.jwt_auth").jwt_auth)
+    made.plugin("jwt-auth", defaults={"jwks_url": url})(jwt_auth)
     for plugin_bridge, conf in ((made, {}), (ready_made(allow=["https://idp.test/"]), {"jwks_url": url})):
         with pytest.raises(ConfigurationError, match="^plugin jwt-auth: field 'jwks_url': ") as caught:
             PluginClient(plugin_bridge, "jwt-auth", {"algorithms": ["RS256"], **conf}).get("/")
@@ -725,7 +720,9 @@ def test_a_body_that_filters_make_too_long_is_refused_before_it_is_made(filters:
             tracemalloc.start()
             try:
                 if conf["filters"] is filters:
-                    with pytest.raises(PluginError, match="the filters make a body of [0-9]+ bytes; 16777216 can"):
+                    with pytest.raises(
+                        PluginError, match="the filters make a body of [0-9]+ bytes; the protocol allows 16777216"
+                    ):
                         client.get("/")
                 else:
                     assert client.get("/").status_code == 200
@@ -736,12 +733,12 @@ def test_a_body_that_filters_make_too_long_is_refused_before_it_is_made(filters:
     assert peak({"filters": filters}) < 2 * peak({"filters": FITTING})
 
 
-def test_what_just_fits_is_made() -> None:
+def test_a_body_that_filters_make_just_short_enough_passes() -> None:
     with PluginClient(bridge, "response-rewrite", {"filters": FITTING}, upstream=body_of(BODY)) as client:
         assert len(client.get("/").content) == 2**24
 
 
-def test_a_search_that_may_be_long_is_not_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_that_may_be_long_runs_outside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[tuple[bool, int]] = []
     real = response_rewrite._Filters.apply
 
@@ -760,7 +757,7 @@ def test_a_search_that_may_be_long_is_not_on_the_event_loop(monkeypatch: pytest.
 def test_searches_of_one_route_have_their_own_places(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
     real = response_rewrite._Filters.apply
-    monkeypatch.setattr(response_rewrite._Filters, "apply", lambda *given: gate.wait(60) and real(*given))
+    monkeypatch.setattr(response_rewrite._Filters, "apply", lambda *args: gate.wait(60) and real(*args))
     monkeypatch.setattr(response_rewrite, "_turns", Turns("test", 2, 3))
     body = b"ab" * 10000
     conf = {"filters": [{"regex": "[ab]*a[ab]{500}c"}]}
@@ -795,7 +792,7 @@ def test_searches_of_one_route_have_their_own_places(monkeypatch: pytest.MonkeyP
 
 
 def unbounded(node: Any, where: str, defs: dict[str, Any]) -> Iterator[str]:
-    """Places of a JSON Schema where a text, list or object may be of any length."""
+    """Yield the places of a JSON Schema where a text, list or object may have any length."""
     if isinstance(node, list):
         for each in node:
             yield from unbounded(each, where, defs)
@@ -821,18 +818,18 @@ def unbounded(node: Any, where: str, defs: dict[str, Any]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("plugin", [name for name in bridge.plugins if name != "https-redirect"])
-def test_everything_that_a_route_gives_is_bounded(plugin: str) -> None:
+def test_everything_in_a_configuration_is_bounded(plugin: str) -> None:
     schema = bridge.plugins[plugin].describe()["schema"]
 
     assert list(unbounded(schema, plugin, schema.get("$defs", {}))) == []
 
 
 LONG: list[tuple[str, Any, str]] = [
-    ("ip-access", {"deny": ["1.2.3.4/1"] * 60_000}, "field 'deny.0': Value error, no address and no network; a network "
-     "has no bits set behind its prefix"),
+    ("ip-access", {"deny": ["1.2.3.4/1"] * 60_000}, "field 'deny.0': Value error, write an address, or a network with "
+     "no bits set after its prefix"),
     ("ip-access", {"allow": ["1.2.3.4"] * 60_000}, "field 'allow': List should have at most 4096 items after "
      "validation, not 60000"),
-    ("response-rewrite", {"filters": [{"regex": r"\pL{1000}"}] * 300}, "field 'filters.0.regex': Value error, no "
+    ("response-rewrite", {"filters": [{"regex": r"\pL{1000}"}] * 300}, "field 'filters.0.regex': Value error, not a "
      "regular expression of RE2: pattern too large - compile failed"),
     ("response-rewrite", {"headers": {f"x-{n}": "a\n" for n in range(60_000)}}, "field 'headers': at most 99 entries"),
     ("rewrite", {"args": {str(n): 1 for n in range(60_000)}}, "field 'args': at most 100 entries"),
@@ -848,7 +845,7 @@ LONG: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("plugin", "conf", "reason"), LONG, ids=[f"{row[0]} {next(iter(row[1]))}" for row in LONG])
-def test_the_first_thing_that_is_wrong_is_told_and_no_more(plugin: str, conf: Any, reason: str) -> None:
+def test_only_the_first_error_of_a_configuration_is_reported(plugin: str, conf: Any, reason: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         bridge.plugins[plugin].configuration.check(json.dumps(conf))
 
@@ -857,5 +854,7 @@ def test_the_first_thing_that_is_wrong_is_told_and_no_more(plugin: str, conf: An
 
 @pytest.mark.parametrize("secret", ["", " ", "a", "secret", " " * 40, "fifteen letters"])
 def test_a_session_key_that_can_be_guessed_is_refused(secret: str) -> None:
-    with pytest.raises(ConfigurationError, match="^plugin session: field 'secret_key': Value error, a secret_key has"):
+    with pytest.raises(
+        ConfigurationError, match="^plugin session: field 'secret_key': Value error, a secret_key needs"
+    ):
         PluginClient(bridge, "session", {"secret_key": secret}).get("/")

@@ -1,7 +1,6 @@
-"""``basic-auth`` checks passwords against Argon2 hashes, in threads, a bounded number at a time."""
+"""``basic-auth`` checks passwords against Argon2 hashes, in threads, and at most a fixed number at once."""
 
 import base64
-import importlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +9,8 @@ from typing import Any
 
 import argon2
 import pytest
-from asgi_bridge_apps import bridge
-from asgi_bridge_apps.turns import Turns
+from asgi_bridge_apps import basic_auth, bridge
+from asgi_bridge_apps._shared.turns import Turns
 from starlette.testclient import TestClient
 
 from asgi_bridge import Bridge, ConfigurationError
@@ -19,10 +18,7 @@ from asgi_bridge.testing import PluginClient
 
 from .routes import gateway, sent
 
-# the package has the factory under the same name
-basic_auth = importlib.import_module("asgi_bridge_apps.basic_auth")
-
-# as cheap as Argon2 gets: these are tests of what stands around it
+# the cheapest parameters of Argon2, which itself is not tested here
 HASHER = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 PASSWORD = "correct horse"
 USERS = {"ada": HASHER.hash(PASSWORD), "bob": HASHER.hash(""), "Jürgen": HASHER.hash("pässwörd")}
@@ -38,7 +34,7 @@ def client(conf: Any = CONF, **kwargs: Any) -> PluginClient:
 
 
 class Verifications:
-    """What is verified, in which thread; each waits while `gate` is shut."""
+    """Records what is verified and in which thread. A verification waits until `gate` is open."""
 
     def __init__(self) -> None:
         self.threads: list[int] = []
@@ -76,7 +72,7 @@ def test_a_known_user_passes(user: str, password: str) -> None:
     assert (answer.json()["body"], len(sent(answer, "authorization"))) == ("body", 1)
 
 
-def test_a_password_may_hold_colons_and_the_scheme_any_case() -> None:
+def test_a_password_may_contain_colons_and_the_scheme_has_any_case() -> None:
     gate = client({"users": {"ada": HASHER.hash("a:b:c")}, "hide_credentials": True})
 
     answer = gate.get("/", headers={"authorization": basic("ada", "a:b:c").replace("Basic", "bASIC")})
@@ -109,17 +105,17 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("given", "reason"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
-def test_bad_credentials_are_refused(given: str | None, reason: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("credentials", "reason"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_bad_credentials_are_refused(credentials: str | None, reason: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
-    headers = [] if given is None else [(b"authorization", given.encode("latin-1"))]
+    headers = [] if credentials is None else [(b"authorization", credentials.encode("latin-1"))]
 
     answer = client().get("/", headers=headers)
 
     assert (answer.status_code, answer.text) == (401, reason + "\n")
     assert answer.headers["www-authenticate"] == 'Basic realm="apisix", charset="UTF-8"'
-    said = answer.text + caplog.text
-    assert PASSWORD not in said and not any(hashed in said for hashed in USERS.values())
+    output = answer.text + caplog.text
+    assert PASSWORD not in output and not any(hashed in output for hashed in USERS.values())
 
 
 def test_several_authorization_headers_are_refused() -> None:
@@ -130,13 +126,13 @@ def test_several_authorization_headers_are_refused() -> None:
     assert (answer.status_code, answer.text) == (401, "more than one Authorization header\n")
 
 
-def test_for_an_unknown_user_as_much_is_computed(verifications: Verifications) -> None:
+def test_an_unknown_user_costs_as_much_as_a_known_one(verifications: Verifications) -> None:
     client().get("/", headers={"authorization": basic("eve", "x")})
 
     assert verifications.hashes == [USERS["ada"]]
 
 
-def test_for_an_unknown_user_as_much_is_computed_as_for_the_dearest(verifications: Verifications) -> None:
+def test_an_unknown_user_costs_as_much_as_the_most_expensive_hash(verifications: Verifications) -> None:
     dear = argon2.PasswordHasher(time_cost=3, memory_cost=64, parallelism=1).hash("x")
     conf = {"users": {"cheap": USERS["ada"], "dear": dear}}
     PluginClient(bridge, "basic-auth", conf).get("/", headers={"authorization": basic("eve", "x")})
@@ -171,14 +167,16 @@ def test_good_credentials_are_remembered_and_bad_ones_are_not(verifications: Ver
     assert len(verifications.hashes) == 4
 
 
-def test_nothing_is_remembered_where_the_route_says_so(verifications: Verifications) -> None:
+def test_a_route_can_turn_remembering_off(verifications: Verifications) -> None:
     gate = client({**CONF, "remember": 0})
 
     assert [gate.get("/", headers={"authorization": basic("bob", "")}).status_code for _ in range(2)] == [200, 200]
     assert len(verifications.hashes) == 2
 
 
-def test_only_so_many_are_remembered(verifications: Verifications, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_remembered_credentials_is_bounded(
+    verifications: Verifications, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(basic_auth, "MAX_REMEMBERED", 1)
     gate = client()
     for user, password in (("ada", PASSWORD), ("bob", ""), ("ada", PASSWORD)):
@@ -187,7 +185,7 @@ def test_only_so_many_are_remembered(verifications: Verifications, monkeypatch: 
     assert len(verifications.hashes) == 3
 
 
-def test_one_password_that_many_requests_bring_at_once_is_verified_once(verifications: Verifications) -> None:
+def test_a_password_of_many_simultaneous_requests_is_verified_once(verifications: Verifications) -> None:
     verifications.gate.clear()
     with client() as gate, ThreadPoolExecutor(20) as threads:
         answers = [threads.submit(gate.get, "/", headers={"authorization": basic("ada", PASSWORD)}) for _ in range(20)]
@@ -198,7 +196,7 @@ def test_one_password_that_many_requests_bring_at_once_is_verified_once(verifica
     assert len(verifications.hashes) == 1
 
 
-def test_who_comes_when_too_many_wait_is_told_to_come_again(
+def test_a_request_gets_503_when_too_many_passwords_wait(
     verifications: Verifications, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(basic_auth, "_turns", Turns("test", 2, 2))
@@ -230,17 +228,23 @@ def test_through_the_gateway() -> None:
     [
         ({}, "field 'users': Field required"),
         ({"users": {}}, "field 'users': Dictionary should have at least 1 item"),
-        ({"users": {"ada": PASSWORD}}, "field 'users.ada': Value error, a password stands here as its Argon2 hash"),
-        ({"users": {"ada": USERS["ada"][:-40]}}, "field 'users.ada': Value error, a password stands here"),
+        ({"users": {"ada": PASSWORD}}, "field 'users.ada': Value error, give the Argon2 hash of the password"),
+        (
+            {"users": {"ada": USERS["ada"][:-40]}},
+            "field 'users.ada': Value error, give the Argon2 hash of the password",
+        ),
         ({"users": {"ada": USERS["ada"].replace("m=8,", "m=99999999,")}}, "field 'users.ada': Value error, an Argon2"),
         ({"users": {"a:b": USERS["ada"]}}, "field 'users.a:b.*': String should match pattern"),
         ({"users": {" ada": USERS["ada"]}}, "field 'users. ada.*': String should match pattern"),
-        ({**CONF, "user_header": "Authorization"}, "field 'user_header': Value error, authorization has a meaning"),
+        (
+            {**CONF, "user_header": "Authorization"},
+            "field 'user_header': Value error, authorization has another meaning",
+        ),
         ({**CONF, "remember": -1}, "field 'remember': Input should be greater"),
         ({**CONF, "password": PASSWORD}, "field 'password': Extra inputs are not permitted"),
     ],
 )
-def test_refuses_what_is_no_configuration_and_says_no_secret(conf: Any, reason: str) -> None:
+def test_refuses_a_bad_configuration_and_repeats_no_secret(conf: Any, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^plugin basic-auth: {reason}") as caught:
         client(conf).get("/")
     assert PASSWORD not in str(caught.value) and "$argon2id$v=19$m=8" not in str(caught.value)

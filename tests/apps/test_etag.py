@@ -1,4 +1,4 @@
-"""``etag`` tags what the upstream really sent."""
+"""``etag`` makes its tag of the body that the upstream really sent."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ upstream = Starlette(routes=[
 
 
 def through(**conf: Any) -> list[TestClient]:
-    """As plain ASGI, and through the gateway: listed in the response phase, and in both."""
+    """Clients of the plugin as plain ASGI, and through the gateway in the response phase and in both phases."""
     listed = {"conf": [{"name": "etag", "value": json.dumps(conf)}]}
     response = [{"uri": "/*", "plugins": {"ext-plugin-post-resp": listed}}]
     both = [{"uri": "/*", "plugins": {"ext-plugin-pre-req": listed, "ext-plugin-post-resp": listed}}]
@@ -51,7 +51,7 @@ def through(**conf: Any) -> list[TestClient]:
 
 @pytest.mark.parametrize("target", ["/200", "/stream"])
 @pytest.mark.parametrize(("weak", "tag"), [(False, TAG), (True, f"W/{TAG}")])
-def test_a_tag_over_the_body(target: str, weak: bool, tag: str) -> None:
+def test_the_tag_depends_on_the_body(target: str, weak: bool, tag: str) -> None:
     for client in through(weak=weak):
         found = client.get(target, headers={"if-none-match": '"another"'})
         assert (found.status_code, found.text, found.headers["etag"]) == (200, "hello", tag)
@@ -59,7 +59,7 @@ def test_a_tag_over_the_body(target: str, weak: bool, tag: str) -> None:
 
 @pytest.mark.parametrize("wanted", [TAG, f"W/{TAG}", f'"another", {TAG}', "*"])
 @pytest.mark.parametrize("weak", [False, True])
-def test_a_client_that_has_it_gets_304(wanted: str, weak: bool) -> None:
+def test_a_client_that_has_the_body_gets_304(wanted: str, weak: bool) -> None:
     for client in through(weak=weak):
         found = client.get("/200", headers={"if-none-match": wanted})
         assert (found.status_code, found.content) == (304, b"")
@@ -76,14 +76,14 @@ def test_a_client_that_has_it_gets_304(wanted: str, weak: bool) -> None:
         ("GET", "/tagged", '"own"'), ("GET", "/secret", None),
     ],
 )  # fmt: skip
-def test_what_is_left_as_it_is(method: str, target: str, tag: str | None) -> None:
+def test_responses_that_get_no_tag(method: str, target: str, tag: str | None) -> None:
     for client in through():
         found = client.request(method, target)
         assert found.headers.get("etag") == tag
         assert found.text == ("" if method == "HEAD" else "hello")
 
 
-def test_under_gzip_which_stands_before_it() -> None:
+def test_with_gzip_listed_before_it() -> None:
     names = [("gzip", {"minimum_size": 1}), ("etag", {"weak": True})]
     listed = {"conf": [{"name": name, "value": json.dumps(conf)} for name, conf in names]}
     gateway = Gateway(bridge, [{"uri": "/*", "plugins": {"ext-plugin-post-resp": listed}}], upstream=upstream)

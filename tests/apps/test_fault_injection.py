@@ -1,4 +1,4 @@
-"""``fault-injection`` answers some of the requests with a fault, as the Go runner's example does."""
+"""``fault-injection`` answers some requests with a fault, as the example of the Go runner does."""
 
 from functools import partial
 
@@ -24,7 +24,7 @@ def test_every_request_gets_the_fault_unless_a_percentage_says_otherwise() -> No
     assert {(answer.status_code, answer.text) for answer in answers} == {(502, "broken")}
 
 
-def test_none_of_a_hundred_lets_every_request_pass() -> None:
+def test_zero_percent_lets_every_request_pass() -> None:
     client = PluginClient(bridge, "fault-injection", {"http_status": 502, "percentage": 0})
 
     assert {client.get("/").status_code for _ in range(20)} == {200}
@@ -42,13 +42,13 @@ def test_none_of_a_hundred_lets_every_request_pass() -> None:
         (100, 0.9999, 503),
     ],
 )
-def test_the_percentage_is_that_of_faults(percentage: int, roll: float, status: int) -> None:
+def test_the_percentage_is_the_share_of_faults(percentage: int, roll: float, status: int) -> None:
     conf = {"http_status": 503, "percentage": percentage}
 
     assert PluginClient(rolling(roll), "fault-injection", conf).get("/").status_code == status
 
 
-def test_each_request_is_judged_by_itself() -> None:
+def test_each_request_is_decided_by_itself() -> None:
     client = PluginClient(rolling(0.4, 0.6, 0.4), "fault-injection", {"http_status": 500, "percentage": 50})
 
     assert [client.get("/").status_code for _ in range(3)] == [500, 200, 500]
@@ -73,7 +73,7 @@ def test_head_gets_the_status_and_no_body() -> None:
         ({}, "field 'http_status': Field required"),
         ({"http_status": 199}, "field 'http_status': Input should be greater than or equal to 200"),
         ({"http_status": 1000}, "field 'http_status': Input should be less than or equal to 999"),
-        ({"http_status": 444}, "field 'http_status': Value error, APISIX never ends"),
+        ({"http_status": 444}, "field 'http_status': Value error, APISIX cannot pass this status on"),
         ({"http_status": "503"}, "field 'http_status': Input should be a valid integer"),
         ({"http_status": 503, "percentage": 101}, "field 'percentage': Input should be less than or equal to 100"),
         ({"http_status": 503, "percentage": -1}, "field 'percentage': Input should be greater than or equal to 0"),
@@ -81,6 +81,6 @@ def test_head_gets_the_status_and_no_body() -> None:
         ({"http_status": 503, "percent": 5}, "field 'percent': Extra inputs are not permitted"),
     ],
 )
-def test_refuses_what_is_no_configuration(conf: object, reason: str) -> None:
+def test_refuses_a_bad_configuration(conf: object, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^plugin fault-injection: {reason}"):
         PluginClient(bridge, "fault-injection", conf).get("/")

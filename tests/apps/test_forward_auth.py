@@ -1,4 +1,4 @@
-"""``forward-auth``: an application of the operator's decides whether a request may go on."""
+"""``forward-auth``: an application that the operator gives decides whether a request may pass."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +19,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def answering(response: ASGIApp) -> tuple[ASGIApp, list[Scope]]:
-    """An auth application that always answers the same, and the scopes that it was asked with."""
+    """Auth application that always gives the same answer, and records the scopes of its calls."""
     asked: list[Scope] = []
 
     async def auth_app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,7 +41,7 @@ def permission(*headers: tuple[str, str]) -> Response:
     return response
 
 
-def test_a_permission_lets_the_request_go_on_with_the_named_headers() -> None:
+def test_a_permission_lets_the_request_pass_with_the_named_headers() -> None:
     auth_app, _ = answering(permission(("X-User", "ada"), ("X-Secret", "1"), ("X-Role", "a"), ("X-Role", "b")))
 
     answer = client(auth_app, {"upstream_headers": ["X-User", "X-Role"]}).post("/a?b=1", content=b"body")
@@ -56,20 +56,20 @@ def test_a_permission_lets_the_request_go_on_with_the_named_headers() -> None:
     assert "x-user" not in answer.headers
 
 
-@pytest.mark.parametrize("given", [[], [("X-User", "ada")]])
-def test_what_the_client_says_under_those_names_never_reaches_the_upstream(given: list[tuple[str, str]]) -> None:
-    auth_app, _ = answering(permission(*given))
+@pytest.mark.parametrize("granted", [[], [("X-User", "ada")]])
+def test_the_clients_own_headers_of_those_names_never_reach_the_upstream(granted: list[tuple[str, str]]) -> None:
+    auth_app, _ = answering(permission(*granted))
     spoofed = [("x-user", "root"), ("X-USER", "root"), ("x_user", "root"), ("x-users", "kept")]
 
     seen = client(auth_app, {"upstream_headers": ["x-user"]}).get("/", headers=spoofed).json()
 
     assert [pair for pair in seen["headers"] if pair[0].startswith("x")] == [
         ["x-users", "kept"],
-        *([["x-user", "ada"]] if given else []),
+        *([["x-user", "ada"]] if granted else []),
     ]
 
 
-def test_the_application_is_told_of_the_request_and_never_by_the_client() -> None:
+def test_the_application_gets_our_forwarded_headers_and_never_the_clients() -> None:
     auth_app, asked = answering(permission())
     spoofed = {f"x-forwarded-{name}": "spoofed" for name in ("proto", "method", "host", "uri", "for")}
     spoofed |= {"x_forwarded_for": "spoofed", "X-Real-IP": "10.0.0.1", "x_real_ip": "10.0.0.1", "Forwarded": "for=a"}
@@ -136,7 +136,7 @@ def test_the_application_sees_the_disconnect_once_it_has_answered() -> None:
 
 
 @pytest.mark.parametrize("status", [199 + 101, 401, 403, 404, 500])
-def test_anything_but_a_permission_is_the_clients_answer(status: int) -> None:
+def test_any_other_response_goes_to_the_client(status: int) -> None:
     response = PlainTextResponse("no", status, {"WWW-Authenticate": "Basic", "X-Why": "1"})
     response.headers.append("x-why", "2")
     auth_app, _ = answering(response)
@@ -235,7 +235,7 @@ def test_a_fault_of_the_application_never_lets_the_request_pass(auth_app: ASGIAp
     assert asked == []
 
 
-def test_the_lifespan_of_the_application_runs_once_for_all_routes_and_its_state_is_there() -> None:
+def test_the_lifespan_of_the_application_runs_once_for_all_routes_and_its_state_is_in_the_scope() -> None:
     events = []
 
     @asynccontextmanager
@@ -270,7 +270,7 @@ def test_an_application_that_does_not_start_refuses_the_route() -> None:
 
 
 def test_without_an_application_every_configuration_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="^plugin forward-auth: there is no auth application to ask: "):
+    with pytest.raises(ConfigurationError, match="^plugin forward-auth: there is no auth application: "):
         PluginClient(bridge, "forward-auth", {}).get("/")
 
 
@@ -283,13 +283,13 @@ def test_without_an_application_every_configuration_is_refused() -> None:
         ({"uri": "/a b"}, "field 'uri': String should match pattern"),
         ({"request_headers": "cookie"}, "field 'request_headers': Input should be a valid array"),
         ({"request_headers": ["a:"]}, "field 'request_headers.0': String should match pattern"),
-        ({"upstream_headers": ["Host"]}, "field 'upstream_headers.0': Value error, host leads to the upstream"),
+        ({"upstream_headers": ["Host"]}, "field 'upstream_headers.0': Value error, host selects the upstream"),
         ({"upstream_headers": ["content-length"]}, "field 'upstream_headers.0': Value error, content-length belongs"),
         ({"client_headers": [1]}, "field 'client_headers.0': Input should be a valid string"),
         ({"timeout": 3000}, "field 'timeout': Extra inputs are not permitted"),
     ],
 )
-def test_refuses_what_is_no_configuration(conf: object, reason: str) -> None:
+def test_refuses_a_bad_configuration(conf: object, reason: str) -> None:
     auth_app, _ = answering(permission())
 
     with pytest.raises(ConfigurationError, match=f"^plugin forward-auth: {reason}"):

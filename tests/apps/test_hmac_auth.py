@@ -1,17 +1,16 @@
-"""``hmac-auth`` lets requests pass that are signed as APISIX's own plugin has them signed, and stricter."""
+"""``hmac-auth`` lets requests pass that are signed as for APISIX's own plugin, and is stricter than that."""
 
 import asyncio
 import base64
 import hashlib
 import hmac
-import importlib
 from collections.abc import Iterable
 from email.utils import formatdate
 from functools import partial
 from typing import Any
 
 import pytest
-from asgi_bridge_apps import bridge
+from asgi_bridge_apps import bridge, hmac_auth
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
@@ -19,9 +18,6 @@ from asgi_bridge import Bridge, ConfigurationError
 from asgi_bridge.testing import PluginClient
 
 from .routes import gateway, sent
-
-# the package has the factory under the same name
-hmac_auth = importlib.import_module("asgi_bridge_apps.hmac_auth")
 
 SECRET = "john-secret-key"
 NOW = 1725604889  # Fri, 06 Sep 2024 06:41:29 GMT
@@ -44,7 +40,7 @@ def client(conf: Any = CONF, now: float = NOW, **kwargs: Any) -> PluginClient:
 def authorization(
     lines: Iterable[str], names: str, key: str = "john-key", secret: str = SECRET, algorithm: str = "sha256"
 ) -> str:
-    """The header of a client that signs `lines`, written down from APISIX's documentation, not from the plugin."""
+    """Return the header of a client that signs `lines`, as APISIX documents it. It shares no code with the plugin."""
     text = "".join(line + "\n" for line in (key, *lines)).encode("latin-1")
     signature = base64.b64encode(hmac.new(secret.encode(), text, getattr(hashlib, algorithm)).digest()).decode()
     return f'Signature keyId="{key}",algorithm="hmac-{algorithm}",headers="{names}",signature="{signature}"'
@@ -58,7 +54,7 @@ def signed(target: str = "GET /get", *, date: str = DATE, **kwargs: Any) -> Head
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
-def test_a_signed_request_passes_and_the_upstream_is_told_whose_it_is(algorithm: str) -> None:
+def test_a_signed_request_passes_and_the_upstream_gets_the_keys_id(algorithm: str) -> None:
     spoofed = [("x-key", "root"), ("x_key", "root")]
 
     answer = client().get("/get", headers=[*spoofed, *signed(algorithm=algorithm, key="ada", secret="another secret")])
@@ -68,13 +64,13 @@ def test_a_signed_request_passes_and_the_upstream_is_told_whose_it_is(algorithm:
 
 
 @pytest.mark.parametrize("key", ["a,b", ",", "x,headers=", "a, b"])
-def test_an_id_of_a_key_may_hold_a_comma(key: str) -> None:
+def test_the_id_of_a_key_may_contain_a_comma(key: str) -> None:
     conf = {"keys": {key: SECRET}, "user_header": "X-Key"}
 
     assert sent(client(conf).get("/get", headers=signed(key=key)), "x-key") == [["x-key", key]]
 
 
-def test_sha1_only_where_the_route_asks_for_it() -> None:
+def test_sha1_is_accepted_only_if_the_route_allows_it() -> None:
     headers = signed(algorithm="sha1")
 
     assert client().get("/get", headers=headers).status_code == 401
@@ -84,7 +80,7 @@ def test_sha1_only_where_the_route_asks_for_it() -> None:
 @pytest.mark.parametrize("target", ["/a%20b", "/a//b", "/x?b=2&a=1", "/x?a=%2f&a=+", "/x?flag&e=", "/%2F?"])
 @pytest.mark.parametrize("real", [False, True])
 def test_path_and_query_are_signed_as_they_were_sent(target: str, real: bool) -> None:
-    # a "?" with nothing behind it is not in an ASGI scope
+    # an ASGI scope does not show a "?" without a query
     headers = signed(f"POST {target.removesuffix('?')}")
 
     if real:
@@ -188,7 +184,7 @@ def test_a_bad_signature_is_refused(headers: Headers, reason: str, caplog: pytes
 
 
 @pytest.mark.parametrize("name", ["x-amount", "x_amount", "X-AMOUNT"])
-def test_a_header_put_beside_a_signed_one_breaks_the_signature(name: str) -> None:
+def test_a_second_header_of_a_signed_name_breaks_the_signature(name: str) -> None:
     line = authorization(["GET /x", f"date: {DATE}", "x-amount: 1"], "@request-target date x-amount")
     good = [("date", DATE), ("x-amount", "1"), ("authorization", line)]
 
@@ -196,7 +192,7 @@ def test_a_header_put_beside_a_signed_one_breaks_the_signature(name: str) -> Non
     assert client().get("/x", headers=[*good, (name, "1000")]).status_code == 401
 
 
-def test_a_header_that_the_route_wants_signed_has_to_be() -> None:
+def test_a_header_that_the_route_wants_signed_has_to_be_signed() -> None:
     answer = client({**CONF, "signed_headers": ["X-Amount"]}).get("/get", headers=[*signed(), ("x-amount", "1")])
 
     assert (answer.status_code, answer.text) == (401, "what has to be signed is not: @request-target date x-amount\n")
@@ -204,7 +200,7 @@ def test_a_header_that_the_route_wants_signed_has_to_be() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(-300, 200), (300, 200), (-301, 401), (301, 401)])
-def test_the_window_of_the_date(seconds: int, status: int) -> None:
+def test_the_date_has_to_be_within_the_clock_skew(seconds: int, status: int) -> None:
     assert client(now=NOW + seconds).get("/get", headers=signed()).status_code == status
 
 
@@ -241,7 +237,7 @@ def test_a_body_that_matches_its_signed_digest_passes_whole(body: bytes, real: b
         (b"body", with_digest(b"body", "SHA-256="), "the body does not match the Digest header"),
         (b"body", with_digest(b"body", "MD5=hBotaJrYa9FhFEdFPCLG/A=="), "the body does not match the Digest header"),
         (b"body", [*with_digest(b"body"), ("digest", "SHA-256=x")], "the signature does not match"),
-        # APISIX takes this one: its digest is not signed, so whoever changes the body can change it as well
+        # APISIX accepts this: the digest is not signed, so whoever changes the body can change it too
         (b"body", with_digest(b"body", names="@request-target date"), "what has to be signed is not"),
     ],
 )
@@ -252,7 +248,7 @@ def test_a_body_that_does_not_match_is_refused(body: bytes, headers: Headers, re
     assert (answer.status_code, reason in answer.text) == (401, True), answer.text
 
 
-def test_behind_the_body_comes_the_disconnect() -> None:
+def test_after_the_body_comes_the_disconnect() -> None:
     received: list[Any] = []
 
     async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
@@ -266,7 +262,7 @@ def test_behind_the_body_comes_the_disconnect() -> None:
     assert received == [{"type": "http.request", "body": b"body", "more_body": False}, {"type": "http.disconnect"}]
 
 
-def test_a_client_that_goes_away_before_its_body_is_whole_reaches_nothing() -> None:
+def test_a_client_that_disconnects_before_its_body_is_complete_reaches_nothing() -> None:
     conf = hmac_auth.HmacAuthConf.model_validate(BODY)
     app = hmac_auth.hmac_auth(conf, clock=lambda: NOW)
     headers = [(name.encode(), value.encode()) for name, value in with_digest(b"body")]
@@ -279,8 +275,11 @@ def test_a_client_that_goes_away_before_its_body_is_whole_reaches_nothing() -> N
     async def send(message: Any) -> None:
         raise AssertionError(message)
 
+    async def run() -> None:
+        await app(scope, receive, send)
+
     with pytest.raises(OSError, match="the client went away"):
-        asyncio.run(app(scope, receive, send))
+        asyncio.run(run())
 
 
 # --- constant time ----------------------------------------------------------------------------------------------------
@@ -293,16 +292,16 @@ def test_the_signature_is_compared_by_compare_digest_alone(monkeypatch: pytest.M
         compared.append((one, other))
         return len(compared) % 2 == 1
 
-    monkeypatch.setattr(hmac_auth.hmac, "compare_digest", lying)
+    monkeypatch.setattr(hmac, "compare_digest", lying)
     gate, good, bad = client(), signed(), signed(secret="wrong secret")
 
-    # what it says decides, and it is asked once for each request, with whole digests
+    # its result decides, and it is called once for each request, with whole digests
     assert [gate.get("/get", headers=each).status_code for each in (bad, good)] == [200, 401]
     assert [(len(one), len(other)) for one, other in compared] == [(32, 32)] * 2
 
 
-def test_for_an_unknown_key_as_much_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hmac_auth.hmac, "compare_digest", lambda one, other: True)
+def test_an_unknown_key_is_refused_whatever_the_comparison_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hmac, "compare_digest", lambda one, other: True)
 
     assert client().get("/get", headers=signed(key="eve")).status_code == 401
 
@@ -317,7 +316,7 @@ def test_through_the_gateway() -> None:
     assert bad.headers["www-authenticate"] == 'Signature realm="apisix", headers="@request-target date"'
 
 
-def test_it_is_mounted_to_see_the_exact_target() -> None:
+def test_it_is_mounted_with_the_exact_target() -> None:
     options = bridge.plugins["hmac-auth"].options
 
     assert (options.exact, options.request_body, options.phase) == (True, False, "request")
@@ -338,7 +337,7 @@ def test_it_is_mounted_to_see_the_exact_target() -> None:
         ({**CONF, "secret_key": SECRET}, "field 'secret_key': Extra inputs are not permitted"),
     ],
 )
-def test_refuses_what_is_no_configuration_and_says_no_secret(conf: Any, reason: str) -> None:
+def test_refuses_a_bad_configuration_and_repeats_no_secret(conf: Any, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^plugin hmac-auth: {reason}") as caught:
         client(conf).get("/")
     assert SECRET not in str(caught.value) and "short" not in str(caught.value)

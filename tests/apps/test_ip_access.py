@@ -49,17 +49,17 @@ def test_allow_and_deny(conf: Any, passes: list[str], refused: list[str]) -> Non
 
 @pytest.mark.parametrize("address", [None, "", "unix:", "testclient", "10.0.0.256", "10.0.0.1, 10.0.0.2", "010.0.0.1"])
 @pytest.mark.parametrize("conf", [{"allow": ["0.0.0.0/0", "::/0"]}, {"deny": ["192.0.2.1"]}])
-def test_who_has_no_address_does_not_pass(conf: Any, address: str | None) -> None:
+def test_a_client_without_an_address_does_not_pass(conf: Any, address: str | None) -> None:
     assert status(conf, address) == 403
 
 
 @pytest.mark.parametrize("name", ["x-forwarded-for", "x-real-ip", "forwarded", "client-ip"])
-def test_what_the_client_says_of_its_address_does_not_count(name: str) -> None:
+def test_no_header_of_the_client_changes_its_address(name: str) -> None:
     assert status({"allow": ["10.0.0.0/8"]}, "11.0.0.1", {name: "10.0.0.1"}) == 403
     assert status({"deny": ["10.0.0.0/8"]}, "10.0.0.1", {name: "11.0.0.1"}) == 403
 
 
-def test_the_refusal_is_the_routes_and_nothing_goes_upstream() -> None:
+def test_the_route_configures_the_refusal_and_nothing_goes_upstream() -> None:
     reached = []
 
     async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,7 +71,7 @@ def test_the_refusal_is_the_routes_and_nothing_goes_upstream() -> None:
     assert (answer.status_code, answer.text, reached) == (404, "nothing here", [])
 
 
-def test_ranges_say_what_the_networks_say() -> None:
+def test_the_ranges_contain_what_the_networks_contain() -> None:
     drawn = random.Random(1)
     for version, bits in ((4, 32), (6, 128)):
         texts = []
@@ -101,21 +101,21 @@ def test_through_the_gateway() -> None:
 @pytest.mark.parametrize(
     ("conf", "reason"),
     [
-        ({}, "Value error, a route has allow or deny, or both"),
+        ({}, "Value error, give allow or deny, or both"),
         ({"allow": []}, "field 'allow': List should have at least 1 item"),
-        ({"deny": []}, "Value error, a route has allow or deny"),
+        ({"deny": []}, "Value error, give allow or deny"),
         ({"allow": "10.0.0.0/8"}, "field 'allow': Input should be a valid array"),
-        ({"allow": ["10.0.0.1/8"]}, "field 'allow.0': Value error, no address and no network"),
-        ({"allow": ["10.0.0.0/33"]}, "field 'allow.0': Value error, no address and no network"),
-        ({"allow": ["10.0.0"]}, "field 'allow.0': Value error, no address and no network"),
-        ({"deny": ["example.test"]}, "field 'deny.0': Value error, no address and no network"),
-        ({"deny": ["::ffff:10.0.0.0/104"]}, "field 'deny.0': Value error, write an IPv4 network as such"),
+        ({"allow": ["10.0.0.1/8"]}, "field 'allow.0': Value error, write an address, or a network"),
+        ({"allow": ["10.0.0.0/33"]}, "field 'allow.0': Value error, write an address, or a network"),
+        ({"allow": ["10.0.0"]}, "field 'allow.0': Value error, write an address, or a network"),
+        ({"deny": ["example.test"]}, "field 'deny.0': Value error, write an address, or a network"),
+        ({"deny": ["::ffff:10.0.0.0/104"]}, "field 'deny.0': Value error, write IPv4 networks in IPv4 notation"),
         ({"deny": ["fe80::1%eth0"]}, "field 'deny.0': Value error, .*zone|field 'deny.0': Value error, no address"),
         ({"deny": [1]}, "field 'deny.0': Input should be a valid string"),
-        ({"deny": ["::1"], "status": 499}, "field 'status': Value error, APISIX never ends"),
+        ({"deny": ["::1"], "status": 499}, "field 'status': Value error, APISIX cannot pass this status on"),
         ({"whitelist": ["::1"]}, "field 'whitelist': Extra inputs are not permitted"),
     ],
 )
-def test_refuses_what_is_no_configuration(conf: Any, reason: str) -> None:
+def test_refuses_a_bad_configuration(conf: Any, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^plugin ip-access: .*{reason}"):
         status(conf, "10.0.0.1")

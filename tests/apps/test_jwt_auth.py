@@ -1,4 +1,4 @@
-"""``jwt-auth`` lets good tokens pass and answers everything else 401, whatever the token says of itself."""
+"""``jwt-auth`` lets valid tokens pass and answers 401 to all others, whatever a token says about itself."""
 
 import asyncio
 import base64
@@ -17,8 +17,9 @@ from typing import Any
 
 import jwt
 import pytest
-from asgi_bridge_apps import jwks, ready_made
-from asgi_bridge_apps.jwks import KeySet, KeysUnavailable
+from asgi_bridge_apps import ready_made
+from asgi_bridge_apps._shared import jwks
+from asgi_bridge_apps._shared.jwks import KeySet, KeysUnavailable
 from asgi_bridge_apps.jwt_auth import jwt_auth
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -57,7 +58,7 @@ def token(key: Any = SECRET, algorithm: str = "HS256", headers: dict[str, Any] |
 
 
 def forged(header: Any, payload: Any, secret: bytes | None = None) -> str:
-    """A token that a well-behaved library would not make."""
+    """Return a token that a sound library would refuse to make."""
     parts = [
         base64.urlsafe_b64encode(part if isinstance(part, bytes) else json.dumps(part).encode()).rstrip(b"=")
         for part in (header, payload)
@@ -66,8 +67,8 @@ def forged(header: Any, payload: Any, secret: bytes | None = None) -> str:
     return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
 
 
-def bearer(given: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {given}"}
+def bearer(text: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {text}"}
 
 
 def client(conf: Any, **kwargs: Any) -> PluginClient:
@@ -94,7 +95,7 @@ def test_a_good_token_passes(algorithm: str, key: Any, conf: dict[str, str]) -> 
     assert (answer.status_code, answer.json()["target"]) == (200, "/a?b=1")
 
 
-def test_kid_picks_the_key_and_without_one_all_of_the_algorithm_are_tried() -> None:
+def test_kid_chooses_the_key_and_without_one_all_keys_of_the_algorithm_are_tried() -> None:
     old, new = SECRET + "old", SECRET + "new"
     gate = client({"algorithms": ["HS256"], "keys": [{"kid": "1", "secret": old}, {"kid": "2", "secret": new}]})
 
@@ -226,23 +227,23 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("conf", "given", "reason"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
-def test_a_bad_token_is_refused(conf: Any, given: str, reason: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("conf", "sent", "reason"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_a_bad_token_is_refused(conf: Any, sent: str, reason: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
 
-    answer = client(conf).get("/", headers=[(b"authorization", f"Bearer {given}".encode("latin-1"))])
+    answer = client(conf).get("/", headers=[(b"authorization", f"Bearer {sent}".encode("latin-1"))])
 
     assert (answer.status_code, reason in answer.text) == (401, True), answer.text
     assert answer.headers["www-authenticate"] == (
         f'Bearer realm="apisix", error="invalid_token", error_description="{answer.text.strip()}"'
     )
     assert SECRET not in answer.text + caplog.text
-    assert not given or given not in answer.text + caplog.text
+    assert not sent or sent not in answer.text + caplog.text
 
 
-@pytest.mark.parametrize("given", [[], [("authorization", "Basic YTpi")], [("authorization", "Bearer")]])
-def test_without_a_token_the_challenge_names_no_error(given: list[tuple[str, str]]) -> None:
-    answer = client({**HS, "realm": "shop"}).get("/", headers=given)
+@pytest.mark.parametrize("headers", [[], [("authorization", "Basic YTpi")], [("authorization", "Bearer")]])
+def test_without_a_token_the_challenge_names_no_error(headers: list[tuple[str, str]]) -> None:
+    answer = client({**HS, "realm": "shop"}).get("/", headers=headers)
 
     assert (answer.status_code, answer.headers["www-authenticate"].startswith('Bearer realm="shop"')) == (401, True)
 
@@ -338,7 +339,7 @@ def test_keys_in_a_file_rotate_without_a_restart(tmp_path: Path) -> None:
 
     assert statuses() == [200, 401]
     write(file, jwk(RSA_KEY, "1"), jwk(OTHER_RSA_KEY, "2"))
-    assert statuses() == [200, 401]  # a moment ago it was read for the unknown key
+    assert statuses() == [200, 401]  # it has just been read for the unknown key
     clock.now += 10
     assert statuses() == [200, 200]
     write(file, jwk(OTHER_RSA_KEY, "2"))
@@ -348,7 +349,7 @@ def test_keys_in_a_file_rotate_without_a_restart(tmp_path: Path) -> None:
     assert statuses() == [401, 200]
 
 
-def test_a_file_that_is_gone_counts_for_a_while_and_then_nobody_passes(
+def test_keys_of_a_file_that_is_gone_remain_valid_for_a_while_and_then_nobody_passes(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file, clock = tmp_path / "jwks.json", Clock()
@@ -361,8 +362,9 @@ def test_a_file_that_is_gone_counts_for_a_while_and_then_nobody_passes(
     file.unlink()
     clock.now += 149
     assert gate.get("/", headers=good).status_code == 200
-    assert f"jwt-auth: the keys of {file} cannot be read (No such file or directory): the old ones count for 1 s" in (
-        caplog.text
+    assert (
+        f"jwt-auth: the keys of {file} cannot be read (No such file or directory): the old keys remain valid for 1 s"
+        in (caplog.text)
     )
     clock.now += 1
     refused = gate.get("/", headers=good)
@@ -375,7 +377,7 @@ def test_a_file_that_is_gone_counts_for_a_while_and_then_nobody_passes(
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"keys": {}}', '{"keys": []}', '{"keys": [1, {"kty": "x"}]}', "[" * 100000, "\0" * 300000]
 )
-def test_a_file_that_is_no_key_set_lets_nobody_pass_and_keeps_the_keys_that_were_there(
+def test_a_file_that_is_no_key_set_changes_no_keys_and_lets_nobody_pass(
     text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file, clock = tmp_path / "jwks.json", Clock()
@@ -416,19 +418,19 @@ def test_a_file_that_is_no_key_set_lets_nobody_pass_and_keeps_the_keys_that_were
         ({**jwk(RSA_KEY, None), "kid": 1}, "RS256", 401),
     ],
 )
-def test_what_a_set_says_of_a_key_counts(key: Any, algorithm: str, status: int, tmp_path: Path) -> None:
+def test_what_a_set_says_about_a_key_is_obeyed(key: Any, algorithm: str, status: int, tmp_path: Path) -> None:
     write(tmp_path / "jwks.json", key, jwk(OTHER_RSA_KEY, "other"))
     signing = {"ES256": EC_KEY, "EdDSA": ED_KEY, "HS256": SECRET}.get(algorithm, RSA_KEY)
     if status == 401 and algorithm == "HS256":
-        given = forged({"alg": "HS256", "kid": "1"}, claims(), b"too short")
+        signed = forged({"alg": "HS256", "kid": "1"}, claims(), b"too short")
     else:
-        given = token(signing, algorithm, {"kid": "1"})
+        signed = token(signing, algorithm, {"kid": "1"})
     conf = {"algorithms": [algorithm], "jwks_file": str(tmp_path / "jwks.json")}
 
-    assert client(conf).get("/", headers=bearer(given)).status_code == status
+    assert client(conf).get("/", headers=bearer(signed)).status_code == status
 
 
-def test_a_public_key_of_a_set_is_no_secret(tmp_path: Path) -> None:
+def test_a_public_key_of_a_set_is_never_used_as_a_secret(tmp_path: Path) -> None:
     write(tmp_path / "jwks.json", jwk(RSA_KEY, "1"), jwk(SECRET.encode(), "2"))
     gate = client({"algorithms": ["RS256", "HS256"], "jwks_file": str(tmp_path / "jwks.json")})
 
@@ -439,7 +441,7 @@ def test_a_public_key_of_a_set_is_no_secret(tmp_path: Path) -> None:
 
 
 class Reading:
-    """A key set whose reads are counted, and fail when the test says so."""
+    """Source of a key set that counts its reads, and fails when the test wants it."""
 
     def __init__(self, *keys: Any) -> None:
         self.keys = keys
@@ -459,7 +461,7 @@ class Reading:
         return KeySet(self, "test", clock=self.clock, **bounds)
 
 
-def test_unknown_keys_do_not_make_it_read_more_often_than_it_may() -> None:
+def test_unknown_keys_do_not_shorten_the_cooldown() -> None:
     async def run() -> list[int]:
         reading = Reading(jwk(RSA_KEY, "1"))
         keys, counts = reading.set(), []
@@ -473,7 +475,7 @@ def test_unknown_keys_do_not_make_it_read_more_often_than_it_may() -> None:
     assert asyncio.run(run()) == [1, 1, 2, 2, 3]
 
 
-def test_all_who_come_at_once_wait_for_one_read() -> None:
+def test_simultaneous_requests_wait_for_one_read() -> None:
     async def run() -> tuple[list[int], int]:
         reading = Reading(jwk(RSA_KEY, "1"))
         keys = reading.set()
@@ -483,7 +485,7 @@ def test_all_who_come_at_once_wait_for_one_read() -> None:
     assert asyncio.run(run()) == ([1] * 50, 1)
 
 
-def test_who_gives_up_does_not_end_the_read_of_the_others() -> None:
+def test_a_request_that_is_cancelled_does_not_end_the_read_of_the_others() -> None:
     async def run() -> int:
         reading = Reading(jwk(RSA_KEY, "1"))
         keys = reading.set()
@@ -495,7 +497,7 @@ def test_who_gives_up_does_not_end_the_read_of_the_others() -> None:
     assert asyncio.run(run()) == 1
 
 
-def test_while_reading_fails_the_old_keys_count_for_so_long_and_it_is_not_tried_at_each_request() -> None:
+def test_while_reading_fails_the_old_keys_remain_valid_and_the_cooldown_holds() -> None:
     async def run() -> tuple[list[int], int]:
         reading = Reading(jwk(RSA_KEY, "1"))
         keys, found = reading.set(), []
@@ -513,7 +515,7 @@ def test_while_reading_fails_the_old_keys_count_for_so_long_and_it_is_not_tried_
     assert asyncio.run(run()) == ([1, 1, 1, 1], 4)
 
 
-def test_a_read_that_hangs_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_that_hangs_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks, "READ_SECONDS", 0.0)
 
     async def hanging() -> bytes:
@@ -529,7 +531,7 @@ def test_a_read_that_hangs_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("on_error", ["closed", "open"])
-def test_without_keys_nobody_passes_whatever_on_error_says(on_error: Any, tmp_path: Path) -> None:
+def test_without_keys_nobody_passes_even_with_on_error_open(on_error: Any, tmp_path: Path) -> None:
     made = Bridge()
     made.plugin("jwt-auth", on_error=on_error, allow=["/"])(jwt_auth)
     conf = {"algorithms": ["RS256"], "jwks_file": str(tmp_path / "none")}
@@ -541,7 +543,7 @@ def test_without_keys_nobody_passes_whatever_on_error_says(on_error: Any, tmp_pa
 
 
 class KeyServer:
-    """Serves a key set over HTTP, in a thread."""
+    """Serve a key set over HTTP, in a thread."""
 
     def __init__(self) -> None:
         self.answer: tuple[int, bytes] = (200, b"")
@@ -589,7 +591,7 @@ def test_keys_behind_a_url_rotate_and_their_server_may_be_down_for_a_while(
     old, new = (bearer(token(key, "RS256", {"kid": kid})) for key, kid in ((RSA_KEY, "1"), (OTHER_RSA_KEY, "2")))
     with key_server() as served:
         url = f"http://user:hidden@127.0.0.1:{served.port}/keys?token=hidden"
-        # the operator's own: a route could neither give a password nor name this address
+        # given by the operator: a route may neither give a password nor name this address
         gate = PluginClient(timed(clock, defaults={"jwks_url": url}), "jwt-auth", {"algorithms": ["RS256"]})
         served.serve(jwk(RSA_KEY, "1"))
         assert gate.get("/", headers=old).status_code == 200
@@ -616,24 +618,27 @@ PRIVATE = RSA_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption(
     ("conf", "reason"),
     [
         ({}, "field 'algorithms': Field required"),
-        ({"algorithms": ["HS256"]}, "Value error, a route has one of keys, jwks_file and jwks_url"),
-        ({**HS, "jwks_file": "/a"}, "Value error, a route has one of keys"),
+        ({"algorithms": ["HS256"]}, "Value error, give exactly one of keys, jwks_file and jwks_url"),
+        ({**HS, "jwks_file": "/a"}, "Value error, give exactly one of keys"),
         ({**HS, "algorithms": []}, "field 'algorithms': List should have at least 1 item"),
         ({**HS, "algorithms": ["none"]}, "field 'algorithms.0': Input should be 'HS256'"),
-        ({**HS, "algorithms": ["RS256"]}, "Value error, there is a key that is for none of the algorithms"),
+        ({**HS, "algorithms": ["RS256"]}, "Value error, a key fits none of the algorithms"),
         (
             {**HS, "algorithms": ["HS512"]},
-            "Value error, there is a key that is for none of the algorithms, or a secret",
+            "Value error, a key fits none of the algorithms, or is a secret",
         ),
         ({**HS, "keys": []}, "field 'keys': List should have at least 1 item"),
-        ({**HS, "keys": [{}]}, "field 'keys.0': Value error, a key has one of secret and public_key"),
-        ({**HS, "keys": [{"secret": "hidden"}]}, "field 'keys.0': Value error, a secret has 32 bytes or more"),
-        ({**HS, "keys": [{"secret": public(RSA_KEY)}]}, "field 'keys.0': Value error, a secret is no PEM"),
-        ({**RS, "keys": [{"public_key": SECRET}]}, "field 'keys.0': Value error, a public key is PEM text"),
-        ({**RS, "keys": [{"public_key": PRIVATE}]}, "field 'keys.0': Value error, a public key is PEM text"),
+        ({**HS, "keys": [{}]}, "field 'keys.0': Value error, give exactly one of secret and public_key"),
+        ({**HS, "keys": [{"secret": "hidden"}]}, "field 'keys.0': Value error, a secret needs 32 bytes or more"),
+        (
+            {**HS, "keys": [{"secret": public(RSA_KEY)}]},
+            "field 'keys.0': Value error, this secret is the text of a key",
+        ),
+        ({**RS, "keys": [{"public_key": SECRET}]}, "field 'keys.0': Value error, a public key has to be PEM text"),
+        ({**RS, "keys": [{"public_key": PRIVATE}]}, "field 'keys.0': Value error, a public key has to be PEM text"),
         (
             {**RS, "keys": [{"public_key": public(rsa.generate_private_key(65537, 1024))}]},
-            "field 'keys.0': Value error, a public key is RSA of 2048 bits or more",
+            "field 'keys.0': Value error, a public key has to be RSA of 2048 to 8192 bits",
         ),
         ({"algorithms": ["RS256"], "jwks_file": "a"}, "field 'jwks_file': String should match pattern"),
         ({"algorithms": ["RS256"], "jwks_url": "file:///etc/passwd"}, "field 'jwks_url': String should match pattern"),
@@ -644,7 +649,7 @@ PRIVATE = RSA_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption(
         ({**HS, "algorithm": "HS256"}, "field 'algorithm': Extra inputs are not permitted"),
     ],
 )
-def test_refuses_what_is_no_configuration_and_says_no_secret(conf: Any, reason: str) -> None:
+def test_refuses_a_bad_configuration_and_repeats_no_secret(conf: Any, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^plugin jwt-auth: {reason}") as caught:
         client(conf).get("/")
     assert SECRET not in str(caught.value)

@@ -1,4 +1,4 @@
-"""``limit-req`` is a leaky bucket: what is above the rate waits, and what is above the burst is refused."""
+"""``limit-req`` is a leaky bucket: requests above the rate wait, and those above the burst are refused."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from asgi_bridge.testing import PluginClient
 
 
 class Clock:
-    """Time that passes only when a test says so; what is slept is written down and does not pass."""
+    """Clock that a test moves. It records sleeps, and does not move with them."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -50,7 +50,7 @@ def test_without_a_burst_nothing_waits() -> None:
     assert clock.slept == []
 
 
-def test_what_is_refused_does_not_count() -> None:
+def test_a_refused_request_does_not_fill_the_bucket() -> None:
     clock = Clock()
     client = PluginClient(clock.bridge(), "limit-req", {"rate": 1, "burst": 1})
 
@@ -59,7 +59,7 @@ def test_what_is_refused_does_not_count() -> None:
     assert [client.get("/").status_code for _ in range(2)] == [200, 503]
 
 
-def test_the_bucket_leaks_dry_and_saves_nothing_up() -> None:
+def test_an_empty_bucket_saves_nothing_up() -> None:
     clock = Clock()
     bucket = LeakyBucket(10, 1, clock)
 
@@ -101,13 +101,13 @@ def test_routes_do_not_share_a_bucket() -> None:
     assert [first.get("/").status_code, second.get("/").status_code, first.get("/").status_code] == [200, 200, 503]
 
 
-def test_the_mounted_plugin_takes_real_time() -> None:
+def test_the_mounted_plugin_uses_the_real_clock() -> None:
     client = PluginClient(bridge, "limit-req", {"rate": 1e-6})
 
     assert [client.head("/").status_code for _ in range(2)] == [200, 503]
 
 
-def test_the_lifespan_is_no_request() -> None:
+def test_the_lifespan_does_not_count_as_a_request() -> None:
     with PluginClient(bridge, "limit-req", {"rate": 1e-6}) as client:
         assert [client.get("/").status_code for _ in range(2)] == [200, 503]
 
@@ -124,6 +124,6 @@ def test_the_lifespan_is_no_request() -> None:
         ({"rate": 5, "key": "remote_addr"}, "field 'key': Extra inputs are not permitted"),
     ],
 )
-def test_refuses_what_is_no_configuration(conf: object, reason: str) -> None:
+def test_refuses_a_bad_configuration(conf: object, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^plugin limit-req: {reason}"):
         PluginClient(bridge, "limit-req", conf).get("/")

@@ -1,4 +1,4 @@
-"""``otel`` makes a span of each request that continues the client's trace, and the upstream continues."""
+"""``otel`` makes a span for each request. It continues the client's trace, and the upstream continues it."""
 
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ CLIENT = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=1"}
 
 
 class Recorded:
-    """A bridge whose spans can be looked at."""
+    """A bridge whose spans a test can read."""
 
     def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
@@ -43,7 +43,7 @@ class Recorded:
 
 
 def traceparent(span: ReadableSpan) -> str:
-    """What the upstream gets; the SDK sets flags of its own on new traces."""
+    """Return the header that the upstream gets. The SDK sets its own flags on new traces."""
     trace_id, span_id, _ = ids(span)
     context = span.get_span_context()
     assert context is not None and context.trace_flags.sampled
@@ -94,11 +94,11 @@ BAD: list[list[tuple[str, str]]] = [
 ]
 
 
-@pytest.mark.parametrize("given", BAD)
-def test_without_a_good_parent_a_new_trace_begins(given: list[tuple[str, str]]) -> None:
+@pytest.mark.parametrize("parents", BAD)
+def test_without_a_good_parent_a_new_trace_begins(parents: list[tuple[str, str]]) -> None:
     recorded = Recorded()
 
-    answer = recorded.client().get("/", headers=[(name, value.encode("latin-1")) for name, value in given])
+    answer = recorded.client().get("/", headers=[(name.encode(), value.encode("latin-1")) for name, value in parents])
 
     trace_id, _, parent = ids(recorded.span("GET"))
     assert (trace_id != TRACE, parent) == (True, None)
@@ -114,12 +114,12 @@ def test_a_client_need_not_be_trusted() -> None:
 
     trace_id, _, parent = ids(recorded.span("GET"))
     assert (trace_id != TRACE, parent) == (True, None)
-    told = sent(answer, "traceparent", "tracestate", "baggage")
-    assert told == [["traceparent", traceparent(recorded.span("GET"))]]
+    got = sent(answer, "traceparent", "tracestate", "baggage")
+    assert got == [["traceparent", traceparent(recorded.span("GET"))]]
     assert (recorded.span("GET").attributes or {})["team"] == "a"
 
 
-def test_spans_of_plugins_behind_it_are_inside() -> None:
+def test_spans_of_inner_plugins_are_its_children() -> None:
     recorded = Recorded()
     tracer = recorded.provider.get_tracer("test")
 
@@ -134,7 +134,7 @@ def test_spans_of_plugins_behind_it_are_inside() -> None:
 
         return app
 
-    plugins = [("otel", {}), ("working", {})]
+    plugins: list[tuple[str, Any]] = [("otel", {}), ("working", {})]
     answer = PluginClient(recorded.bridge, plugins).get("/", headers={**CLIENT, "baggage": "a=1"})
 
     assert sent(answer, "baggage") == [["baggage", "a=1"]]
@@ -146,7 +146,7 @@ def test_spans_of_plugins_behind_it_are_inside() -> None:
 @pytest.mark.parametrize(
     ("status", "code"), [(200, StatusCode.UNSET), (404, StatusCode.UNSET), (503, StatusCode.ERROR)]
 )
-def test_the_status_of_the_response_is_the_spans(status: int, code: StatusCode) -> None:
+def test_the_span_has_the_status_of_the_response(status: int, code: StatusCode) -> None:
     recorded = Recorded()
 
     recorded.client(upstream=PlainTextResponse("", status)).get("/")
@@ -241,6 +241,6 @@ def test_it_is_mounted_for_both_phases() -> None:
         ({"endpoint": "x"}, "field 'endpoint': Extra inputs are not permitted"),
     ],
 )
-def test_refuses_what_is_no_configuration(conf: Any, reason: str) -> None:
+def test_refuses_a_bad_configuration(conf: Any, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^plugin otel: {reason}"):
         PluginClient(bridge, "otel", conf).get("/")

@@ -1,4 +1,4 @@
-"""``request-body-rewrite`` gives the upstream another body, as the Go runner's example does."""
+"""``request-body-rewrite`` replaces the request body, as the example of the Go runner does."""
 
 import pytest
 from asgi_bridge_apps import bridge
@@ -18,7 +18,7 @@ def test_the_upstream_gets_the_new_body_and_its_length(method: str) -> None:
     assert [value for name, value in seen["headers"] if name == "content-length"] == ["8"]
 
 
-def test_headers_of_the_old_body_are_gone_and_others_stay() -> None:
+def test_headers_that_describe_the_old_body_are_removed_and_others_stay() -> None:
     headers = [("content-encoding", "gzip"), ("transfer-encoding", "chunked"), ("x-a", "1"), ("x-a", "2")]
     client = PluginClient(bridge, "request-body-rewrite", {"new_body": "new"})
 
@@ -40,7 +40,7 @@ def test_head_passes_with_the_new_body() -> None:
     assert (answer.status_code, answer.content) == (200, b"")
 
 
-def test_behind_the_new_body_comes_the_disconnect_and_not_the_old_body() -> None:
+def test_after_the_new_body_comes_the_disconnect_and_not_the_old_body() -> None:
     received = []
 
     async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,6 +61,6 @@ def test_behind_the_new_body_comes_the_disconnect_and_not_the_old_body() -> None
         ({"body": "x"}, "field 'body': Extra inputs are not permitted"),
     ],
 )
-def test_refuses_what_is_no_configuration(conf: object, reason: str) -> None:
+def test_refuses_a_bad_configuration(conf: object, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^plugin request-body-rewrite: {reason}"):
         PluginClient(bridge, "request-body-rewrite", conf).get("/")

@@ -1,4 +1,4 @@
-"""``request-id`` gives each request one id, and tells upstream and client."""
+"""``request-id`` gives each request one id, in a header for upstream and client."""
 
 import re
 import uuid
@@ -26,7 +26,7 @@ def client(conf: Any = None, **kwargs: Any) -> PluginClient:
     return PluginClient(made, "request-id", conf or {}, **kwargs)
 
 
-def test_without_an_id_one_is_made_for_upstream_and_client() -> None:
+def test_a_request_without_an_id_gets_one_for_upstream_and_client() -> None:
     answer = client().get("/")
 
     assert (sent(answer, "x-request-id"), answer.headers["x-request-id"]) == ([["x-request-id", "made"]], "made")
@@ -38,16 +38,16 @@ def test_the_mounted_plugin_makes_uuids() -> None:
     assert [uuid.UUID(each).version for each in ids] == [4, 4] and ids[0] != ids[1]
 
 
-@pytest.mark.parametrize("given", GOOD)
-def test_a_good_id_of_the_clients_stays(given: str) -> None:
-    answer = client().get("/", headers={"X-Request-ID": given})
+@pytest.mark.parametrize("id_sent", GOOD)
+def test_a_good_id_of_the_client_is_kept(id_sent: str) -> None:
+    answer = client().get("/", headers={"X-Request-ID": id_sent})
 
-    assert (sent(answer, "x-request-id"), answer.headers["x-request-id"]) == ([["x-request-id", given]], given)
+    assert (sent(answer, "x-request-id"), answer.headers["x-request-id"]) == ([["x-request-id", id_sent]], id_sent)
 
 
-@pytest.mark.parametrize("given", BAD)
-def test_a_bad_one_is_replaced(given: str) -> None:
-    answer = client().get("/", headers=[(b"x-request-id", given.encode())])
+@pytest.mark.parametrize("id_sent", BAD)
+def test_a_bad_id_of_the_client_is_replaced(id_sent: str) -> None:
+    answer = client().get("/", headers=[(b"x-request-id", id_sent.encode())])
 
     assert (sent(answer, "x-request-id"), answer.headers["x-request-id"]) == ([["x-request-id", "made"]], "made")
 
@@ -60,18 +60,18 @@ def test_a_bad_one_is_replaced(given: str) -> None:
         ({}, [("x-request-id", "1"), ("x_request_id", "2")]),
     ],
 )
-def test_one_that_is_not_accepted_or_not_alone_is_replaced(conf: Any, headers: list[tuple[str, str]]) -> None:
+def test_an_id_that_is_not_accepted_or_repeated_is_replaced(conf: Any, headers: list[tuple[str, str]]) -> None:
     assert sent(client(conf).get("/", headers=headers), "x-request-id", "x_request_id") == [["x-request-id", "made"]]
 
 
-def test_another_header_and_none_for_the_client() -> None:
+def test_another_header_and_no_header_for_the_client() -> None:
     answer = client({"header_name": "X-Trace", "include_in_response": False}).get("/", headers={"x-request-id": "1"})
 
     assert sent(answer, "x-trace", "x-request-id") == [["x-request-id", "1"], ["x-trace", "made"]]
     assert "x-trace" not in answer.headers
 
 
-def test_the_gateways_own_id() -> None:
+def test_the_id_can_be_the_gateways_own() -> None:
     conf = {"algorithm": "gateway"}
 
     assert client(conf, variables={"request_id": "abc"}).get("/").headers["x-request-id"] == "abc"
@@ -82,7 +82,7 @@ def test_the_gateways_own_id() -> None:
     assert sent(answer, "x-request-id") == [["x-request-id", answer.headers["x-request-id"]]]
 
 
-def test_answers_of_plugins_behind_it_have_it_too() -> None:
+def test_answers_of_inner_plugins_have_the_id_too() -> None:
     made = Bridge()
     made.include(bridge)
     plugins = [("request-id", {}), ("stop", {"status": 401})]
@@ -110,12 +110,12 @@ def test_through_the_gateway_with_an_upstream_that_has_an_id_of_its_own(phase: A
     ("conf", "reason"),
     [
         ({"header_name": "a b"}, "field 'header_name': String should match pattern"),
-        ({"header_name": "Host"}, "field 'header_name': Value error, host has a meaning of its own"),
+        ({"header_name": "Host"}, "field 'header_name': Value error, host has another meaning"),
         ({"algorithm": "snowflake"}, "field 'algorithm': Input should be 'uuid' or 'gateway'"),
         ({"accept": 1}, "field 'accept': Input should be a valid boolean"),
         ({"header": "x"}, "field 'header': Extra inputs are not permitted"),
     ],
 )
-def test_refuses_what_is_no_configuration(conf: Any, reason: str) -> None:
+def test_refuses_a_bad_configuration(conf: Any, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^plugin request-id: {reason}"):
         client(conf).get("/")

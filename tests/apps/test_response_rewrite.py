@@ -76,7 +76,7 @@ upstream = Starlette(
 
 
 def through(conf: Any, upstream: Starlette = upstream) -> list[TestClient]:
-    """As plain ASGI, and through the gateway."""
+    """Clients of the plugin as plain ASGI, and through the gateway."""
     listed = {"conf": [{"name": "response-rewrite", "value": json.dumps(conf)}]}
     route = {"uri": "/*", "plugins": {"ext-plugin-post-resp": listed}}
     return [PluginClient(bridge, "response-rewrite", conf, upstream=upstream),
@@ -92,7 +92,7 @@ def through(conf: Any, upstream: Starlette = upstream) -> list[TestClient]:
         ({"filters": [{"regex": "hel+o", "replace": "bye"}]}, "bye world, hello gateway"),
         ({"filters": [{"regex": "hel+o", "scope": "once", "replace": "bye"}]}, "bye world, hello gateway"),
         ({"filters": [{"regex": "hel+o", "scope": "global", "replace": "bye"}]}, "bye world, bye gateway"),
-        # the text of the first match is what is replaced, by a text that is taken literally
+        # it replaces the text of the first match, by a literal text
         ({"filters": [{"regex": r"\w+ld", "scope": "global", "replace": r"\0"}]}, r"hello \0, hello gateway"),
         ({"filters": [{"regex": "world, "}, {"regex": "hello hello", "replace": "hi"}]}, "hi gateway"),
         ({"filters": [{"regex": "nowhere", "replace": "x"}], "body": "does not count"}, BODY),
@@ -121,7 +121,7 @@ def test_the_go_examples_header_can_be_set() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["br", "no-such", "gzip"])
-def test_what_cannot_be_decoded_is_not_searched_but_may_be_replaced(
+def test_a_body_that_cannot_be_decoded_is_not_searched_but_may_be_replaced(
     encoding: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     for client in through({"filters": [{"regex": "hello"}]}):
@@ -130,7 +130,7 @@ def test_what_cannot_be_decoded_is_not_searched_but_may_be_replaced(
                 with client.stream("GET", f"/says/{encoding}") as found:
                     assert b"".join(found.iter_raw()).decode() == BODY
                     assert found.headers["content-encoding"] == encoding
-    warning = f"response-rewrite: filters find nothing in a body of content-encoding {encoding!r}"
+    warning = f"response-rewrite: filters cannot search a body of content-encoding {encoding!r}"
     assert [message.partition(":")[0] for message in caplog.messages].count("response-rewrite") == 2
     assert all(warning in message for message in caplog.messages if message.startswith("response-rewrite"))
     for client in through({"body": "plain"}):
@@ -171,7 +171,7 @@ def test_a_compressed_body_that_is_not_one_whole_member_passes_as_it_came(
         with client.stream("GET", "/") as found:
             assert b"".join(found.iter_raw()) == body
         assert found.headers["content-encoding"] == "gzip"
-    assert caplog.text.count("filters find nothing in a body of content-encoding 'gzip'") == 2
+    assert caplog.text.count("filters cannot search a body of content-encoding 'gzip'") == 2
 
 
 @pytest.mark.parametrize(
@@ -207,11 +207,11 @@ def test_a_compressed_body_that_is_too_long_is_not_searched(caplog: pytest.LogCa
     (client, _) = through({"filters": [{"regex": "0", "replace": "1"}]})
     with client.stream("GET", "/bomb") as found:
         assert b"".join(found.iter_raw()) == BOMB
-    assert "filters find nothing in a body of content-encoding 'gzip'" in caplog.text
+    assert "filters cannot search a body of content-encoding 'gzip'" in caplog.text
 
 
 def test_no_body_makes_a_filter_slow() -> None:
-    """It would take Python's own regular expressions longer than anybody waits."""
+    """Python's own regular expressions would take practically for ever."""
     (client, _) = through({"filters": [{"regex": "(x+x+)+y"}]})
     assert client.get("/x").text == "x" * 5000
 
@@ -232,7 +232,7 @@ def test_head(conf: Any, length: str | None) -> None:
 @pytest.mark.parametrize(
     ("conf", "reason"),
     [
-        ({"filters": [{"regex": "("}]}, r"no regular expression of RE2: missing \)"),
+        ({"filters": [{"regex": "("}]}, r"not a regular expression of RE2: missing \)"),
         ({"filters": [{"regex": "(?=a)"}]}, r"RE2: invalid perl operator \(RE2 has no look-around"),
         ({"filters": [{"regex": "(?<!a)b"}]}, r"RE2: invalid perl operator \(RE2 has no look-around"),
         ({"filters": [{"regex": "(?x)a"}]}, r"RE2: invalid perl operator \(.* no flags but imsU\)"),
@@ -248,6 +248,6 @@ def test_head(conf: Any, length: str | None) -> None:
         ({"status_code": 200}, "Extra inputs are not permitted"),
     ],
 )
-def test_refuses_what_is_no_configuration(conf: Any, reason: str) -> None:
+def test_refuses_a_bad_configuration(conf: Any, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=f"plugin response-rewrite: .*{reason}"):
         PluginClient(bridge, "response-rewrite", conf).get("/")

@@ -1,4 +1,4 @@
-"""``rewrite`` changes path, headers and arguments of the request as the upstream gets it."""
+"""``rewrite`` changes path, headers and arguments of the request for the upstream."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def test_without_a_configuration_it_changes_what_the_example_changes(conf: Any) 
     assert values(request, "x-resp-a6-runner") == ["Python"]
 
 
-def test_what_is_configured_is_all_that_changes() -> None:
+def test_only_what_is_configured_is_changed() -> None:
     request = seen({"path": "/new"}, "/old?a=1")
 
     assert request["target"] == "/new?a=1"
@@ -44,7 +44,7 @@ def test_an_empty_object_of_headers_changes_nothing() -> None:
     ("path", "target"),
     [("/a b", "/a%20b"), ("/a?b", "/a%3Fb"), ("/ü", "/%C3%BC"), ("/%41", "/%2541"), ("/a:b@c", "/a:b@c")],
 )
-def test_the_path_is_given_decoded(path: str, target: str) -> None:
+def test_the_path_is_configured_decoded(path: str, target: str) -> None:
     request = seen({"path": path})
 
     assert (request["path"], request["target"]) == (path, target)
@@ -122,6 +122,6 @@ def test_head_and_a_body_pass() -> None:
         ({"uri": "/"}, "field 'uri': Extra inputs are not permitted"),
     ],
 )
-def test_refuses_what_is_no_configuration(conf: object, reason: str) -> None:
+def test_refuses_a_bad_configuration(conf: object, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^plugin rewrite: .*{reason}"):
         PluginClient(bridge, "rewrite", conf).get("/")

@@ -1,4 +1,4 @@
-"""``say`` answers with a text, as the Go runner's example does."""
+"""``say`` answers with a text, as the example of the Go runner does."""
 
 import pytest
 from asgi_bridge_apps import bridge
@@ -7,7 +7,7 @@ from asgi_bridge import ConfigurationError
 from asgi_bridge.testing import PluginClient
 
 
-def test_answers_with_the_body_and_says_which_runner_it_was() -> None:
+def test_answers_with_the_body_and_names_the_runner() -> None:
     answer = PluginClient(bridge, "say", {"body": "hello"}).get("/")
 
     assert (answer.status_code, answer.text) == (200, "hello")
@@ -43,6 +43,6 @@ def test_head_has_headers_and_no_body() -> None:
         ("{", "the configuration is not JSON"),
     ],
 )
-def test_refuses_what_is_no_configuration(conf: object, reason: str) -> None:
+def test_refuses_a_bad_configuration(conf: object, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^plugin say: {reason}"):
         PluginClient(bridge, "say", conf).get("/")

@@ -1,4 +1,4 @@
-"""``server-timing`` measures and labels the real upstream."""
+"""``server-timing`` measures the real upstream, and names its node."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ def test_as_plain_asgi() -> None:
     assert match is not None and float(match[1]) >= SLOW * 1000
 
 
-def test_the_node_is_told_where_it_is_wanted() -> None:
+def test_the_node_is_in_the_header_if_the_route_wants_it() -> None:
     _, second = metrics(gateway({"node": True}, "ext-plugin-pre-req", "ext-plugin-post-resp"))
     assert re.fullmatch(r'upstream;dur=[\d.]+;desc="upstream.test:80"', second)
 
@@ -57,10 +57,10 @@ def test_a_gateway_that_does_not_know_the_node() -> None:
     assert re.fullmatch(r"upstream;dur=[\d.]+", second)
 
 
-def test_where_the_request_was_not_seen_there_is_nothing_to_tell() -> None:
+def test_without_the_request_phase_there_is_no_header() -> None:
     assert metrics(gateway({}, "ext-plugin-post-resp")) == ["db;dur=1"]
 
 
-def test_refuses_what_is_no_name() -> None:
+def test_refuses_a_bad_name() -> None:
     with pytest.raises(ConfigurationError, match="plugin server-timing: field 'metric'"):
         PluginClient(bridge, "server-timing", {"metric": "a b"}).get("/")

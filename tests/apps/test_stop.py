@@ -1,4 +1,4 @@
-"""``stop`` answers with what the route says, and with the official Python runner's example where it says nothing."""
+"""``stop`` answers with what the route configures, and by default as the example of the official Python runner."""
 
 import pytest
 from asgi_bridge_apps import bridge
@@ -47,7 +47,7 @@ def test_head_and_an_empty_body() -> None:
     ("conf", "reason"),
     [
         ({"status": 100}, "field 'status': Input should be greater than or equal to 200"),
-        ({"status": 499}, "field 'status': Value error, APISIX never ends a response of this status"),
+        ({"status": 499}, "field 'status': Value error, APISIX cannot pass this status on"),
         ({"status": True}, "field 'status': Input should be a valid integer"),
         ({"headers": {"a b": "1"}}, "field 'headers.a b.*': String should match pattern"),
         ({"headers": {"": "1"}}, "field 'headers..*': String should match pattern"),
@@ -62,6 +62,6 @@ def test_head_and_an_empty_body() -> None:
         ({"header": {}}, "field 'header': Extra inputs are not permitted"),
     ],
 )
-def test_refuses_what_is_no_configuration(conf: object, reason: str) -> None:
+def test_refuses_a_bad_configuration(conf: object, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^plugin stop: .*{reason}"):
         PluginClient(bridge, "stop", conf).get("/")

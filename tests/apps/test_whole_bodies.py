@@ -1,19 +1,16 @@
-"""Plugins that hold a body back until it is whole stand streams without end, and bodies of any length."""
+"""Plugins that collect a body survive endless streams and bodies of any length."""
 
 import asyncio
-import importlib
 from typing import Any
 
 import pytest
-from asgi_bridge_apps import etag, response_rewrite
+from asgi_bridge_apps import hmac_auth
+from asgi_bridge_apps.etag import EtagConf, etag
 from asgi_bridge_apps.forward_auth import ForwardAuth
+from asgi_bridge_apps.response_rewrite import ResponseRewriteConf, response_rewrite
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import PluginError
-
-etag_conf = importlib.import_module("asgi_bridge_apps.etag").EtagConf
-rewrite_conf = importlib.import_module("asgi_bridge_apps.response_rewrite").ResponseRewriteConf
-hmac_auth = importlib.import_module("asgi_bridge_apps.hmac_auth")
 
 CHUNKS = 1000
 
@@ -32,10 +29,10 @@ async def nothing(scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
 PLUGINS: dict[str, Any] = {
-    "etag": lambda app: etag(app, etag_conf()),
-    "response-rewrite with a body": lambda app: response_rewrite(app, rewrite_conf(body="other")),
+    "etag": lambda app: etag(app, EtagConf()),
+    "response-rewrite with a body": lambda app: response_rewrite(app, ResponseRewriteConf(body="other")),
     "response-rewrite with filters": lambda app: response_rewrite(
-        app, rewrite_conf.model_validate({"filters": [{"regex": "a"}]})
+        app, ResponseRewriteConf.model_validate({"filters": [{"regex": "a"}]})
     ),
     "forward-auth": lambda app: ForwardAuth(nothing, auth_app=app),
 }
@@ -62,7 +59,7 @@ async def swallow(message: Message) -> None: ...
 
 
 async def turns_during(running: Any) -> int:
-    """How often the event loop came by while something ran."""
+    """Return how many turns another task got while something ran."""
     turns = 0
     task = asyncio.ensure_future(running)
     while not task.done():
@@ -73,13 +70,13 @@ async def turns_during(running: Any) -> int:
 
 
 @pytest.mark.parametrize("name", PLUGINS)
-def test_chunks_without_end_leave_the_event_loop_its_turns(name: str) -> None:
+def test_an_endless_stream_leaves_other_tasks_their_turns(name: str) -> None:
     app = PLUGINS[name](stream(b"", CHUNKS))
     assert asyncio.run(turns_during(app(scope(), receive, swallow))) > CHUNKS / 100
 
 
 @pytest.mark.parametrize("name", ["etag", "response-rewrite with a body", "response-rewrite with filters"])
-def test_no_more_is_kept_than_the_protocol_can_hand_over(name: str) -> None:
+def test_no_more_is_collected_than_the_protocol_allows(name: str) -> None:
     sent = 0
 
     async def counted(scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,12 +87,12 @@ def test_no_more_is_kept_than_the_protocol_can_hand_over(name: str) -> None:
 
         await stream(b"x" * 2**20, 40)(scope, receive, counting)
 
-    with pytest.raises(PluginError, match="longer than the protocol's 16777215 bytes"):
+    with pytest.raises(PluginError, match="longer than the 16777215 bytes that the protocol allows"):
         asyncio.run(PLUGINS[name](counted)(scope(), receive, swallow))
     assert sent == 15 * 2**20
 
 
-def test_nor_does_a_request_body_without_end_that_is_hashed() -> None:
+def test_an_endless_request_body_that_is_hashed_leaves_other_tasks_their_turns() -> None:
     left = CHUNKS
 
     async def empty() -> Message:

@@ -55,11 +55,14 @@ def user(clone: Path) -> Path:
 TYPED = """
 from asgi_bridge import Bridge, apisix, upstream
 from asgi_bridge.testing import PluginClient
-from asgi_bridge_apps import ready_made
+from asgi_bridge_apps import bridge as ready, ready_made
+from asgi_bridge_apps.etag import EtagConf
 from starlette.types import Receive, Scope, Send
 
 bridge = Bridge()
 bridge.include(ready_made())
+reveal_type(ready)
+reveal_type(EtagConf(weak=True).weak)
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,10 +84,31 @@ bridge.mount("c", upstream, timeout="2")
 bridge.plugin("d", fase="both")
 apisix({}).vra("remote_addr")
 from asgi_bridge import Brige
+from asgi_bridge_apps import readymade
+from asgi_bridge_apps.etag import EtagConf, etags
+
+EtagConf(waek=True)
 """
 
 
-def test_a_users_own_file_is_type_checked_against_the_installed_package(user: Path) -> None:
+@pytest.fixture(scope="module")
+def developer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose environment has an editable installation, with the options that the README names for types."""
+    text = (ROOT / "README.md").read_text()
+    assert "`pip install -e`" in text and "`--config-settings editable_mode=strict`" in text
+    folder = tmp_path_factory.mktemp("editable")
+    run("git", "clone", "--quiet", str(ROOT), "asgi_bridge", folder=folder)
+    run(sys.executable, "-m", "venv", ".venv", folder=folder)
+    install = (".venv/bin/python", "-m", "pip", "install", "--quiet", "--config-settings", "editable_mode=strict")
+    run(*install, "-e", "./asgi_bridge[dev,apps]", folder=folder)
+    return folder
+
+
+@pytest.mark.parametrize("environment", ["user", "developer"])
+def test_a_users_own_file_is_type_checked_against_the_installed_package(
+    environment: str, request: pytest.FixtureRequest
+) -> None:
+    user: Path = request.getfixturevalue(environment)
     (checker,) = re.findall(r'"(mypy[^"]*)"', (ROOT / "pyproject.toml").read_text())
     run(".venv/bin/python", "-m", "pip", "install", "--quiet", checker, folder=user)
     (user / "typed.py").write_text(TYPED)
@@ -92,6 +116,8 @@ def test_a_users_own_file_is_type_checked_against_the_installed_package(user: Pa
 
     said = run(".venv/bin/mypy", "--strict", "typed.py", folder=user)
     assert re.findall(r'Revealed type is "(.*)"', said) == [
+        "asgi_bridge.bridge.Bridge",
+        "bool",
         "bytes | None",
         "asgi_bridge.bridge.Bridge",
         "asgi_bridge.testing.PluginClient",
@@ -104,6 +130,9 @@ def test_a_users_own_file_is_type_checked_against_the_installed_package(user: Pa
         ("8", "call-arg"),
         ("9", "attr-defined"),
         ("10", "attr-defined"),
+        ("11", "attr-defined"),
+        ("12", "attr-defined"),
+        ("14", "call-arg"),
     ]
 
 

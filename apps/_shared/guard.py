@@ -1,6 +1,6 @@
-"""What the plugins that check credentials share: how they are read, refused, and what the upstream is told.
+"""What the plugins that check credentials share: reading credentials, refusing a request, naming the client upstream.
 
-A refusal says which rule was broken, never what the client sent, and never what would have been right.
+A refusal names the rule that was broken. It never repeats what the client sent, and never says what would be right.
 """
 
 from collections.abc import Awaitable, Callable, Collection
@@ -20,13 +20,14 @@ __all__ = [
 ]  # fmt: skip
 
 _NOT_AN_IDENTITY = frozenset(("authorization", "host", "x-real-ip"))
+"""Headers that cannot carry the client's identity, in lower case."""
 
 
 class Refused(Exception):
-    """The credentials do not do; the text says why, to the client. It gets 401.
+    """The credentials are refused. The client gets 401, with the text of this error.
 
     Attributes:
-        error: RFC 6750's word for it; None: the client has not tried.
+        error: The error code of RFC 6750; None if the client sent no credentials.
     """
 
     def __init__(self, reason: str, error: str | None = "invalid_token") -> None:
@@ -35,10 +36,10 @@ class Refused(Exception):
 
 
 class Unavailable(Exception):
-    """There is no telling now whether the credentials do; the text says why, to the client. It gets 503.
+    """The credentials cannot be checked now. The client gets 503, with the text of this error.
 
     Attributes:
-        seconds: after which it may try again.
+        seconds: The client may try again after this time.
     """
 
     def __init__(self, reason: str, seconds: int) -> None:
@@ -48,12 +49,12 @@ class Unavailable(Exception):
 
 def _identity(name: str) -> str:
     if name.lower().replace("_", "-") in _NOT_AN_IDENTITY:
-        raise ValueError(f"{name.lower()} has a meaning of its own: it cannot tell who the client is")
+        raise ValueError(f"{name.lower()} has another meaning: it cannot carry the identity of the client")
     return name
 
 
 IdentityName = Annotated[EndToEndName, AfterValidator(_identity)]
-"""A header that tells the upstream who the client is."""
+"""The name of a header that tells the upstream who the client is."""
 
 Realm = Annotated[
     str,
@@ -67,22 +68,23 @@ Realm = Annotated[
 HideCredentials = Annotated[bool, Field(description="True: the upstream does not get the Authorization header.")]
 
 Check = Callable[[Scope, Receive], Awaitable[tuple[Headers, Receive]]]
-"""Looks at a request: gives the headers that tell the upstream who the client is, and what receives the body from here
-on. Raises Refused or Unavailable."""
+"""Checks a request. Returns the headers that tell the upstream who the client is, and a callable that receives the
+body from now on. Raises Refused or Unavailable."""
 
 
 def guard(
-    check: Check, *, challenge: Callable[[Refused], str], told: Collection[bytes], hide_credentials: bool
+    check: Check, *, challenge: Callable[[Refused], str], identity_names: Collection[bytes], hide_credentials: bool
 ) -> ASGIApp:
-    """An application that lets a request pass if `check` does.
+    """Return an application that lets a request pass if `check` accepts it.
 
     Args:
-        check: looks at the request.
-        challenge: the WWW-Authenticate header of a refusal.
-        told: all names that could be among the headers that `check` gives: the client's own of these are removed.
-        hide_credentials: True: the Authorization header is removed.
+        check: Checks the request.
+        challenge: Returns the WWW-Authenticate header of a refusal.
+        identity_names: Names of all headers that `check` can return, in lower case. A client's own headers of these
+            names are removed.
+        hide_credentials: Remove the Authorization header, too.
     """
-    removed = {*told, b"authorization"} if hide_credentials else told
+    removed = {*identity_names, b"authorization"} if hide_credentials else identity_names
 
     async def authenticate(scope: Scope, receive: Receive, send: Send) -> None:
         app: ASGIApp = upstream
@@ -102,28 +104,32 @@ def guard(
 
 
 def credentials(scope: Scope, scheme: bytes) -> bytes | None:
-    """What follows `scheme` in the Authorization header; None: there is no such header, or it is of another scheme.
+    """Return what follows `scheme` in the Authorization header; None if it is missing or has another scheme.
+
+    Args:
+        scope: The request.
+        scheme: In lower case, such as ``b"basic"``.
 
     Raises:
-        Refused: there are several. Which of them the upstream would take nobody knows.
+        Refused: There are several Authorization headers. The upstream might use another one than we do.
     """
     lines = [value for name, value in scope["headers"] if dashed(name.lower()) == b"authorization"]
     if len(lines) > 1:
         raise Refused("more than one Authorization header", "invalid_request")
     if not lines:
         return None
-    given, _, rest = lines[0].strip().partition(b" ")
-    return rest.strip() if given.lower() == scheme else None
+    found, _, rest = lines[0].strip().partition(b" ")
+    return rest.strip() if found.lower() == scheme else None
 
 
 def as_value(text: str) -> bytes | None:
-    """`text` as the value of a header, in UTF-8; None: it cannot be one.
+    """Encode `text` as the value of a header, in UTF-8; None if no header can hold it.
 
-    A value with blanks around it is none either: they are lost on the way, and ``" admin"`` would arrive as ``admin``.
+    That includes text that begins or ends with blanks. HTTP drops them, so ``" admin"`` would arrive as ``admin``.
     """
     if text != text.strip() or any(character < " " or character == "\x7f" for character in text):
         return None
     try:
         return text.encode()
-    except UnicodeEncodeError:  # half a surrogate pair
+    except UnicodeEncodeError:  # an unpaired surrogate
         return None

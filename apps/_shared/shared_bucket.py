@@ -1,7 +1,8 @@
-"""The leaky bucket of ``limit-req`` in Redis, so that several gateways, or several worker processes, have one.
+"""The leaky bucket of ``limit-req`` in Redis, for several gateways or worker processes together.
 
-A script in Redis does what :class:`~asgi_bridge_apps.limit_req.LeakyBucket` does, at once for each request and by the
-clock of Redis: gateways need not agree on the time. A bucket is one key, which goes when the bucket is empty.
+A script in Redis does what :class:`~asgi_bridge_apps.limit_req.LeakyBucket` does, in one atomic step for each request.
+It uses the clock of Redis, so the gateways' clocks may differ. A bucket is one key, which Redis deletes soon after the
+bucket is empty.
 """
 
 from collections.abc import Callable
@@ -11,13 +12,16 @@ from asgi_bridge import ConfigurationError, PluginError
 __all__ = ["SharedBuckets"]
 
 SECONDS = 1.0
-"""For connecting, and for an answer."""
+"""Timeout for connecting to Redis, and for its answer, in seconds."""
 CONNECTIONS = 16
-"""Of one configuration, in one process; who comes when all are busy waits."""
+"""Maximum number of connections of one configuration in one process. A request waits while all are busy."""
 
-# Levels are in requests, not in seconds, so that a burst at one moment is counted without rounding; numbers come and go
-# as text, since Redis cuts a Lua number down to an integer. A clock that went back (another Redis took over) counts as
-# one that stood still.
+KEPT_MILLISECONDS = 1000
+"""Milliseconds that Redis keeps a key after its bucket is empty."""
+
+# A level counts requests, not seconds, so that a burst at one moment is counted without rounding. Numbers are passed as
+# text, because Redis cuts a Lua number down to an integer. If the clock goes back (another Redis took over), the bucket
+# behaves as if the clock had stood still.
 SCRIPT = """
 local rate, holds, now = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 if not now then
@@ -31,27 +35,27 @@ local full = above > holds
 if not full or now < looked then
     local kept = full and above or above + 1
     redis.call('HSET', KEYS[1], 'level', string.format('%.17g', kept), 'looked', string.format('%.17g', now))
-    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.min(kept / rate * 1000 + 1000, 1e13)))
+    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.min(kept / rate * 1000 + ARGV[4], 1e13)))
 end
 return full and '' or string.format('%.17g', above / rate)
 """
 
 
 class SharedBuckets:
-    """Buckets in one Redis, of one rate.
+    """Buckets in one Redis that leak at one rate.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py takes it.
-        rate: requests a second.
-        holds: requests that may wait.
-        clock: seconds; None: the clock of Redis.
+        url: A URL for redis-py: ``redis://``, ``rediss://`` or ``unix://``.
+        rate: Requests per second.
+        holds: Number of requests that may wait.
+        clock: Returns the time in seconds; None uses the clock of Redis.
 
     Raises:
-        ConfigurationError: the URL cannot be used, or redis-py is not installed.
+        ConfigurationError: redis-py refuses the URL, or is not installed.
     """
 
     def __init__(self, url: str, rate: float, holds: float, clock: Callable[[], float] | None = None) -> None:
-        # not at the top: it takes longer to import than all other plugins, and few routes want it
+        # not at the top: redis-py takes longer to import than all plugins together, and few routes need it
         try:
             from redis.asyncio import BlockingConnectionPool, Redis
             from redis.asyncio.retry import Retry
@@ -66,34 +70,37 @@ class SharedBuckets:
                 timeout=SECONDS,
                 socket_connect_timeout=SECONDS,
                 socket_timeout=SECONDS,
-                # Once more on a connection that Redis has closed; never after a timeout: the script may have run.
+                # Retry once when Redis has closed the connection, never after a timeout: the script may have run.
                 retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
             )
-        except ValueError:  # its text has the URL in it, and with it the password
-            raise ConfigurationError("field 'redis': no URL that redis-py takes") from None
+        except ValueError:  # its text contains the URL, which may contain a password
+            raise ConfigurationError("field 'redis': redis-py does not accept this URL") from None
         self._redis: Redis = Redis.from_pool(pool)
         self._script = self._redis.register_script(SCRIPT)
         self._arguments = [repr(float(rate)), repr(float(holds))]
         self._clock = clock
 
     async def pour(self, name: str) -> float | None:
-        """Takes one request into the bucket `name`: the seconds that it has to wait; None: the bucket is full.
+        """Add one request to the bucket `name`.
+
+        Returns:
+            Seconds that the request has to wait; None if the bucket is full.
 
         Raises:
-            PluginError: Redis does not answer, or not as it should.
+            PluginError: Redis does not answer, or answers with an error.
         """
         from redis.exceptions import RedisError
 
         now = "" if self._clock is None else repr(self._clock())
         try:
             answer: bytes | str = await self._script(
-                keys=[f"asgi_bridge:limit-req:{name}"], args=[*self._arguments, now]
+                keys=[f"asgi_bridge:limit-req:{name}"], args=[*self._arguments, now, str(KEPT_MILLISECONDS)]
             )
         except (RedisError, OSError) as exc:
-            # its own text tells where, and the URL may hold a password
-            raise PluginError(f"Redis cannot be asked: {type(exc).__name__}") from None
+            # its text says where Redis is, and the URL may contain a password
+            raise PluginError(f"no answer from Redis: {type(exc).__name__}") from None
         return float(answer) if answer else None
 
     async def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         await self._redis.aclose()

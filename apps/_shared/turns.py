@@ -1,7 +1,8 @@
-"""Work in threads, in turn: one piece of one owner's, then one of the next owner's, so that nobody waits for a flood.
+"""Threads that serve several owners in turn, so that no owner waits until the long queue of another one is done.
 
-An owner is what a route has for itself. It has so many places, and whoever comes when these are taken is told so at
-once: a route that is flooded costs itself its places, and another route one piece of work at most.
+An owner is any object that belongs to one route. The threads do one job of an owner, then one of the next owner. The
+number of jobs that an owner may have at once is limited, and a further job is refused immediately. So a flooded route
+uses up its own places, and another route waits for one of its jobs at most.
 """
 
 import threading
@@ -13,20 +14,20 @@ from typing import Any, TypeVar
 __all__ = ["Full", "Turns"]
 
 T = TypeVar("T")
-_Piece = tuple[Future[Any], Callable[[], Any]]
+_Job = tuple[Future[Any], Callable[[], Any]]
 
 
 class Full(Exception):
-    """All places of the owner are taken."""
+    """The owner has its maximum number of jobs already."""
 
 
 class Turns:
-    """A few threads.
+    """A pool of threads.
 
     Args:
-        name: of the threads.
-        threads: how many.
-        places: pieces of work that one owner may have, running and waiting.
+        name: Prefix of the threads' names.
+        threads: Number of threads.
+        places: Maximum number of jobs of one owner, running and waiting.
     """
 
     def __init__(self, name: str, threads: int, places: int) -> None:
@@ -35,13 +36,13 @@ class Turns:
         self._places = places
         self._lock = threading.Lock()
         self._taken: dict[object, int] = {}
-        self._waiting: OrderedDict[object, deque[_Piece]] = OrderedDict()
+        self._waiting: OrderedDict[object, deque[_Job]] = OrderedDict()
 
     def submit(self, owner: object, work: Callable[[], T]) -> Future[T]:
-        """Has `work` done when it is the owner's turn.
+        """Call `work` in a thread when it is the owner's turn.
 
         Raises:
-            Full: too much of the owner's is running or waiting.
+            Full: The owner has its maximum number of jobs already.
         """
         future: Future[T] = Future()
         with self._lock:
@@ -57,33 +58,33 @@ class Turns:
         return future
 
     def _work(self) -> None:
-        """One thread, until nothing is left to do."""
+        """Work through the queues in one thread until they are empty."""
         while True:
             with self._lock:
                 if not self._waiting:
                     self._idle += 1
                     return
-                owner, pieces = self._waiting.popitem(last=False)
-                future, work = pieces.popleft()
-                if pieces:
-                    self._waiting[owner] = pieces  # behind all others
+                owner, jobs = self._waiting.popitem(last=False)
+                future, work = jobs.popleft()
+                if jobs:
+                    self._waiting[owner] = jobs  # behind all others
             self._do(owner, future, work)
-            del owner, future, work, pieces  # they would live until the next turn
+            del owner, future, work, jobs  # an idle thread would keep them alive
 
     def _do(self, owner: object, future: Future[Any], work: Callable[[], Any]) -> None:
         if not future.set_running_or_notify_cancel():
-            self._leave(owner)
+            self._free_place(owner)
             return
         try:
             result = work()
         except BaseException as exc:
-            self._leave(owner)  # before anybody can know that it is done
+            self._free_place(owner)  # before the future is done: its waiter may submit the next job at once
             future.set_exception(exc)
         else:
-            self._leave(owner)
+            self._free_place(owner)
             future.set_result(result)
 
-    def _leave(self, owner: object) -> None:
+    def _free_place(self, owner: object) -> None:
         with self._lock:
             left = self._taken[owner] - 1
             if left:

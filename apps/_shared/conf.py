@@ -1,7 +1,7 @@
-"""What the configurations of these plugins share: strictness, bounds, and types that an HTTP message can hold.
+"""Types for the configurations of these plugins: strict, bounded, and valid in an HTTP message.
 
-Everything that a route can make long has a limit, and the first error of a list ends it: checking a configuration holds
-up the runner's loop, so it has to be short whatever a route says.
+Checking a configuration blocks the runner's event loop, so it has to be quick whatever a route contains. Therefore
+everything that a route can make long has a limit, and checking a list stops at its first error.
 """
 
 from collections.abc import Callable, Sized
@@ -16,22 +16,25 @@ __all__ = [
 ]  # fmt: skip
 
 MAX_HEADERS = 99
-"""APISIX hides what is beyond."""
+"""Maximum number of headers. APISIX hides any further ones from plugins."""
 
 
 class Conf(pydantic.BaseModel):
-    """A route's configuration: no unknown keys, and no ``"50"`` where a number belongs."""
+    """Base class of configurations: refuses unknown keys, and ``"50"`` in place of a number."""
 
     model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 def few(length: int) -> tuple[Any, ...]:
-    """Marks a list of at most `length` values, of which only the first bad one is told."""
+    """Return annotations for a list of at most `length` values. Checking stops at the first bad value."""
     return (Field(max_length=length, fail_fast=True),)
 
 
 def most(length: int) -> tuple[Any, ...]:
-    """Marks an object of at most `length` entries. (pydantic itself counts them after it has checked them all.)"""
+    """Return annotations for an object of at most `length` entries.
+
+    They are counted before they are checked. Pydantic's own ``max_length`` counts them afterwards.
+    """
     return Field(max_length=length), BeforeValidator(_counted(length))
 
 
@@ -45,20 +48,20 @@ def _counted(length: int) -> Callable[[Any], Any]:
 
 
 Text = Annotated[str, Field(max_length=2**20)]
-"""A body, or what stands in one."""
+"""A body, or a part of one: at most 1 MiB of characters."""
 
 
 def _possible(status: int) -> int:
     if status in (408, 444, 499):
-        raise ValueError("APISIX never ends a response of this status, or closes the connection without a byte")
+        raise ValueError("APISIX cannot pass this status on: the client would wait for ever, or lose the connection")
     return status
 
 
 Status = Annotated[int, Field(ge=200, le=999), AfterValidator(_possible)]
-"""A status that a client can get through APISIX."""
+"""A status that APISIX can pass on to a client."""
 
 HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=256)]
-"""A token (RFC 9110, 5.6.2)."""
+"""The name of a header: a token (RFC 9110, 5.6.2)."""
 
 _OF_THE_CONNECTION = frozenset((
     "connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
@@ -73,10 +76,10 @@ def _end_to_end(name: str) -> str:
 
 
 EndToEndName = Annotated[HeaderName, AfterValidator(_end_to_end)]
-"""The name of a header that a plugin can set."""
+"""The name of a header that a plugin may set."""
 
 HeaderValue = Annotated[str, Field(pattern=r"^[\t\x20-\x7e\x80-\xff]*$", max_length=8192)]
-"""Latin-1 without control characters (RFC 9110, 5.5)."""
+"""The value of a header: Latin-1 without control characters (RFC 9110, 5.5)."""
 
 HeaderValues = Annotated[list[HeaderValue], *few(MAX_HEADERS)]
-"""Of several headers of one name."""
+"""The values of several headers that have one name."""

@@ -1,4 +1,4 @@
-"""Regular expressions that a route gives: RE2's, as in Go. No text can make one run away, as it can Python's own."""
+"""Regular expressions in routes, of RE2 as in Go. Unlike with Python's ``re``, no text can make a search run away."""
 
 from typing import Annotated, Any
 
@@ -10,11 +10,11 @@ from asgi_bridge.plugins import SafePattern
 __all__ = ["MAX_PROGRAM", "Pattern"]
 
 MAX_LENGTH = 512
-"""Characters of a regular expression."""
+"""Maximum length of a regular expression, in characters."""
 MAX_BYTES = 2**20
-"""Bytes that a compiled regular expression, and what it remembers while it searches, may take."""
+"""Maximum memory of a compiled regular expression and of its search, in bytes."""
 MAX_PROGRAM = 2000
-"""Instructions of a compiled regular expression: the steps that one byte of a text can cost."""
+"""Maximum number of instructions of a compiled regular expression. One byte of text costs at most so many steps."""
 
 _LACKING = {
     "invalid perl operator": "RE2 has no look-around such as (?=a), no (?P=name), (?>a), (?(1)a) or (?#a), and no "
@@ -24,7 +24,7 @@ _LACKING = {
     "bad repetition operator": "RE2 has no possessive repetition such as a++",
     "invalid repetition size": "RE2 repeats 1000 times at most",
 }
-"""What a pattern that is good for Python, or for PCRE, may have and RE2 does not."""
+"""RE2's error → what Python or PCRE has and RE2 lacks, for people who write a pattern for those."""
 
 _options = re2.Options()
 _options.log_errors = False
@@ -37,16 +37,18 @@ def _compiled(pattern: str) -> Any:
     except re2.error as exc:
         (reason,) = exc.args
         text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
-        # behind the colon stands a part of the pattern
+        # after the colon comes a part of the pattern, which may be secret
         fault = text.partition(": ")[0]
         lacking = f" ({_LACKING[fault]})" if fault in _LACKING else ""
-        raise ValueError(f"no regular expression of RE2: {fault}{lacking}") from None
+        raise ValueError(f"not a regular expression of RE2: {fault}{lacking}") from None
     except UnicodeEncodeError:
-        raise ValueError("no regular expression of RE2: half a surrogate pair") from None
+        raise ValueError("not a regular expression of RE2: it contains an unpaired surrogate") from None
     if found.programsize > MAX_PROGRAM:
-        raise ValueError(f"a regular expression of {found.programsize} instructions; {MAX_PROGRAM} may be")
+        raise ValueError(
+            f"the regular expression compiles to {found.programsize} instructions; {MAX_PROGRAM} are allowed"
+        )
     return found
 
 
 Pattern = Annotated[str, Field(min_length=1, max_length=MAX_LENGTH), AfterValidator(_compiled), SafePattern()]
-"""A regular expression, compiled for bytes."""
+"""A regular expression, compiled to search bytes."""

@@ -1,4 +1,4 @@
-"""A body that a plugin holds back until it is whole."""
+"""A body that a plugin collects until it is complete."""
 
 import asyncio
 
@@ -9,9 +9,9 @@ from asgi_bridge import PluginError
 __all__ = ["MAX_BODY", "YIELD_EVERY", "WholeBody"]
 
 MAX_BODY = 2**24 - 1
-"""Bytes of the longest body that the protocol can hand over."""
+"""Maximum length of a body in APISIX's protocol, in bytes."""
 YIELD_EVERY = 64
-"""Number of messages after which the event loop gets its turn. A stream without end would block it otherwise."""
+"""Number of messages after which other tasks get their turn. A stream without end would block the event loop."""
 
 
 class WholeBody:
@@ -22,20 +22,23 @@ class WholeBody:
         self._messages = 0
 
     async def add(self, message: Message) -> bool:
-        """Adds one ``http.request`` or ``http.response.body``; returns whether the body is complete with it.
+        """Add an ``http.request`` or ``http.response.body`` message.
+
+        Returns:
+            Whether the body is complete.
 
         Raises:
-            PluginError: the body is longer than the protocol can hand over.
+            PluginError: The body is longer than the protocol allows.
         """
         self._messages += 1
         if not self._messages % YIELD_EVERY:
             await asyncio.sleep(0)
         self._content += message.get("body", b"")
         if len(self._content) > MAX_BODY:
-            raise PluginError(f"a body is longer than the protocol's {MAX_BODY} bytes")
+            raise PluginError(f"a body is longer than the {MAX_BODY} bytes that the protocol allows")
         return not message.get("more_body", False)
 
     @property
     def content(self) -> bytes:
-        """The bytes so far."""
+        """The bytes collected so far."""
         return bytes(self._content)

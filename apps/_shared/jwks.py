@@ -1,6 +1,6 @@
-"""Keys that verify tokens: what each may be used for, JSON Web Key Sets (RFC 7517), and where these are read.
+"""Keys that verify tokens: their algorithms, JSON Web Key Sets (RFC 7517), and how a set is read and kept fresh.
 
-A key says by itself which algorithms it is for. A public key is never a secret, whatever a token's header says.
+The type of a key decides its algorithms. A public key is never used as a secret, whatever the header of a token says.
 """
 
 import asyncio
@@ -36,29 +36,33 @@ __all__ = [
 logger = logging.getLogger("asgi_bridge.apps")
 
 READ_SECONDS = 3.0
-"""A call has 30 by default, and others may wait for the same keys."""
+"""Timeout for reading a set, in seconds. A call has 30 by default, and several may wait for the same set."""
 MAX_BYTES = 256 * 1024
+"""Maximum length of a set, in bytes."""
 MAX_KEYS = 100
+"""Number of keys of a set that are read. Further ones are ignored."""
 MAX_TRIED = 4
-"""Keys that one token is tried with. Verifying with the slowest ones takes a millisecond each."""
+"""Maximum number of keys that one token is tried with. With the slowest keys, each attempt takes a millisecond."""
 MAX_READS = 8
-"""Sets that are read at once, in threads."""
+"""Number of sets that are read at the same time, each in a thread."""
 
 _HMAC = {"HS256": 32, "HS384": 48, "HS512": 64}
-"""The length that a secret has at least (RFC 7518, 3.2)."""
+"""Algorithm → minimum length of a secret, in bytes (RFC 7518, 3.2)."""
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+"""Elliptic curve → its algorithm."""
 _RSA_BITS = range(2048, 8193)
+"""Lengths of RSA keys that are accepted, in bits."""
 _RSA = frozenset(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"))
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """A key.
+    """A key that verifies tokens.
 
     Attributes:
-        kid: its id; None: it has none, and is tried for any.
-        algorithms: what it may verify.
-        key: as PyJWT takes it.
+        kid: The id of the key. A key without an id (None) is tried for every token.
+        algorithms: The algorithms that it may be used with.
+        key: The key for PyJWT.
     """
 
     kid: str | None
@@ -67,15 +71,15 @@ class VerificationKey:
 
 
 class TooManyKeys(Exception):
-    """So many keys could have signed a token that trying them all would take too long."""
+    """More than :data:`MAX_TRIED` keys could have signed a token, too many to try them all."""
 
 
 class KeysUnavailable(Exception):
-    """There are no keys to check with: neither new ones, nor old ones that are still good."""
+    """A key set cannot be read, and the keys from before are too old."""
 
 
 def _algorithms(key: object) -> frozenset[str]:
-    """What `key` may verify; nothing: it is none of the public keys and secrets that we know."""
+    """Return the algorithms that `key` may be used with; none for an unsupported key."""
     if isinstance(key, bytes):
         return frozenset(name for name, length in _HMAC.items() if len(key) >= length)
     if isinstance(key, RSAPublicKey):
@@ -86,42 +90,48 @@ def _algorithms(key: object) -> frozenset[str]:
 
 
 def key_of_secret(kid: str | None, secret: bytes) -> VerificationKey:
-    """A secret.
+    """Make a key of a secret.
+
+    Args:
+        kid: The id of the key, or None.
+        secret: The shared secret.
 
     Raises:
-        ValueError: it is the text of a key, or too short.
+        ValueError: The secret is the text of a public key, or too short.
     """
     if secret.lstrip().startswith((b"-----BEGIN", b"ssh-", b"ecdsa-sha2-", b"{")):
-        raise ValueError("a secret is no PEM, SSH or JSON text: a public key stands in public_key")
+        raise ValueError("this secret is the text of a key (PEM, SSH or JSON): put a public key into public_key")
     algorithms = _algorithms(secret)
     if not algorithms:
-        raise ValueError("a secret has 32 bytes or more, 48 for HS384 and 64 for HS512 (RFC 7518, 3.2)")
+        raise ValueError("a secret needs 32 bytes or more, 48 for HS384 and 64 for HS512 (RFC 7518, 3.2)")
     return VerificationKey(kid, algorithms, secret)
 
 
 def key_of_pem(kid: str | None, pem: str) -> VerificationKey:
-    """A public key.
+    """Make a key of the PEM text of a public key.
+
+    Args:
+        kid: The id of the key, or None.
+        pem: Begins with ``-----BEGIN PUBLIC KEY-----``.
 
     Raises:
-        ValueError: it is none, or none that is safe.
+        ValueError: The text is malformed, or the key is unsupported or unsafe.
     """
     try:
         key = load_pem_public_key(pem.encode())
-    except (ValueError, UnsupportedAlgorithm):  # its text may hold the key's
-        raise ValueError('a public key is PEM text that begins with "-----BEGIN PUBLIC KEY-----"') from None
+    except (ValueError, UnsupportedAlgorithm):  # its text may contain the key
+        raise ValueError('a public key has to be PEM text that begins with "-----BEGIN PUBLIC KEY-----"') from None
     algorithms = _algorithms(key)
     if not algorithms:
-        raise ValueError(
-            "a public key is RSA of 2048 bits or more (8192 at most), EC on P-256, P-384 or P-521, or Ed25519"
-        )
+        raise ValueError("a public key has to be RSA of 2048 to 8192 bits, EC on P-256, P-384 or P-521, or Ed25519")
     return VerificationKey(kid, algorithms, key)
 
 
 def keys_of_set(text: bytes) -> list[VerificationKey]:
-    """The keys of a JSON Web Key Set that can verify; the others are passed over (RFC 7517, 5).
+    """Return those keys of a JSON Web Key Set that can verify tokens. The others are ignored (RFC 7517, 5).
 
     Raises:
-        ValueError: it is no set, or there is no such key in it.
+        ValueError: `text` is no key set, or has no such key.
     """
     parsed = json.loads(text)
     listed = parsed.get("keys") if isinstance(parsed, dict) else None
@@ -143,7 +153,7 @@ def _key_of_jwk(jwk: object) -> VerificationKey | None:
         return None
     try:
         key = jwt.PyJWK(jwk)
-    except Exception:  # foreign data: whatever may come out, the key is not used
+    except Exception:  # the data is foreign: on any error the key is ignored
         return None
     algorithms = _algorithms(key.key)
     if "alg" in jwk:
@@ -152,10 +162,15 @@ def _key_of_jwk(jwk: object) -> VerificationKey | None:
 
 
 def select(keys: Sequence[VerificationKey], kid: str | None, algorithm: str) -> list[VerificationKey]:
-    """Those of `keys` that a token of this header can be verified with.
+    """Return those of `keys` that could have signed a token.
+
+    Args:
+        keys: The keys to choose from.
+        kid: The key's id in the header of the token; None if it names none.
+        algorithm: The algorithm in the header of the token.
 
     Raises:
-        TooManyKeys: they are more than :data:`MAX_TRIED`.
+        TooManyKeys: More than :data:`MAX_TRIED` keys fit.
     """
     found = [key for key in keys if algorithm in key.algorithms and (kid is None or key.kid in (None, kid))]
     if len(found) > MAX_TRIED:
@@ -164,11 +179,11 @@ def select(keys: Sequence[VerificationKey], kid: str | None, algorithm: str) -> 
 
 
 _turns = Turns("jwks", MAX_READS, 1)
-"""Threads of their own: a disk or a name server that hangs holds one of them, for its own set."""
+"""Threads for nothing else. A disk or a name server that hangs blocks one of them, and delays its own set only."""
 
 
 async def _in_thread(work: Callable[[], Any], owner: object) -> Any:
-    """What `work` gives, in a thread. Raises OSError where the last one of this owner still hangs."""
+    """Call `work` in a thread and return its result. Raises OSError while the owner's last attempt still hangs."""
     try:
         return await asyncio.wrap_future(_turns.submit(owner, work))
     except Full:
@@ -176,17 +191,21 @@ async def _in_thread(work: Callable[[], Any], owner: object) -> Any:
 
 
 def reader_of(file: str | None, url: str | None) -> tuple[Callable[[], Awaitable[bytes]], str]:
-    """What reads a set, and its name for the log.
+    """Return a function that reads a key set, and the name of the set for the log.
+
+    Args:
+        file: Absolute path of the set.
+        url: URL of the set; exactly one of the two is given.
 
     Raises:
-        ConfigurationError: the URL is none. What it says never holds the URL: there may be a password in it.
+        ConfigurationError: The URL is malformed. The message never contains it, because it may contain a password.
     """
     if url is not None:
         try:
             parts = urlsplit(url)
             port = "" if parts.port is None else f":{parts.port}"
         except ValueError:
-            raise ConfigurationError("field 'jwks_url': no URL") from None
+            raise ConfigurationError("field 'jwks_url': this is not a URL") from None
         owner = object()
         # without user, password and query
         return lambda: _fetch(url, owner), f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
@@ -196,11 +215,11 @@ def reader_of(file: str | None, url: str | None) -> tuple[Callable[[], Awaitable
 
 
 def _read(path: str) -> bytes:
-    # a pipe that nobody writes to would hold the thread for good, in open() already
+    # without O_NONBLOCK, open() blocks for ever on a pipe that nobody writes to
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with open(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         text = stream.read(MAX_BYTES + 1)
     if len(text) > MAX_BYTES:
         raise ValueError(f"more than {MAX_BYTES} bytes")
@@ -208,11 +227,11 @@ def _read(path: str) -> bytes:
 
 
 async def _fetch(url: str, owner: object) -> bytes:
-    # in a thread, since making a client reads the certificates
+    # in a thread, because making a client reads the certificates from disk
     make = partial(httpx2.AsyncClient, timeout=READ_SECONDS, headers={"accept-encoding": "identity"})
     client = await _in_thread(make, owner)
     async with client, client.stream("GET", url) as response:
-        if response.status_code != 200:  # redirects are not followed: they could lead anywhere
+        if response.status_code != 200:  # redirects are not followed: they could lead to other servers
             raise ValueError(f"status {response.status_code}")
         text = b""
         async for part in response.aiter_bytes():
@@ -223,18 +242,18 @@ async def _fetch(url: str, owner: object) -> bytes:
 
 
 class KeySet:
-    """A key set that is read when it is first needed, again when it is old, and when a token names an unknown key.
+    """A key set that is read when it is first needed, when it is old, and when a token names an unknown key.
 
-    While reading fails the old keys go on counting, for `stale` seconds; then nothing is verified any more. Whoever
-    comes while it is being read waits for the same attempt.
+    When reading fails, the old keys remain valid for `stale` seconds. After that no token can be verified. Requests
+    that arrive while the set is being read wait for the same attempt.
 
     Args:
-        read: gives the text of a set.
-        name: of the set, for the log.
-        refresh: seconds after which it is read again.
-        stale: seconds, after those, that keys still count when reading fails.
-        cooldown: seconds between two attempts, whatever tokens name.
-        clock: monotonic seconds.
+        read: Returns the text of the set.
+        name: Name of the set in the log.
+        refresh: Read the set again after this time, in seconds.
+        stale: Further seconds for which old keys remain valid while reading fails.
+        cooldown: Minimum time between two attempts, in seconds, even if tokens name unknown keys.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(
@@ -258,31 +277,31 @@ class KeySet:
         self._reading: asyncio.Task[None] | None = None
 
     async def find(self, kid: str | None, algorithm: str) -> list[VerificationKey]:
-        """The keys that a token of this header can be verified with.
+        """Return the keys that could have signed a token with this header, as :func:`select` does.
 
         Raises:
-            KeysUnavailable: the set cannot be read, and has not been for too long.
-            TooManyKeys: the token names none of the keys, and there are too many to try them all.
+            KeysUnavailable: The set cannot be read, and the keys from before are too old.
+            TooManyKeys: The token names none of the keys, and there are too many to try them all.
         """
         if self._clock() - self._read_at >= self._refresh:
-            await self._again()
+            await self._read_again()
         found = select(self._keys, kid, algorithm)
         if not found and kid is not None:
-            await self._again()
+            await self._read_again()
             found = select(self._keys, kid, algorithm)
         if self._clock() - self._read_at >= self._refresh + self._stale:
             raise KeysUnavailable
         return found
 
-    async def _again(self) -> None:
-        """Reads the set, unless that was tried a moment ago."""
+    async def _read_again(self) -> None:
+        """Read the set, unless the last attempt was less than `cooldown` seconds ago."""
         if self._reading is None or self._reading.done():
             now = self._clock()
             if now - self._tried_at < self._cooldown:
                 return
             self._tried_at = now
             self._reading = asyncio.get_running_loop().create_task(self._attempt())
-        # shielded: others wait for it too
+        # shielded, because other requests wait for the same attempt
         await asyncio.shield(self._reading)
 
     async def _attempt(self) -> None:
@@ -292,8 +311,8 @@ class KeySet:
                 self._keys = keys_of_set(await self._read())
             self._read_at = started
         except Exception as exc:  # of files, connections, TLS, HTTP or JSON
-            # no more of it than its kind: its text may hold the set's, or the URL's password
+            # only its kind is logged: its text may contain the set, or the password of the URL
             left = self._read_at + self._refresh + self._stale - self._clock()
-            then = f"the old ones count for {left:.0f} s" if left > 0 else "no token can be verified"
+            then = f"the old keys remain valid for {left:.0f} s" if left > 0 else "no token can be verified"
             reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else type(exc).__name__
             logger.error("jwt-auth: the keys of %s cannot be read (%s): %s", self._name, reason, then)
