@@ -5,6 +5,7 @@ from .build import MAX_CONFIGURATION_BYTES, build_chain
 from .chain import Chain
 from .extension import Apisix, Variables, apisix, upstream
 from .layer import Layer, OnionCall, Step
+from .mounted import MountedLifespans
 from .plain import PlainCall
 from .plugin import Plugin
 from .state import Apart, State
@@ -18,6 +19,7 @@ __all__ = [
     "Chain",
     "ConfigurationStore",
     "Layer",
+    "MountedLifespans",
     "OnionCall",
     "PlainCall",
     "Plugin",

@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from ..apisix_constants import POST_RESP, REQUEST_LISTS
 from ..errors import ConfigurationError
 from ..spelling import did_you_mean
 from .chain import Chain
@@ -18,7 +19,7 @@ from .instances import Instances
 from .json_text import parse_json
 from .key import owner_of, phase_of, route_id_of
 from .layer import INNERMOST, Layer
-from .lifespan import Lifespan
+from .mounted import MountedLifespans
 from .plugin import Plugin
 from .reasons import ends_task, reason_of, shortened, text_of
 
@@ -41,14 +42,12 @@ MAX_NAME_BYTES = 512
 QUICK_BYTES = 4096
 """Maximum size of a configuration that is read in the event loop. For so little, a thread costs more."""
 
-Mounted = dict[int, Lifespan | ConfigurationError]
-
 
 async def build_chain(
     plugins: Mapping[str, Plugin],
     key: bytes | None,
     conf: Conf,
-    mounted: Mounted | None,
+    mounted: MountedLifespans | None,
     *,
     instances: Instances | None = None,
     limit: int = MAX_CONFIGURATION_BYTES,
@@ -59,7 +58,7 @@ async def build_chain(
         plugins: the mounted plugins, by name.
         key: what the gateway prepares it under.
         conf: names and configurations, outermost first.
-        mounted: the lifespans of the mounted applications, by identity; None: no lifespan is run at all.
+        mounted: the lifespans of the mounted applications; None: no lifespan is run at all.
         instances: those of the process; None: this chain shares nothing with others.
         limit: bytes that the configuration of one plugin may have.
 
@@ -92,7 +91,7 @@ class Build:
         self,
         plugins: Mapping[str, Plugin],
         key: bytes | None,
-        mounted: Mounted | None,
+        mounted: MountedLifespans | None,
         instances: Instances,
         limit: int,
     ) -> None:
@@ -145,8 +144,8 @@ class Build:
 
     def _check_phase(self, plugin: Plugin) -> None:
         if self._phase is not None and self._phase not in plugin.phases:
-            place = "ext-plugin-post-resp" if self._phase == "request" else "ext-plugin-pre-req or ext-plugin-post-req"
-            raise ConfigurationError(f"plugin {plugin.name} is for the {plugin.phases[0]} phase: list it under {place}")
+            lists = POST_RESP if self._phase == "request" else REQUEST_LISTS
+            raise ConfigurationError(f"plugin {plugin.name} is for the {plugin.phases[0]} phase: list it under {lists}")
 
     async def _read(self, plugin: Plugin, text: str) -> tuple[Any, bytes]:
         """The JSON of `text`, and a digest of what it says."""
@@ -184,11 +183,8 @@ class Build:
     def _stand(self, layer: Layer, application: ASGIApp) -> None:
         """For a mounted application, which the process has started."""
         layer.app = application
-        found = None if self._mounted is None else self._mounted.get(id(application))
-        if isinstance(found, ConfigurationError):
-            raise ConfigurationError(str(found))
-        if found is not None:
-            layer.state = found.state
+        if self._mounted is not None:
+            layer.state = self._mounted.state_of(application)
 
 
 def check_sizes(key: bytes | None, conf: Conf, limit: int) -> None:

@@ -6,11 +6,12 @@ counts: an id may read like another part.
 """
 
 import re
-from typing import Literal
+
+from ..apisix_constants import LISTS, PHASE_OF, Phase
 
 __all__ = ["owner_of", "phase_of", "route_id_of", "stripped"]
 
-_key = re.compile(rb"([^#]*)#(.*)#(ext-plugin-(?:pre-req|post-req|post-resp))(?:#.*)?", re.DOTALL).fullmatch
+_key = re.compile(rb"([^#]*)#(.*)#(%b)(?:#.*)?" % "|".join(LISTS).encode(), re.DOTALL).fullmatch
 LONGEST_ID = 256
 """Bytes. APISIX takes ids of up to 64 characters; a longer one is nobody's, and would only fill the log."""
 
@@ -48,14 +49,7 @@ def route_id_of(key: bytes | None) -> str | None:
     return owner[1].decode("utf-8", "replace") if owner is not None and owner[0] == b"route" else None
 
 
-def phase_of(key: bytes | None) -> Literal["request", "response"] | None:
+def phase_of(key: bytes | None) -> Phase | None:
     """The phase that a key is prepared for; None: it does not tell."""
     parts = _parts(key)
-    return None if parts is None else _PHASES.get(parts[2])
-
-
-_PHASES: dict[bytes, Literal["request", "response"]] = {
-    b"ext-plugin-pre-req": "request",
-    b"ext-plugin-post-req": "request",
-    b"ext-plugin-post-resp": "response",
-}
+    return None if parts is None else PHASE_OF.get(parts[2].decode("latin-1"))

@@ -1,12 +1,14 @@
 """The lifespan of one ASGI application, held open by a task between start-up and shutdown (ASGI lifespan spec 2.0)."""
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import PluginError
+from ..lifespan import answer_lifespan
 from .applications import WrongApplication
 from .reasons import ends_task, reason_of, shortened
 
@@ -28,7 +30,7 @@ class Lifespan:
     def __init__(self, app: ASGIApp, name: str) -> None:
         self.state: dict[str, Any] = {}
         self._app = app
-        self._name = name
+        self.name = name
         self._task: asyncio.Task[None] | None = None
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._started: asyncio.Future[Message | None] | None = None
@@ -69,7 +71,7 @@ class Lifespan:
         loop = asyncio.get_running_loop()
         self._started = loop.create_future()
         self._inbox.put_nowait({"type": "lifespan.startup"})
-        self._task = loop.create_task(self._run(), name=f"lifespan of {self._name}")
+        self._task = loop.create_task(self._run(), name=f"lifespan of {self.name}")
         try:
             async with asyncio.timeout(seconds):
                 message = await asyncio.shield(self._started)
@@ -95,9 +97,9 @@ class Lifespan:
                 message = await asyncio.shield(self._stopped)
             if message is not None and message["type"] == "lifespan.shutdown.failed":
                 reason = shortened(str(message.get("message", "")))
-                logger.error("plugin %s: its lifespan shutdown failed: %s", self._name, reason)
+                logger.error("plugin %s: its lifespan shutdown failed: %s", self.name, reason)
         except TimeoutError:
-            logger.error("plugin %s: its lifespan shutdown took more than %g s and was cut off", self._name, seconds)
+            logger.error("plugin %s: its lifespan shutdown took more than %g s and was cut off", self.name, seconds)
         finally:
             await self._end()
 
@@ -107,7 +109,7 @@ class Lifespan:
         # what it raises now is of no use to anyone: the start-up or the shutdown has been judged
         _, running = await asyncio.wait([self._task], timeout=END_SECONDS)
         if running:
-            logger.error("plugin %s: its lifespan does not end although it was cancelled", self._name)
+            logger.error("plugin %s: its lifespan does not end although it was cancelled", self.name)
 
     async def _run(self) -> None:
         assert self._started is not None
@@ -121,9 +123,9 @@ class Lifespan:
             if ends_task(exc, self._task):
                 raise
             if self._started.done():
-                logger.error("plugin %s: its lifespan raised", self._name, exc_info=exc)
+                logger.error("plugin %s: its lifespan raised", self.name, exc_info=exc)
             elif isinstance(exc, Exception):
-                logger.debug("plugin %s: it has no lifespan: %r", self._name, exc)
+                logger.debug("plugin %s: it has no lifespan: %r", self.name, exc)
             else:
                 self._started.set_result({"type": "lifespan.startup.failed", "message": reason_of(exc)})
         finally:
@@ -168,10 +170,4 @@ async def quiet_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
     """What a middleware's inner application answers to lifespan: each plugin has its own."""
     if isinstance(send, _Send):
         send.lifespan.passed_on()
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        else:
-            await send({"type": "lifespan.shutdown.complete"})
-            return
+    await answer_lifespan(receive, send, contextlib.nullcontext())

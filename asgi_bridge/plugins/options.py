@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import pydantic
 from typing_extensions import TypedDict
 
+from ..apisix_constants import RPC_SECONDS
 from ..errors import ConfigurationError
 from ..spelling import did_you_mean
 from .allow import allow_entry
@@ -102,10 +103,6 @@ class OptionsDict(TypedDict, total=False):
 _options: pydantic.TypeAdapter[OptionsDict] = pydantic.TypeAdapter(OptionsDict)
 
 
-GATEWAY_SECONDS = 60.0
-"""Seconds that APISIX waits for an answer of the runner (``ext-plugin/init.lua``)."""
-
-
 def parse_options(given: dict[str, Any], name: str = "?") -> Options:
     """`given` as options.
 
@@ -133,9 +130,9 @@ def parse_options(given: dict[str, Any], name: str = "?") -> Options:
         if word in checked:
             checked[word] = tuple(checked[word])
     options = Options(**checked)
-    if options.timeout > GATEWAY_SECONDS:
+    if options.timeout > RPC_SECONDS:
         logger.warning(
             "plugin %s: its option timeout is %g s, but APISIX gives up after %g s and answers 503: lower the timeout",
-            name, options.timeout, GATEWAY_SECONDS,
+            name, options.timeout, RPC_SECONDS,
         )  # fmt: skip
     return options

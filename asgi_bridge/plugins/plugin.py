@@ -100,6 +100,12 @@ class Plugin:
         plugin.configuration = self.configuration.mounted_with(plugin.options)
         return plugin
 
+    def with_make(self, make: Callable[[Any, ASGIApp], ASGIApp | Awaitable[ASGIApp]]) -> "Plugin":
+        """Return the same plugin, whose applications `make` builds."""
+        plugin = copy.copy(self)
+        plugin.make = make
+        return plugin
+
     def describe(self) -> dict[str, Any]:
         """Name, kind, the ``phase`` that it is mounted with, the phases that it may be listed under, JSON Schema."""
         return {

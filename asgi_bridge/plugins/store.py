@@ -22,7 +22,7 @@ from .chain import Chain
 from .claims import Claims, Text
 from .instances import Instances
 from .key import route_id_of
-from .lifespan import Lifespan
+from .mounted import MountedLifespans
 from .plugin import Plugin
 
 __all__ = ["ConfigurationStore"]
@@ -101,7 +101,7 @@ class ConfigurationStore:
         self._prepared: OrderedDict[int, _Prepared] = OrderedDict()
         self._building: dict[tuple[int, bytes], asyncio.Task[Chain | None]] = {}
         self._failures: OrderedDict[bytes, _Failure] = OrderedDict()
-        self._mounted: dict[int, Lifespan | ConfigurationError] = {}
+        self._mounted = MountedLifespans()
         self._retiring: dict[Chain, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
@@ -110,16 +110,10 @@ class ConfigurationStore:
         One that fails refuses the routes that list it, and nothing else.
         """
         for plugin in self._plugins.values():
-            app = plugin.application
-            if app is not None and id(app) not in self._mounted:
-                lifespan = Lifespan(app, plugin.name)
-                try:
-                    await lifespan.start(STARTUP_SECONDS)
-                except PluginError as exc:
-                    logger.error("plugin %s: %s; routes that list it are refused", plugin.name, exc)
-                    self._mounted[id(app)] = ConfigurationError(f"plugin {plugin.name}: {exc}")
-                else:
-                    self._mounted[id(app)] = lifespan
+            try:
+                await self._mounted.start(plugin, STARTUP_SECONDS)
+            except PluginError as exc:
+                logger.error("plugin %s: %s; routes that list it are refused", plugin.name, exc)
 
     async def close(self) -> None:
         """Runs all shutdowns, side by side: the gateway leaves a runner one second."""
@@ -132,16 +126,14 @@ class ConfigurationStore:
             if chain.calls:  # they had their time
                 retiring.cancel()
                 chains.append(chain)
-        mounted = [each for each in self._mounted.values() if isinstance(each, Lifespan)]
         self._prepared.clear()
-        self._mounted.clear()
         if not self._closed:
             self._closed = True
             ending.append(asyncio.ensure_future(asyncio.wrap_future(self._thread.submit(self._claims.close))))
             self._thread.shutdown(wait=False)
         await asyncio.gather(
             *[chain.close(SHUTDOWN_SECONDS) for chain in chains],
-            *[lifespan.stop(SHUTDOWN_SECONDS) for lifespan in mounted],
+            self._mounted.stop(SHUTDOWN_SECONDS),
             *([asyncio.wait(ending, timeout=SHUTDOWN_SECONDS)] if ending else []),
         )
 

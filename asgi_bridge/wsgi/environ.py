@@ -14,6 +14,7 @@ from wsgiref.util import FileWrapper, is_hop_by_hop
 
 from starlette.types import Scope
 
+from ..apisix_constants import TOKEN
 from ..errors import PluginError
 
 __all__ = [
@@ -42,7 +43,6 @@ _BODYLESS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 _PATH_SAFE = "/:@!$&'()*+,;=~"
 _SPELLED = {b"etag": "ETag", b"www-authenticate": "WWW-Authenticate", b"content-md5": "Content-MD5"}
 
-_token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110, 5.6.2
 _status = re.compile(r"([1-9][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?").fullmatch
 _control = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
 
@@ -308,7 +308,7 @@ def parse_headers(headers: Iterable[Any], known: Collection[tuple[str, str]] = (
             raise PluginError(
                 f"start_response was called with the header {name!r:.200}: name and value are str (PEP 3333)"
             )
-        if not _token(name):
+        if not TOKEN.fullmatch(name):
             raise PluginError(f"start_response was called with the header {name!r:.200}: that is no header name")
         if is_hop_by_hop(name):
             raise PluginError(f"start_response was called with {name:.200}, which is the server's own (PEP 3333)")

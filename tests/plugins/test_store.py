@@ -444,7 +444,7 @@ def test_a_mounted_application_that_does_not_start_refuses_its_routes_and_no_oth
             with pytest.raises(ConfigurationError) as caught:
                 await store.prepare(b"route#%d##" % number, [(b"again", b"")])
             assert str(caught.value) == "plugin fails: its lifespan start-up failed: no database"
-        kept = next(each for each in store._mounted.values() if isinstance(each, ConfigurationError))
+        kept = next(each for each in store._mounted.started.values() if isinstance(each, ConfigurationError))
         assert kept.__traceback__ is None
         await store.close()
 
@@ -639,7 +639,7 @@ def test_close_shuts_everything_down_side_by_side(clock: Clock) -> None:
         await store.close()
         with pytest.raises(asyncio.CancelledError):
             await building
-        assert (store._prepared, store._mounted) == ({}, {})
+        assert (store._prepared, store._mounted.started) == ({}, {})
 
     asyncio.run(main())
 
