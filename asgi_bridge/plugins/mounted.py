@@ -17,11 +17,12 @@ class MountedLifespans:
 
     Attributes:
         started: Those that run, by the identity of their application, which need not be hashable.
+        failed: Why the others could not start, likewise. A text, because a kept exception would hold its traceback.
     """
 
     def __init__(self) -> None:
         self.started: dict[int, Lifespan] = {}
-        self._failed: dict[int, str] = {}
+        self.failed: dict[int, str] = {}
 
     async def start(self, plugin: Plugin, seconds: float) -> Lifespan | None:
         """Start the application of `plugin`, unless it has been tried before.
@@ -37,13 +38,13 @@ class MountedLifespans:
             PluginError: The application cannot start. From now on :meth:`state_of` raises for it.
         """
         key = id(plugin.application)
-        if plugin.application is None or key in self.started or key in self._failed:
+        if plugin.application is None or key in self.started or key in self.failed:
             return None
         lifespan = Lifespan(plugin.application, plugin.name)
         try:
             await lifespan.start(seconds)
         except PluginError as exc:
-            self._failed[key] = f"plugin {plugin.name}: {exc}"
+            self.failed[key] = f"plugin {plugin.name}: {exc}"
             raise
         self.started[key] = lifespan
         return lifespan
@@ -54,7 +55,7 @@ class MountedLifespans:
         Raises:
             ConfigurationError: The application could not start.
         """
-        reason = self._failed.get(id(application))
+        reason = self.failed.get(id(application))
         if reason is not None:
             raise ConfigurationError(reason)
         lifespan = self.started.get(id(application))
