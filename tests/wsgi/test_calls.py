@@ -19,7 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from asgi_bridge.errors import ConfigurationError, PluginError
 from asgi_bridge.wsgi import WSGIApp, WSGIMiddleware, upstream
-from asgi_bridge.wsgi.call import FLUSH
+from asgi_bridge.wsgi.response import FLUSH
 from asgi_bridge.wsgi.threads import Wait, lane_of_thread
 
 from .calls import Asked, ask, call, request, responding, started

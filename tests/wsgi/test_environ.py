@@ -29,7 +29,7 @@ def test_environ_is_that_of_pep_3333() -> None:
     )
     environ = environ_of(scope)
     assert type(environ) is dict
-    environ = {key: value for key, value in environ.items() if key not in ("asgi_bridge.call", "wsgi.input")}
+    environ = {key: value for key, value in environ.items() if key not in ("asgi_bridge.run", "wsgi.input")}
     assert environ == {
         "REQUEST_METHOD": "POST",
         "SCRIPT_NAME": "",

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Scope, Send
 
 from asgi_bridge.errors import PluginError
 from asgi_bridge.wsgi import WSGIApp, WSGIMiddleware
-from asgi_bridge.wsgi.call import FLUSH
+from asgi_bridge.wsgi.response import FLUSH
 
 from .calls import call, request, responding
 
