@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_bridge import Bridge, ConfigurationError, upstream
-from asgi_bridge.plugins import ConfigurationStore, claims
-from asgi_bridge.plugins.claims import FILE, Claims, Text, token_of
+from asgi_bridge.plugins import ConfigurationStore, claims, token_file
+from asgi_bridge.plugins.claims import Claims, Text, token_of
+from asgi_bridge.plugins.token_file import FILE
 
 from .calls import KEY, Clock
 from .test_store import CORS, Conf, Lines, cors, refused
@@ -411,8 +412,8 @@ def test_where_nothing_can_be_written_tokens_are_kept_for_this_process(
 def test_a_full_disk(open_claims: Opener, lines: Lines) -> None:
     opened = open_claims()
     token = opened.claim(text())
-    assert opened._database is not None
-    opened._database.execute("PRAGMA max_page_count = 1")  # SQLite's own word for it: the error is the same
+    assert opened._file.database is not None
+    opened._file.database.execute("PRAGMA max_page_count = 1")  # SQLite's own word for it: the error is the same
     big = Text(KEY, ((b"say", b"x" * 100_000),))
     claimed = opened.claim(big)
     assert (opened.find(claimed), opened.find(token), opened.generation) == (big, None, 1)
@@ -425,7 +426,7 @@ def test_a_file_that_another_process_holds_refuses_the_route(
     lines: Lines,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(claims, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(token_file, "BUSY_SECONDS", 0.01)
     Claims(folder, KEEP).claim(text())
     holder = sqlite3.connect(os.path.join(folder, FILE), isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
@@ -439,7 +440,7 @@ def test_a_file_that_another_process_holds_refuses_the_route(
 def test_a_file_that_could_not_be_opened_at_first_gives_no_tokens_without_its_secret(
     open_claims: Opener, monkeypatch: pytest.MonkeyPatch, first: bool
 ) -> None:
-    monkeypatch.setattr(claims, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(token_file, "BUSY_SECONDS", 0.01)
     token = open_claims().claim(text())
     opened = open_claims()
     if not first:
@@ -548,14 +549,14 @@ def test_a_write_that_fails_half_way_leaves_nothing_and_the_next_one_works(monke
     monkeypatch.setattr(claims, "MAX_BYTES", 1)
     monkeypatch.setattr(claims, "UNCHECKED_BYTES", 0)
     monkeypatch.setattr(claims, "CLAIM_BYTES", 1)
-    assert opened._database is not None
-    opened._database.execute(
+    assert opened._file.database is not None
+    opened._file.database.execute(
         "CREATE TRIGGER full BEFORE UPDATE OF text ON claims BEGIN SELECT raise(FAIL, 'full'); END"
     )
     for _ in range(2):
         with pytest.raises(sqlite3.IntegrityError, match="^full$"):
             opened.claim(text(2))
-    opened._database.execute("DROP TRIGGER full")
+    opened._file.database.execute("DROP TRIGGER full")
     assert opened.find(opened.claim(text(2))) == text(2)
     opened.close()
 
@@ -573,7 +574,7 @@ def test_a_claim_from_a_clock_that_was_ahead_ends_after_its_time(open_claims: Op
 def test_a_folder_that_another_process_holds_is_not_waited_for_for_ever(
     folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(token_file, "BUSY_SECONDS", 0.01)
     descriptor = os.open(folder, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     opened = Claims(folder, KEEP)
