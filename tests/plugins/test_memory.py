@@ -219,7 +219,7 @@ def test_the_number_is_bounded_and_the_oldest_that_nobody_has_goes_first(
     made = {key: make(key) for key in "abcd"}
     for key in "bca":
         clock.now += 1
-        memory.leave(key)
+        memory.released(key)
     assert len(memory) == 3  # d, which an instance has, and c and a
     assert [make(key) is made[key] for key in "cab"] == [True, True, False]
 
@@ -229,6 +229,6 @@ def test_nothing_is_kept_for_instances_that_remember_nothing(clock: Clock) -> No
     for number in range(10):
         with memory.recalling(number):
             pass
-        memory.leave(number)
+        memory.released(number)
 
     assert len(memory) == 0

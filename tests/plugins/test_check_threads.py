@@ -17,8 +17,8 @@ from starlette.types import ASGIApp
 
 from asgi_bridge import Bridge, ConfigurationError, upstream
 from asgi_bridge.plugins import ConfigurationStore, build_chain
-from asgi_bridge.plugins import checking as module
-from asgi_bridge.plugins.checking import Checks
+from asgi_bridge.plugins import check_threads as module
+from asgi_bridge.plugins.check_threads import Checks
 from asgi_bridge.plugins.configuration import AnyConfiguration, KeywordConfiguration, TypedConfiguration
 
 from .calls import KEY
