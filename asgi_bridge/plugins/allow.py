@@ -121,7 +121,8 @@ class Allowed:
         if text not in rules.own and not (self._file if "file" in self._schemes else self._url)(text, rules):
             raise PydanticCustomError(
                 "not_allowed",
-                'a route may not name this; who mounts the plugin can allow it: allow=["{example}"], or --allow',
+                "a route may not name this; the operator can allow it where the plugin is mounted: "
+                'allow=["{example}"], or --allow',
                 {"example": "/FOLDER/" if "file" in self._schemes else f"{self._schemes[0]}://HOST/"},
             )
 

@@ -337,7 +337,12 @@ _SUSPENDS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENER
 
 
 def _shape(found: Any, is_method: bool = False) -> Shape:
-    """How `found` is called; a method as its instance calls it."""
+    """Return how `found` can be called.
+
+    Args:
+        found: A callable.
+        is_method: True: its first parameter is the instance, which does not count.
+    """
     signature = signature_of(found)
     if signature is None:
         return Shape()

@@ -15,8 +15,8 @@ from .rules import Rules, rules_of, strings_in
 __all__ = ["NO_SCHEMA", "PATTERN_REFUSED", "SafePattern", "guard_patterns", "may_compile"]
 
 PATTERN_REFUSED = (
-    "a route may not give a regular expression, since Python's can take forever; who mounts the plugin can allow it: "
-    "allow_patterns=True"
+    "a route may not give a regular expression, since Python's can take forever; the operator can allow it where the "
+    "plugin is mounted: allow_patterns=True"
 )
 """Why a route's regular expression is refused."""
 

@@ -94,7 +94,8 @@ async def read(receive: Receive) -> bytes:
     body = b""
     while True:
         message = await receive()
-        body += message["body"]
+        part: bytes = message["body"]
+        body += part
         if not message["more_body"]:
             return body
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import flask
 from fastapi import FastAPI
-from paste.gzipper import middleware as paste_middleware
+from paste.gzipper import middleware as paste_middleware  # type: ignore[import-untyped]
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-__all__: list[str] = []
+__all__ = ["CORSMiddleware", "ProxyFix", "Starlette"]
 
 here = PlainTextResponse("here")
 
@@ -130,7 +130,7 @@ anything = Anything()
 passed_on = passing_on(returns_awaitable)
 fastapi_app = FastAPI()
 fastapi_app.add_api_route("/", lambda: here)
-no_signature = coroutine_function.__call__  # type: ignore[attr-defined]
+no_signature = coroutine_function.__call__  # type: ignore[operator]
 
 # ASGI middleware
 
@@ -261,7 +261,7 @@ class WSGITiming:
 
 
 def lacks_async(scope: Scope, receive: Receive, send: Send) -> None:
-    here(scope, receive, send)
+    here(scope, receive, send)  # type: ignore[unused-coroutine]
 
 
 class LacksAsync:

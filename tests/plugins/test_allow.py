@@ -232,7 +232,8 @@ def test_a_type_that_looks_at_files_does_not_tell_a_route_whether_one_is_there()
     def make(conf: Any) -> ASGIApp:
         return upstream
 
-    make.__annotations__["conf"] = pydantic.create_model("Conf", x=(Annotated[pydantic.FilePath, Allowed("file")], ...))
+    kind: Any = Annotated[pydantic.FilePath, Allowed("file")]
+    make.__annotations__["conf"] = pydantic.create_model("Conf", x=(kind, ...))
     bridge = Bridge()
     bridge.plugin("p")(make)
     reasons = set()
@@ -246,7 +247,12 @@ def test_a_type_that_looks_at_files_does_not_tell_a_route_whether_one_is_there()
 def test_a_file_outside_of_the_list_is_not_even_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     real = os.path.realpath
-    monkeypatch.setattr(os.path, "realpath", lambda path, **more: seen.append(path) or real(path, **more))
+
+    def realpath(path: str, **more: Any) -> str:
+        seen.append(path)
+        return real(path, **more)
+
+    monkeypatch.setattr(os.path, "realpath", realpath)
 
     assert not passes({"file": "/net/somewhere/x"}, allow=["/etc/apisix/keys/"])
     assert not passes({"file": "/etc/apisix/keys/../../../dev/stdin"}, allow=["/etc/apisix/keys/"])
@@ -261,7 +267,7 @@ def test_the_refusal_says_what_the_operator_can_do() -> None:
             check(bridge, conf)
         reasons[str(conf)] = str(caught.value)
 
-    told = "a route may not name this; who mounts the plugin can allow it: allow="
+    told = "a route may not name this; the operator can allow it where the plugin is mounted: allow="
     assert list(reasons.values()) == [
         f"field 'url': {told}[\"http://HOST/\"], or --allow",
         f"field 'file': {told}[\"/FOLDER/\"], or --allow",
@@ -445,12 +451,12 @@ def dictionary(conf: Dictionary) -> ASGIApp:
     return upstream
 
 
-def middleware(
+def middleware(  # type: ignore[no-untyped-def]
     app: ASGIApp,
     one: re.Pattern[str] | None = None,
     several: tuple[re.Pattern[str], ...] = (),
     url_regex: Any = None,
-    path_pattern=None,  # type: ignore[no-untyped-def]
+    path_pattern=None,
     model: Typed | None = None,
     **more: Any,
 ) -> ASGIApp:
@@ -495,8 +501,8 @@ def test_a_route_gives_no_regular_expression_unless_the_mount_allows_it(name: st
 
     assert str(caught.value).split(": ", 1) == [
         f"field '{field}'",
-        "a route may not give a regular expression, since Python's can take forever; who mounts the plugin can allow "
-        "it: allow_patterns=True",
+        "a route may not give a regular expression, since Python's can take forever; the operator can allow it where "
+        "the plugin is mounted: allow_patterns=True",
     ]
     check(patterns(allow_patterns=True), conf, name)
 

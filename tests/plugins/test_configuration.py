@@ -502,7 +502,7 @@ class TupleEnum(tuple, enum.Enum):  # type: ignore[type-arg]
     ONE = (1,)
 
 
-def middleware(
+def middleware(  # type: ignore[no-untyped-def]
     app: Any,
     number: int = 1,
     real: float = 1.0,
@@ -525,7 +525,7 @@ def middleware(
     typed_list: list[Typed] = [],  # noqa: B006
     short: Annotated[Sequence[str], pydantic.Field(max_length=1)] = (),
     hook: Callable[[], None] | None = None,
-    anything=None,  # type: ignore[no-untyped-def]
+    anything=None,
 ) -> Any:
     return app
 

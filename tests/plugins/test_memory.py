@@ -39,8 +39,9 @@ def one_chain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def counting(**options: Any) -> tuple[Bridge, list[list[int]]]:
-    """A bridge with a plugin that remembers a list, and the lists that its instances were given."""
-    bridge, given = Bridge(), []
+    """A bridge with a plugin that remembers a list, and the lists that its instances got."""
+    bridge = Bridge()
+    given: list[list[int]] = []
 
     @bridge.plugin("counts", **options)
     def counts(conf: dict[str, Any]) -> ASGIApp:
@@ -169,7 +170,8 @@ def test_several_things_come_back_in_their_order(one_chain: None, clock: Clock) 
 
 
 def test_what_a_factory_leaves_running_and_calls_remember_nothing(clock: Clock) -> None:
-    bridge, made = Bridge(), []
+    bridge = Bridge()
+    made: list[list[int]] = []
 
     def make() -> list[int]:
         made.append([len(made)])

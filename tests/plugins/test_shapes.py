@@ -153,7 +153,9 @@ def test_a_shape_works_or_is_refused_with_the_line_to_write(
     name: str, works: set[str], in_python: str, in_file: str, way: str, tmp_path: Path
 ) -> None:
     if way in works or (name == "wrapping_factory" and way in ("add_middleware", "middleware")):
-        conf = {} if name != "wrapping_factory" else {"conf": {}} if way in ("add_middleware", "middleware") else {}
+        conf: dict[str, Any] = (
+            {} if name != "wrapping_factory" else {"conf": {}} if way in ("add_middleware", "middleware") else {}
+        )
         with PluginClient(load(way, name, tmp_path), "x", conf) as client:
             assert client.get("/").text == "here"
         return
@@ -230,7 +232,7 @@ def test_wsgi_in_its_own_wrappers() -> None:
             'bridge.add_middleware("name", CORSMiddleware)',
         ),
         (
-            lambda: WSGIMiddleware(shapes.flask_app),
+            lambda: WSGIMiddleware(shapes.flask_app),  # type: ignore[arg-type]
             "this Flask is a WSGI application, not a WSGI middleware: write from asgi_bridge.wsgi import WSGIApp; "
             'bridge.mount("name", WSGIApp(app))',
         ),
@@ -382,7 +384,7 @@ def test_what_a_middleware_returns_is_judged_at_the_first_preparation(tmp_path: 
     bridge = Bridge()
     bridge.add_middleware("paste", shapes.paste_function)
     bridge.add_middleware("limit", limit)
-    bridge.add_middleware("bare", shapes.WithoutCall)
+    bridge.add_middleware("bare", shapes.WithoutCall)  # type: ignore[arg-type]
     in_file = load("middleware", "paste_function", tmp_path)
 
     for client, reason in [
@@ -591,7 +593,7 @@ class Passing:
 
 
 def passing_by_future(application: ASGIApp) -> Any:
-    return lambda scope, receive, send: asyncio.ensure_future(application(scope, receive, send))  # type: ignore[arg-type]
+    return lambda scope, receive, send: asyncio.ensure_future(application(scope, receive, send))
 
 
 async def async_generator(scope: Any, receive: Any, send: Any) -> Any:

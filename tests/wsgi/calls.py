@@ -38,7 +38,10 @@ async def ask(app: ASGIApp, scope: Scope, body: bytes = b"", asked: Asked | None
         asked: gets an entry for each ``receive``.
     """
     sent: list[Message] = []
-    parts = [{"type": "http.request", "body": body[:3], "more_body": True}, {"type": "http.request", "body": body[3:]}]
+    parts: list[Message] = [
+        {"type": "http.request", "body": body[:3], "more_body": True},
+        {"type": "http.request", "body": body[3:]},
+    ]
 
     async def receive() -> Message:
         if asked is not None:

@@ -19,7 +19,7 @@ from ..adapter.phases import chain, respond, response
 
 CHUNKED: list[TextEntry] = [(b"transfer-encoding", b"chunked")]
 HTTP_2: dict[str, bytes | None] = {"server_protocol": b"HTTP/2.0"}
-TYPE = [(b"content-type", b"text/plain")]
+TYPE: list[TextEntry] = [(b"content-type", b"text/plain")]
 
 flask_app = flask.Flask(__name__)
 

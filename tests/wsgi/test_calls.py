@@ -71,25 +71,36 @@ def test_input_is_a_file(read: Any, expected: Any) -> None:
     assert seen == [expected]
 
 
+def unused(*arguments: Any) -> Any:
+    """A ``start_response`` that is never called."""
+    raise AssertionError("start_response was called")
+
+
 def reading(environ: dict[str, Any]) -> None:
     environ["wsgi.input"].read()
+
+
+def reads_its_body(environ: dict[str, Any], start_response: Any) -> Any:
+    """A WSGI application that reads its body and answers."""
+    reading(environ)
+    return started()(environ, start_response)
 
 
 @pytest.mark.parametrize(
     ("scope", "app", "asks"),
     [
         (WITH_BODY, started(), 0),
-        (WITH_BODY, lambda environ, start_response: reading(environ) or started()(environ, start_response), 2),
+        (WITH_BODY, reads_its_body, 2),
         (request(), started(), 0),
-        (request(), lambda environ, start_response: reading(environ) or started()(environ, start_response), 2),
+        (request(), reads_its_body, 2),
         (
             request((b"transfer-encoding", b"chunked")),
-            lambda environ, start_response: reading(environ) or started()(environ, start_response),
+            reads_its_body,
             2,
         ),
         (
             request(http_version="2"),
-            lambda environ, start_response: reading(environ) or started()(environ, start_response),
+            reads_its_body,
             2,
         ),
     ],
@@ -387,7 +398,7 @@ def test_many_requests_through_two_layers_of_one_small_pool() -> None:
     layer = WSGIMiddleware(lambda app: app, threads=2, pool="two layers")
     both = layer(WSGIMiddleware(lambda app: app, threads=2, pool="two layers")(app))
 
-    async def main() -> list[Any]:
+    async def main() -> list[tuple[Any, ...]]:
         return await asyncio.gather(*[ask(both, request()) for _ in range(20)])
 
     assert [found[2] for found in asyncio.run(main())] == [b"inner"] * 20
@@ -432,11 +443,11 @@ def test_a_pool_has_one_size() -> None:
 
 def test_idle_threads_end_with_their_application() -> None:
     async def main() -> None:
-        app = WSGIApp(
-            lambda environ, start_response: (
-                names.append(threading.current_thread()) or started()(environ, start_response)
-            )
-        )
+        def noting(environ: Any, start_response: Any) -> Any:
+            names.append(threading.current_thread())
+            return started()(environ, start_response)
+
+        app = WSGIApp(noting)
         await ask(app, request())
 
     names: list[threading.Thread] = []
@@ -617,7 +628,7 @@ def test_what_asks_after_the_end_is_told_so() -> None:
     async def main() -> Any:
         await cancelled(middleware(note)(never_ending(entered)), WITH_BODY, entered)
         # one that holds on to the environ of the call, such as a thread that it left behind
-        await asyncio.to_thread(upstream, left[0], print)
+        await asyncio.to_thread(upstream, left[0], unused)
 
     with pytest.raises(asyncio.CancelledError, match="the request was cut off"):
         asyncio.run(main())
@@ -689,12 +700,12 @@ def test_a_call_leaves_nothing_for_the_cyclic_garbage_collector(fault: str | Non
 
 def test_upstream_belongs_to_a_call() -> None:
     with pytest.raises(PluginError, match="this environ does not belong to the call of a WSGIApp or WSGIMiddleware"):
-        upstream({}, print)
+        upstream({}, unused)
 
 
 def test_upstream_is_no_use_in_the_event_loop() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        upstream(left[0], print)
+        upstream(left[0], unused)
 
     left: list[dict[str, Any]] = []
     with pytest.raises(PluginError, match="in the event loop's thread"):

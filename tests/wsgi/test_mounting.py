@@ -92,15 +92,19 @@ def test_the_asgi_middleware_looks_like_the_wsgi_middleware() -> None:
     assert (times.name, times.default, times.kind) == ("times", 1, times.KEYWORD_ONLY)
 
 
+def nothing(app: Any) -> Any:
+    """A WSGI middleware that lacks its return."""
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
         (lambda: WSGIApp(1), "1 is not a WSGI application"),  # type: ignore[arg-type]
         (lambda: WSGIMiddleware(1), "1 is not a WSGI middleware"),  # type: ignore[arg-type]
-        (lambda: WSGIMiddleware(dict), "the class dict is no WSGI middleware: "),
+        (lambda: WSGIMiddleware(dict), "the class dict is no WSGI middleware: "),  # type: ignore[arg-type]
         (lambda: WSGIMiddleware(lambda: hello), "a factory without a configuration, not a WSGI middleware"),
         (lambda: WSGIMiddleware(lambda *, app: hello), "is no WSGI middleware"),
-        (lambda: WSGIMiddleware(lambda app: None)(responding()), "made None, which is not a WSGI application"),
+        (lambda: WSGIMiddleware(nothing)(responding()), "made None, which is not a WSGI application"),
     ],
 )
 def test_what_cannot_work(make: Any, reason: str) -> None:
