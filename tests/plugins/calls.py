@@ -1,4 +1,4 @@
-"""A call for the chain, and small ASGI pieces, for the tests of this room."""
+"""A call for chains, and small ASGI applications, for the tests of plugins."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -22,10 +22,10 @@ class Clock:
 
 
 class FakeCall:
-    """What the layers know of a call, and nothing else.
+    """What the layers need of a call, and nothing else.
 
     Not a mock of behaviour under test: the real calls belong to the adapter, need a connection and a gateway, and
-    hide what the layers told them. Its innermost application answers an empty 200 and keeps what it was called with.
+    hide what the layers did to them. Its innermost application answers an empty 200 and keeps what it was called with.
     """
 
     def __init__(self, body: Sequence[bytes] = (b"",)) -> None:
@@ -72,7 +72,7 @@ class FakeCall:
         self.sent.append(message)
 
     async def through(self, chain: Chain) -> None:
-        """Runs this call through `chain`, as the adapter does."""
+        """Run this call through `chain`, as the adapter does."""
         await chain.enter(self, scope(), self.receive, self.send)
 
     def status(self) -> int | None:
@@ -111,13 +111,13 @@ def answering(status: int) -> ASGIApp:
 
 
 def chain_of(bridge: Bridge, *names: str | tuple[str, str], key: bytes | None = KEY) -> Chain:
-    """The chain of these plugins, or of these plugins and texts, without any lifespan."""
+    """Build the chain of plugins, given by name or by name and JSON text, without any lifespan."""
     conf = [(name, "") if isinstance(name, str) else name for name in names]
     return asyncio.run(build_chain(bridge.plugins, key, [(name.encode(), text.encode()) for name, text in conf], None))
 
 
 class Tap:
-    """A middleware that shows what it sees: `before` what it gets, before it passes the request on."""
+    """A middleware that calls `before` with what it gets, before it passes the request on."""
 
     def __init__(self, app: ASGIApp, before: Callable[[Scope], None]) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""Objects of many shapes, to be mounted in every way; those that work answer every request with ``here``."""
+"""Objects of many shapes, to be mounted in every way. Those that work answer every request with ``here``."""
 
 import asyncio
 import dataclasses
@@ -84,7 +84,7 @@ async def injected(scope: Scope, receive: Receive, send: Send, text: str) -> Non
 
 
 class Decorated:
-    """What a decorator that is a class makes of a function, or of a method."""
+    """A decorator that is a class, around a function or a method."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         functools.update_wrapper(self, function)
@@ -189,7 +189,7 @@ def closure(app: ASGIApp, text: str = "here", more: int = 1) -> ASGIApp:
 
 
 class Unreadable:
-    """As a compiled one is, where the compiler leaves no signature."""
+    """Has no signature to read, like a class from some compilers."""
 
     @property
     def __signature__(self) -> Any:

@@ -40,7 +40,7 @@ def mounted(**options: Any) -> Bridge:
 
 
 def passes(conf: Any, **options: Any) -> bool:
-    """Whether a route may give `conf`. What refuses it never repeats it."""
+    """Return whether a route may configure `conf`. A refusal never repeats the value."""
     bridge = mounted(**options)
     try:
         check(bridge, conf)
@@ -166,7 +166,7 @@ def test_a_route_may_name_files_in_listed_folders(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir(parents=True)
     for file in ("keys/a", "keys/..2/b", "other/c", "keysx/d"):
         (tmp_path / file).touch()
-    # as Kubernetes mounts a secret: links inside of the folder
+    # as Kubernetes mounts a secret: links within the folder
     (keys / "data").symlink_to("..2")
     (keys / "b").symlink_to("data/b")
     (keys / "out").symlink_to("../other/c")
@@ -219,7 +219,7 @@ def test_the_mark_may_stand_on_paths_urls_secrets_and_lists(annotation: Any, giv
     check(bridge, {"x": given})
     with pytest.raises(ConfigurationError, match=r"^field 'x.*': a route may not name this; "):
         check(bridge, {"x": other})
-    # the operator's own default is trusted, whatever its type makes of it
+    # the operator's own default is trusted, whatever its type turns it into
     bridge = Bridge()
     bridge.plugin("p", defaults={"x": other})(make)
     if not isinstance(other, dict):  # keys of an object
@@ -267,11 +267,11 @@ def test_the_refusal_says_what_the_operator_can_do() -> None:
             check(bridge, conf)
         reasons[str(conf)] = str(caught.value)
 
-    told = "a route may not name this; the operator can allow it where the plugin is mounted: allow="
+    reason = "a route may not name this; the operator can allow it where the plugin is mounted: allow="
     assert list(reasons.values()) == [
-        f"field 'url': {told}[\"http://HOST/\"], or --allow",
-        f"field 'file': {told}[\"/FOLDER/\"], or --allow",
-        f"field 'redis': {told}[\"redis://HOST/\"], or --allow",
+        f"field 'url': {reason}[\"http://HOST/\"], or --allow",
+        f"field 'file': {reason}[\"/FOLDER/\"], or --allow",
+        f"field 'redis': {reason}[\"redis://HOST/\"], or --allow",
         "field 'redis': a route gives a URL that begins with redis:// or rediss:// and is plain ASCII",
     ]
 
@@ -294,7 +294,7 @@ def test_allow_is_a_list(allow: Any) -> None:
         Bridge().include(mounted(), allow=allow)
 
 
-# --- what the operator gives is trusted -------------------------------------------------------------------------------
+# --- what the operator sets is trusted --------------------------------------------------------------------------------
 
 
 def test_defaults_of_a_factory_are_the_operators_and_a_route_goes_over_them() -> None:
@@ -302,7 +302,7 @@ def test_defaults_of_a_factory_are_the_operators_and_a_route_goes_over_them() ->
 
     found = check(bridge, {})
     assert (found.redis.get_secret_value(), found.file, found.url) == ("unix:///run/redis.sock?db=1", "/dev/null", None)
-    # the same words are not the route's choice
+    # the same text in a default is not the route's choice
     assert check(bridge, {"file": "/dev/null"}) == found
     for conf in ({"file": "/dev/zero"}, {"url": "/dev/null"}, {"redis": "unix:///run/redis.sock"}):
         with pytest.raises(ConfigurationError, match="a route "):

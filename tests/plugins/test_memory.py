@@ -1,4 +1,4 @@
-"""What an instance leaves to the next one with its key, and for how long."""
+"""What an instance leaves to the next one with the same key, and for how long."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def one_chain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store holds one chain, so each one that is prepared retires the one before it."""
+    """Let the store hold one chain, so that each new chain retires the one before."""
     monkeypatch.setattr(store_module, "MAX_CHAINS", 1)
 
 
@@ -66,7 +66,7 @@ async def settle() -> None:
 
 
 def prepare(bridge: Bridge, clock: Clock, *steps: tuple[bytes | None, Conf] | float, expire: float = 100.0) -> None:
-    """Prepares each (key, configuration), and lets so many seconds pass."""
+    """Prepare each (key, configuration), and let `seconds` pass after each."""
 
     async def main() -> None:
         store = ConfigurationStore(bridge.plugins, expire=expire, clock=clock)
@@ -121,7 +121,7 @@ def test_another_route_or_configuration_begins_anew(
     prepare(bridge, clock, (PRE, conf_of()), other, (PRE, OTHER), other)
 
     assert given[0] == [0]
-    assert given[1] == ([1, 2] if other[0] else [1])  # without a route it is nobody's
+    assert given[1] == ([1, 2] if other[0] else [1])  # without a route it belongs to no owner
 
 
 def test_it_is_forgotten_1_2_times_the_gateways_expiry_after_the_last_chain(one_chain: None, clock: Clock) -> None:
@@ -139,7 +139,7 @@ def test_it_is_kept_as_long_as_any_chain_has_the_instance(clock: Clock, monkeypa
     steps = [(PRE, conf_of()), (response, conf_of()), (PRE, OTHER), 1000.0, (PRE, [*conf_of(), *OTHER])]
     prepare(bridge, clock, *steps, expire=1e6)  # type: ignore[arg-type]
 
-    assert given == [[0]]  # one instance all along
+    assert given == [[0]]  # one instance all the time
 
 
 def test_a_build_that_fails_neither_leaves_nor_takes_anything(one_chain: None, clock: Clock) -> None:
@@ -164,7 +164,7 @@ def test_several_things_come_back_in_their_order(one_chain: None, clock: Clock) 
     prepare(bridge, clock, (PRE, [(b"counts", b"")] * 2), (PRE, OTHER), (PRE, [(b"counts", b"")] * 2))
 
     assert given == [(["first"], ["second"])] * 4
-    # of two equal ones in a list each has its own
+    # two equal entries of a list have one each
     assert all(one is other for one, other in zip(sum(given[:2], ()), sum(given[2:], ()), strict=True))
     assert given[0][0] is not given[1][0]
 
@@ -222,7 +222,7 @@ def test_the_number_is_bounded_and_the_oldest_that_nobody_has_goes_first(
     for key in "bca":
         clock.now += 1
         memory.released(key)
-    assert len(memory) == 3  # d, which an instance has, and c and a
+    assert len(memory) == 3  # d is in use; c and a are the newest of the others
     assert [make(key) is made[key] for key in "cab"] == [True, True, False]
 
 

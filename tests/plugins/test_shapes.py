@@ -1,4 +1,4 @@
-"""Every shape of object, mounted in every way: it works, or it is refused with the line to write instead."""
+"""Every shape of object, mounted in every way, works or is refused with the line to write instead."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -45,7 +45,7 @@ def load(way: str, name: str, folder: Path) -> Bridge:
 
 
 SHAPES: list[tuple[str, set[str], str, str]] = [
-    # name, ways in which it works, the line to write otherwise in Python and in a file
+    # name, ways of mounting that work, and for the others the line to write in Python and in a file
     *[
         (name, APPLICATION, f'bridge.mount("x", {text})', f'app = "tests.plugins.shapes:{name}" in {TABLE}')
         for name, text in [
@@ -159,7 +159,7 @@ def test_a_shape_works_or_is_refused_with_the_line_to_write(
         with PluginClient(load(way, name, tmp_path), "x", conf) as client:
             assert client.get("/").text == "here"
         return
-    if name == "wrapping_factory" and way == "wsgi_middleware":  # only what it makes shows that it is none of WSGI
+    if name == "wrapping_factory" and way == "wsgi_middleware":  # only its result shows that it is no WSGI middleware
         with pytest.raises(ConfigurationError, match="made an ASGI application, which is not a WSGI application"):
             PluginClient(load(way, name, tmp_path), "x", {"conf": {}}).get("/")
         return
@@ -170,7 +170,7 @@ def test_a_shape_works_or_is_refused_with_the_line_to_write(
     assert before.startswith("plugin x: ")
 
 
-# nothing tells what these are, so whoever mounts them is believed
+# nothing shows what these are, so they are what they are mounted as
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_the_wrappers_of_wsgi_refuse_what_is_no_wsgi(wrap: Callable[[], object],
     assert str(caught.value) == reason
 
 
-# what only shows when it is called
+# mistakes that only a call shows
 
 
 def wraps_unnamed(handler: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One call between the event loop and its thread: bodies on demand, context variables, cancellation, lent threads."""
+"""One run between the event loop and its thread: bodies on demand, context variables, cancellation, lent threads."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ WITH_BODY = request((b"content-length", b"13"), method="POST")
 
 
 def middleware(before: Callable[[dict[str, Any]], Any], after: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """A WSGI middleware that does something before and after."""
+    """Make a WSGI middleware that does something before and after."""
 
     def factory(app: Any) -> Any:
         def wsgi(environ: dict[str, Any], start_response: Any) -> Any:
@@ -277,7 +277,7 @@ def test_context_variables_of_the_iterable_are_seen_with_the_response_and_those_
         seen.append(("after", number.get(), gone.get(0)))
 
     asyncio.run(main())
-    # a part that is sent on the way knows nothing of the thread's variables yet
+    # a part that is sent earlier does not have the thread's variables yet
     assert seen == [("start", 0, 0), ("body", 0, 0), ("body", 3, 1), ("after", 4, 0)]
 
 
@@ -358,7 +358,7 @@ def test_an_error_of_thread_sensitive_code_is_its_caller_s() -> None:
     assert call(WSGIMiddleware(lambda app: app)(app))[2] == b"inner"
 
 
-def test_what_a_thread_was_given_too_late_or_in_vain() -> None:
+def test_work_that_reaches_a_thread_too_late_or_was_cancelled() -> None:
     ran: list[tuple[str, int]] = []
 
     def note(name: str) -> None:
@@ -415,7 +415,7 @@ def test_requests_run_side_by_side_up_to_the_number_of_threads() -> None:
         with lock:
             inside += 1
             most = max(most, inside)
-        barrier.wait(60)  # breaks if not all of them are here at once
+        barrier.wait(60)  # breaks unless all of them are here at once
         with lock:
             inside -= 1
         return started()(environ, start_response)
@@ -461,7 +461,7 @@ def test_idle_threads_end_with_their_application() -> None:
 
 
 async def cancelled(app: Any, scope: Scope, entered: threading.Event) -> None:
-    """Cancels a call once its thread is where it says so."""
+    """Cancel a run once its thread has set `entered`."""
     task = asyncio.ensure_future(ask(app, scope, BODY))
     await asyncio.to_thread(entered.wait, 10)
     task.cancel()
@@ -477,7 +477,7 @@ def never_ending(entered: threading.Event) -> Any:
     return app
 
 
-def test_a_cancelled_call_frees_its_thread_where_it_waits_for_the_inner_application() -> None:
+def test_a_cancelled_run_frees_its_thread_where_it_waits_for_the_inner_application() -> None:
     closed: list[str] = []
     entered = threading.Event()
 
@@ -503,7 +503,7 @@ def test_a_cancelled_call_frees_its_thread_where_it_waits_for_the_inner_applicat
     assert closed == ["finally"] * 3
 
 
-def test_a_cancelled_call_ends_a_generator() -> None:
+def test_a_cancelled_run_ends_a_generator() -> None:
     entered = threading.Event()
     ended = threading.Event()
 
@@ -521,7 +521,7 @@ def test_a_cancelled_call_ends_a_generator() -> None:
     assert ended.wait(60)
 
 
-def test_a_cancelled_call_frees_its_thread_where_it_waits_for_the_body_or_a_part_to_be_sent() -> None:
+def test_a_cancelled_run_frees_its_thread_where_it_waits_for_the_body_or_a_part_to_be_sent() -> None:
     entered = threading.Event()
     results: list[Any] = []
 
@@ -564,7 +564,7 @@ async def ask_at(app: Any, scope: Scope, stuck: Any) -> None:
     await app(scope, stuck, stuck)
 
 
-def test_a_thread_that_asks_after_its_call_was_cancelled_is_told_so() -> None:
+def test_a_thread_that_asks_after_its_run_was_cancelled_gets_an_error() -> None:
     entered = threading.Event()
     release = threading.Event()
     told: list[str] = []
@@ -589,7 +589,7 @@ def test_a_thread_that_asks_after_its_call_was_cancelled_is_told_so() -> None:
     assert told == ["the request was cut off, or has ended"]
 
 
-def test_a_call_that_is_cancelled_while_it_waits_for_a_thread_never_runs() -> None:
+def test_a_run_that_is_cancelled_while_it_waits_for_a_thread_never_starts() -> None:
     ran: list[str] = []
     entered = threading.Event()
     release = threading.Event()
@@ -618,7 +618,7 @@ def test_a_call_that_is_cancelled_while_it_waits_for_a_thread_never_runs() -> No
     assert ran == ["/first", "/third"]
 
 
-def test_what_asks_after_the_end_is_told_so() -> None:
+def test_code_that_asks_after_the_end_gets_an_error() -> None:
     left: list[dict[str, Any]] = []
     entered = threading.Event()
 
@@ -627,7 +627,7 @@ def test_what_asks_after_the_end_is_told_so() -> None:
 
     async def main() -> Any:
         await cancelled(middleware(note)(never_ending(entered)), WITH_BODY, entered)
-        # one that holds on to the environ of the call, such as a thread that it left behind
+        # code that keeps the environ of the run, such as a thread that was left behind
         await asyncio.to_thread(upstream, left[0], unused)
 
     with pytest.raises(asyncio.CancelledError, match="the request was cut off"):
@@ -655,11 +655,11 @@ def test_a_thread_that_ends_after_its_event_loop(caplog: pytest.LogCaptureFixtur
 
 
 class Probe:
-    """Something in a scope that can be watched."""
+    """An object in a scope, to see whether the scope is freed."""
 
 
 @pytest.mark.parametrize("fault", [None, "before", "inside", "behind", "after"])
-def test_a_call_leaves_nothing_for_the_cyclic_garbage_collector(fault: str | None) -> None:
+def test_a_run_leaves_nothing_for_the_cyclic_garbage_collector(fault: str | None) -> None:
     def fail(where: str) -> None:
         if fault == where:
             raise ValueError(where)
@@ -689,16 +689,16 @@ def test_a_call_leaves_nothing_for_the_cyclic_garbage_collector(fault: str | Non
         left = asyncio.run(main())
         deadline = time.monotonic() + 60
         while left() is not None and time.monotonic() < deadline:
-            time.sleep(0)  # the thread is about to let it go
+            time.sleep(0)  # the thread is about to drop it
         assert left() is None
     finally:
         gc.enable()
 
 
-# what is called how
+# what can be called where
 
 
-def test_upstream_belongs_to_a_call() -> None:
+def test_upstream_belongs_to_a_request() -> None:
     with pytest.raises(PluginError, match="this environ does not belong to the call of a WSGIApp or WSGIMiddleware"):
         upstream({}, unused)
 
