@@ -193,7 +193,7 @@ URL, FILE = "https://idp.test/a", "/etc/hosts"
 
 
 @pytest.mark.parametrize(
-    ("annotation", "given", "other"),
+    ("annotation", "value", "other"),
     [
         (Annotated[Path, Allowed("file")], FILE, "/usr/x"),
         (Annotated[pydantic.FilePath, Allowed("file")], FILE, "/usr/bin/env"),
@@ -209,14 +209,14 @@ URL, FILE = "https://idp.test/a", "/etc/hosts"
         (dict[Annotated[str, Allowed("https")], int], {URL: 1}, {"https://evil.test": 1}),
     ],
 )
-def test_the_mark_may_stand_on_paths_urls_secrets_and_lists(annotation: Any, given: Any, other: Any) -> None:
+def test_the_mark_may_stand_on_paths_urls_secrets_and_lists(annotation: Any, value: Any, other: Any) -> None:
     def make(conf: Any) -> ASGIApp:
         return upstream
 
     make.__annotations__["conf"] = pydantic.create_model("Conf", x=(annotation, ...))
     bridge = Bridge()
     bridge.plugin("p", allow=["/etc/", "https://idp.test", "redis://idp.test"])(make)
-    check(bridge, {"x": given})
+    check(bridge, {"x": value})
     with pytest.raises(ConfigurationError, match=r"^field 'x.*': a route may not name this; "):
         check(bridge, {"x": other})
     # the operator's own default is trusted, whatever its type turns it into
@@ -225,7 +225,7 @@ def test_the_mark_may_stand_on_paths_urls_secrets_and_lists(annotation: Any, giv
     if not isinstance(other, dict):  # keys of an object
         check(bridge, {})
     with pytest.raises(ConfigurationError, match=r"^field 'x.*': a route may not name this; "):
-        check(bridge, {"x": given})
+        check(bridge, {"x": value})
 
 
 def test_a_type_that_looks_at_files_does_not_tell_a_route_whether_one_is_there() -> None:

@@ -171,8 +171,8 @@ class MadeDefault(pydantic.BaseModel):
 
 
 class OwnInit(pydantic.BaseModel):
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
 
 
 @dataclasses.dataclass

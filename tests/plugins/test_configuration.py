@@ -453,11 +453,11 @@ def test_a_list_or_mapping_is_given_up_at_its_first_error(value: object, reason:
 @pytest.mark.parametrize("count", [10, 11, 12, 5000])
 def test_the_first_ten_errors_are_told(count: int) -> None:
     text = json.dumps({f"key{number}": SECRET for number in range(count)})
-    told = [f"field 'key{number}': Extra inputs are not permitted" for number in range(10)]
+    reasons = [f"field 'key{number}': Extra inputs are not permitted" for number in range(10)]
     if count > 10:
-        told.append(f"and {count - 10} more")
+        reasons.append(f"and {count - 10} more")
 
-    assert refusal(TypedConfiguration(Many), text) == refusal(KeywordConfiguration(many), text) == "; ".join(told)
+    assert refusal(TypedConfiguration(Many), text) == refusal(KeywordConfiguration(many), text) == "; ".join(reasons)
 
 
 def many(app: Any, number: int = 1) -> Any:
@@ -466,9 +466,9 @@ def many(app: Any, number: int = 1) -> Any:
 
 def test_many_errors_of_a_tag_do_not_tell_its_value() -> None:
     text = json.dumps({**{f"key{number}": 1 for number in range(9)}, "animal": {"kind": SECRET}, "number": SECRET})
-    told = refusal(TypedConfiguration(Secretive), text)
+    reasons = refusal(TypedConfiguration(Secretive), text)
 
-    assert told.endswith("; and 1 more") and "field 'key7': " in told and SECRET not in told
+    assert reasons.endswith("; and 1 more") and "field 'key7': " in reasons and SECRET not in reasons
 
 
 @pytest.mark.parametrize(
@@ -487,9 +487,9 @@ def test_the_reason_of_a_validator_is_cut_too() -> None:
     def refuse(value: Any) -> Any:
         raise ValueError("a" * 1_000_000 + "end")
 
-    told = refusal(TypedConfiguration(Annotated[int, pydantic.AfterValidator(refuse)]), "1")
+    reasons = refusal(TypedConfiguration(Annotated[int, pydantic.AfterValidator(refuse)]), "1")
 
-    assert told.startswith("Value error, aaa") and told.endswith("end") and len(told) < 1600
+    assert reasons.startswith("Value error, aaa") and reasons.endswith("end") and len(reasons) < 1600
 
 
 # keyword arguments
@@ -532,7 +532,7 @@ def middleware(  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize(
-    ("given", "checked"),
+    ("configured", "checked"),
     [
         ({"number": 2, "flag": True}, {"number": 2, "flag": True}),
         ({"real": 2}, {"real": 2.0}),
@@ -556,8 +556,8 @@ def middleware(  # type: ignore[no-untyped-def]
         ({"anything": {"a": [1]}}, {"anything": {"a": [1]}}),
     ],
 )
-def test_keyword_arguments_become_what_the_signature_wants(given: object, checked: object) -> None:
-    assert KeywordConfiguration(middleware).check(json.dumps(given)) == checked
+def test_keyword_arguments_become_what_the_signature_wants(configured: object, checked: object) -> None:
+    assert KeywordConfiguration(middleware).check(json.dumps(configured)) == checked
 
 
 TOO_LONG = "Value should have at most 1 item after validation, not 2"
@@ -565,7 +565,7 @@ PYTHON_ONLY = 'it takes a Python object: the operator has to give it as a defaul
 
 
 @pytest.mark.parametrize(
-    ("given", "reason"),
+    ("configured", "reason"),
     [
         ({"number": "2"}, "field 'number': Input should be a valid integer"),
         ({"number": True}, "field 'number': Input should be a valid integer"),
@@ -595,8 +595,8 @@ PYTHON_ONLY = 'it takes a Python object: the operator has to give it as a defaul
         ("x", "Input should be an object"),
     ],
 )
-def test_keyword_arguments_are_checked_strictly(given: object, reason: str) -> None:
-    assert refusal(KeywordConfiguration(middleware), json.dumps(given)) == reason
+def test_keyword_arguments_are_checked_strictly(configured: object, reason: str) -> None:
+    assert refusal(KeywordConfiguration(middleware), json.dumps(configured)) == reason
 
 
 STARLETTE = {
@@ -652,7 +652,7 @@ def test_every_middleware_of_starlette_can_be_configured(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "given", "checked"),
+    ("target", "configured", "checked"),
     [
         (
             CORSMiddleware,
@@ -671,8 +671,8 @@ def test_every_middleware_of_starlette_can_be_configured(module: str) -> None:
         (ExceptionMiddleware, {"debug": True}, {"debug": True}),
     ],
 )
-def test_starlettes_middleware_gets_what_its_annotations_say(target: Any, given: object, checked: object) -> None:
-    assert KeywordConfiguration(target).check(json.dumps(given)) == checked
+def test_starlettes_middleware_gets_what_its_annotations_say(target: Any, configured: object, checked: object) -> None:
+    assert KeywordConfiguration(target).check(json.dumps(configured)) == checked
 
 
 def test_parameters_that_need_objects_are_the_operators() -> None:

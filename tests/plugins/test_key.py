@@ -4,11 +4,11 @@ import pytest
 
 from asgi_bridge.plugins.key import owner_of, phase_of, route_id_of, stripped
 
-Told = tuple[tuple[bytes, bytes] | None, str | None, str | None, bytes]
+Parts = tuple[tuple[bytes, bytes] | None, str | None, str | None, bytes]
 
 
 @pytest.mark.parametrize(
-    ("key", "told"),
+    ("key", "expected"),
     [
         (b"route#1#ext-plugin-pre-req#7", ((b"route", b"1"), "1", "request", b"route#1#ext-plugin-pre-req")),
         # with a plugin_config there are two versions
@@ -66,5 +66,5 @@ Told = tuple[tuple[bytes, bytes] | None, str | None, str | None, bytes]
                                               b"route#\xff#ext-plugin-pre-req")),
     ],
 )  # fmt: skip
-def test_what_a_key_tells(key: bytes | None, told: Told) -> None:
-    assert (owner_of(key), route_id_of(key), phase_of(key), stripped(key or b"")) == told
+def test_what_a_key_tells(key: bytes | None, expected: Parts) -> None:
+    assert (owner_of(key), route_id_of(key), phase_of(key), stripped(key or b"")) == expected

@@ -62,10 +62,10 @@ def rooted(app: ASGIApp, root_path: str = "/api") -> Bridge:
     return bridge
 
 
-def passed_on(bridge: Bridge, *names: str, **given: Any) -> Scope:
+def passed_on(bridge: Bridge, *names: str, **paths: Any) -> Scope:
     """Return the scope that reaches the upstream."""
     call = FakeCall()
-    scope = {"type": "http", "method": "GET", "query_string": b"", "headers": [], "extensions": {}, **given}
+    scope = {"type": "http", "method": "GET", "query_string": b"", "headers": [], "extensions": {}, **paths}
     asyncio.run(chain_of(bridge, *names).enter(call, scope, call.receive, call.send))
     return call.scopes[0]
 
@@ -80,14 +80,14 @@ PATHS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("on_error", ["closed", "open"])
-@pytest.mark.parametrize("given", PATHS)
-def test_what_passes_on_changes_nothing_upstream(given: dict[str, Any], on_error: Any) -> None:
+@pytest.mark.parametrize("paths", PATHS)
+def test_what_passes_on_changes_nothing_upstream(paths: dict[str, Any], on_error: Any) -> None:
     bridge = Bridge()
     bridge.mount("a", upstream, root_path="/api", on_error=on_error)
     bridge.mount("b", upstream, root_path="/other/api", on_error=on_error)
     for names in (["a"], ["a", "b"], ["b", "a", "a"]):
-        scope = passed_on(bridge, *names, **given)
-        assert {key: scope[key] for key in SEEN} == given
+        scope = passed_on(bridge, *names, **paths)
+        assert {key: scope[key] for key in SEEN} == paths
 
 
 def changing(**changes: Any) -> ASGIApp:

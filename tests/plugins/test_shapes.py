@@ -550,10 +550,10 @@ def test_a_middleware_compiled_by_mypyc(tmp_path: Path, caplog: pytest.LogCaptur
     for bridge in (in_python, load_bridge(None, start=tmp_path)):
         with PluginClient(bridge, "x", {"ignore_paths": None}, upstream=PlainTextResponse("text")) as client:
             assert client.get("/").headers["etag"] == "4"
-    said = "plugin x: ETagMiddleware has no signature to read, so a route may configure any JSON object"
+    line = "plugin x: ETagMiddleware has no signature to read, so a route may configure any JSON object"
     readable = signature_of(etags.ETagMiddleware) is not None  # newer releases of mypyc leave one
     assert [record.getMessage() for record in caplog.records if "signature" in record.getMessage()] == (
-        [] if readable else [said, said]
+        [] if readable else [line, line]
     )
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "pyproject.toml").touch()
@@ -616,7 +616,7 @@ class Wrapping(WithYield):
 
 @pytest.mark.parametrize("way", PYTHON)
 @pytest.mark.parametrize(
-    ("found", "given", "name"),
+    ("found", "described", "name"),
     [
         (async_generator, "the function async_generator", "async_generator("),
         (generator, "the function generator", "generator("),
@@ -625,11 +625,11 @@ class Wrapping(WithYield):
         (Wrapping, "the class Wrapping", "__call__(self, "),
     ],
 )
-def test_a_yield_in_an_application_is_told_at_the_mount(way: str, found: Any, given: str, name: str) -> None:
+def test_a_yield_in_an_application_is_told_at_the_mount(way: str, found: Any, described: str, name: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         PYTHON[way](Bridge(), found)
     assert str(raised.value) == (
-        f"plugin x: {given} gives a generator when it is called, which nobody can await: write "
+        f"plugin x: {described} gives a generator when it is called, which nobody can await: write "
         f"async def {name}scope, receive, send), without yield"
     )
 

@@ -57,8 +57,8 @@ def test_what_one_layer_puts_there_is_seen_by_all_others_on_the_way_in_and_out()
     bridge = Bridge()
     logs: dict[str, list[Any]] = {"a": [], "b": [], "c": []}
     for name, log in logs.items():
-        given = {"log": log, "before": {name: "in"}, "after": {name: "out"}}
-        bridge.add_middleware(name, Sees, defaults=given)
+        defaults = {"log": log, "before": {name: "in"}, "after": {name: "out"}}
+        bridge.add_middleware(name, Sees, defaults=defaults)
     client = PluginClient(bridge, [("a", None), ("b", None), ("c", None)])
     for _ in range(2):
         client.get("/")
@@ -113,9 +113,9 @@ def test_authentication_is_seen_by_an_access_log_in_whatever_lists_they_stand(li
     bridge, log = Bridge(), AccessLog()
     headers = ["x-user"]
     for name, dispatch in (("auth", authenticate), ("log", log)):
-        given = {"dispatch": dispatch}
-        bridge.add_middleware(name, BaseHTTPMiddleware, defaults=given, phase="both", request_headers=headers)
-        bridge.add_middleware(f"plain-{name}", BaseHTTPMiddleware, defaults=given, request_headers=headers)
+        defaults = {"dispatch": dispatch}
+        bridge.add_middleware(name, BaseHTTPMiddleware, defaults=defaults, phase="both", request_headers=headers)
+        bridge.add_middleware(f"plain-{name}", BaseHTTPMiddleware, defaults=defaults, request_headers=headers)
     with TestClient(Gateway(bridge, [route(**lists)])) as client:
         seen = [client.get("/", headers={"x-user": user}).headers["x-seen"] for user in ("ann", "bob")]
 

@@ -567,7 +567,7 @@ async def ask_at(app: Any, scope: Scope, stuck: Any) -> None:
 def test_a_thread_that_asks_after_its_run_was_cancelled_gets_an_error() -> None:
     entered = threading.Event()
     release = threading.Event()
-    told: list[str] = []
+    errors: list[str] = []
     done = threading.Event()
 
     def app(environ: Any, start_response: Any) -> Any:
@@ -576,7 +576,7 @@ def test_a_thread_that_asks_after_its_run_was_cancelled_gets_an_error() -> None:
         try:
             environ["wsgi.input"].read()
         except asyncio.CancelledError as exc:
-            told.append(str(exc))
+            errors.append(str(exc))
         finally:
             done.set()
 
@@ -586,7 +586,7 @@ def test_a_thread_that_asks_after_its_run_was_cancelled_gets_an_error() -> None:
         await asyncio.to_thread(done.wait, 10)
 
     asyncio.run(main())
-    assert told == ["the request was cut off, or has ended"]
+    assert errors == ["the request was cut off, or has ended"]
 
 
 def test_a_run_that_is_cancelled_while_it_waits_for_a_thread_never_starts() -> None:
