@@ -19,8 +19,8 @@ async def answer_lifespan(
     """Start up, wait for the server's shutdown message, and shut down.
 
     Args:
-        receive, send: The server's, of the lifespan call.
-        running: Entered at start-up, and left at shutdown.
+        receive, send: From the server's lifespan call.
+        running: Entered at start-up, and exited at shutdown.
         failures: Errors of the start-up that the server gets as ``lifespan.startup.failed`` too. All errors are raised.
     """
     async with AsyncExitStack() as stack:

@@ -5,13 +5,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from .importing import is_import_string
 from .kinds import Kind, Verdict, judge
 from .signatures import is_routine, spelled
 
-__all__ = ["SOURCES", "Place", "line_of", "line_with_defaults", "plugin_name", "refusal", "result_refusal"]
+__all__ = ["SOURCES", "Place", "SourceKey", "line_of", "line_with_defaults", "plugin_name", "refusal", "result_refusal"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,10 @@ def _file_line(found: Any, verdict: Verdict, target: str) -> str | None:
     return None
 
 
-SOURCES: Mapping[Kind, Literal["app", "middleware", "factory", "wsgi", "wsgi_middleware"]] = {
+SourceKey: TypeAlias = Literal["app", "middleware", "factory", "wsgi", "wsgi_middleware"]
+"""A key of ``[tool.asgi_bridge.plugins.NAME]`` that names what is mounted."""
+
+SOURCES: Mapping[Kind, SourceKey] = {
     Kind.APPLICATION: "app",
     Kind.DOUBLE: "app",
     Kind.MIDDLEWARE: "middleware",

@@ -186,7 +186,7 @@ def _place(scheme: str, host: str, port: str | None) -> tuple[str, str, int]:
 
 
 def _beneath(path: str, allowed: str) -> bool:
-    """Return whether `path` is `allowed` or lies in it, by whole components."""
+    """Return whether `path` is `allowed` or lies in it. Only whole components count."""
     return path == allowed or path.startswith(allowed if allowed.endswith("/") else allowed + "/")
 
 

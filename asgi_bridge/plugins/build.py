@@ -41,7 +41,7 @@ MAX_KEY_BYTES = 1024
 MAX_NAME_BYTES = 512
 """Maximum size of a plugin's name, in bytes. APISIX's schema allows 128 characters."""
 QUICK_BYTES = 4096
-"""Maximum size of a configuration that is read in the event loop, in bytes. A thread would cost more than that."""
+"""Maximum size of a configuration that is read in the event loop, in bytes. For a short one a thread costs more."""
 
 
 async def build_chain(

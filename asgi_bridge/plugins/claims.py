@@ -35,7 +35,7 @@ SWEEP_SECONDS = 60.0
 UNCHECKED_BYTES = 4 * 2**20
 """Bytes of new texts after which the size of the file is checked again."""
 MAX_NUMBER = 64
-"""A token in the file must be one of the first choices of its configuration. This is their number."""
+"""An entry of the file is valid if its token is among this many first choices of its configuration."""
 VERSION = 1
 """Version of the tables below, kept as ``user_version``. A file with another version is made anew."""
 

@@ -3,12 +3,12 @@
 import copy
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, get_args
 
 from starlette.types import ASGIApp
 
 from ..errors import ConfigurationError
-from .advice import Place, result_refusal
+from .advice import Place, SourceKey, result_refusal
 from .applications import asgi3
 from .configuration import Configuration
 from .kinds import judge
@@ -16,8 +16,7 @@ from .options import Options, parse_options
 
 __all__ = ["SOURCE_KEYS", "Plugin", "SourceKey"]
 
-SourceKey: TypeAlias = Literal["app", "middleware", "factory", "wsgi", "wsgi_middleware"]
-SOURCE_KEYS: tuple[SourceKey, ...] = ("app", "middleware", "factory", "wsgi", "wsgi_middleware")
+SOURCE_KEYS: tuple[SourceKey, ...] = get_args(SourceKey)
 """The keys of ``[tool.asgi_bridge.plugins.NAME]`` that name what is mounted."""
 
 _KINDS: Mapping[SourceKey, Literal["application", "middleware", "factory"]] = {

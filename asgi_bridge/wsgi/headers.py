@@ -26,7 +26,7 @@ _control = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
 
 
 def cached_by_name(function: Callable[[bytes], _Value]) -> Callable[[bytes], _Value]:
-    """Cache the results of a function of a header's name, for the usual names."""
+    """Decorate a function of a header's name with a cache for names of usual length."""
     cached = lru_cache(1024)(function)
 
     def of_name(name: bytes) -> _Value:

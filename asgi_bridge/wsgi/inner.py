@@ -75,7 +75,7 @@ class Inner:
 
     async def _run(self, receive: Receive) -> None:
         waiting_lane.set(self._lane)
-        # It ends with the task's own context. If it were exited, what the application leaves behind could not use it.
+        # Never exited: it ends with the task's own context. Code that the application leaves behind may still use it.
         await ThreadSensitiveContext(executor=self._lane).__aenter__()  # type: ignore[no-untyped-call]
         await self._app(self._scope, receive, self._send)
 

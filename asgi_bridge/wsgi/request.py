@@ -206,7 +206,7 @@ class Request:
         self._before = {}
 
     def _read_body(self) -> bytes:
-        """Return the request body; empty once the request was passed on: the inner application reads it then."""
+        """Return the request body. Once the request was passed on it is empty, since the inner application reads it."""
         if self._passed_on:
             return b""
         body: bytes = self._crossing.ask(self._receive_body)
