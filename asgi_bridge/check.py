@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from .apisix_constants import PHASE_OF, POST_RESP, REQUEST_LISTS
 from .gateway.places import Finding
 from .gateway.routes import ExtPlugin, Plugins, Routes
 from .plugins import Plugin
@@ -9,9 +10,8 @@ from .spelling import did_you_mean
 
 __all__ = ["Finding", "check_routes"]
 
-POST_RESP = "ext-plugin-post-resp"
-_PHASE = {"ext-plugin-pre-req": "request", "ext-plugin-post-req": "request", POST_RESP: "response"}
-_PLACES = {"request": "ext-plugin-pre-req or ext-plugin-post-req", "response": POST_RESP}
+_LISTS = {"request": REQUEST_LISTS, "response": POST_RESP}
+"""Phase → the lists for its plugins, as messages name them."""
 
 
 def check_routes(routes: Routes, plugins: Mapping[str, Plugin]) -> list[Finding]:
@@ -51,7 +51,7 @@ def _of_one(
     for other in beside or ():
         names = {phase: found | _names_in(other, phase) for phase, found in names.items()}
     for place, listed in held.ext.items():
-        phase = _PHASE[place]
+        phase = PHASE_OF[place]
         for number, name in enumerate(listed.names):
             where = listed.places[number] if number < len(listed.places) else listed.where
             path = f"{place}.conf[{number}]"
@@ -62,7 +62,7 @@ def _of_one(
                 yield Finding("error", route_id, name, where, f"{what}: {path}: {text}{did_you_mean(name, plugins)}")
             elif phase not in plugin.phases:
                 own = plugin.phases[0]
-                text = f"plugin {name} is for the {own} phase{_consequence(listed)}; list it under {_PLACES[own]}"
+                text = f"plugin {name} is for the {own} phase{_consequence(listed)}; list it under {_LISTS[own]}"
                 yield Finding("error", route_id, name, where, f"{what}: {path}: {text}")
             elif plugin.options.phase == "both" and name not in names["response" if phase == "request" else "request"]:
                 text = (
@@ -70,13 +70,13 @@ def _of_one(
                     f"unseen; list it under {POST_RESP} too"
                     if phase == "request"
                     else f'plugin {name} has phase="both" and stands in {POST_RESP} only: there is no request half, so '
-                    f"{_without_request(plugin)}; list it under {_PLACES['request']} too"
+                    f"{_without_request(plugin)}; list it under {REQUEST_LISTS} too"
                 )
                 yield Finding("warning", route_id, name, where, f"{what}: {path}: {text}")
 
 
 def _names_in(held: Plugins, phase: str) -> set[str]:
-    return {name for place, listed in held.ext.items() if _PHASE[place] == phase for name in listed.names}
+    return {name for place, listed in held.ext.items() if PHASE_OF[place] == phase for name in listed.names}
 
 
 def _consequence(listed: ExtPlugin) -> str:

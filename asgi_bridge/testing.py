@@ -19,10 +19,12 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from .apisix_constants import POST_RESP, PRE_REQ
 from .bridge import Bridge
 from .errors import ConfigurationError, PluginError
 from .extras import extra_of
-from .plugins import Chain, PlainCall, build_chain
+from .lifespan import answer_lifespan
+from .plugins import Chain, MountedLifespans, PlainCall, build_chain
 from .plugins.lifespan import Lifespan
 from .server.process import runner_config
 from .server.protocol import RunnerProtocol
@@ -120,7 +122,7 @@ class _PluginApplication:
         mounted = [bridge.plugins[name] for name, _ in plugins if name in bridge.plugins]
         response = any(each.options.phase == "response" for each in mounted) if phase is None else phase == "response"
         self._phase = "response" if response else "request"
-        place = "ext-plugin-pre-req" if self._phase == "request" else "ext-plugin-post-resp"
+        place = PRE_REQ if self._phase == "request" else POST_RESP
         self._key = f"route#{route_id}#{place}#1".encode()
         self._host = Starlette()
         self._upstream = upstream
@@ -130,7 +132,7 @@ class _PluginApplication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._lifespan(scope, receive, send)
+            await answer_lifespan(receive, send, self._started(), (ConfigurationError, PluginError))
             return
         if self._chain is None:
             # without the context manager each request has an event loop of its own: there is no lifespan
@@ -140,33 +142,19 @@ class _PluginApplication:
         outer.pop("state", None)  # the client's own: the plugins bring theirs
         await self._chain.enter(call, outer, receive, send)
 
-    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with contextlib.AsyncExitStack() as stack:
-            await receive()
-            try:
-                await stack.enter_async_context(self._started())
-            except (ConfigurationError, PluginError) as exc:
-                await send({"type": "lifespan.startup.failed", "message": str(exc)})
-                raise
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-
     @contextlib.asynccontextmanager
     async def _started(self) -> AsyncIterator[None]:
-        mounted: dict[int, Lifespan | ConfigurationError] = {}
+        mounted = MountedLifespans()
         async with contextlib.AsyncExitStack() as stack:
             upstream = Lifespan(self._upstream, "upstream")
             await upstream.start(STARTUP_SECONDS)
             stack.push_async_callback(upstream.stop, SHUTDOWN_SECONDS)
             self._upstream_state = upstream.state
+            stack.push_async_callback(mounted.stop, SHUTDOWN_SECONDS)
             for name, _ in self._conf:
                 plugin = self._bridge.plugins.get(name.decode())
-                if plugin is not None and plugin.application is not None and id(plugin.application) not in mounted:
-                    lifespan = Lifespan(plugin.application, plugin.name)
-                    await lifespan.start(STARTUP_SECONDS)
-                    stack.push_async_callback(lifespan.stop, SHUTDOWN_SECONDS)
-                    mounted[id(plugin.application)] = lifespan
+                if plugin is not None:
+                    await mounted.start(plugin, STARTUP_SECONDS)
             self._chain = await build_chain(self._bridge.plugins, self._key, self._conf, mounted)
             stack.push_async_callback(self._chain.close, SHUTDOWN_SECONDS)
             yield
@@ -225,17 +213,7 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            async with contextlib.AsyncExitStack() as stack:
-                await receive()
-                try:
-                    self._app = await stack.enter_async_context(self._started(lifespan=True))
-                except PluginError as exc:
-                    await send({"type": "lifespan.startup.failed", "message": str(exc)})
-                    raise
-                await send({"type": "lifespan.startup.complete"})
-                await receive()
-                self._app = None
-            await send({"type": "lifespan.shutdown.complete"})
+            await answer_lifespan(receive, send, self._running(), (PluginError,))
         elif self._app is not None:
             await self._request(self._app, scope, receive, send)
         else:
@@ -248,6 +226,15 @@ class Gateway:
         await app(scope, receive, send)
         if self._faults:
             raise self._faults[0]
+
+    @contextlib.asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        """From start-up to shutdown all requests have one gateway."""
+        async with self._started(lifespan=True) as self._app:
+            try:
+                yield
+            finally:
+                self._app = None
 
     def _note(self, exc: BaseException) -> None:
         """What an earlier request's task does in the background is not this one's fault."""

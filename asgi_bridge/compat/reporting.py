@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from ..apisix_constants import POST_RESP, PRE_REQ
 from .findings import Findings, advise, changes_response, listed
 from .probes import PROBES
 from .subject import Subject
@@ -75,10 +76,10 @@ def report(subject: Subject, conf: Any, findings: Findings) -> Iterator[str]:
     yield ""
     yield "  # the route"
     entry = json.dumps([{"name": plugin.name, "value": json.dumps(conf)}])
-    places = {"request": ["pre-req"], "response": ["post-resp"], "both": ["pre-req", "post-resp"]}[phase]
+    lists = {"request": [PRE_REQ], "response": [POST_RESP], "both": [PRE_REQ, POST_RESP]}[phase]
     yield "  plugins:"
-    for place in places:
-        yield f"    ext-plugin-{place}:"
+    for name in lists:
+        yield f"    {name}:"
         yield f"      conf: {entry}"
 
 

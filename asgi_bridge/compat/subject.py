@@ -92,15 +92,12 @@ def examine(subject: Subject, conf: str) -> tuple[Subject, Findings]:
         made.append((make(checked, app), app))
         return made[-1][0]
 
-    kept, plugin.make = plugin.make, noting
     try:
-        findings = asyncio.run(examine_plugin(plugin, conf))
+        findings = asyncio.run(examine_plugin(plugin.with_make(noting), conf))
     except ConfigurationError:
         if plugin.source == "middleware" and made and judge(made[-1][0]).kind is Kind.WSGI:
             return examine(_as_wsgi(subject), conf)
         raise
-    finally:
-        plugin.make = kept
     if plugin.source.startswith("wsgi"):  # the WSGI adapter always wraps send, so this tells nothing
         findings.wraps_send = looked if plugin.source == "wsgi_middleware" else findings.passed
         findings.wraps_receive = False

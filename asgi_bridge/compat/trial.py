@@ -16,8 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ..adapter.answer import lost_in_request_phase
 from ..errors import ConfigurationError, PluginError
-from ..plugins import Chain, PlainCall, Plugin, build_chain
-from ..plugins.lifespan import Lifespan
+from ..plugins import Chain, MountedLifespans, PlainCall, Plugin, build_chain
 from .findings import Findings
 from .probes import KEYS, PAGE, PROBES, RESPONSES, Probe, Response
 
@@ -60,15 +59,12 @@ async def examine_plugin(plugin: Plugin, conf: str) -> Findings:
 
 @asynccontextmanager
 async def _started(plugin: Plugin, conf: str, findings: Findings) -> AsyncIterator[Chain]:
-    mounted: dict[int, Lifespan | ConfigurationError] = {}
-    lifespan: Lifespan | None = None
-    if plugin.application is not None:
-        lifespan = Lifespan(plugin.application, plugin.name)
-        try:
-            await lifespan.start(PROBE_SECONDS)
-        except PluginError as exc:
-            raise ConfigurationError(f"plugin {plugin.name}: {exc}") from None
-        mounted[id(plugin.application)] = lifespan
+    mounted = MountedLifespans()
+    try:
+        lifespan = await mounted.start(plugin, PROBE_SECONDS)
+    except PluginError as exc:
+        raise ConfigurationError(f"plugin {plugin.name}: {exc}") from None
+    if lifespan is not None:
         findings.lifespan = lifespan.own
     try:
         chain = await build_chain({plugin.name: plugin}, None, [(plugin.name.encode(), conf.encode())], mounted)
@@ -79,8 +75,7 @@ async def _started(plugin: Plugin, conf: str, findings: Findings) -> AsyncIterat
         finally:
             await chain.close(SHUTDOWN_SECONDS)
     finally:
-        if lifespan is not None:
-            await lifespan.stop(SHUTDOWN_SECONDS)
+        await mounted.stop(SHUTDOWN_SECONDS)
 
 
 class _TooLate(Exception):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from ..apisix_constants import POST_RESP, PRE_REQ
 from ..check import check_routes
 from ..errors import ConfigurationError
 from ..gateway import Node, Route, Routes, load_routes, read_routes
@@ -102,9 +103,9 @@ def _route(plugin: Plugin, uri: str) -> dict[str, object]:
     listed = {"conf": [{"name": plugin.name, "value": "{}"}]}
     places = []
     if plugin.options.phase != "response":
-        places.append("ext-plugin-pre-req")
+        places.append(PRE_REQ)
     if plugin.options.phase in ("response", "both"):
-        places.append("ext-plugin-post-resp")
+        places.append(POST_RESP)
     return {
         "id": plugin.name,
         "uri": uri,

@@ -35,6 +35,7 @@ from asgi_bridge.gateway.upstream import (
     fetch_request,
     proxied_request,
 )
+from asgi_bridge.lifespan import answer_lifespan
 
 __all__ = ["GatewayApp"]
 
@@ -108,7 +109,7 @@ class GatewayApp:
     ) -> None:
         """One ASGI call: http, or lifespan. WebSockets are refused."""
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await answer_lifespan(receive, send, self._running())
         elif scope["type"] == "websocket":
             logger.warning("%s: refused, the stand-in does not proxy WebSockets", scope["path"])
             await receive()
@@ -122,15 +123,13 @@ class GatewayApp:
             except Breaks as exc:
                 await instead(exchange, str(exc))
 
-    async def _lifespan(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
-        await receive()
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
         self.runner.start()
         self.upstream.start()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
+        yield
         await self.runner.stop()
         await self.upstream.stop()
-        await send({"type": "lifespan.shutdown.complete"})
 
     async def _answer(self, exchange: Exchange) -> None:
         status = _refused_by_nginx(exchange)

@@ -1,11 +1,13 @@
 """Plugins: what is mounted, its configuration, and the chains that are built of them."""
 
-from .allow import Allowed, SafePattern
+from .allow import Allowed
 from .build import MAX_CONFIGURATION_BYTES, build_chain
 from .call import ChainCall
 from .chain import Chain
 from .extension import Apisix, Variables, apisix, upstream
 from .layer import Layer
+from .mounted import MountedLifespans
+from .patterns import SafePattern
 from .plain import PlainCall
 from .plugin import Plugin
 from .state import Apart, State
@@ -20,6 +22,7 @@ __all__ = [
     "ChainCall",
     "ConfigurationStore",
     "Layer",
+    "MountedLifespans",
     "PlainCall",
     "Plugin",
     "SafePattern",

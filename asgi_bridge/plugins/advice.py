@@ -1,17 +1,17 @@
-"""What to write instead, where something was mounted as what it is not."""
+"""Refusals of objects that are not what they were mounted as, with the line to write instead."""
 
 import inspect
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from .importing import is_import_string
 from .kinds import Kind, Verdict, judge
 from .signatures import is_routine, spelled
 
-__all__ = ["SOURCES", "Place", "line_of", "line_with_defaults", "plugin_name", "refusal", "result_refusal"]
+__all__ = ["SOURCES", "Place", "SourceKey", "line_of", "line_with_defaults", "plugin_name", "refusal", "result_refusal"]
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Place:
     """Where something is mounted.
 
     Attributes:
-        name: the plugin's name.
-        target: its ``module:attr``, where a file, the command line or an entry point names it; else Python code does.
+        name: The plugin's name.
+        target: Its ``module:attr`` in a file, on the command line or in an entry point; None: Python code mounts it.
     """
 
     name: str
@@ -28,27 +28,30 @@ class Place:
 
 
 def refusal(found: Any, verdict: Verdict, place: Place, wanted: str) -> str:
-    """Why `found` is refused, and the line to write instead.
+    """Return why an object is refused, and the line to write instead.
 
     Args:
-        wanted: what it was mounted as, with its article.
+        found: The object.
+        verdict: What it is.
+        place: Where it is mounted.
+        wanted: What it was mounted as, with its article: a key of `_FORMS`.
     """
     kind = verdict.kind
     if kind is Kind.DATA:
         return f"{found!r} is not {wanted}"
     if kind is Kind.STRING:
         return f"{found!r} is not {wanted}{_import_line(found, wanted, place)}"
-    given = place.target or _described(found)
+    what = place.target or _described(found)
     if kind in (Kind.OTHER, Kind.UNCLEAR):
-        return f"{given} is no {wanted.partition(' ')[2]}: {_called_with(verdict)}: write {_FORMS[wanted]}"
+        return f"{what} is no {wanted.partition(' ')[2]}: {_called_with(verdict)}: write {_FORMS[wanted]}"
     if kind is Kind.UNAWAITABLE:
-        return f"{given} has nothing to await, since it lacks an async: write {line_of(found, verdict, place)}"
+        return f"{what} has nothing to await, since it lacks an async: write {line_of(found, verdict, place)}"
     if kind is Kind.GENERATOR:
         line = line_of(found, verdict, place)
-        return f"{given} gives a generator when it is called, which nobody can await: write {line}, without yield"
+        return f"{what} gives a generator when it is called, which nobody can await: write {line}, without yield"
     if kind.value.startswith("a WSGI") and wanted == "a middleware":
         wanted = "an ASGI middleware"
-    return f"{given} is {kind.value}, not {wanted}: write {line_of(found, verdict, place)}"
+    return f"{what} is {kind.value}, not {wanted}: write {line_of(found, verdict, place)}"
 
 
 def _described(found: Any) -> str:
@@ -83,7 +86,13 @@ _FORMS = {
 
 
 def line_of(found: Any, verdict: Verdict, place: Place) -> str:
-    """The line that mounts `found` as what it is, in a file where a file or the command line names it."""
+    """Return the line that mounts an object as what it is.
+
+    Args:
+        found: The object.
+        verdict: What it is.
+        place: Where it is mounted. If that is a file or the command line, the line is one for a file.
+    """
     if place.target is not None:
         if verdict.kind in (Kind.APPLICATION_CLASS, Kind.WSGI_CLASS):
             module, key = place.target.partition(":")[0], "wsgi" if verdict.kind is Kind.WSGI_CLASS else "app"
@@ -109,7 +118,10 @@ def _file_line(found: Any, verdict: Verdict, target: str) -> str | None:
     return None
 
 
-SOURCES: Mapping[Kind, Literal["app", "middleware", "factory", "wsgi", "wsgi_middleware"]] = {
+SourceKey: TypeAlias = Literal["app", "middleware", "factory", "wsgi", "wsgi_middleware"]
+"""A key of ``[tool.asgi_bridge.plugins.NAME]`` that names what is mounted."""
+
+SOURCES: Mapping[Kind, SourceKey] = {
     Kind.APPLICATION: "app",
     Kind.DOUBLE: "app",
     Kind.MIDDLEWARE: "middleware",
@@ -118,7 +130,7 @@ SOURCES: Mapping[Kind, Literal["app", "middleware", "factory", "wsgi", "wsgi_mid
     Kind.WSGI: "wsgi",
     Kind.WSGI_MIDDLEWARE: "wsgi_middleware",
 }
-"""Kinds that can be mounted, with the key that names each in ``[tool.asgi_bridge.plugins.NAME]``."""
+"""Kinds that can be mounted, with the key that names them in ``[tool.asgi_bridge.plugins.NAME]``."""
 
 
 def _python_line(found: Any, verdict: Verdict, place: Place) -> str:
@@ -172,7 +184,7 @@ def _python_line(found: Any, verdict: Verdict, place: Place) -> str:
 
 
 def line_with_defaults(found: Any, verdict: Verdict, place: Place, parameters: Sequence[str]) -> str:
-    """The line that mounts the middleware `found` with defaults for `parameters`."""
+    """Return the line that mounts the middleware `found` with defaults for `parameters`."""
     if place.target is not None:
         return "defaults = { " + ", ".join(f"{name} = ..." for name in parameters) + " }"
     line = _python_line(found, verdict, place)
@@ -182,12 +194,12 @@ def line_with_defaults(found: Any, verdict: Verdict, place: Place, parameters: S
 
 
 def plugin_name(attribute: str) -> str:
-    """A name for the plugin that `attribute` of a module is: ``cors`` for ``CORSMiddleware``."""
+    """Return a plugin name for an attribute of a module: ``cors`` for ``CORSMiddleware``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", "-", attribute.removesuffix("Middleware") or attribute).lower()
 
 
 def _import_line(text: str, wanted: str, place: Place) -> str:
-    """For a string: what it names may be mounted, if it names something."""
+    """Return the line that mounts what a string names; empty if it has not the form ``module:attr``."""
     if not is_import_string(text):
         return ""
     key, method = _NAMED[wanted]
@@ -212,34 +224,36 @@ def _quoted(text: str) -> str:
 
 
 def result_refusal(result: Any, maker: Any, verdict: Verdict, source: str, place: Place) -> str:
-    """Why the result of a factory or middleware is refused, and the line to write instead.
+    """Return why the result of a factory or middleware is refused, and the line to write instead.
 
     Args:
-        result: what `maker` returned.
-        verdict: on `result`.
+        result: The result.
+        maker: The factory or middleware that returned it.
+        verdict: What `result` is.
         source: "factory" or "middleware".
+        place: Where `maker` is mounted.
     """
     made = spelled(maker)
     if verdict.kind in (Kind.DATA, Kind.STRING, Kind.MODULE, Kind.COROUTINE, Kind.ENTRY):
-        said = f"its factory returned {type(result).__name__}, not an application"
+        what = f"its factory returned {type(result).__name__}, not an application"
         if result is None:
-            return f"{said}: write return in {made}, before the application"
-        return f"{said}: write async def __call__(self, scope, receive, send)" if inspect.isclass(maker) else said
-    said = f"its {source} {made} returned {verdict.kind.value}, not an ASGI application"
+            return f"{what}: write return in {made}, before the application"
+        return f"{what}: write async def __call__(self, scope, receive, send)" if inspect.isclass(maker) else what
+    what = f"its {source} {made} returned {verdict.kind.value}, not an ASGI application"
     if verdict.kind is Kind.WSGI and source == "middleware":
-        return f"{said}: write {line_of(maker, Verdict(Kind.WSGI_MIDDLEWARE, True, judge(maker).shape), place)}"
+        return f"{what}: write {line_of(maker, Verdict(Kind.WSGI_MIDDLEWARE, True, judge(maker).shape), place)}"
     text = spelled(result)
     match verdict.kind:
         case Kind.WSGI:
-            return f"{said}: write from asgi_bridge.wsgi import WSGIApp; return WSGIApp({text})"
+            return f"{what}: write from asgi_bridge.wsgi import WSGIApp; return WSGIApp({text})"
         case Kind.MIDDLEWARE | Kind.FACTORY if source == "factory":
-            return f"{said}: write def {made}(app, conf), and return {text}(app)"
+            return f"{what}: write def {made}(app, conf), and return {text}(app)"
         case Kind.MIDDLEWARE | Kind.FACTORY:
-            return f"{said}: write bridge.add_middleware({_quoted(place.name)}, {made}(...))"
+            return f"{what}: write bridge.add_middleware({_quoted(place.name)}, {made}(...))"
         case Kind.APPLICATION_CLASS | Kind.BARE_FACTORY | Kind.WSGI_CLASS:
-            return f"{said}: write return {text}()"
+            return f"{what}: write return {text}()"
         case Kind.UNAWAITABLE | Kind.GENERATOR:
             without = ", without yield" if verdict.kind is Kind.GENERATOR else ""
-            return f"{said}: write async def {text}(scope, receive, send){without}"
+            return f"{what}: write async def {text}(scope, receive, send){without}"
         case _:
-            return f"{said}: write async def app(scope, receive, send), and return it"
+            return f"{what}: write async def app(scope, receive, send), and return it"

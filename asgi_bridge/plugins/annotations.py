@@ -1,4 +1,4 @@
-"""Signatures and annotations of plugins, as pydantic can check them."""
+"""Turn signatures and annotations of plugins into what pydantic can check."""
 
 import collections.abc
 import inspect
@@ -20,11 +20,21 @@ __all__ = ["adapter_of", "fields_of", "for_pydantic", "model_of", "name_of"]
 def fields_of(
     target: Callable[..., Any], defaults: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str], dict[str, Any], bool]:
-    """Fields of a pydantic model for `target`'s keyword parameters; names made up, since `copy` or `_x` are no field
-    names, with the parameters' names that they stand for; the parameters' own defaults; whether any keyword is taken.
-    Without a signature to read any keyword is.
+    """Describe the keyword parameters of a middleware as fields of a pydantic model.
 
-    The fields do not have the parameters' defaults: pydantic would copy them at each check, whatever they are.
+    The fields have names of our own, because pydantic allows no field `copy` or `_x`. They do not have the parameters'
+    defaults, because pydantic would copy these at each check, whatever they are.
+
+    Args:
+        target: A class or function whose first parameter is the wrapped application.
+        defaults: The operator's keyword arguments.
+
+    Returns:
+        The fields; field name → parameter name; the parameters' own defaults; whether any keyword is accepted, which is
+        so too if there is no signature to read.
+
+    Raises:
+        ConfigurationError: `target` takes no application, or needs further arguments by position.
     """
     signature = signature_of(target)
     if signature is None:  # compiled, or a built-in
@@ -50,10 +60,10 @@ def fields_of(
             names[field] = parameter.name
             if parameter.default is not parameter.empty:
                 own[parameter.name] = parameter.default
-            given = parameter.name in defaults or parameter.name in own
+            optional = parameter.name in defaults or parameter.name in own
             fields[field] = (
                 _checkable(hints.get(parameter.name, Any)),
-                pydantic.Field(None if given else ..., alias=parameter.name, title=parameter.name),
+                pydantic.Field(None if optional else ..., alias=parameter.name, title=parameter.name),
             )
     return fields, names, own, extra
 
@@ -64,11 +74,15 @@ _ABSTRACT = {
     collections.abc.Iterable: collections.abc.Sequence,
     collections.abc.Reversible: collections.abc.Sequence,
 }
+"""Abstract collection → what JSON has for it."""
 
 
 def for_pydantic(annotation: Any) -> Any:
-    """`annotation` as pydantic can check it: abstract collections as sequences (a string is none of them, although
-    Python says so: ``allow_origins="*"`` is a typing error), typing.TypedDict as its twin of typing_extensions."""
+    """Return an annotation that pydantic can check, and that means the same for JSON.
+
+    Abstract collections become sequences. Thus a string is none of them, although it is one in Python:
+    ``allow_origins="*"`` is a typing error. A TypedDict of `typing` becomes its twin of `typing_extensions`.
+    """
     if isinstance(annotation, type) and annotation in _ABSTRACT:
         return _ABSTRACT[annotation]
     if typing.is_typeddict(annotation) and not isinstance(annotation, typing_extensions._TypedDictMeta):  # type: ignore[attr-defined]
@@ -96,10 +110,11 @@ def for_pydantic(annotation: Any) -> Any:
 
 
 _BUILT_IN = {dict, frozenset, list, set, tuple}
+"""Generic types whose arguments are converted too."""
 
 
 def _checkable(annotation: Any) -> Any:
-    """`annotation` as pydantic can check it, or, where it cannot, a type that no JSON has: Python has to give it."""
+    """Return an annotation that pydantic can check. If it cannot, the operator has to set the parameter in Python."""
     try:
         annotation = for_pydantic(annotation)
         checkable = (
@@ -111,11 +126,19 @@ def _checkable(annotation: Any) -> Any:
 
 
 def model_of(title: str = "", extra: typing.Literal["allow", "forbid"] = "forbid", **fields: Any) -> Any:
+    """Make a pydantic model.
+
+    Args:
+        title: Its title in the JSON Schema.
+        extra: Whether it allows unknown keys.
+        fields: Its fields, as `pydantic.create_model` takes them.
+    """
     config = pydantic.ConfigDict(title=title, extra=extra, arbitrary_types_allowed=True)
     return pydantic.create_model("Configuration", __config__=config, **fields)
 
 
 def adapter_of(annotation: Any) -> pydantic.TypeAdapter[Any]:
+    """Return a pydantic adapter for `annotation`, which may be any class."""
     try:
         return pydantic.TypeAdapter(annotation, config={"arbitrary_types_allowed": True})
     except pydantic.errors.PydanticUserError:  # a type that brings its own configuration
@@ -123,10 +146,13 @@ def adapter_of(annotation: Any) -> pydantic.TypeAdapter[Any]:
 
 
 class _PythonOnly:
+    """Marks a parameter whose value is a Python object. No JSON is an instance of this class."""
+
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
         return core_schema.is_instance_schema(cls)
 
 
 def name_of(target: Callable[..., Any]) -> str:
+    """Return the name of a class, function or other callable, for messages."""
     return str(getattr(target, "__qualname__", type(target).__qualname__))

@@ -14,11 +14,11 @@ __all__ = ["WrongApplication", "asgi3"]
 
 
 class WrongApplication(PluginError):
-    """What was taken for an ASGI application is none, which only a call of it could show."""
+    """An object was taken for an ASGI application, and its call showed that it is none."""
 
 
 class _Called:
-    """An ASGI 3 application whose call gives something to await, but is no coroutine function; or an ASGI 2 one."""
+    """Calls an ASGI 3 application that is no coroutine function, but returns an awaitable."""
 
     __slots__ = ("__weakref__", "_app")
 
@@ -28,7 +28,7 @@ class _Called:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         running = self._app(scope, receive, send)
         if not inspect.isawaitable(running):
-            if scope["type"] == "lifespan" and running is None:  # as uvicorn has it: it knows nothing of lifespan
+            if scope["type"] == "lifespan" and running is None:  # as with uvicorn: it does not know lifespan
                 raise NotImplementedError("no lifespan")
             raise WrongApplication(
                 f"{spelled(self._app)} returned {type(running).__name__}, which cannot be awaited: write async def for "
@@ -38,6 +38,8 @@ class _Called:
 
 
 class _Double(_Called):
+    """Calls an ASGI 2 application."""
+
     __slots__ = ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,9 +60,12 @@ _called: weakref.WeakValueDictionary[int, _Called] = weakref.WeakValueDictionary
 
 
 def asgi3(found: Any) -> ASGIApp:
-    """`found`, for which ``judge(found).may_be_application`` holds, as an ASGI 3 application.
+    """Return `found` as an ASGI 3 application.
 
     The same object gives the same application, so that its lifespan runs once however often it is mounted.
+
+    Args:
+        found: An object for which ``judge(found).may_be_application`` is true.
     """
     verdict = judge(found)
     if verdict.is_class and verdict.kind is Kind.APPLICATION:
@@ -71,7 +76,7 @@ def asgi3(found: Any) -> ASGIApp:
     function = found if is_routine(found) else attribute_of(type(found), "__call__")
     if three and inspect.iscoroutinefunction(function):
         return found  # type: ignore[no-any-return]
-    called = _called.get(id(found))  # it keeps what it calls alive, so the id is no other object's
+    called = _called.get(id(found))  # it keeps the object alive, so no other object has its id
     if called is None or called._app is not found:
         called = _called[id(found)] = _Called(found) if three else _Double(found)
     return called

@@ -1,4 +1,4 @@
-"""Building: one configuration's names and texts to a chain of layers, every plugin's lifespan started."""
+"""Build a chain of layers from the names and texts of one configuration, and start the lifespan of every plugin."""
 
 import asyncio
 import hashlib
@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from ..apisix_constants import POST_RESP, REQUEST_LISTS
 from ..errors import ConfigurationError
 from ..spelling import did_you_mean
 from .chain import Chain
@@ -18,53 +19,52 @@ from .instances import Instances
 from .json_text import parse_json
 from .key import owner_of, phase_of, route_id_of
 from .layer import Layer
-from .lifespan import Lifespan
+from .mounted import MountedLifespans
 from .plugin import Plugin
 from .reasons import ends_task, reason_of, shortened, text_of
 
 __all__ = ["BUILD_SECONDS", "MAX_CONFIGURATION_BYTES", "SHUTDOWN_SECONDS", "Conf", "build_chain", "check_sizes"]
 
 Conf = Sequence[tuple[bytes | None, bytes | None]]
+"""Names and configurations of plugins, outermost first, as the gateway sends them."""
 
 BUILD_SECONDS = 4.0
 """Seconds that building a chain may take. APISIX's other workers wait 5 s for a PrepareConf."""
 SHUTDOWN_SECONDS = 0.2
 """Seconds that the lifespan shutdown of one plugin may take. APISIX kills the runner one second after SIGTERM."""
 MAX_CONFIGURATION_BYTES = 128 * 1024
-"""Bytes of one plugin's configuration, unless the operator allows more."""
+"""Maximum size of one plugin's configuration, in bytes, unless the operator sets another."""
 MAX_PLUGINS = 100
-"""Plugins of one list. Each layer costs some of the interpreter's stack, which ends at about 250."""
+"""Maximum number of plugins of one list. Each layer takes some of the interpreter's stack, which ends at about 250."""
 MAX_KEY_BYTES = 1024
-"""Maximum size of the key of a list. A key holds ids and names of up to 64 characters each."""
+"""Maximum size of the key of a list, in bytes. A key holds ids and names of up to 64 characters each."""
 MAX_NAME_BYTES = 512
-"""A name has up to 128 characters (APISIX's schema)."""
+"""Maximum size of a plugin's name, in bytes. APISIX's schema allows 128 characters."""
 QUICK_BYTES = 4096
-"""Maximum size of a configuration that is read in the event loop. For so little, a thread costs more."""
-
-Mounted = dict[int, Lifespan | ConfigurationError]
+"""Maximum size of a configuration that is read in the event loop, in bytes. For a short one a thread costs more."""
 
 
 async def build_chain(
     plugins: Mapping[str, Plugin],
     key: bytes | None,
     conf: Conf,
-    mounted: Mounted | None,
+    mounted: MountedLifespans | None,
     *,
     instances: Instances | None = None,
     limit: int = MAX_CONFIGURATION_BYTES,
 ) -> Chain:
-    """The chain of one configuration, every plugin's lifespan started.
+    """Build the chain of one configuration, and start the lifespan of every plugin.
 
     Args:
-        plugins: the mounted plugins, by name.
-        key: what the gateway prepares it under.
-        conf: names and configurations, outermost first.
-        mounted: the lifespans of the mounted applications, by identity; None: no lifespan is run at all.
-        instances: those of the process; None: this chain shares nothing with others.
-        limit: bytes that the configuration of one plugin may have.
+        plugins: The mounted plugins, by name.
+        key: The gateway's name for the configuration.
+        conf: Names and configurations of the plugins, outermost first.
+        mounted: The lifespans of the mounted applications; None: no lifespan is run at all.
+        instances: The instances of the process; None: this chain shares nothing with others.
+        limit: Maximum size of one plugin's configuration, in bytes.
 
     Raises:
-        ConfigurationError: a plugin is unknown, its configuration does not check, or it cannot be built.
+        ConfigurationError: A plugin is not mounted, does not accept its configuration, or cannot be built.
     """
     build = Build(plugins, key, mounted, instances or Instances(), limit)
     try:
@@ -73,26 +73,26 @@ async def build_chain(
     except BaseException as exc:
         await Chain(build.layers, None).close(SHUTDOWN_SECONDS)
         if isinstance(exc, TimeoutError):
-            blamed = "" if build.plugin is None else f"plugin {build.plugin.name}: "
+            prefix = "" if build.plugin is None else f"plugin {build.plugin.name}: "
             reason = str(exc) or f"building took more than {BUILD_SECONDS:g} s"
-            raise ConfigurationError(blamed + reason) from None
+            raise ConfigurationError(prefix + reason) from None
         raise
 
 
 class Build:
-    """One chain while it is built.
+    """One chain while it is built. The arguments are those of :func:`build_chain`.
 
     Attributes:
-        layers: those that stand.
-        plugin: the one whose turn it is.
-        route_id: the route that it is for, where the key tells.
+        layers: The finished layers, outermost first.
+        plugin: The plugin that is checked or built now.
+        route_id: Id of the route, where the key has one.
     """
 
     def __init__(
         self,
         plugins: Mapping[str, Plugin],
         key: bytes | None,
-        mounted: Mounted | None,
+        mounted: MountedLifespans | None,
         instances: Instances,
         limit: int,
     ) -> None:
@@ -105,10 +105,11 @@ class Build:
         self._mounted = mounted
         self._instances = instances
         self._limit = limit
-        self._end = asyncio.get_running_loop().time() + BUILD_SECONDS
+        self._deadline = asyncio.get_running_loop().time() + BUILD_SECONDS
         self._listed: Counter[tuple[str, bytes]] = Counter()
 
     async def run(self, conf: Conf) -> None:
+        """Check the whole configuration first, then build the layers from the innermost to the outermost."""
         check_sizes(None, conf, self._limit)
         read = []
         for name, text in map(_decoded, conf):
@@ -128,10 +129,10 @@ class Build:
             if self.plugin.application is None:
                 await self._build(layer, self.plugin, text, self._key(self.plugin, digest, number))
             else:
-                self._stand(layer, self.plugin.application)
+                self._add_mounted(layer, self.plugin.application)
 
     def chain(self) -> Chain:
-        """The chain, once all layers stand."""
+        """Return the chain, once all layers are built."""
         chain = Chain(self.layers, self.route_id)
         for one, other, key in chain.states.conflicts:
             if self._instances.first_time((one.name, other.name, key)):
@@ -145,22 +146,28 @@ class Build:
 
     def _check_phase(self, plugin: Plugin) -> None:
         if self._phase is not None and self._phase not in plugin.phases:
-            place = "ext-plugin-post-resp" if self._phase == "request" else "ext-plugin-pre-req or ext-plugin-post-req"
-            raise ConfigurationError(f"plugin {plugin.name} is for the {plugin.phases[0]} phase: list it under {place}")
+            lists = POST_RESP if self._phase == "request" else REQUEST_LISTS
+            raise ConfigurationError(f"plugin {plugin.name} is for the {plugin.phases[0]} phase: list it under {lists}")
 
     async def _read(self, plugin: Plugin, text: str) -> tuple[Any, bytes]:
-        """The JSON of `text`, and a digest of what it says."""
+        """Parse the JSON `text`. Return its value, and a digest of the value."""
         try:
             if len(text) <= QUICK_BYTES:
                 return _read(text)
-            async with asyncio.timeout_at(self._end):
+            async with asyncio.timeout_at(self._deadline):
                 return await self._instances.checks.run("", lambda: _read(text))
         except ConfigurationError as exc:
             raise ConfigurationError(f"plugin {plugin.name}: {exc}") from None
 
     def _key(self, plugin: Plugin, digest: bytes, number: int) -> Hashable | None:
-        """What the instance belongs to. The second of two equal entries of a list has one of its own, as it has under
-        a server: it is called while the first one is."""
+        """Return what the instance belongs to; None: to this chain alone.
+
+        The second of two equal entries of a list has an instance of its own, as it would have under a server. It is
+        called while the first one runs.
+
+        Args:
+            number: 1 for the first of equal entries, 2 for the second, and so on.
+        """
         if plugin.options.share:
             return plugin.name, digest
         return None if self._owner is None else (self._owner, plugin.name, digest, number)
@@ -173,7 +180,7 @@ class Build:
             plugin.name,
             key,
             build,
-            end=self._end,
+            deadline=self._deadline,
             share=plugin.options.share,
             lifespan=None if self._mounted is None else BUILD_SECONDS,
         )
@@ -181,26 +188,23 @@ class Build:
         layer.app = layer.instance.app
         layer.state = layer.instance.state
 
-    def _stand(self, layer: Layer, application: ASGIApp) -> None:
-        """For a mounted application, which the process has started."""
+    def _add_mounted(self, layer: Layer, application: ASGIApp) -> None:
+        """Give a layer its mounted application, which the process has started."""
         layer.app = application
-        found = None if self._mounted is None else self._mounted.get(id(application))
-        if isinstance(found, ConfigurationError):
-            raise ConfigurationError(str(found))
-        if found is not None:
-            layer.state = found.state
+        if self._mounted is not None:
+            layer.state = self._mounted.state_of(application)
 
 
 def check_sizes(key: bytes | None, conf: Conf, limit: int) -> None:
-    """Looks at the size of a configuration, before anything in it is looked at.
+    """Check the size of a configuration before anything in it is read.
 
     Args:
-        key: what the gateway prepares it under.
-        conf: names and configurations.
-        limit: bytes that the configuration of one plugin may have.
+        key: The gateway's name for the configuration.
+        conf: Names and configurations of the plugins.
+        limit: Maximum size of one plugin's configuration, in bytes.
 
     Raises:
-        ConfigurationError: something is too large.
+        ConfigurationError: Something is too large.
     """
     if len(key or b"") > MAX_KEY_BYTES:
         raise ConfigurationError(f"its key has {len(key or b'')} bytes, and at most {MAX_KEY_BYTES} are taken")
@@ -234,7 +238,11 @@ def _read(text: str) -> tuple[Any, bytes]:
 
 
 async def _application(plugin: Plugin, text: str, instances: Instances) -> ASGIApp:
-    """What `plugin` makes of a configuration. Raises ConfigurationError, and nothing else of the plugin's."""
+    """Let `plugin` make an application of a configuration.
+
+    Raises:
+        ConfigurationError: The plugin refuses the configuration, or raises anything else.
+    """
     task = asyncio.current_task()
     try:
         if plugin.configuration.runs_code or len(text) > QUICK_BYTES:

@@ -1,8 +1,8 @@
 """The check of JSON against a pydantic schema, and the JSON Schema of what it accepts.
 
-Whoever edits a route decides how long a check takes, and pydantic does not let go of the interpreter meanwhile, not
-even on a thread. So nothing in a text is without bound: a list or mapping is given up at its first error, and the first
-errors only are told. Messages name the field and the reason, never the value: it may be a secret.
+Whoever edits a route decides how long a check takes. Meanwhile pydantic holds the interpreter's lock, even on a thread.
+So the work on a text is bounded: the check of a list or mapping stops at its first error, and a message has the first
+errors only. Messages name the field and the reason, never the value, which may be a secret.
 """
 
 import enum
@@ -16,19 +16,26 @@ from pydantic_core import CoreSchema, ErrorDetails, PydanticOmit, SchemaValidato
 
 from ..errors import ConfigurationError
 from ..spelling import did_you_mean
-from .allow import Rules, guard_patterns
+from .patterns import NO_SCHEMA, guard_patterns
 from .reasons import shortened
+from .rules import Rules
 
 __all__ = ["Checker", "reason_of_error"]
 
 MAX_ERRORS = 10
-"""Errors that are told."""
+"""Maximum number of errors in a message."""
 
 
 class Checker:
-    """Checks JSON against pydantic's core schema, in which unknown keys are errors wherever it does not speak of them.
+    """Checks JSON against pydantic's core schema. Unknown keys are errors wherever the schema does not allow them.
 
-    pydantic's ``extra`` of a validation would go over what nested models say themselves.
+    pydantic's own ``extra`` argument of a validation would overrule what nested models say themselves.
+
+    Args:
+        schema: The core schema.
+
+    Attributes:
+        runs_code: True: a check runs code in Python.
     """
 
     def __init__(self, schema: CoreSchema) -> None:
@@ -37,16 +44,25 @@ class Checker:
         self._schema: CoreSchema = guard_patterns(closed)
         self._extra: typing.Literal["forbid"] | None = None
         try:
-            # the models' prebuilt validators would be those of the schema as it was
+            # a prebuilt validator of a model would check against the schema as it was
             self._validator = SchemaValidator(self._schema, _use_prebuilt=False)
-        except TypeError:  # not every pydantic has this word: then only the outermost can speak for itself
+        except TypeError:  # an older pydantic lacks this argument: then only the outermost model can allow unknown keys
             self._validator = SchemaValidator(self._schema)
             outermost: Any = self._schema.get("schema") if schema["type"] == "definitions" else self._schema
             if outermost.get("config", {}).get("extra_fields_behavior") not in ("allow", "ignore"):
                 self._extra = "forbid"
 
     def check(self, text: str, *, strict: bool | None = None, rules: Rules | None = None) -> Any:
-        """The checked value of `text`, which is a route's where there are `rules`."""
+        """Return the checked value of a JSON text.
+
+        Args:
+            text: JSON; blank text is an empty object.
+            strict: pydantic's `strict`.
+            rules: What a route may say; None: the text is the operator's.
+
+        Raises:
+            ConfigurationError: The text is not what the schema accepts.
+        """
         try:
             return self._validator.validate_json(
                 text if text.strip() else "{}",
@@ -59,12 +75,12 @@ class Checker:
             raise ConfigurationError(_reasons(errors, exc.error_count()) + self._guess(errors)) from None
 
     def _guess(self, errors: list[ErrorDetails]) -> str:
-        """What the first unknown key may be a typing error of."""
+        """Suggest what the first unknown key may be a typing error of."""
         unknown = [error["loc"][-1] for error in errors if error["type"] in _UNKNOWN_KEY]
         return did_you_mean(str(unknown[0]), _properties(self.schema())) if unknown else ""
 
     def errors(self, text: str) -> list[ErrorDetails]:
-        """All that is wrong with `text`."""
+        """Return everything that is wrong with `text`."""
         try:
             self._validator.validate_json(text, extra=self._extra)
         except pydantic.ValidationError as exc:
@@ -72,9 +88,10 @@ class Checker:
         return []
 
     def schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of what is accepted."""
         try:
             return _Schema(by_alias=True).generate(self._schema)
-        except PydanticOmit:  # nothing that JSON has
+        except PydanticOmit:  # it accepts nothing that JSON can express
             return {"not": {}}
 
 
@@ -82,7 +99,7 @@ _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def _properties(schema: Any) -> set[str]:
-    """The names of all properties in a JSON Schema, nested ones too."""
+    """Return the names of all properties in a JSON Schema, nested ones too."""
     if isinstance(schema, list):
         return set().union(*map(_properties, schema))
     if not isinstance(schema, dict):
@@ -94,35 +111,34 @@ def _properties(schema: Any) -> set[str]:
 
 
 def _closed(schema: Any) -> Any:
-    """`schema` with unknown keys forbidden where it does not say what to do with them, and every list and mapping given
-    up at its first error."""
+    """Return a core schema that forbids unknown keys, unless `schema` says what to do with them.
+
+    In it the check of each list and mapping stops at its first error.
+    """
     if isinstance(schema, list | tuple):
         return type(schema)(map(_closed, schema))
     if not isinstance(schema, dict):
         return schema
-    # without a type it is a mapping of schemas, its keys the names of fields
-    kept = _NO_SCHEMA if isinstance(schema.get("type"), str) else ()
+    # without a type it is a mapping of field names to schemas
+    kept = NO_SCHEMA if isinstance(schema.get("type"), str) else ()
     closed = {key: value if key in kept else _closed(value) for key, value in schema.items()}
     if closed.get("type") in ("dict", "frozenset", "list", "set", "tuple"):
         closed["fail_fast"] = True
     if closed.get("type") in ("model", "dataclass", "typed-dict"):
         closed["config"] = {"extra_fields_behavior": "forbid", **closed.get("config", {})}
-        if closed.get("extra_behavior") == "ignore":  # of a TypedDict, whatever it says
+        if closed.get("extra_behavior") == "ignore":  # a TypedDict has this value, whatever its author wrote
             closed["extra_behavior"] = closed["config"]["extra_fields_behavior"]
     return closed
 
 
-_NO_SCHEMA = {"config", "default", "expected", "members", "metadata", "serialization"}
-
-
 def _runs_code(schema: Any) -> bool:
-    """Whether checking JSON against `schema` calls functions written in Python."""
+    """Return whether a check of JSON against `schema` calls functions written in Python."""
     if isinstance(schema, list | tuple):
         return any(map(_runs_code, schema))
     if not isinstance(schema, dict):
         return False
     kind = schema.get("type")
-    if not isinstance(kind, str):  # a mapping of schemas, its keys the names of fields
+    if not isinstance(kind, str):  # a mapping of field names to schemas
         return any(map(_runs_code, schema.values()))
     if kind == "json-or-python":
         return _runs_code(schema["json_schema"])
@@ -132,19 +148,20 @@ def _runs_code(schema: Any) -> bool:
         return schema["cls"]._missing_.__func__ is not enum.Enum._missing_.__func__  # type: ignore[attr-defined]
     if any(schema.get(key) for key in _CODE) or callable(schema.get("discriminator")):
         return True
-    return any(_runs_code(value) for key, value in schema.items() if key not in _NO_SCHEMA)
+    return any(_runs_code(value) for key, value in schema.items() if key not in NO_SCHEMA)
 
 
 _CODE = {"custom_init", "default_factory", "post_init"}
+"""Keys of a core schema that call functions."""
 
 
 class _Schema(GenerateJsonSchema):
-    """JSON Schema of what JSON can give: parameters that need Python objects are left out."""
+    """JSON Schema without the parameters that need Python objects."""
 
     ignored_warning_kinds = {"non-serializable-default", "skipped-choice"}  # noqa: RUF012  # as pydantic has it
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
-        found = super().model_schema(schema)  # looks at the class, not at what we put into its core schema
+        found = super().model_schema(schema)  # reads the class, not what we changed in its core schema
         if schema["config"]["extra_fields_behavior"] == "forbid" and not schema.get("root_model"):
             found.setdefault("additionalProperties", False)
         return found
@@ -154,7 +171,7 @@ class _Schema(GenerateJsonSchema):
 
 
 def _reasons(errors: list[ErrorDetails], count: int) -> str:
-    """What is wrong, field by field, on one line: the first `errors` of `count`."""
+    """Say on one line what is wrong, field by field: the first `errors` of all `count` errors."""
     reasons = [
         f"field {shortened('.'.join(map(str, error['loc'])), 200)!r}: {reason_of_error(error)}"
         if error["loc"]
@@ -167,13 +184,13 @@ def _reasons(errors: list[ErrorDetails], count: int) -> str:
 
 
 def _first_errors(exc: pydantic.ValidationError) -> list[ErrorDetails]:
-    """The first errors. Of many, pydantic can only make all, and as JSON in a tenth of the time."""
+    """Return the first errors. pydantic can only list all of them, ten times as fast in JSON as in Python."""
     if exc.error_count() <= MAX_ERRORS:
         return exc.errors(include_input=False, include_url=False)
     text = exc.json(include_input=False, include_url=False, include_context=False)
     decoder = json.JSONDecoder()
     errors: list[ErrorDetails] = []
-    position = 1  # behind the bracket
+    position = 1  # after the bracket
     for _ in range(MAX_ERRORS):
         error, position = decoder.raw_decode(text, position)
         errors.append(error)
@@ -182,9 +199,10 @@ def _first_errors(exc: pydantic.ValidationError) -> list[ErrorDetails]:
 
 
 def reason_of_error(error: ErrorDetails) -> str:
+    """Return the reason of an error, without the value."""
     if error["type"] == "needs_python_object":
         return 'it takes a Python object: the operator has to give it as a default ("module:attr" in a file)'
-    if error["type"] == "union_tag_invalid":  # pydantic's own message has the value in it
+    if error["type"] == "union_tag_invalid":  # pydantic's own message contains the value
         known = error.get("ctx")
         return "unknown tag" if known is None else "{discriminator} should be one of {expected_tags}".format(**known)
     return error["msg"]

@@ -1,8 +1,8 @@
 """Route configuration: JSON text in, checked Python values out, and the JSON Schema of what is accepted.
 
-APISIX hands a plugin's configuration over as a string. A typing error in it must never turn a plugin off, so the
-text is checked as strictly as the plugin's own annotations allow, and unknown keys are errors. Messages name the
-field and the reason, never the value: it may be a secret.
+APISIX sends a plugin's configuration as a string. A typing error in it must never turn a plugin off. So the text is
+checked as strictly as the plugin's own annotations allow, and unknown keys are errors. Messages name the field and the
+reason, never the value, which may be a secret.
 """
 
 import copy
@@ -14,12 +14,13 @@ import pydantic
 from pydantic_core import to_jsonable_python
 
 from ..errors import ConfigurationError
-from .allow import PATTERN_REFUSED, Rules, may_compile
 from .annotations import adapter_of, fields_of, for_pydantic, model_of, name_of
 from .checker import Checker, reason_of_error
 from .importing import import_string, is_import_string
 from .json_text import parse_json
 from .options import Options
+from .patterns import PATTERN_REFUSED, may_compile
+from .rules import Rules
 
 __all__ = ["AnyConfiguration", "Configuration", "KeywordConfiguration", "TypedConfiguration"]
 
@@ -29,20 +30,20 @@ class Configuration(Protocol):
 
     @property
     def runs_code(self) -> bool:
-        """Whether a check runs code in Python, of which nobody knows how long it takes."""
+        """Whether a check runs code in Python, which may take any time."""
 
     def check(self, text: str) -> Any:
-        """The checked value of the JSON `text`.
+        """Return the checked value of the JSON `text`.
 
         Raises:
-            ConfigurationError: the text is not JSON, or not what the plugin accepts.
+            ConfigurationError: The text is not JSON, or not what the plugin accepts.
         """
 
     def schema(self) -> dict[str, Any]:
-        """The JSON Schema (draft 2020-12) of an accepted configuration."""
+        """Return the JSON Schema (draft 2020-12) of accepted configurations."""
 
     def mounted_with(self, options: Options) -> "Configuration":
-        """The same, for a plugin that is mounted with `options`: they say what its routes may name."""
+        """Return the same for a plugin that is mounted with `options`, which say what its routes may name."""
 
 
 class AnyConfiguration:
@@ -66,11 +67,11 @@ class TypedConfiguration:
     The annotation's own strictness applies, but unknown keys are refused, unless a model says otherwise itself.
 
     Args:
-        annotation: what a configuration has to be.
-        defaults: the operator's own values, JSON; a route's object goes over them.
+        annotation: The type of a configuration.
+        defaults: The operator's own values, JSON. A route's object is merged over them.
 
     Raises:
-        ConfigurationError: pydantic cannot check the annotation, or the defaults are none of its values.
+        ConfigurationError: pydantic cannot check the annotation, or it does not accept the defaults.
     """
 
     def __init__(self, annotation: Any, defaults: Mapping[str, Any] | None = None) -> None:
@@ -89,7 +90,11 @@ class TypedConfiguration:
             self._check_defaults()
 
     def _check_defaults(self) -> None:
-        """Raises ConfigurationError for what no route could make good."""
+        """Check the defaults.
+
+        Raises:
+            ConfigurationError: They have an error that no route could correct.
+        """
         try:
             text = json.dumps(self._defaults)
         except (TypeError, ValueError) as exc:
@@ -127,13 +132,13 @@ class KeywordConfiguration:
     """Keyword arguments, checked against the signature of a middleware.
 
     Args:
-        target: a class or function whose first parameter is the wrapped application.
-        defaults: the operator's own keyword arguments, objects included; a route's object goes over them.
-        from_file: the defaults come from a configuration file, so they are checked as a route's are, and a string
-            that is no value of its parameter but reads ``module:attr`` is imported.
+        target: A class or function whose first parameter is the wrapped application.
+        defaults: The operator's own keyword arguments, objects included. A route's object is merged over them.
+        from_file: True: the defaults come from a configuration file, so they are checked as a route's. A string of the
+            form ``module:attr`` is imported, if the parameter does not accept the string itself.
 
     Raises:
-        ConfigurationError: the signature or the defaults cannot work.
+        ConfigurationError: The signature or the defaults cannot work.
     """
 
     def __init__(
@@ -153,7 +158,7 @@ class KeywordConfiguration:
         self._rules: Rules | None = None
 
     def _from_file(self, key: str, value: Any) -> Any:
-        """One default of a configuration file: JSON-like data of the parameter's type, or what it names."""
+        """Return a default of a configuration file: a value of the parameter's type, or the object that it names."""
         annotation = self._annotations.get(key, Any)
         if annotation is Any:
             return import_string(value) if is_import_string(value) else value
@@ -166,7 +171,7 @@ class KeywordConfiguration:
 
     @property
     def objects(self) -> list[str]:
-        """The parameters that have to be given, and that JSON may not be able to give."""
+        """Names of the required parameters whose value JSON may not be able to express."""
         in_json = self._checker.schema()["properties"]
         return [
             name
@@ -175,7 +180,7 @@ class KeywordConfiguration:
         ]
 
     def takes(self, name: str) -> bool:
-        """Whether the middleware has a parameter `name`, or takes any keyword."""
+        """Return whether the middleware has a parameter `name`, or takes any keyword."""
         return self._extra or name in self._annotations
 
     def check(self, text: str) -> dict[str, Any]:
@@ -184,12 +189,12 @@ class KeywordConfiguration:
         for name, value in (model.model_extra or {}).items():
             if self._rules is not None and not may_compile(name, value, self._rules):
                 raise ConfigurationError(f"field {name!r}: {PATTERN_REFUSED}")
-        given = {name: getattr(model, field) for field, name in self._names.items() if name in parsed}
-        return self._defaults | given | (model.model_extra or {})
+        configured = {name: getattr(model, field) for field, name in self._names.items() if name in parsed}
+        return self._defaults | configured | (model.model_extra or {})
 
     def schema(self) -> dict[str, Any]:
         schema = self._checker.schema()
-        # the operator's defaults may be secrets, and this is printed
+        # this is printed, and the operator's defaults may be secrets
         for name in self._defaults.keys() & schema["properties"].keys():
             schema["properties"][name].pop("default", None)
         for name, value in self._own_defaults.items():

@@ -19,15 +19,16 @@ _FORM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*
 
 
 def is_import_string(value: object) -> bool:
-    """Whether `value` reads ``module:attr``."""
+    """Return whether `value` has the form ``module:attr``."""
     return isinstance(value, str) and _FORM.fullmatch(value) is not None
 
 
 def import_string(target: str) -> Any:
-    """The object that ``module:attr`` names.
+    """Return the object that ``module:attr`` names.
 
     Raises:
-        ConfigurationError: it has another form, or does not exist, or the module raises; its error is the cause.
+        ConfigurationError: `target` has another form, there is no such object, or the module raises. The module's
+            error is the cause.
     """
     if not is_import_string(target):
         raise ConfigurationError(f'{target!r} is not of the form "module:attr", such as "myapp.main:bridge"')
@@ -45,10 +46,10 @@ def import_string(target: str) -> Any:
 
 
 def import_or_call(target: str) -> Any:
-    """The object that ``module:attr`` names, or what it returns, where it is a function without parameters.
+    """Return the object that ``module:attr`` names. If it is a function without parameters, return its result.
 
     Raises:
-        ConfigurationError: as :func:`import_string` does, or the function raises; its error is the cause.
+        ConfigurationError: As :func:`import_string` does, or the function raises. Its error is the cause.
     """
     found = import_string(target)
     if not inspect.isfunction(found) or inspect.iscoroutinefunction(found) or names_of(found):
@@ -62,10 +63,14 @@ def import_or_call(target: str) -> Any:
 
 
 def import_module(name: str, target: str) -> Any:
-    """The module `name`, of `target`: what the user wrote.
+    """Import a module.
+
+    Args:
+        name: Name of the module.
+        target: What the user wrote, for messages.
 
     Raises:
-        ConfigurationError: there is no such module, or it raises; its error is the cause.
+        ConfigurationError: There is no such module, or it raises. Its error is the cause.
     """
     try:
         return importlib.import_module(name)
@@ -86,17 +91,17 @@ def import_module(name: str, target: str) -> Any:
 
 
 def located(target: str, app_dir: str | None) -> tuple[str, str]:
-    """`target` with a module's name in place of a file's (``gate.py``, ``src/gate.py:bridge``), if it has one.
+    """Replace the path of a file in `target` (``gate.py``, ``src/gate.py:bridge``) by the name of its module.
 
     Args:
         target: ``module:attr``, a module, or either with the path of a file in place of the module.
-        app_dir: the folder to import from. None: that of the file, or above it as long as there is an ``__init__.py``.
+        app_dir: The folder to import from; None: the file's folder, or the nearest folder above it that is no package.
 
     Returns:
-        The target, and the folder to import from: ``"."`` where no file decides it.
+        The target, and the folder to import from, which is ``"."`` if `target` names no file.
 
     Raises:
-        ConfigurationError: there is no such file, or its path is not that of a module.
+        ConfigurationError: There is no such file, or it cannot be imported from that folder.
     """
     path, colon, attribute = target.partition(":")
     if not path.strip(". "):

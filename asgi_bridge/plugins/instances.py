@@ -1,9 +1,8 @@
 """Instances: the applications that plugins build, each shared by all chains that list it.
 
-An instance belongs to a route, a plugin and a configuration, with ``share=True`` to a plugin and a configuration. So
-the lists of a route's phases, and its versions with and without consumers, have one between them: what it counts is
-counted once, and what can be built once only is built once. Its lifespan starts when it is built and stops when no
-chain has it.
+An instance belongs to a route, a plugin and a configuration. With ``share=True`` it does not depend on the route. So
+all lists of a route share it, also with and without a consumer. What it counts is counted once, and what can be built
+only once is built once. Its lifespan starts when it is built, and stops when no chain has it any more.
 """
 
 import asyncio
@@ -17,7 +16,7 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from ..errors import ConfigurationError, PluginError
-from .checking import Checks
+from .check_threads import Checks
 from .lifespan import Lifespan
 from .memory import Memory
 
@@ -26,22 +25,26 @@ __all__ = ["MAX_SHARED", "Instance", "Instances"]
 logger = logging.getLogger("asgi_bridge.plugins")
 
 END_SECONDS = 0.1
-"""Seconds that a cancelled factory gets to end. One that goes on is left behind."""
+"""Seconds that a cancelled factory gets to end. After that nobody waits for it."""
 MAX_SHARED = 1000
 """Maximum number of applications with ``share=True`` that are kept although no chain has them."""
 KEPT_WARNINGS = 1000
+"""Maximum number of warnings that are remembered, so that they are not logged again."""
 
 
 class Instance:
     """One application that a plugin built.
 
     Attributes:
-        app: the application, once it is built.
-        lifespan: its lifespan; None: none is run.
-        users: chains that have it or wait for it.
-        building: builds it; has no result, and raises nothing.
-        failure: why it could not be built.
-        ended: done when its lifespan is over; None: nobody has ended it.
+        name: Name of the plugin.
+        key: What it belongs to; None: to one chain alone.
+        share: True: all routes that configure the plugin equally share it.
+        app: The application, once it is built.
+        lifespan: Its lifespan; None: none is run.
+        users: Number of chains that have it or wait for it.
+        building: The task that builds it. It has no result, and raises nothing.
+        failure: Why it could not be built.
+        ended: Done when its lifespan has been shut down; None: the shutdown has not begun.
     """
 
     def __init__(self, instances: "Instances", name: str, key: Hashable | None, share: bool) -> None:
@@ -58,22 +61,26 @@ class Instance:
 
     @property
     def state(self) -> dict[str, Any]:
-        """Its lifespan's state."""
+        """The state of its lifespan."""
         return {} if self.lifespan is None else self.lifespan.state
 
     async def release(self, seconds: float) -> None:
-        """A chain does not have it any more. After the last one its lifespan is shut down, in so many `seconds`."""
+        """Note that a chain does not have it any more. After the last chain its lifespan is shut down.
+
+        Args:
+            seconds: Time that the shutdown may take.
+        """
         self.users -= 1
         if self.users or self.ended is not None:
             return
         ended = self.ended = asyncio.get_running_loop().create_future()
         try:
-            await self._end(seconds)
+            await self._shut_down(seconds)
         finally:
             self._instances.forget(self)
             ended.set_result(None)
 
-    async def _end(self, seconds: float) -> None:
+    async def _shut_down(self, seconds: float) -> None:
         assert self.building is not None
         if not self.building.done():
             self.building.cancel()
@@ -88,11 +95,11 @@ class Instances:
     """The instances of one process.
 
     Args:
-        keep: seconds that what an instance remembers is kept after its end.
-        clock: seconds since the epoch.
+        keep: Seconds that an instance's memory is kept after its end.
+        clock: Returns the seconds since the epoch.
 
     Attributes:
-        checks: the checks of configurations that run on threads.
+        checks: The checks of configurations that run on threads.
     """
 
     def __init__(self, keep: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -108,28 +115,28 @@ class Instances:
         key: Hashable | None,
         build: Callable[[], Awaitable[ASGIApp]],
         *,
-        end: float,
+        deadline: float,
         share: bool = False,
         lifespan: float | None = None,
     ) -> Instance:
-        """The instance with `key`, built if there is none. Whoever takes one releases it in the end.
+        """Return the instance with `key`, and build it if there is none. The caller has to release it.
 
         Args:
-            name: of the plugin.
-            key: what the instance belongs to; None: to this caller alone.
-            build: makes its application; raises ConfigurationError, and nothing else.
-            end: loop time at which waiting ends.
-            share: the application is kept when the instance ends, for the next one.
-            lifespan: seconds that the lifespan start-up may take; None: no lifespan is run.
+            name: Name of the plugin.
+            key: What the instance belongs to; None: to this caller alone.
+            build: Makes its application. It raises ConfigurationError, and nothing else.
+            deadline: Loop time at which waiting ends.
+            share: True: the application is kept when the instance ends, for the next one.
+            lifespan: Seconds that the lifespan start-up may take; None: no lifespan is run.
 
         Raises:
-            ConfigurationError: it cannot be built.
-            TimeoutError: the time is over; its text is a reason if there is more to say.
+            ConfigurationError: It cannot be built.
+            TimeoutError: The time is over. Its text is empty, or the reason.
         """
         instance = None if key is None else self._instances.get(key)
         while instance is not None and instance.ended is not None:
-            # not beside one that still shuts down: it may hold what there is one of
-            async with asyncio.timeout_at(end):
+            # not while the old one shuts down: it may hold something that only one can have, such as a port
+            async with asyncio.timeout_at(deadline):
                 await asyncio.wait([instance.ended])
             instance = self._instances.get(key)
         if instance is None:
@@ -141,15 +148,15 @@ class Instances:
         assert instance.building is not None
         instance.users += 1
         try:
-            async with asyncio.timeout_at(end):
+            async with asyncio.timeout_at(deadline):
                 await asyncio.wait([instance.building])
             if instance.failure is not None:
-                # not the same one for all who wait: it would gather their tracebacks
+                # a new exception for each that waits: a shared one would collect their tracebacks
                 raise ConfigurationError(str(instance.failure)) from instance.failure.__cause__
         except TimeoutError:
             starting = instance.lifespan
             await instance.release(0.0)
-            raise TimeoutError("" if starting is None else starting.late(lifespan or 0.0)) from None
+            raise TimeoutError("" if starting is None else starting.timeout_reason(lifespan or 0.0)) from None
         except BaseException:
             await instance.release(0.0)
             raise
@@ -174,19 +181,19 @@ class Instances:
             self.forget(instance)
 
     def forget(self, instance: Instance) -> None:
-        """It has ended, or could not be built."""
+        """Remove an instance that has ended, or could not be built."""
         key = instance.key
         if key is None or self._instances.get(key) is not instance:
             return
         del self._instances[key]
-        self._memory.leave(key)
+        self._memory.released(key)
         if instance.share and instance.app is not None:
             self._unlisted[key] = instance.app
             while len(self._unlisted) > MAX_SHARED:
                 self._unlisted.popitem(last=False)
 
     def first_time(self, about: Hashable) -> bool:
-        """Whether this is the first warning about something."""
+        """Return whether this is the first warning about something."""
         if about in self._warned:
             return False
         self._warned[about] = None

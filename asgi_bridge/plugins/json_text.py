@@ -1,7 +1,7 @@
 """JSON text of routes: read strictly, and bounded before it is decoded.
 
-A name twice in one object, ``NaN`` and infinite numbers are errors. The depth of nesting and the digits of integers are
-bounded.
+An object with the same name twice is an error. So are ``NaN`` and infinite numbers. The depth of nesting and the length
+of integers are bounded.
 """
 
 import itertools
@@ -17,17 +17,17 @@ from .reasons import shortened
 __all__ = ["parse_json"]
 
 MAX_DEPTH = 200
-"""Levels of nesting, which is pydantic's own limit."""
+"""Maximum number of nested levels, which is pydantic's own limit."""
 
 MAX_DIGITS = 308
-"""Of an integer: no float is longer, and reading one costs more than its length."""
+"""Maximum number of digits of an integer. No float is longer, and reading many digits takes more than linear time."""
 
 
 def parse_json(text: str) -> Any:
-    """`text` as JSON; blank text is an empty object, since APISIX requires a string where there is nothing to say.
+    """Parse a JSON text. Blank text is an empty object, because APISIX requires a string even for no configuration.
 
     Raises:
-        ConfigurationError: it is not JSON.
+        ConfigurationError: It is not JSON, or beyond a bound.
     """
     if not text.strip():
         return {}
@@ -47,21 +47,21 @@ def parse_json(text: str) -> Any:
         raise ConfigurationError("the configuration is nested too deeply") from None
 
 
-_strings = re.compile(r'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)  # the last one may have no end
+_strings = re.compile(r'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)  # the last string may lack its end
 _brackets = re.compile(r"[^\[\]{}]+")
 _STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
 def _depth(text: str) -> int:
-    """Levels of nesting of JSON."""
+    """Return how deeply JSON is nested; 0 if it is certainly not too deep."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
-        return 0  # it cannot be too deep, and most are not
+        return 0  # this quick check is enough for nearly all
     brackets = _brackets.sub("", _strings.sub("", text))
     return max(itertools.accumulate(map(_STEPS.__getitem__, brackets)), default=0)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object. Of two equal names one would be without effect, and nobody could see which."""
+    """Make an object. Of two equal names one would have no effect, and nobody could see which."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = Counter(name for name, _ in pairs)

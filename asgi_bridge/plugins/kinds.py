@@ -1,12 +1,12 @@
 """What an object is: an ASGI application, a middleware, a factory, their like in WSGI, or something else.
 
-Python has no type for any of these, so the way in which an object can be called decides. Called with three positional
-arguments it is an ASGI 3 application, with one an ASGI 2 application, with two a WSGI application. A class is judged by
-its instances: if they are applications and its constructor takes one, it is a middleware. Where the number of
-parameters leaves more than one answer, the names and annotations of the parameters decide.
+Python has no type for any of these, so it depends on how an object can be called. With three positional arguments it is
+an ASGI 3 application, with one an ASGI 2 application, with two a WSGI application. A class depends on its instances: if
+they are applications and its constructor takes one, it is a middleware. If the number of parameters leaves several
+answers, the names and annotations of the parameters decide.
 
-Some callables have no signature to read: a class compiled by mypyc or Cython, a built-in, a ``(*args, **kwargs)``.
-Those are what their owner says they are.
+Some callables have no signature to read: a class compiled by mypyc or Cython, a built-in, a ``(*args, **kwargs)``. They
+are whatever they are mounted as.
 """
 
 import collections.abc
@@ -28,7 +28,7 @@ __all__ = ["Kind", "Shape", "Verdict", "judge"]
 
 
 class Kind(Enum):
-    """What an object is; the value is how a message calls it."""
+    """What an object is. The value is the words for it in messages."""
 
     APPLICATION = "an ASGI application"
     DOUBLE = "an ASGI 2 application"
@@ -54,6 +54,7 @@ class Kind(Enum):
 
 
 Meaning: TypeAlias = Literal["asgi", "wsgi", "request", "configuration", "scalar"]
+"""What the annotation of a parameter says that it is."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,13 @@ class Shape:
     """How something can be called.
 
     Attributes:
-        names: of its positional parameters, without ``*args``.
-        required: how many of them have to be given.
-        most: how many positional arguments it takes.
-        keywords: names of the keyword-only parameters that have to be given.
-        further: how many parameters it has after the first, keyword-only ones included.
-        first, second: what the annotations of the first two say they are.
-        wraps: the first one is an application, by its annotation or else by its name.
+        names: Names of its positional parameters, without ``*args``.
+        required: Number of positional parameters without a default.
+        most: Maximum number of positional arguments.
+        keywords: Names of the keyword-only parameters without a default.
+        further: Number of parameters after the first, keyword-only ones included.
+        first: What the annotation of the first parameter says that it is.
+        second: Likewise for the second parameter.
     """
 
     names: tuple[str, ...] = ()
@@ -80,12 +81,13 @@ class Shape:
 
     @property
     def wraps(self) -> bool:
+        """The first parameter is an application, by its annotation or else by its name."""
         named = self.names[:1]
         return self.first in ("asgi", "wsgi") or (self.first is None and named != () and named[0] in _INNER)
 
     @property
     def configured(self) -> bool:
-        """The first one is a configuration, likewise."""
+        """The first parameter is a configuration, by its annotation or else by its name."""
         named = self.names[:1]
         return self.first in ("configuration", "scalar") or (
             self.first is None and named != () and named[0] in _CONFIGURATIONS
@@ -93,18 +95,18 @@ class Shape:
 
     @property
     def is_factory_of_middleware(self) -> bool:
-        """It takes an application and a configuration, and nothing else."""
+        """The parameters are an application and a configuration, and nothing else."""
         if not self.wraps or self.further != 1 or len(self.names) != 2:
             return False
         return self.second == "configuration" or (self.second is None and self.names[1] in _CONFIGURATIONS)
 
     @property
     def vague(self) -> bool:
-        """It takes whatever it is given."""
+        """Its signature says nothing: it accepts any arguments."""
         return not self.names and self.most == math.inf
 
     def takes(self, count: int) -> bool:
-        """Whether a call with `count` positional arguments is possible."""
+        """Return whether a call with `count` positional arguments is possible."""
         return self.required <= count <= self.most and not self.keywords
 
 
@@ -113,10 +115,10 @@ class Verdict:
     """What an object is.
 
     Attributes:
-        kind: the most likely kind.
-        sure: it can be nothing else. Otherwise whoever mounts it knows better.
-        shape: how it can be called; of a class, how its instances are made.
-        is_class: it is a class, or a partial of one.
+        kind: The most likely kind.
+        sure: True: it can be nothing else. False: it may be mounted as something else too.
+        shape: How it can be called. For a class: how its instances are made.
+        is_class: True: it is a class, or a `functools.partial` of one.
     """
 
     kind: Kind
@@ -141,7 +143,7 @@ class Verdict:
     @property
     def may_be_factory(self) -> bool:
         """Whether it can be called with a configuration, or with an application and a configuration."""
-        if self.kind is Kind.MIDDLEWARE and self.is_class:  # otherwise it takes keywords
+        if self.kind is Kind.MIDDLEWARE and self.is_class:  # any other middleware class takes keywords
             return self.shape.wraps and (self.shape.further == 0 or self.shape.is_factory_of_middleware)
         return not self.sure or self.kind in (Kind.FACTORY, Kind.BARE_FACTORY, Kind.MIDDLEWARE)
 
@@ -152,7 +154,7 @@ class Verdict:
 
     @property
     def may_be_wsgi_middleware(self) -> bool:
-        """Whether it can be called with a WSGI application, and does not give an ASGI application for sure."""
+        """Whether it can be called with a WSGI application, and does not certainly return an ASGI application."""
         if self.sure:
             return self.kind is Kind.WSGI_MIDDLEWARE or (not self.is_class and self.shape.wraps)
         return self.shape.most >= 1
@@ -161,12 +163,15 @@ class Verdict:
 _APPLICATIONS = ("app", "application", "asgi", "asgi_app", "wrapped", "wrapped_app", "inner", "inner_app", "next_app")
 _WSGI_APPLICATIONS = ("wsgi", "wsgi_app", "wsgi_application")
 _INNER = _APPLICATIONS + _WSGI_APPLICATIONS
+"""Names of a parameter that is the wrapped application."""
 _CONFIGURATIONS = ("conf", "config", "configuration", "settings")
+"""Names of a parameter that is a configuration."""
 _REQUESTS = ("request", "req")
+"""Names of a parameter that is a request object."""
 
 
 def judge(found: Any) -> Verdict:
-    """What `found` is."""
+    """Return what `found` is."""
     if not callable(found):
         return Verdict(_kind_of_data(found), True, Shape(most=0))
     made = without_partials(found)
@@ -191,11 +196,12 @@ def _kind_of_data(found: Any) -> Kind:
 
 
 def _judge_call(shape: Shape, function: Any, is_function: bool) -> Verdict:
-    """Something that is called itself, no class.
+    """Return what a callable that is no class is.
 
     Args:
-        function: what runs, for what its code says.
-        is_function: it is a function, which may be a factory; an instance of a class seldom is.
+        shape: How it can be called.
+        function: The function that runs then.
+        is_function: True: it is a function itself, which may be a factory. An instance of a class seldom is one.
     """
     kind, sure = _kind_of_call(shape, inspect.iscoroutinefunction(function), is_function)
     if kind is Kind.APPLICATION and _never_returns(function):
@@ -209,7 +215,7 @@ def _kind_of_call(shape: Shape, is_async: bool, is_function: bool) -> tuple[Kind
     if shape.vague:
         return (Kind.APPLICATION, False) if is_async else (Kind.UNCLEAR, False)
     first, second = (*shape.names, "", "")[:2]
-    # what names and annotations say
+    # by names and annotations
     if second == "start_response" or (first in ("environ", "env") and shape.takes(2)):
         return Kind.WSGI, not is_async
     if second == "call_next":
@@ -226,7 +232,7 @@ def _kind_of_call(shape: Shape, is_async: bool, is_function: bool) -> tuple[Kind
         if is_function and shape.is_factory_of_middleware:
             return Kind.FACTORY, True
         return (Kind.WSGI_MIDDLEWARE, False) if _says_wsgi(shape) else (Kind.MIDDLEWARE, True)
-    # what their number says
+    # by the number of parameters
     if shape.takes(3) and shape.required == 3:
         return Kind.APPLICATION, is_async
     if shape.takes(2) and shape.required == 2 and not is_async:
@@ -243,7 +249,7 @@ def _says_wsgi(shape: Shape) -> bool:
 
 
 def _judge_class(found: Any, made: type) -> Verdict:
-    """A class, or a partial of one: by what its instances are, and what makes them."""
+    """Return what a class is, by what its instances are and how they are made."""
     shape = _shape(found)
     kind, sure = _kind_of_class(shape, made)
     return Verdict(kind, sure, shape, is_class=True)
@@ -254,9 +260,9 @@ def _kind_of_class(shape: Shape, made: type) -> tuple[Kind, bool]:
         return Kind.APPLICATION, True
     call = attribute_of(made, "__call__")
     if call is None:
-        if isinstance(made.__new__, types.FunctionType):  # it may make anything
+        if isinstance(made.__new__, types.FunctionType):  # it may make an instance of anything
             return Kind.MIDDLEWARE, False
-        if shape.wraps:  # told when it is built: until then something may give it one
+        if shape.wraps:  # it may get a `__call__` later; if not, its use says so
             return Kind.MIDDLEWARE, False
         is_response = shape.required == 2 and shape.takes(2) and hasattr(made, "__iter__")  # PEP 3333 allows a class
         return (Kind.WSGI, True) if is_response else (Kind.OTHER, True)
@@ -270,10 +276,10 @@ def _kind_of_class(shape: Shape, made: type) -> tuple[Kind, bool]:
     names = instance.shape.names
     if shape.takes(1) and (first == "scope" or names == ("receive", "send") or _is_async_pair(instance, call)):
         return Kind.DOUBLE, True
-    # nothing says that it is given an application
+    # nothing says that its constructor takes an application
     plain = not (shape.vague or shape.wraps) and (shape.required == 0 or shape.first == "scalar")
     if instance.kind in (Kind.APPLICATION, Kind.UNCLEAR, Kind.UNAWAITABLE, Kind.GENERATOR) or (
-        instance.kind is Kind.DOUBLE and instance.sure  # a middleware of ASGI 2
+        instance.kind is Kind.DOUBLE and instance.sure  # a middleware for ASGI 2
     ):
         if plain:
             return Kind.APPLICATION_CLASS, shape.most == 0 or shape.first == "scalar"
@@ -286,29 +292,29 @@ def _kind_of_class(shape: Shape, made: type) -> tuple[Kind, bool]:
 
 
 def _is_async_pair(instance: Verdict, call: Any) -> bool:
-    """Instances are coroutine functions of two: what an ASGI 2 application returns."""
+    """Return whether instances are coroutine functions of two parameters, as an ASGI 2 application returns them."""
     return instance.kind is Kind.OTHER and instance.shape.takes(2) and inspect.iscoroutinefunction(call)
 
 
 def _is_bound_to_instances(call: Any) -> bool:
-    """Whether its first parameter is the instance; Cython's functions have code too."""
+    """Return whether its first parameter is the instance. Functions of Cython have code too."""
     return hasattr(call, "__code__") or isinstance(call, types.WrapperDescriptorType | types.MethodDescriptorType)
 
 
 def _is_wsgify(found: Any) -> bool:
-    """WebOb's decorator of WSGI applications, which can be called with a request too: ``(req, *args, **kw)``."""
+    """Return whether it is WebOb's decorator for WSGI applications, whose signature is ``(req, *args, **kw)``."""
     return any((base.__module__, base.__name__) == ("webob.dec", "wsgify") for base in type(found).__mro__)
 
 
 def _is_generator(function: Any) -> bool:
-    """Whether a call gives a generator, which nobody can await; `types.coroutine` makes one that can be."""
+    """Return whether a call returns a generator that cannot be awaited. One of `types.coroutine` can be."""
     function = getattr(function, "__func__", function)
     flags = function.__code__.co_flags if inspect.isfunction(function) else 0
     return bool(flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR)) and not flags & _AWAITABLE
 
 
 def _never_returns(function: Any) -> bool:
-    """Whether a function written in Python always returns None: an ASGI application without its ``async``."""
+    """Return whether a function in Python always returns None: an ASGI application that lacks its ``async``."""
     function = getattr(function, "__func__", function)
     if not inspect.isfunction(function) or function.__code__.co_flags & _SUSPENDS:
         return False
@@ -323,7 +329,7 @@ def _never_returns(function: Any) -> bool:
                 return False
         returns = returns or instruction.opname in ("RETURN_CONST", "RETURN_VALUE")
         before = instruction
-    return returns  # otherwise it always raises
+    return returns  # False: it always raises
 
 
 _AWAITABLE = inspect.CO_ITERABLE_COROUTINE
@@ -331,7 +337,12 @@ _SUSPENDS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENER
 
 
 def _shape(found: Any, is_method: bool = False) -> Shape:
-    """How `found` is called; a method as its instance calls it."""
+    """Return how `found` can be called.
+
+    Args:
+        found: A callable.
+        is_method: True: its first parameter is the instance, which does not count.
+    """
     signature = signature_of(found)
     if signature is None:
         return Shape()
@@ -351,7 +362,7 @@ def _shape(found: Any, is_method: bool = False) -> Shape:
 
 
 def _meaning(annotation: Any) -> Meaning | None:
-    """What the annotation of a first parameter says: it is an application, or what a route configures."""
+    """Return what an annotation says that a parameter is; None: it says nothing that matters here."""
     origin = typing.get_origin(annotation)
     arguments = typing.get_args(annotation)
     if origin is typing.Annotated:

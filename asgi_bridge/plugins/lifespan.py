@@ -1,12 +1,14 @@
-"""The lifespan of one ASGI application, held open by a task between start-up and shutdown (ASGI lifespan spec 2.0)."""
+"""The server's half of an ASGI lifespan: a task holds it open from start-up to shutdown (ASGI lifespan spec 2.0)."""
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import PluginError
+from ..lifespan import answer_lifespan
 from .applications import WrongApplication
 from .reasons import ends_task, reason_of, shortened
 
@@ -15,20 +17,27 @@ __all__ = ["Lifespan", "quiet_lifespan"]
 logger = logging.getLogger("asgi_bridge.plugins")
 
 END_SECONDS = 0.1
-"""What an application's task may take to end once it is cancelled; one that goes on is left behind."""
+"""Seconds that the task of an application gets to end once it is cancelled. After that nobody waits for it."""
 
 
 class Lifespan:
-    """Start-up and shutdown of `app`; ``state`` is what it put into the lifespan state.
+    """Start-up and shutdown of one application.
 
     As in uvicorn's "auto" mode, an application that raises instead of answering the start-up has no lifespan. One that
     wants to end the process (SystemExit, KeyboardInterrupt) has failed.
+
+    Args:
+        app: The application.
+        name: Name of the plugin, for the log.
+
+    Attributes:
+        state: What the application put into the lifespan state.
     """
 
     def __init__(self, app: ASGIApp, name: str) -> None:
         self.state: dict[str, Any] = {}
         self._app = app
-        self._name = name
+        self.name = name
         self._task: asyncio.Task[None] | None = None
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._started: asyncio.Future[Message | None] | None = None
@@ -38,54 +47,58 @@ class Lifespan:
 
     @property
     def own(self) -> bool:
-        """Whether the application has answered the start-up, and not passed it on to the one that it wraps."""
+        """Whether the application answered the start-up itself, and did not pass it on to the one that it wraps."""
         started = self._started
         return started is not None and started.done() and started.result() is not None and not self._passed_on
 
     def passed_on(self) -> None:
-        """The application has passed lifespan on."""
+        """Note that the application has passed its lifespan on."""
         self._passed_on = True
 
-    def late(self, seconds: float) -> str:
-        """Why the start-up took more than so many `seconds`."""
+    def timeout_reason(self, seconds: float) -> str:
+        """Return why the start-up took more than `seconds`."""
         reason = f"its lifespan start-up took more than {seconds:g} s"
         if self._asked:
             return reason
-        # it does something else than its lifespan, most likely what it does for a request
+        # it most likely treats its lifespan as a request
         return (
             f'{reason}: it was called with scope["type"] == "lifespan" and never called receive; an application '
             'without a lifespan returns at once unless scope["type"] is "http"'
         )
 
     async def start(self, seconds: float) -> None:
-        """Runs the start-up.
+        """Run the start-up.
 
         Args:
-            seconds: what the application has for it.
+            seconds: Time that the start-up may take.
 
         Raises:
-            PluginError: it answered that it failed, or did not answer in time.
+            PluginError: The application answered that it failed, or did not answer in time.
         """
         loop = asyncio.get_running_loop()
         self._started = loop.create_future()
         self._inbox.put_nowait({"type": "lifespan.startup"})
-        self._task = loop.create_task(self._run(), name=f"lifespan of {self._name}")
+        self._task = loop.create_task(self._run(), name=f"lifespan of {self.name}")
         try:
             async with asyncio.timeout(seconds):
                 message = await asyncio.shield(self._started)
         except TimeoutError:
-            await self._end()
-            raise PluginError(self.late(seconds)) from None
+            await self._end_task()
+            raise PluginError(self.timeout_reason(seconds)) from None
         except BaseException:
-            await self._end()
+            await self._end_task()
             raise
         if message is not None and message["type"] == "lifespan.startup.failed":
-            await self._end()
+            await self._end_task()
             reason = shortened(str(message.get("message", "")).strip())
             raise PluginError(f"its lifespan start-up failed: {reason or 'no reason given'}")
 
     async def stop(self, seconds: float) -> None:
-        """Runs the shutdown, and ends the application's task after `seconds`, whatever it does."""
+        """Run the shutdown. Then end the application's task, whatever it does.
+
+        Args:
+            seconds: Time that the shutdown may take.
+        """
         if self._task is None or self._task.done():
             return
         self._stopped = asyncio.get_running_loop().create_future()
@@ -95,19 +108,19 @@ class Lifespan:
                 message = await asyncio.shield(self._stopped)
             if message is not None and message["type"] == "lifespan.shutdown.failed":
                 reason = shortened(str(message.get("message", "")))
-                logger.error("plugin %s: its lifespan shutdown failed: %s", self._name, reason)
+                logger.error("plugin %s: its lifespan shutdown failed: %s", self.name, reason)
         except TimeoutError:
-            logger.error("plugin %s: its lifespan shutdown took more than %g s and was cut off", self._name, seconds)
+            logger.error("plugin %s: its lifespan shutdown took more than %g s and was cut off", self.name, seconds)
         finally:
-            await self._end()
+            await self._end_task()
 
-    async def _end(self) -> None:
+    async def _end_task(self) -> None:
         assert self._task is not None
         self._task.cancel()
-        # what it raises now is of no use to anyone: the start-up or the shutdown has been judged
+        # what it raises now is not logged: the start-up or the shutdown is over
         _, running = await asyncio.wait([self._task], timeout=END_SECONDS)
         if running:
-            logger.error("plugin %s: its lifespan does not end although it was cancelled", self._name)
+            logger.error("plugin %s: its lifespan does not end although it was cancelled", self.name)
 
     async def _run(self) -> None:
         assert self._started is not None
@@ -121,9 +134,9 @@ class Lifespan:
             if ends_task(exc, self._task):
                 raise
             if self._started.done():
-                logger.error("plugin %s: its lifespan raised", self._name, exc_info=exc)
+                logger.error("plugin %s: its lifespan raised", self.name, exc_info=exc)
             elif isinstance(exc, Exception):
-                logger.debug("plugin %s: it has no lifespan: %r", self._name, exc)
+                logger.debug("plugin %s: it has no lifespan: %r", self.name, exc)
             else:
                 self._started.set_result({"type": "lifespan.startup.failed", "message": reason_of(exc)})
         finally:
@@ -136,7 +149,11 @@ class Lifespan:
         return await self._inbox.get()
 
     def answer(self, message: Message) -> None:
-        """Takes what the application sends. Raises PluginError where no such answer is due."""
+        """Take a message that the application sends.
+
+        Raises:
+            PluginError: The message does not belong here.
+        """
         kind = message["type"]
         future = self._started if kind.startswith("lifespan.startup.") else self._stopped
         if kind not in _ANSWERS or future is None or future.done():
@@ -145,7 +162,7 @@ class Lifespan:
 
 
 class _Send:
-    """The `send` of a lifespan. :func:`quiet_lifespan` knows it again, where the application passed it on."""
+    """The `send` of a lifespan. :func:`quiet_lifespan` recognises it where the application passed it on."""
 
     __slots__ = ("lifespan",)
 
@@ -165,13 +182,7 @@ _ANSWERS = {
 
 
 async def quiet_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
-    """What a middleware's inner application answers to lifespan: each plugin has its own."""
+    """Answer the lifespan as a middleware's inner application. It does nothing, since each plugin has a lifespan."""
     if isinstance(send, _Send):
         send.lifespan.passed_on()
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        else:
-            await send({"type": "lifespan.shutdown.complete"})
-            return
+    await answer_lifespan(receive, send, contextlib.nullcontext())

@@ -1,7 +1,7 @@
-"""What a ready-made plugin remembers beyond the instance that gathered it: buckets, key sets, places.
+"""What plugins remember longer than an instance lives: buckets, key sets, positions.
 
-An instance is built anew when its chain was evicted and is used again. What it counted must not begin anew with that,
-or whoever makes enough other chains empties a rate limiter.
+When a chain is evicted and used again, its instances are built anew. Their counts must survive that. Otherwise anybody
+who causes enough other chains could reset a rate limiter.
 """
 
 import contextlib
@@ -16,18 +16,18 @@ __all__ = ["MAX_REMEMBERED", "Memory", "remembered"]
 T = TypeVar("T")
 
 MAX_REMEMBERED = 100_000
-"""Instances that are remembered. Of those that no chain has any more the oldest goes first."""
+"""Maximum number of remembered instances. Of those that no chain has any more, the oldest is forgotten first."""
 
 
 def remembered(make: Callable[[], T]) -> T:
-    """What an earlier instance of the same plugin, route and configuration made here; without one, what `make` gives.
+    """Return what an earlier instance of the same plugin, route and configuration made here, or make it.
 
-    A factory calls it while it builds. Whoever calls it several times gets each thing again in the same order. It is
-    kept as long as any chain has the instance, and 1.2 times as long as the gateway keeps a configuration after that.
-    Outside of a build, or where the gateway does not tell which route it is for, this just calls `make`.
+    A factory calls this while it builds. If it calls this several times, it gets each object again in the same order.
+    An object is kept as long as any chain has the instance, and after that 1.2 times as long as the gateway keeps a
+    configuration. Outside of a build, or if the gateway does not say which route it is for, this just calls `make`.
 
     Args:
-        make: makes it, when there is none yet.
+        make: Makes the object, if there is none yet.
 
     Example::
 
@@ -40,69 +40,74 @@ def remembered(make: Callable[[], T]) -> T:
 
 
 class _Recall:
-    """What one instance was given while it is built."""
+    """What one instance remembers while it is built.
+
+    Attributes:
+        things: The objects of the earlier instance, and further ones that this one makes.
+        over: True: the build has ended.
+    """
 
     def __init__(self, things: list[Any]) -> None:
         self.things = things
         self.over = False
-        self._given = 0
+        self._next = 0
 
     def next(self, make: Callable[[], T]) -> T:
-        if self.over:  # a task that the factory left behind
+        if self.over:  # called by a task that the factory left behind
             return make()
-        self._given += 1
-        if self._given > len(self.things):
+        self._next += 1
+        if self._next > len(self.things):
             self.things.append(make())
-        return self.things[self._given - 1]  # type: ignore[no-any-return]
+        return self.things[self._next - 1]  # type: ignore[no-any-return]
 
 
 _recall: contextvars.ContextVar[_Recall | None] = contextvars.ContextVar("asgi_bridge.recall", default=None)
 
 
 class Memory:
-    """What the instances of one process made.
+    """What the instances of one process remember.
 
     Args:
-        seconds: how long what an instance made is kept after the last chain has let go of it.
-        clock: seconds since the epoch.
+        seconds: Time that it is kept after the last chain has released the instance.
+        clock: Returns the seconds since the epoch.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
         self._clock = clock
         self._used: dict[Hashable, list[Any]] = {}
-        self._left: OrderedDict[Hashable, tuple[float, list[Any]]] = OrderedDict()
+        self._released: OrderedDict[Hashable, tuple[float, list[Any]]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._used) + len(self._left)
+        return len(self._used) + len(self._released)
 
     @contextlib.contextmanager
     def recalling(self, key: Hashable) -> Iterator[None]:
-        """While an instance with `key` is built: :func:`remembered` knows it. A build that fails changes nothing.
+        """Let :func:`remembered` work in a block that builds the instance with `key`. A failed build changes nothing.
 
-        Everything is gone again unless :meth:`leave` is called at the end of the instance.
+        At the end of the instance :meth:`released` has to be called.
         """
         self._forget()
-        left = self._left.get(key)
-        recall = _Recall([] if left is None else list(left[1]))
+        earlier = self._released.get(key)
+        recall = _Recall([] if earlier is None else list(earlier[1]))
         token = _recall.set(recall)
         try:
             yield
         finally:
             recall.over = True
             _recall.reset(token)
-        self._left.pop(key, None)
+        self._released.pop(key, None)
         if recall.things:
             self._used[key] = recall.things
 
-    def leave(self, key: Hashable) -> None:
-        """No chain has the instance with `key` any more."""
+    def released(self, key: Hashable) -> None:
+        """Note that no chain has the instance with `key` any more."""
         things = self._used.pop(key, None)
         if things is not None:
-            self._left[key] = self._clock() + self._seconds, things
+            self._released[key] = self._clock() + self._seconds, things
         self._forget()
 
     def _forget(self) -> None:
         now = self._clock()
-        while self._left and (next(iter(self._left.values()))[0] <= now or len(self) > MAX_REMEMBERED):
-            self._left.popitem(last=False)
+        while self._released and (next(iter(self._released.values()))[0] <= now or len(self) > MAX_REMEMBERED):
+            self._released.popitem(last=False)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import pydantic
 from typing_extensions import TypedDict
 
+from ..apisix_constants import RPC_SECONDS
 from ..errors import ConfigurationError
 from ..spelling import did_you_mean
 from .allow import allow_entry
@@ -23,9 +24,9 @@ REQUEST_HEADERS = (
     "accept", "accept-encoding", "authorization", "cookie", "host", "if-match", "if-none-match", "if-modified-since",
     "origin", "range", "referer", "user-agent", "x-request-id", "traceparent",
 )  # fmt: skip
-"""What most middleware wants of a request, when it sees the response."""
+"""Request headers that most middleware reads when it sees the response."""
 
-_is_root_path = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+").fullmatch  # nothing that needs escaping
+_is_root_path = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+").fullmatch  # no character that needs escaping
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,31 +34,35 @@ class Options:
     """How a plugin is run.
 
     Attributes:
-        phase: ``"request"`` (to be listed in ``ext-plugin-pre-req`` or ``-post-req``), ``"response"``
-            (``ext-plugin-post-resp``), ``"auto"`` (either, and it runs in the form of that phase), or ``"both"``: it is
-            listed in both, and runs once, around the real upstream.
-        exact: its scope has the raw path and query, the HTTP version, the server and the client's port as they
-            were; costs one round trip a call.
-        request_body: False: although it wraps ``receive``, it does not change the request body, so the body need
-            not be fetched and compared. It can still read the body.
-        response_body: False: although it wraps ``send``, it does not want the upstream's body, and must not change it.
-        request_headers: names of the request headers that it sees in the response phase, where nothing of the
-            request arrives and each is asked for.
-        on_error: ``"open"``: a fault of this plugin itself, before it passed the request on, is passed over.
-        on_missing: with phase "both", when the request half is gone: ``"rerun"`` the response form, or ``"refuse"``.
-        cures: with the answers that APISIX would spoil (empty error bodies, HEAD) send what keeps them whole.
-        timeout: seconds from the plugin's call to its answer; at most 60, since APISIX waits no longer. A plugin that
+        phase: The lists of a route that the plugin is for. ``"request"``: ``ext-plugin-pre-req`` or ``-post-req``.
+            ``"response"``: ``ext-plugin-post-resp``. ``"auto"``: any of these, and it runs in that list's phase.
+            ``"both"``: it is listed in both phases, and runs once, around the real upstream.
+        exact: True: the scope has the raw path and query, the HTTP version, the server and the client's port as the
+            client sent them. That costs one round trip a call.
+        request_body: False: the plugin does not change the request body, although it wraps ``receive``. So the body
+            need not be fetched and compared. The plugin can still read it.
+        response_body: False: the plugin does not read the upstream's body, although it wraps ``send``. It must not
+            change the body.
+        request_headers: Names of the request headers that the plugin sees in the response phase. There no part of the
+            request arrives by itself, and each header is asked for.
+        on_error: ``"open"``: if the plugin itself fails before it passed the request on, the request goes on without
+            it. ``"closed"``: the request is refused.
+        on_missing: With phase "both", when the request half is gone: ``"rerun"`` the plugin in the response phase, or
+            ``"refuse"`` the request.
+        cures: True: answers that APISIX would spoil (empty error bodies, HEAD) are sent with what keeps them whole.
+        timeout: Seconds from the plugin's call to its answer; at most 60, since APISIX waits no longer. A plugin that
             blocks the event loop cannot be cut off.
-        allow: files and servers that a route may name: ``"/etc/apisix/keys/"`` (that file or folder, and what is in
-            it), ``"https://idp.example.com/keys"`` (that scheme, host and port, that path and what is beneath it),
-            ``"redis://10.0.0.5:6379"``. It counts for the fields that the plugin marks with
+        allow: Files and servers that a route may name. ``"/etc/apisix/keys/"``: that file or folder, and all in it.
+            ``"https://idp.example.com/keys"``: that scheme, host and port, that path and all beneath it.
+            ``"redis://10.0.0.5:6379"``: that server. It applies to the fields that the plugin marks with
             :class:`~asgi_bridge.plugins.Allowed`.
-        allow_patterns: True: a route may give the plugin regular expressions of Python's.
-        share: one application for all routes that configure it equally, kept as long as the process runs: for one that
-            can be built once only (a metric registered in ``__init__``). Without it each route has its own.
-        root_path: the path under which clients know this plugin, where something in front has taken it off: as
-            uvicorn's ``--root-path`` it is ``scope["root_path"]``, and stands before ``path`` and ``raw_path``. It is
-            taken off again where the plugin passes the request on.
+        allow_patterns: True: a route may give the plugin regular expressions for Python's ``re``.
+        share: True: all routes that configure the plugin equally share one application, which is kept as long as the
+            process runs. For an application that can be built only once (a metric registered in ``__init__``).
+            False: each route has its own.
+        root_path: The path under which clients know this plugin, where a proxy has removed it. As with uvicorn's
+            ``--root-path`` it is ``scope["root_path"]``, and stands before ``path`` and ``raw_path``. It is removed
+            again where the plugin passes the request on.
     """
 
     phase: Phase = "auto"
@@ -82,7 +87,7 @@ def _root_path(text: str) -> str:
 
 
 class OptionsDict(TypedDict, total=False):
-    """The same, as keyword arguments."""
+    """The options of :class:`Options` as keyword arguments."""
 
     phase: Phase
     exact: bool
@@ -102,22 +107,18 @@ class OptionsDict(TypedDict, total=False):
 _options: pydantic.TypeAdapter[OptionsDict] = pydantic.TypeAdapter(OptionsDict)
 
 
-GATEWAY_SECONDS = 60.0
-"""Seconds that APISIX waits for an answer of the runner (``ext-plugin/init.lua``)."""
-
-
-def parse_options(given: dict[str, Any], name: str = "?") -> Options:
-    """`given` as options.
+def parse_options(values: dict[str, Any], name: str = "?") -> Options:
+    """Check options.
 
     Args:
-        given: option names and values.
-        name: of the plugin, for the log.
+        values: Names and values of the options.
+        name: Name of the plugin, for the log.
 
     Raises:
-        ConfigurationError: an option does not exist, or cannot have this value.
+        ConfigurationError: An option does not exist, or cannot have this value.
     """
     try:
-        checked: dict[str, Any] = {**_options.validate_python(given, strict=True, extra="forbid")}
+        checked: dict[str, Any] = {**_options.validate_python(values, strict=True, extra="forbid")}
     except pydantic.ValidationError as exc:
         reasons = "; ".join(
             f"{'.'.join(map(str, error['loc']))}: {error['msg'].removeprefix('Value error, ')}"
@@ -133,9 +134,9 @@ def parse_options(given: dict[str, Any], name: str = "?") -> Options:
         if word in checked:
             checked[word] = tuple(checked[word])
     options = Options(**checked)
-    if options.timeout > GATEWAY_SECONDS:
+    if options.timeout > RPC_SECONDS:
         logger.warning(
             "plugin %s: its option timeout is %g s, but APISIX gives up after %g s and answers 503: lower the timeout",
-            name, options.timeout, GATEWAY_SECONDS,
+            name, options.timeout, RPC_SECONDS,
         )  # fmt: skip
     return options

@@ -1,14 +1,14 @@
-"""A mounted plugin: what was mounted, how a route configures it, how it is run."""
+"""A mounted plugin: what was mounted, how a route configures it, and how it is run."""
 
 import copy
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, get_args
 
 from starlette.types import ASGIApp
 
 from ..errors import ConfigurationError
-from .advice import Place, result_refusal
+from .advice import Place, SourceKey, result_refusal
 from .applications import asgi3
 from .configuration import Configuration
 from .kinds import judge
@@ -16,8 +16,7 @@ from .options import Options, parse_options
 
 __all__ = ["SOURCE_KEYS", "Plugin", "SourceKey"]
 
-SourceKey: TypeAlias = Literal["app", "middleware", "factory", "wsgi", "wsgi_middleware"]
-SOURCE_KEYS: tuple[SourceKey, ...] = ("app", "middleware", "factory", "wsgi", "wsgi_middleware")
+SOURCE_KEYS: tuple[SourceKey, ...] = get_args(SourceKey)
 """The keys of ``[tool.asgi_bridge.plugins.NAME]`` that name what is mounted."""
 
 _KINDS: Mapping[SourceKey, Literal["application", "middleware", "factory"]] = {
@@ -33,15 +32,13 @@ class Plugin:
     """A mounted plugin.
 
     Args:
-        place: its name, which is what a route's ``conf`` list calls it, and its ``module:attr``.
-        source: what was mounted, as the key of ``[tool.asgi_bridge.plugins.NAME]`` calls it.
-        found: what was mounted.
-        make: checked configuration and the next application inwards → what becomes the plugin's application.
-        configuration: what a route may configure.
-        options: how it is run.
-
-    Attributes:
-        application: what was mounted, as an ASGI 3 application; None where `make` makes one for each configuration.
+        place: Its name, by which a route's ``conf`` list calls it, and its ``module:attr``.
+        source: The kind of what was mounted: the key of ``[tool.asgi_bridge.plugins.NAME]`` that would name it.
+        found: The object that was mounted.
+        make: Makes the plugin's application, from a checked configuration and the inner application.
+        configuration: What a route may configure.
+        options: How it is run.
+        application: The mounted ASGI 3 application; None: `make` makes one for each configuration.
     """
 
     def __init__(
@@ -65,14 +62,14 @@ class Plugin:
 
     @property
     def kind(self) -> Literal["application", "middleware", "factory"]:
-        """Where its application comes from: it is one, a middleware makes it, or a factory."""
+        """Where its application comes from: it was mounted itself, or a middleware or factory makes it."""
         return _KINDS[self.source]
 
     def made(self, result: Any) -> ASGIApp:
-        """What `make` gave, as an ASGI 3 application.
+        """Return what `make` returned, as an ASGI 3 application.
 
         Raises:
-            ConfigurationError: it is none.
+            ConfigurationError: It is no application.
         """
         if self.application is not None:
             return self.application
@@ -84,15 +81,18 @@ class Plugin:
 
     @property
     def phases(self) -> list[str]:
-        """The phases that this plugin may be listed under."""
+        """The phases in whose lists the plugin may stand."""
         phase = self.options.phase
         return [phase] if phase in ("request", "response") else ["request", "response"]
 
     def allowing(self, entries: Sequence[str]) -> "Plugin":
-        """The same plugin, whose routes may name these files and servers too.
+        """Return the same plugin, whose routes may name these files and servers too.
+
+        Args:
+            entries: Files and servers, as in the option ``allow``.
 
         Raises:
-            ConfigurationError: an entry is neither a path nor a URL.
+            ConfigurationError: An entry is neither a path nor a URL.
         """
         plugin = copy.copy(self)
         allow = self.options.allow + parse_options({"allow": entries}).allow
@@ -100,8 +100,14 @@ class Plugin:
         plugin.configuration = self.configuration.mounted_with(plugin.options)
         return plugin
 
+    def with_make(self, make: Callable[[Any, ASGIApp], ASGIApp | Awaitable[ASGIApp]]) -> "Plugin":
+        """Return the same plugin, whose applications `make` builds."""
+        plugin = copy.copy(self)
+        plugin.make = make
+        return plugin
+
     def describe(self) -> dict[str, Any]:
-        """Name, kind, the ``phase`` that it is mounted with, the phases that it may be listed under, JSON Schema."""
+        """Return name, kind, the option ``phase``, the phases in whose lists it may stand, and its JSON Schema."""
         return {
             "name": self.name,
             "kind": self.kind,

@@ -12,19 +12,20 @@ __all__ = ["attribute_of", "hints_of", "is_routine", "names_of", "signature_of",
 
 
 def signature_of(found: Any) -> inspect.Signature | None:
-    """The signature that a call of `found` has to fit; None: it has none to read.
+    """Return the signature that a call of `found` has to fit; None: there is none to read.
 
-    A decorated function is called as its wrapper says; one that passes everything on is called as what it wraps.
+    For a decorated function it is the signature of the wrapper. If the wrapper passes everything on, it is that of the
+    wrapped function.
     """
     call = inspect.getattr_static(type(found), "__call__", None)
-    if isinstance(call, staticmethod):  # inspect takes its first parameter for the object itself
+    if isinstance(call, staticmethod):  # inspect would take its first parameter for the instance
         found = call.__func__
     for follow in (False, True):
         try:
             signature = inspect.signature(found, follow_wrapped=follow)
-        except Exception:  # noqa: S112  # it has none, or asking for it runs code of its owner's
+        except Exception:  # noqa: S112  # it has none, or reading it runs code of its author
             continue
-        # mypyc's coroutine functions seem to have no parameters
+        # coroutine functions compiled by mypyc seem to have no parameters
         hidden = not signature.parameters and inspect.iscoroutinefunction(found) and not inspect.isfunction(found)
         if not (hidden or _passes_on(signature)):
             return signature
@@ -39,13 +40,13 @@ def _passes_on(signature: inspect.Signature) -> bool:
 
 
 def names_of(found: Any) -> list[str]:
-    """The names of all its parameters; none where it has no signature to read."""
+    """Return the names of all parameters of `found`; empty if it has no signature to read."""
     signature = signature_of(found)
     return [] if signature is None else list(signature.parameters)
 
 
 def hints_of(found: Callable[..., Any]) -> dict[str, Any]:
-    """The parameters' annotations; those that do not resolve (imports for type checkers only) are left out."""
+    """Return the annotations of the parameters, without those that do not resolve (imports for type checkers only)."""
     function: Any = without_partials(found)
     if inspect.isclass(function):
         function = function.__new__ if function.__init__ is object.__init__ else function.__init__
@@ -66,7 +67,7 @@ def hints_of(found: Callable[..., Any]) -> dict[str, Any]:
 
 
 def spelled(found: Any) -> str:
-    """How `found` may be called in a line of code."""
+    """Return how `found` may be written in a line of code."""
     if isinstance(found, functools.partial):
         return f"partial({spelled(found.func)}, ...)"
     name = getattr(found, "__name__", None)
@@ -74,17 +75,18 @@ def spelled(found: Any) -> str:
 
 
 def is_routine(found: Any) -> bool:
-    """Whether it is a function or method, compiled or not; no object with a ``__call__`` written in Python."""
+    """Return whether it is a function or method, compiled or not. An object with a ``__call__`` in Python is none."""
     return inspect.isroutine(found) and not inspect.isfunction(attribute_of(type(found), "__call__"))
 
 
 def attribute_of(owner: type, name: str) -> Any:
-    """What `name` is for instances of `owner`; not what the metaclass has under it."""
+    """Return the attribute that instances of `owner` have, without a look at the metaclass."""
     found = next((vars(base)[name] for base in owner.__mro__ if name in vars(base)), None)
     return found.__func__ if isinstance(found, staticmethod | classmethod) else found
 
 
 def without_partials(found: Any) -> Any:
+    """Return the callable inside of any number of `functools.partial`."""
     while isinstance(found, functools.partial):
         found = found.func
     return found

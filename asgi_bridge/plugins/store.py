@@ -1,8 +1,8 @@
 """The token store: what the gateway prepared, and the chains built for it.
 
-Which token stands for which configuration is written down in a file (:mod:`.claims`); this module keeps the chains
-that are in use. A chain that was pushed out, or that another process prepared, is built from the file again. The file
-is used in a thread, and only when the gateway prepares a configuration or names a token that has no chain here.
+A file says which token stands for which configuration (:mod:`.claims`). This module keeps the chains that are in use. A
+chain that was evicted, or that another process prepared, is built again from the file. The file is used in a thread,
+and only when the gateway prepares a configuration or names a token that has no chain here.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from .chain import Chain
 from .claims import Claims, Text
 from .instances import Instances
 from .key import route_id_of
-from .lifespan import Lifespan
+from .mounted import MountedLifespans
 from .plugin import Plugin
 
 __all__ = ["ConfigurationStore"]
@@ -32,17 +32,19 @@ logger = logging.getLogger("asgi_bridge.plugins")
 Result = TypeVar("Result")
 
 FAILURE_SECONDS = 2.0
-"""Seconds that a first failure is remembered. The gateway asks again at every request, under a lock."""
+"""Seconds that a first failure is remembered, because the gateway asks again at every request, under a lock."""
 MAX_FAILURE_SECONDS = 60.0
-"""Maximum of that time, which doubles with each failure of the same configuration."""
+"""Maximum of that time in seconds. It doubles with each failure of the same configuration."""
 MAX_FAILURES = 4096
+"""Maximum number of configurations whose failure is remembered."""
 STARTUP_SECONDS = 60.0
 """Seconds that the lifespan start-up of a mounted application may take, before the runner listens."""
 KEPT_LONGER = 1.2
-"""A claim is kept this many times as long as the gateway keeps its token (the Go runner's factor)."""
+"""A claim is kept this many times as long as the gateway keeps its token. The Go runner has the same factor."""
 SWEEP_SECONDS = 1.0
-"""Chains whose time is over are closed this often, at most."""
+"""Seconds between two searches for chains whose time is over, at least."""
 MAX_CHAINS = 4096
+"""Maximum number of chains. The one that was unused for longest is evicted first."""
 
 
 @dataclass(slots=True)
@@ -50,8 +52,10 @@ class _Prepared:
     """A chain under its token.
 
     Attributes:
-        fresh_until: the claim on the token has long to live until then; later the file has to be asked, which
-            extends it.
+        chain: The chain.
+        digest: Digest of its configuration.
+        fresh_until: Time, in seconds of the clock, until which the claim on the token certainly lives. After that the
+            file has to be asked, which extends the claim.
     """
 
     chain: Chain
@@ -61,7 +65,13 @@ class _Prepared:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why a configuration was refused. Not the exception: one that is raised again and again gathers a traceback."""
+    """Why a configuration was refused. An exception that is raised again and again would collect tracebacks.
+
+    Attributes:
+        reason: The exception's text.
+        seconds: Time that it is remembered.
+        until: The end of that time, in seconds of the clock.
+    """
 
     reason: str
     seconds: float
@@ -72,11 +82,11 @@ class ConfigurationStore:
     """Tokens and chains of one runner process.
 
     Args:
-        plugins: the mounted plugins, by name.
-        expire: seconds that the gateway keeps a token (``APISIX_CONF_EXPIRE_TIME``).
-        limit_configuration_size: bytes that the configuration of one plugin may have.
-        clock: seconds since the epoch.
-        folder: the private folder of the socket path, where tokens outlive the process; None: they do not.
+        plugins: The mounted plugins, by name.
+        expire: Seconds that the gateway keeps a token (``APISIX_CONF_EXPIRE_TIME``).
+        limit_configuration_size: Maximum size of one plugin's configuration, in bytes.
+        clock: Returns the seconds since the epoch.
+        folder: Path of the private folder of the socket, where tokens outlive the process; None: they do not.
     """
 
     def __init__(
@@ -101,55 +111,51 @@ class ConfigurationStore:
         self._prepared: OrderedDict[int, _Prepared] = OrderedDict()
         self._building: dict[tuple[int, bytes], asyncio.Task[Chain | None]] = {}
         self._failures: OrderedDict[bytes, _Failure] = OrderedDict()
-        self._mounted: dict[int, Lifespan | ConfigurationError] = {}
+        self._mounted = MountedLifespans()
         self._retiring: dict[Chain, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
-        """Runs the lifespan start-up of the mounted applications, each once however often it is mounted.
+        """Start the mounted applications, each once however often it is mounted.
 
-        One that fails refuses the routes that list it, and nothing else.
+        If one cannot start, the routes that list it are refused, and no others.
         """
         for plugin in self._plugins.values():
-            app = plugin.application
-            if app is not None and id(app) not in self._mounted:
-                lifespan = Lifespan(app, plugin.name)
-                try:
-                    await lifespan.start(STARTUP_SECONDS)
-                except PluginError as exc:
-                    logger.error("plugin %s: %s; routes that list it are refused", plugin.name, exc)
-                    self._mounted[id(app)] = ConfigurationError(f"plugin {plugin.name}: {exc}")
-                else:
-                    self._mounted[id(app)] = lifespan
+            try:
+                await self._mounted.start(plugin, STARTUP_SECONDS)
+            except PluginError as exc:
+                logger.error("plugin %s: %s; routes that list it are refused", plugin.name, exc)
 
     async def close(self) -> None:
-        """Runs all shutdowns, side by side: the gateway leaves a runner one second."""
+        """Run all shutdowns, side by side: the gateway gives the runner one second."""
         chains = [prepared.chain for prepared in self._prepared.values()]
         ending: list[asyncio.Task[Any]] = list(self._building.values())
         for task in ending:
             task.cancel()
         for chain, retiring in self._retiring.items():
             ending.append(retiring)
-            if chain.calls:  # they had their time
+            if chain.calls:  # the calls had their time to finish
                 retiring.cancel()
                 chains.append(chain)
-        mounted = [each for each in self._mounted.values() if isinstance(each, Lifespan)]
         self._prepared.clear()
-        self._mounted.clear()
         if not self._closed:
             self._closed = True
             ending.append(asyncio.ensure_future(asyncio.wrap_future(self._thread.submit(self._claims.close))))
             self._thread.shutdown(wait=False)
         await asyncio.gather(
             *[chain.close(SHUTDOWN_SECONDS) for chain in chains],
-            *[lifespan.stop(SHUTDOWN_SECONDS) for lifespan in mounted],
+            self._mounted.stop(SHUTDOWN_SECONDS),
             *([asyncio.wait(ending, timeout=SHUTDOWN_SECONDS)] if ending else []),
         )
 
     async def prepare(self, key: bytes | None, conf: Conf) -> int:
-        """The token of a configuration, once its chain stands.
+        """Build the chain of a configuration, and return its token.
+
+        Args:
+            key: The gateway's name for the configuration.
+            conf: Names and configurations of the plugins, outermost first.
 
         Raises:
-            ConfigurationError: it cannot be run; the message says which plugin, which field and why.
+            ConfigurationError: The chain cannot be built. The message names the plugin, the field and the reason.
         """
         self._check_sizes(key, conf)
         text = Text(key, tuple(conf))
@@ -165,7 +171,7 @@ class ConfigurationStore:
                 return token
 
     def find(self, token: int) -> Chain | None:
-        """The chain of `token`, if it stands here; :meth:`restore` may build it if not."""
+        """Return the chain of `token`; None: it is not here, and :meth:`restore` may build it."""
         prepared = self._prepared.get(token)
         if prepared is None or prepared.fresh_until <= self._clock():
             return None
@@ -173,10 +179,10 @@ class ConfigurationStore:
         return prepared.chain
 
     async def restore(self, token: int) -> Chain | None:
-        """The chain of `token`, built if need be; None: the token is unknown.
+        """Return the chain of `token`, and build it if it is not here; None: the token is unknown.
 
         Raises:
-            ConfigurationError: it could not be built.
+            ConfigurationError: It could not be built.
         """
         text, generation = await self._in_thread(lambda: self._claims.find(token))
         if text is None:
@@ -189,7 +195,7 @@ class ConfigurationStore:
         return await self._build(token, text, generation)
 
     async def _in_thread(self, work: Callable[[], Result]) -> tuple[Result, int]:
-        """What `work` on the claims gives, and the generation of the tokens in it."""
+        """Return the result of `work`, which uses the claims, and the generation of the tokens in it."""
 
         def both() -> tuple[Result, int]:
             return work(), self._claims.generation
@@ -212,7 +218,7 @@ class ConfigurationStore:
         try:
             check_sizes(key, conf, self._limit)
         except ConfigurationError as exc:
-            # by its key: a digest of what is too large would cost what is to be saved
+            # remembered by its key: the digest of a large configuration would cost too much
             about = b"size of " + (key or b"")[:MAX_KEY_BYTES]
             self._refuse_failed(about)
             logger.error("route %s refused: %s", route_id_of(key) or "?", exc)
@@ -221,7 +227,7 @@ class ConfigurationStore:
 
     def _refuse_failed(self, digest: bytes) -> None:
         failure = self._failures.get(digest)
-        # one that ends later than it may was noted by a clock that was ahead
+        # if it would end too late, it was noted while the clock was ahead
         if failure is not None and failure.until - failure.seconds <= self._clock() < failure.until:
             raise ConfigurationError(failure.reason)
 
@@ -265,7 +271,7 @@ class ConfigurationStore:
         return chain
 
     def _sweep(self) -> None:
-        """Closes the chains whose claim is over, and forgets old failures."""
+        """Close the chains whose claim is over, and forget old failures."""
         now = self._clock()
         if 0 <= now - self._swept < SWEEP_SECONDS:
             return

@@ -175,10 +175,8 @@ def _identity(value: Any) -> tuple[str | None, str | None] | None:
         return _identity(dict.get(extensions, "apisix")) if isinstance(extensions, dict) else None
     if issubclass(kind, Call):
         return value.plugins, value.route_id
-    if issubclass(kind, Plugin | Layer):
+    if issubclass(kind, Plugin | Layer | Lifespan):
         return value.name, None
     if issubclass(kind, Build):
         return None, value.route_id
-    if issubclass(kind, Lifespan):
-        return value._name, None  # noqa: SLF001  # found in a frame: the log needs the name alone
     return None

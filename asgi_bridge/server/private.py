@@ -13,7 +13,7 @@ import shutil
 import stat
 import tempfile
 
-from ..plugins.claims import files_of
+from ..plugins.token_file import files_of
 
 __all__ = ["PrivateFolder"]
 

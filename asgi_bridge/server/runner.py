@@ -4,7 +4,8 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
 
@@ -13,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..adapter import Call, Host
 from ..errors import ConfigurationError
+from ..lifespan import answer_lifespan
 from ..logs import GUARD
 from ..plugins import MAX_CONFIGURATION_BYTES, ConfigurationStore, Plugin
 from .hangs import HangWatch
@@ -98,12 +100,13 @@ class Runner:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "lifespan", "plugins are called by the gateway, not over HTTP"
-        await receive()
+        await answer_lifespan(receive, send, self._running())
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
         await self.start()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
+        yield
         await self.stop()
-        await send({"type": "lifespan.shutdown.complete"})
 
     async def start(self) -> None:
         """Start the mounted applications, and the watches over deadlines and over plugins that block the loop."""

@@ -21,6 +21,10 @@ Memory is bounded
     each entry a place of its own, which needs no bound. For any other layout, `_careful_entries` charges each entry and
     each of its strings to a budget, as if nothing were shared. Strings outside of entries need no budget: no message
     has more than two of them, and no message has more than three vectors of entries.
+
+A list of plugins is short
+    The runner decodes a PrepareConf on its event loop. 16 MiB hold 300,000 entries, which would hold up all calls for a
+    second. So the number of entries is checked before they are read.
 """
 
 from collections.abc import Callable, Iterable
@@ -86,6 +90,10 @@ _NOWHERE = -(1 << 40)
 # addition to its content (field, length, NUL and padding).
 _ENTRY_COST = 8
 _STRING_COST = 12
+
+# Maximum number of entries of a PrepareConf. The schema has no limit, but a real route lists a few plugins, and the
+# runner refuses to nest more than 100. Within this number it says so in its own log line.
+_MAX_PLUGINS = 1000
 
 
 def _budget(size: int) -> int:
@@ -265,7 +273,11 @@ def _decode_prepare_conf_req(buf: bytes) -> PrepareConfReq:
     table, (conf_at, key) = _root(buf, 2)
     conf: list[TextEntry] | None = None
     if conf_at:
-        conf, _ = _entries(buf, table + conf_at)
+        field: int = table + conf_at
+        count: int = _u32(buf, field + _u32(buf, field)[0])[0]
+        if count > _MAX_PLUGINS:
+            raise RemoteProtocolError(f"a configuration lists {count} plugins; the maximum is {_MAX_PLUGINS}")
+        conf, _ = _entries(buf, field)
     return PrepareConfReq(conf, _octets(buf, table + key) if key else None)
 
 

@@ -8,16 +8,17 @@ Example::
     bridge.mount("legacy", WSGIApp(flask_app))
     bridge.add_middleware("fix", WSGIMiddleware(ProxyFix))
 
-Whoever a WSGI application wraps is :func:`upstream`, a WSGI application: what it changes in the environ before it calls
-that becomes a change of the request, and its own ``start_response`` and iterable are the plugin's response.
+A WSGI middleware wraps :func:`upstream`, which is a WSGI application too. What the middleware changes in the environ
+before it calls :func:`upstream` becomes a change of the request. What it passes to ``start_response``, and the iterable
+that it returns, are the plugin's response.
 
-asgiref's ``WsgiToAsgi`` and a2wsgi were measured and do not fit: the first allows ASCII headers only, knows neither
-``write()`` nor ``close()``, and crosses threads for each message; both take the whole body of a request, or a queue and
-a thread hop for each chunk of a response; and neither tells what became of the environ.
+asgiref's ``WsgiToAsgi`` and a2wsgi were measured, and do not fit. ``WsgiToAsgi`` allows ASCII headers only, knows
+neither ``write()`` nor ``close()``, and switches threads for each message. Both read the whole body of a request before
+anybody asks for it, or switch threads for each chunk of a response. Neither shows what became of the environ.
 """
 
 from .app import WSGIApp, WSGIMiddleware
-from .call import upstream
 from .request import WSGIApisix
+from .run import upstream
 
 __all__ = ["WSGIApisix", "WSGIApp", "WSGIMiddleware", "upstream"]

@@ -1,4 +1,4 @@
-"""WSGI applications and middleware from outside: plain ASGI."""
+"""WSGI applications and middleware as ASGI applications and middleware."""
 
 import inspect
 from collections.abc import Callable
@@ -13,12 +13,13 @@ from ..plugins.advice import Place, refusal
 from ..plugins.kinds import Kind, judge
 from ..plugins.lifespan import quiet_lifespan
 from ..plugins.signatures import hints_of, signature_of
-from .call import WSGIApplication, WSGICall, upstream
+from .run import Run, WSGIApplication, upstream
 from .threads import thread_pool
 
 __all__ = ["WSGIApp", "WSGIMiddleware"]
 
 THREADS = 40
+"""Number of threads of an application or middleware that has no number of its own."""
 
 
 class WSGIApp:
@@ -27,12 +28,12 @@ class WSGIApp:
     Mounted as a plugin it answers by itself, or calls :func:`asgi_bridge.wsgi.upstream`.
 
     Args:
-        wsgi_app: the application.
-        threads: how many of its requests run at once; further ones wait.
-        pool: the name of a thread pool to share with others of that name; without it there is one of its own.
+        wsgi_app: The application.
+        threads: Maximum number of its requests that run at once. Further requests wait.
+        pool: Name of a thread pool, shared by all that give this name. Without a name the application has its own.
 
     Raises:
-        ConfigurationError: it cannot be called, or `threads` is not the number of threads of `pool`.
+        ConfigurationError: `wsgi_app` is no WSGI application, or `threads` is not the number of threads of `pool`.
 
     Example::
 
@@ -73,25 +74,25 @@ async def _run(
 ) -> None:
     if scope["type"] != "http":
         raise PluginError(f"a WSGI application knows HTTP only, not {scope['type']!r}")
-    await WSGICall(wsgi, inner, pool, scope, receive, send).run()
+    await Run(wsgi, inner, pool, scope, receive, send).run()
 
 
 def WSGIMiddleware(
     middleware: Callable[..., WSGIApplication], *, threads: int = THREADS, pool: str | None = None
 ) -> Callable[..., ASGIApp]:
-    """A WSGI middleware as an ASGI middleware: a function of ``app`` and of the keyword arguments of `middleware`.
+    """Make an ASGI middleware of a WSGI middleware.
 
-    Its signature is that of `middleware`, so a route's configuration is checked against the WSGI middleware's own
-    annotations.
+    It is a function of ``app`` and of the keyword arguments of `middleware`. Its signature is that of `middleware`, so
+    a route's configuration is checked against the WSGI middleware's own annotations.
 
     Args:
-        middleware: a class or function whose first parameter is the WSGI application to wrap.
-        threads: how many requests run at once in all that it makes; further ones wait.
-        pool: the name of a thread pool to share with others of that name; without it there is one of its own.
+        middleware: A class or function whose first parameter is the WSGI application to wrap.
+        threads: Maximum number of requests that run at once in everything that `middleware` makes. Further ones wait.
+        pool: Name of a thread pool, shared by all that give this name. Without a name the middleware has its own.
 
     Raises:
-        ConfigurationError: it cannot be called, takes no application, or `threads` is not the number of threads of
-            `pool`.
+        ConfigurationError: `middleware` cannot be called or takes no application, or `threads` is not the number of
+            threads of `pool`.
 
     Example::
 
@@ -107,8 +108,8 @@ def WSGIMiddleware(
         made = middleware(upstream, **options)
         verdict = judge(made)
         if not verdict.may_be_wsgi:
-            said = repr(made) if verdict.kind is Kind.DATA else verdict.kind.value
-            raise ConfigurationError(f"{name} made {said}, which is not a WSGI application")
+            what = repr(made) if verdict.kind is Kind.DATA else verdict.kind.value
+            raise ConfigurationError(f"{name} made {what}, which is not a WSGI application")
         return _Wrapped(made, app, executor)
 
     made: Any = make
@@ -121,6 +122,7 @@ def WSGIMiddleware(
 
 
 def _asgi_signature(middleware: Callable[..., Any], name: str) -> tuple[inspect.Signature, dict[str, Any]]:
+    """Return the signature and the annotations of the ASGI middleware that is made of `middleware`."""
     signature = signature_of(middleware)
     if signature is None:  # compiled, or a built-in: it has none as an ASGI middleware either
         anything = inspect.Parameter("arguments", inspect.Parameter.VAR_POSITIONAL)
@@ -132,7 +134,7 @@ def _asgi_signature(middleware: Callable[..., Any], name: str) -> tuple[inspect.
         raise ConfigurationError(f"{name} is no WSGI middleware: its first parameter is not an application")
     rest = parameters[parameters[0].kind in by_position :]
     annotations = {each.name: hints[each.name] for each in rest if each.name in hints}
-    # the name says to Bridge.add and to people that it is a middleware
+    # by this name `kinds.judge` and people see that it is a middleware
     first = inspect.Parameter("app", inspect.Parameter.POSITIONAL_ONLY, annotation=ASGIApp)
     if any(each.name == "app" for each in rest):
         first = first.replace(name="application")

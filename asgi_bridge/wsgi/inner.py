@@ -1,4 +1,4 @@
-"""The ASGI application that WSGI code wraps, called for a thread that waits for it."""
+"""The ASGI application that WSGI code wraps, called while the WSGI code's thread waits for its response."""
 
 import asyncio
 import contextvars
@@ -13,27 +13,38 @@ from ..errors import PluginError
 from ..wire import MAX_PAYLOAD
 from .threads import Lane, Wait, waiting_lane
 
-__all__ = ["YIELD_EVERY", "GivenBody", "Inner", "read_all"]
+__all__ = ["YIELD_EVERY", "Inner", "ReplacedBody", "read_all"]
 
 READ = 1 << 16
+"""Bytes of a replaced request body that are read at a time."""
 YIELD_EVERY = 64
-"""Messages after which the event loop gets its turn: nothing here waits, so an endless response would block it."""
+"""Messages after which other tasks get a turn. Nothing here waits, so an endless response would block them."""
 
 
 class Inner:
-    """One call of the inner application: its response, and the task that it goes on in."""
+    """One request to the inner application: the response, and the task in which the application runs.
+
+    Args:
+        app: The inner application.
+        scope: What it is called with.
+        lane: The thread that waits.
+
+    Attributes:
+        status, headers, body: The response, once it is complete.
+        complete: True: the response is complete.
+        responded: Done when the response is complete; cancelled when it never will be.
+        context: The context variables as the application left them; None: it still runs, after its response.
+        fault: The exception that the application raised after its response.
+    """
 
     def __init__(self, app: ASGIApp, scope: Scope, lane: Lane) -> None:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.body = b""
-        self.context: Context | None = None
-        """How its context variables ended; None: it still runs, behind its response."""
         self.complete = False
-        self.over: asyncio.Future[None] | None = None
-        """Done with the response."""
+        self.responded: asyncio.Future[None] | None = None
+        self.context: Context | None = None
         self.fault: BaseException | None = None
-        """What it raised behind its response."""
         self._app = app
         self._scope = scope
         self._lane = lane
@@ -44,9 +55,18 @@ class Inner:
         self._wait: Wait | None = None
 
     def start(self, receive: Receive, wait: Wait, context: Context) -> "asyncio.Task[None]":
-        """Starts it, in the event loop."""
+        """Start the application, in the event loop.
+
+        Args:
+            receive: What it is called with.
+            wait: Finished when its response is complete, or when there will be none.
+            context: The context that it runs in.
+
+        Returns:
+            The task that it runs in.
+        """
         loop = asyncio.get_running_loop()
-        self.over = loop.create_future()
+        self.responded = loop.create_future()
         self._wait = wait
         self._context = context
         self._task = loop.create_task(self._run(receive), context=context)
@@ -55,7 +75,7 @@ class Inner:
 
     async def _run(self, receive: Receive) -> None:
         waiting_lane.set(self._lane)
-        # Entered, and left with the task's own context only: what it leaves behind would find an exited one unusable.
+        # Never exited: it ends with the task's own context. Code that the application leaves behind may still use it.
         await ThreadSensitiveContext(executor=self._lane).__aenter__()  # type: ignore[no-untyped-call]
         await self._app(self._scope, receive, self._send)
 
@@ -75,19 +95,19 @@ class Inner:
                 self.complete = True
                 self.body = bytes(self._parts)
                 self._parts = bytearray()
-                assert self.over is not None
-                self.over.set_result(None)
-                # not at once: it most often ends in this step, and then its context variables are final
+                assert self.responded is not None
+                self.responded.set_result(None)
+                # not at once: the application most often ends in this step, and then its context variables are final
                 asyncio.get_running_loop().call_soon(self._finish)
         elif kind != "http.response.debug":
             raise PluginError(f"{kind} does not belong here")
 
     def _finish(self, ended: "asyncio.Task[None] | None" = None) -> None:
-        """The response is complete, or will never be."""
+        """Wake the thread: the response is complete, or never will be."""
         task = self._task
-        if task is None:  # seen already
+        if task is None:  # the thread is awake already
             return
-        assert self._wait is not None and self.over is not None
+        assert self._wait is not None and self.responded is not None
         error: BaseException | None = None
         if task.done():
             self._task = None  # it holds its exception, whose frames hold this
@@ -98,12 +118,18 @@ class Inner:
                 self.context = self._context
             self._wait.finish()
         else:
-            self.over.cancel()
+            self.responded.cancel()
             self._wait.finish(error=error or PluginError("the inner application ended without a complete response"))
 
 
-class GivenBody:
-    """A receive that gives another body, read in the thread that waits for the inner application."""
+class ReplacedBody:
+    """A receive that returns another request body, which the waiting thread reads when it is asked for.
+
+    Args:
+        inner: The request that it belongs to.
+        lane: The thread that waits.
+        read: Returns the whole body.
+    """
 
     def __init__(self, inner: Inner, lane: Lane, read: Callable[[], bytes]) -> None:
         self._inner = inner
@@ -116,14 +142,17 @@ class GivenBody:
             context = contextvars.copy_context()
             body = await asyncio.get_running_loop().run_in_executor(self._lane, context.run, read)
             return {"type": "http.request", "body": body, "more_body": False}
-        assert self._inner.over is not None
-        await asyncio.shield(self._inner.over)
+        assert self._inner.responded is not None
+        await asyncio.shield(self._inner.responded)
         return {"type": "http.disconnect"}
 
 
 def read_all(stream: Any) -> bytes:
-    # Up to its end, whatever CONTENT_LENGTH says: that is not always changed together with it. With a size, since PEP
-    # 3333 has no read() without one.
+    """Read a replaced request body up to its end.
+
+    CONTENT_LENGTH does not count: who replaces the body does not always change it too. Each read has a size, because
+    PEP 3333 has no ``read()`` without one.
+    """
     body = bytearray()
     while part := stream.read(READ):
         body += part

@@ -1,12 +1,12 @@
 """Where WSGI code runs: bounded pools of threads, and the lanes that keep one request in one thread.
 
 Under a WSGI server the middleware and the application inside it run in one thread. Here the event loop lies between
-them, but the thread that waits for it is lent: WSGI code further inside runs there. Thread-local data is found again,
-and many requests that have each taken a thread cannot wait for one more of them in vain.
+them. But a thread that waits for the event loop is lent to WSGI code further inside. So that code finds the
+thread-local data of the code around it. And requests that hold a thread each do not wait for one another's threads.
 
-asgiref's ``sync_to_async`` alone would run thread-sensitive code of all requests in one thread, or within a
-``ThreadSensitiveContext`` in a new one for each request, without a bound. Given an executor that context fits: it hands
-the waiting thread to the thread-sensitive code of ASGI applications further inside too.
+asgiref's ``sync_to_async`` alone would run the thread-sensitive code of all requests in one thread. Within a
+``ThreadSensitiveContext`` it would start a thread for each request, without a bound. With an executor of ours that
+context fits: it lends the waiting thread to the thread-sensitive code of ASGI applications further inside too.
 """
 
 import threading
@@ -25,15 +25,20 @@ __all__ = ["Lane", "Wait", "lane_of_thread", "thread_pool", "waiting_lane"]
 T = TypeVar("T")
 
 _named: dict[str, tuple[int, ThreadPoolExecutor]] = {}
+"""Pools by name, each with its maximum number of threads."""
 _naming = threading.Lock()
 _thread = threading.local()
 
 
 def thread_pool(threads: int, name: str | None) -> ThreadPoolExecutor:
-    """A pool of at most `threads`, started when they are needed; the same one for the same `name`.
+    """Return a pool of threads, which start when they are needed.
+
+    Args:
+        threads: Maximum number of threads.
+        name: The same name gives the same pool; None: a pool for this caller alone.
 
     Raises:
-        ConfigurationError: `threads` is no positive number, or not that of the pool of this name.
+        ConfigurationError: `threads` is no positive number, or the pool of this name has another number.
     """
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise ConfigurationError(f"threads is a number of threads, not {threads!r}")
@@ -47,7 +52,14 @@ def thread_pool(threads: int, name: str | None) -> ThreadPoolExecutor:
 
 
 class Wait:
-    """What a thread waits for: finished once, in the event loop."""
+    """Something that a thread waits for, and that the event loop finishes once.
+
+    Args:
+        lane: The thread.
+
+    Attributes:
+        done: True: it is finished.
+    """
 
     __slots__ = ("_error", "_lane", "_value", "done")
 
@@ -58,7 +70,7 @@ class Wait:
         self._error: BaseException | None = None
 
     def finish(self, value: Any = None, error: BaseException | None = None) -> None:
-        """Lets the thread go on, with a value or an exception. Only the first call counts."""
+        """Let the thread go on, with a value or an exception. Only the first call counts."""
         if not self.done:
             self._value = value
             self._error = error
@@ -66,9 +78,9 @@ class Wait:
             self._lane.wake()
 
     def result(self) -> Any:
-        """What it was finished with."""
-        error, self._error = self._error, None  # an exception holds its frames, and they this
-        value, self._value = self._value, None  # a body, maybe, which nobody else keeps
+        """Return the value, or raise the exception, that it was finished with."""
+        error, self._error = self._error, None  # an exception holds its frames, and they hold this
+        value, self._value = self._value, None  # it may be a body, which nobody else keeps
         if error is not None:
             try:
                 raise error
@@ -78,7 +90,11 @@ class Wait:
 
 
 class Lane(Executor):
-    """One thread, which runs what it is given whenever it waits; at other times a thread of the pool does."""
+    """One thread as an executor: it runs functions while it waits. At other times a thread of the pool runs them.
+
+    Args:
+        pool: The pool that the thread belongs to.
+    """
 
     def __init__(self, pool: Executor) -> None:
         self._pool = pool
@@ -87,7 +103,7 @@ class Lane(Executor):
         self._waiting = 0
 
     def offer(self, function: Callable[[], T]) -> Future[T] | None:
-        """Runs `function` in this thread, if it waits."""
+        """Run `function` in this thread if it waits. Otherwise return None, and do not run it."""
         with self._lock:
             if not self._waiting:
                 return None
@@ -96,24 +112,25 @@ class Lane(Executor):
             return future
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Run a function in this thread if it waits, otherwise in the pool."""
         return self.offer(partial(fn, *args, **kwargs)) or self._pool.submit(fn, *args, **kwargs)
 
     def wait(self, begin: Callable[[Wait], object]) -> Any:
-        """Blocks this thread until a Wait is finished, and gives its result.
+        """Block this thread until a new `Wait` is finished, and return its result.
 
         Args:
-            begin: is called with the Wait first, and sees to it that it will be finished.
+            begin: Called with the `Wait` first. It arranges that the wait is finished.
         """
         wait = Wait(self)
         with self._lock:
-            self._waiting += 1  # before anything can come of it
+            self._waiting += 1  # before `begin` can lead to work for this thread
         try:
             begin(wait)
             while not wait.done:
-                given = self._queue.get()
-                if given is not None:
-                    given()
-                    given = None  # its result may be a body, and the next one may take long to come
+                work = self._queue.get()
+                if work is not None:
+                    work()
+                    work = None  # its result may be a body, and the next work may take long to come
         finally:
             with self._lock:
                 self._waiting -= 1
@@ -123,15 +140,15 @@ class Lane(Executor):
         return wait.result()
 
     def wake(self) -> None:
-        """Something that this thread waits for has finished."""
+        """Let the thread look whether what it waits for is done."""
         self._queue.put(None)
 
     def _hand_over(self) -> None:
-        """What came too late goes to the pool. Nothing can come any more until the thread waits again."""
+        """Pass work that came too late to the pool. No more work can come until the thread waits again."""
         while not self._queue.empty():
-            given = self._queue.get()
-            if given is not None:
-                self._pool.submit(given)
+            work = self._queue.get()
+            if work is not None:
+                self._pool.submit(work)
 
 
 def _fulfil(future: Future[T], function: Callable[[], T]) -> None:
@@ -146,10 +163,10 @@ def _fulfil(future: Future[T], function: Callable[[], T]) -> None:
 
 @contextmanager
 def lane_of_thread(pool: Executor) -> Iterator[Lane]:
-    """The lane of this thread, for as long as the outermost of its users needs it.
+    """Return the lane of this thread. The outermost block makes it, and blocks within share it.
 
     Args:
-        pool: that the thread belongs to.
+        pool: The pool that the thread belongs to.
     """
     lane: Lane | None = getattr(_thread, "lane", None)
     if lane is not None:
@@ -159,8 +176,8 @@ def lane_of_thread(pool: Executor) -> Iterator[Lane]:
     try:
         yield lane
     finally:
-        del _thread.lane  # it holds the pool, which ends its idle threads when nobody holds it
+        del _thread.lane  # it holds the pool, whose idle threads end once nobody holds it
 
 
 waiting_lane: ContextVar[Lane] = ContextVar("asgi_bridge.wsgi.waiting_lane")
-"""Of the WSGI code around this one, whose thread waits."""
+"""The lane of the WSGI code around the code that runs, whose thread waits."""

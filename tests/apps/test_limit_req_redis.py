@@ -240,11 +240,11 @@ def test_routes_have_buckets_of_their_own_unless_they_name_one(redis: RedisServe
 
 
 def test_a_route_that_is_not_known_has_to_name_its_bucket(redis: RedisServer) -> None:
-    from asgi_bridge.plugins import build_chain
+    from asgi_bridge.plugins import MountedLifespans, build_chain
 
     async def run(more: dict[str, str]) -> Any:
         conf = json.dumps({"rate": 1, **more}).encode()
-        chain = await build_chain(mounted(redis).plugins, None, [(b"limit-req", conf)], {})
+        chain = await build_chain(mounted(redis).plugins, None, [(b"limit-req", conf)], MountedLifespans())
         try:
             assert chain.route_id is None
             client = PluginClient(mounted(redis), "limit-req")

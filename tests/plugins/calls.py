@@ -1,4 +1,4 @@
-"""A call for the chain, and small ASGI pieces, for the tests of this room."""
+"""A call for chains, and small ASGI applications, for the tests of plugins."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -63,7 +63,7 @@ class FakeCall(ChainCall):
         self.sent.append(message)
 
     async def through(self, chain: Chain) -> None:
-        """Runs this call through `chain`, as the adapter does."""
+        """Run this call through `chain`, as the adapter does."""
         self.chain = chain
         await chain.enter(self, scope(), self.receive, self.send)
 
@@ -86,7 +86,8 @@ async def read(receive: Receive) -> bytes:
     body = b""
     while True:
         message = await receive()
-        body += message["body"]
+        part: bytes = message["body"]
+        body += part
         if not message["more_body"]:
             return body
 
@@ -102,13 +103,13 @@ def answering(status: int) -> ASGIApp:
 
 
 def chain_of(bridge: Bridge, *names: str | tuple[str, str], key: bytes | None = KEY) -> Chain:
-    """The chain of these plugins, or of these plugins and texts, without any lifespan."""
+    """Build the chain of plugins, given by name or by name and JSON text, without any lifespan."""
     conf = [(name, "") if isinstance(name, str) else name for name in names]
     return asyncio.run(build_chain(bridge.plugins, key, [(name.encode(), text.encode()) for name, text in conf], None))
 
 
 class Tap:
-    """A middleware that shows what it sees: `before` what it gets, before it passes the request on."""
+    """A middleware that calls `before` with what it gets, before it passes the request on."""
 
     def __init__(self, app: ASGIApp, before: Callable[[Scope], None]) -> None:
         self.app = app

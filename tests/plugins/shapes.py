@@ -1,4 +1,4 @@
-"""Objects of many shapes, to be mounted in every way; those that work answer every request with ``here``."""
+"""Objects of many shapes, to be mounted in every way. Those that work answer every request with ``here``."""
 
 import asyncio
 import dataclasses
@@ -8,7 +8,7 @@ from typing import Any
 
 import flask
 from fastapi import FastAPI
-from paste.gzipper import middleware as paste_middleware
+from paste.gzipper import middleware as paste_middleware  # type: ignore[import-untyped]
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-__all__: list[str] = []
+__all__ = ["CORSMiddleware", "ProxyFix", "Starlette"]
 
 here = PlainTextResponse("here")
 
@@ -84,7 +84,7 @@ async def injected(scope: Scope, receive: Receive, send: Send, text: str) -> Non
 
 
 class Decorated:
-    """What a decorator that is a class makes of a function, or of a method."""
+    """A decorator that is a class, around a function or a method."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         functools.update_wrapper(self, function)
@@ -130,7 +130,7 @@ anything = Anything()
 passed_on = passing_on(returns_awaitable)
 fastapi_app = FastAPI()
 fastapi_app.add_api_route("/", lambda: here)
-no_signature = coroutine_function.__call__  # type: ignore[attr-defined]
+no_signature = coroutine_function.__call__  # type: ignore[operator]
 
 # ASGI middleware
 
@@ -189,7 +189,7 @@ def closure(app: ASGIApp, text: str = "here", more: int = 1) -> ASGIApp:
 
 
 class Unreadable:
-    """As a compiled one is, where the compiler leaves no signature."""
+    """Has no signature to read, like a class from some compilers."""
 
     @property
     def __signature__(self) -> Any:
@@ -261,7 +261,7 @@ class WSGITiming:
 
 
 def lacks_async(scope: Scope, receive: Receive, send: Send) -> None:
-    here(scope, receive, send)
+    here(scope, receive, send)  # type: ignore[unused-coroutine]
 
 
 class LacksAsync:

@@ -40,7 +40,7 @@ def mounted(**options: Any) -> Bridge:
 
 
 def passes(conf: Any, **options: Any) -> bool:
-    """Whether a route may give `conf`. What refuses it never repeats it."""
+    """Return whether a route may configure `conf`. A refusal never repeats the value."""
     bridge = mounted(**options)
     try:
         check(bridge, conf)
@@ -166,7 +166,7 @@ def test_a_route_may_name_files_in_listed_folders(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir(parents=True)
     for file in ("keys/a", "keys/..2/b", "other/c", "keysx/d"):
         (tmp_path / file).touch()
-    # as Kubernetes mounts a secret: links inside of the folder
+    # as Kubernetes mounts a secret: links within the folder
     (keys / "data").symlink_to("..2")
     (keys / "b").symlink_to("data/b")
     (keys / "out").symlink_to("../other/c")
@@ -193,7 +193,7 @@ URL, FILE = "https://idp.test/a", "/etc/hosts"
 
 
 @pytest.mark.parametrize(
-    ("annotation", "given", "other"),
+    ("annotation", "value", "other"),
     [
         (Annotated[Path, Allowed("file")], FILE, "/usr/x"),
         (Annotated[pydantic.FilePath, Allowed("file")], FILE, "/usr/bin/env"),
@@ -209,30 +209,31 @@ URL, FILE = "https://idp.test/a", "/etc/hosts"
         (dict[Annotated[str, Allowed("https")], int], {URL: 1}, {"https://evil.test": 1}),
     ],
 )
-def test_the_mark_may_stand_on_paths_urls_secrets_and_lists(annotation: Any, given: Any, other: Any) -> None:
+def test_the_mark_may_stand_on_paths_urls_secrets_and_lists(annotation: Any, value: Any, other: Any) -> None:
     def make(conf: Any) -> ASGIApp:
         return upstream
 
     make.__annotations__["conf"] = pydantic.create_model("Conf", x=(annotation, ...))
     bridge = Bridge()
     bridge.plugin("p", allow=["/etc/", "https://idp.test", "redis://idp.test"])(make)
-    check(bridge, {"x": given})
+    check(bridge, {"x": value})
     with pytest.raises(ConfigurationError, match=r"^field 'x.*': a route may not name this; "):
         check(bridge, {"x": other})
-    # the operator's own default is trusted, whatever its type makes of it
+    # the operator's own default is trusted, whatever its type turns it into
     bridge = Bridge()
     bridge.plugin("p", defaults={"x": other})(make)
     if not isinstance(other, dict):  # keys of an object
         check(bridge, {})
     with pytest.raises(ConfigurationError, match=r"^field 'x.*': a route may not name this; "):
-        check(bridge, {"x": given})
+        check(bridge, {"x": value})
 
 
 def test_a_type_that_looks_at_files_does_not_tell_a_route_whether_one_is_there() -> None:
     def make(conf: Any) -> ASGIApp:
         return upstream
 
-    make.__annotations__["conf"] = pydantic.create_model("Conf", x=(Annotated[pydantic.FilePath, Allowed("file")], ...))
+    kind: Any = Annotated[pydantic.FilePath, Allowed("file")]
+    make.__annotations__["conf"] = pydantic.create_model("Conf", x=(kind, ...))
     bridge = Bridge()
     bridge.plugin("p")(make)
     reasons = set()
@@ -246,7 +247,12 @@ def test_a_type_that_looks_at_files_does_not_tell_a_route_whether_one_is_there()
 def test_a_file_outside_of_the_list_is_not_even_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     real = os.path.realpath
-    monkeypatch.setattr(os.path, "realpath", lambda path, **more: seen.append(path) or real(path, **more))
+
+    def realpath(path: str, **more: Any) -> str:
+        seen.append(path)
+        return real(path, **more)
+
+    monkeypatch.setattr(os.path, "realpath", realpath)
 
     assert not passes({"file": "/net/somewhere/x"}, allow=["/etc/apisix/keys/"])
     assert not passes({"file": "/etc/apisix/keys/../../../dev/stdin"}, allow=["/etc/apisix/keys/"])
@@ -261,11 +267,11 @@ def test_the_refusal_says_what_the_operator_can_do() -> None:
             check(bridge, conf)
         reasons[str(conf)] = str(caught.value)
 
-    told = "a route may not name this; who mounts the plugin can allow it: allow="
+    reason = "a route may not name this; the operator can allow it where the plugin is mounted: allow="
     assert list(reasons.values()) == [
-        f"field 'url': {told}[\"http://HOST/\"], or --allow",
-        f"field 'file': {told}[\"/FOLDER/\"], or --allow",
-        f"field 'redis': {told}[\"redis://HOST/\"], or --allow",
+        f"field 'url': {reason}[\"http://HOST/\"], or --allow",
+        f"field 'file': {reason}[\"/FOLDER/\"], or --allow",
+        f"field 'redis': {reason}[\"redis://HOST/\"], or --allow",
         "field 'redis': a route gives a URL that begins with redis:// or rediss:// and is plain ASCII",
     ]
 
@@ -288,7 +294,7 @@ def test_allow_is_a_list(allow: Any) -> None:
         Bridge().include(mounted(), allow=allow)
 
 
-# --- what the operator gives is trusted -------------------------------------------------------------------------------
+# --- what the operator sets is trusted --------------------------------------------------------------------------------
 
 
 def test_defaults_of_a_factory_are_the_operators_and_a_route_goes_over_them() -> None:
@@ -296,7 +302,7 @@ def test_defaults_of_a_factory_are_the_operators_and_a_route_goes_over_them() ->
 
     found = check(bridge, {})
     assert (found.redis.get_secret_value(), found.file, found.url) == ("unix:///run/redis.sock?db=1", "/dev/null", None)
-    # the same words are not the route's choice
+    # the same text in a default is not the route's choice
     assert check(bridge, {"file": "/dev/null"}) == found
     for conf in ({"file": "/dev/zero"}, {"url": "/dev/null"}, {"redis": "unix:///run/redis.sock"}):
         with pytest.raises(ConfigurationError, match="a route "):
@@ -445,12 +451,12 @@ def dictionary(conf: Dictionary) -> ASGIApp:
     return upstream
 
 
-def middleware(
+def middleware(  # type: ignore[no-untyped-def]
     app: ASGIApp,
     one: re.Pattern[str] | None = None,
     several: tuple[re.Pattern[str], ...] = (),
     url_regex: Any = None,
-    path_pattern=None,  # type: ignore[no-untyped-def]
+    path_pattern=None,
     model: Typed | None = None,
     **more: Any,
 ) -> ASGIApp:
@@ -495,8 +501,8 @@ def test_a_route_gives_no_regular_expression_unless_the_mount_allows_it(name: st
 
     assert str(caught.value).split(": ", 1) == [
         f"field '{field}'",
-        "a route may not give a regular expression, since Python's can take forever; who mounts the plugin can allow "
-        "it: allow_patterns=True",
+        "a route may not give a regular expression, since Python's can take forever; the operator can allow it where "
+        "the plugin is mounted: allow_patterns=True",
     ]
     check(patterns(allow_patterns=True), conf, name)
 

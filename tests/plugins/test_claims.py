@@ -1,4 +1,4 @@
-"""Claims: two configurations never have one token, whoever writes them, whatever becomes of the file."""
+"""Claims: two configurations never have the same token, whoever writes them, and whatever becomes of the file."""
 
 import asyncio
 import errno
@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_bridge import Bridge, ConfigurationError, upstream
-from asgi_bridge.plugins import ConfigurationStore, claims
-from asgi_bridge.plugins.claims import FILE, Claims, Text, token_of
+from asgi_bridge.plugins import ConfigurationStore, claims, token_file
+from asgi_bridge.plugins.claims import Claims, Text, token_of
+from asgi_bridge.plugins.token_file import FILE
 
 from .calls import KEY, Clock
 from .test_store import CORS, Conf, Lines, cors, refused
@@ -38,7 +39,7 @@ def open_claims(folder: str, clock: Clock) -> Iterator["Opener"]:
 
 
 class Opener:
-    """Opens claims on one folder, as further processes would."""
+    """Opens claims on one folder, as several processes do."""
 
     def __init__(self, folder: str, clock: Clock) -> None:
         self.folder = folder
@@ -67,7 +68,7 @@ def secret_in(folder: str) -> bytes:
 
 
 def collision(secret: bytes) -> tuple[Text, Text]:
-    """Two configurations that want the same token: found by somebody who knows the secret."""
+    """Find two configurations that want the same token, which only works with the secret."""
     return next(collisions(secret))
 
 
@@ -104,6 +105,7 @@ parts = st.none() | st.binary(max_size=3) | st.text("-:012", max_size=3).map(str
 confs = st.lists(st.tuples(parts, parts), max_size=3)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(confs, confs, parts, parts)
 def test_every_other_content_has_another_digest(one: Conf, other: Conf, key: bytes | None, rival: bytes | None) -> None:
     first, second = Text(key, tuple(one)), Text(rival, tuple(other))
@@ -111,6 +113,7 @@ def test_every_other_content_has_another_digest(one: Conf, other: Conf, key: byt
     assert (first.digest == second.digest) == ((keys[0], one) == (keys[1], other))
 
 
+@settings(deadline=None)
 @given(confs, parts)
 def test_a_text_survives_the_file(conf: Conf, key: bytes | None) -> None:
     kept = Text(key, tuple(conf))
@@ -262,7 +265,7 @@ def test_a_claim_ends_after_its_time_and_use_extends_it(open_claims: Opener) -> 
     with sqlite3.connect(os.path.join(open_claims.folder, FILE)) as database:
         database.execute("DELETE FROM claims WHERE token != ?", (token,))
     database.close()
-    assert open_claims().claim(third) == token  # whose claim is over
+    assert open_claims().claim(third) == token  # its claim is over
 
 
 def test_a_clock_that_goes_back_keeps_claims(open_claims: Opener) -> None:
@@ -293,7 +296,7 @@ def test_the_oldest_texts_go_first_and_their_claims_stay(open_claims: Opener, mo
     kept = [opened.find(token) == each for token, each in made]
     assert kept == sorted(kept)
     assert 20 < sum(kept) < 60
-    # the claims of those without a text
+    # the claims that have no text
     for token, each in made:
         assert opened.claim(each) == token
 
@@ -411,8 +414,8 @@ def test_where_nothing_can_be_written_tokens_are_kept_for_this_process(
 def test_a_full_disk(open_claims: Opener, lines: Lines) -> None:
     opened = open_claims()
     token = opened.claim(text())
-    assert opened._database is not None
-    opened._database.execute("PRAGMA max_page_count = 1")  # SQLite's own word for it: the error is the same
+    assert opened._file.database is not None
+    opened._file.database.execute("PRAGMA max_page_count = 1")  # SQLite has the same error for a full disk
     big = Text(KEY, ((b"say", b"x" * 100_000),))
     claimed = opened.claim(big)
     assert (opened.find(claimed), opened.find(token), opened.generation) == (big, None, 1)
@@ -425,7 +428,7 @@ def test_a_file_that_another_process_holds_refuses_the_route(
     lines: Lines,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(claims, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(token_file, "BUSY_SECONDS", 0.01)
     Claims(folder, KEEP).claim(text())
     holder = sqlite3.connect(os.path.join(folder, FILE), isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
@@ -439,7 +442,7 @@ def test_a_file_that_another_process_holds_refuses_the_route(
 def test_a_file_that_could_not_be_opened_at_first_gives_no_tokens_without_its_secret(
     open_claims: Opener, monkeypatch: pytest.MonkeyPatch, first: bool
 ) -> None:
-    monkeypatch.setattr(claims, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(token_file, "BUSY_SECONDS", 0.01)
     token = open_claims().claim(text())
     opened = open_claims()
     if not first:
@@ -529,7 +532,7 @@ def test_a_file_that_another_process_has_made_anew_stays(open_claims: Opener, mo
     repaired = []
 
     def find(database: sqlite3.Connection, token: int) -> None:
-        """The other one finds the damage, and the first one repairs it before the other one does."""
+        """The second process finds the damage, and the first repairs it before the second does."""
         monkeypatch.undo()
         database.execute("DROP TABLE claims")
         repaired.append(one.claim(text()))
@@ -548,14 +551,14 @@ def test_a_write_that_fails_half_way_leaves_nothing_and_the_next_one_works(monke
     monkeypatch.setattr(claims, "MAX_BYTES", 1)
     monkeypatch.setattr(claims, "UNCHECKED_BYTES", 0)
     monkeypatch.setattr(claims, "CLAIM_BYTES", 1)
-    assert opened._database is not None
-    opened._database.execute(
+    assert opened._file.database is not None
+    opened._file.database.execute(
         "CREATE TRIGGER full BEFORE UPDATE OF text ON claims BEGIN SELECT raise(FAIL, 'full'); END"
     )
     for _ in range(2):
         with pytest.raises(sqlite3.IntegrityError, match="^full$"):
             opened.claim(text(2))
-    opened._database.execute("DROP TRIGGER full")
+    opened._file.database.execute("DROP TRIGGER full")
     assert opened.find(opened.claim(text(2))) == text(2)
     opened.close()
 
@@ -573,7 +576,7 @@ def test_a_claim_from_a_clock_that_was_ahead_ends_after_its_time(open_claims: Op
 def test_a_folder_that_another_process_holds_is_not_waited_for_for_ever(
     folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(token_file, "BUSY_SECONDS", 0.01)
     descriptor = os.open(folder, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     opened = Claims(folder, KEEP)

@@ -57,12 +57,12 @@ def test_an_error_inside_the_module_is_the_cause(tmp_path: Path, monkeypatch: py
 
     (tmp_path / "ends_the_process.py").write_text("raise SystemExit(3)")
 
-    said = {}
+    causes = {}
     for name in ("lacks_a_dependency", "divides_by_zero", "has_no_name", "ends_the_process"):
         with pytest.raises(ConfigurationError) as caught:
             import_string(f"{name}:x")
-        said[str(caught.value)] = type(caught.value.__cause__)
-    assert said == {
+        causes[str(caught.value)] = type(caught.value.__cause__)
+    assert causes == {
         "cannot import 'lacks_a_dependency:x': ModuleNotFoundError: No module named 'nowhere_at_all'":
             ModuleNotFoundError,
         "cannot import 'divides_by_zero:x': ZeroDivisionError: division by zero": ZeroDivisionError,

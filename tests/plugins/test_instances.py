@@ -1,4 +1,4 @@
-"""Instances: what plugins build, to whom it belongs, and when its lifespan starts and stops."""
+"""Instances: the applications that plugins build, which chains share them, and when their lifespans start and stop."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ ONCE: Conf = [(b"once", b"{}")]
 
 
 class Registry:
-    """As a client of a metrics system has it: a name can be registered once."""
+    """A registry of metrics, in which a name can be registered once."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -58,7 +58,7 @@ def metered(**options: Any) -> tuple[Bridge, Registry]:
 
 
 def run(bridge: Bridge, *prepared: tuple[bytes | None, Conf]) -> list[list[ASGIApp]]:
-    """Prepares each; the applications of each chain."""
+    """Prepare each configuration, and return the applications of each chain."""
 
     async def main() -> list[list[ASGIApp]]:
         store = ConfigurationStore(bridge.plugins)
@@ -79,7 +79,7 @@ def run(bridge: Bridge, *prepared: tuple[bytes | None, Conf]) -> list[list[ASGIA
 
 
 async def settle(store: ConfigurationStore | None = None) -> None:
-    """Lets everything run that can run without waiting, and what `store` has asked its thread for."""
+    """Let everything run that can run without waiting, and the work in the thread of `store`."""
     if store is not None:
         await settle()
         await asyncio.get_running_loop().run_in_executor(store._thread, lambda: None)
@@ -88,7 +88,7 @@ async def settle(store: ConfigurationStore | None = None) -> None:
 
 
 class Life:
-    """A factory of applications that tell how often their lifespans went up and down."""
+    """A factory of applications that count how often their lifespans started and stopped."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -117,7 +117,7 @@ def conf_of(number: int) -> Conf:
     return [(b"live", b'{"a": %d}' % number)]
 
 
-# whose it is
+# which chains share it
 
 
 @pytest.mark.parametrize("options", [{"phase": "both"}, {}, {"on_error": "open"}])
@@ -168,7 +168,7 @@ def test_other_routes_configurations_and_names_have_their_own() -> None:
         (PRE, [(b"live", b'{"a": true}')]),
         (PRE, [(b"live", b'{"a": "1"}')]),
         (PRE, [(b"live", b'{"a": 1, "b": 2}')]),
-        (PRE, [(b"live", b'{"b": 2, "a": 1}')]),  # who reads it in its order may do something else
+        (PRE, [(b"live", b'{"b": 2, "a": 1}')]),  # code that reads the keys in their order may do something else
         (PRE, [(b"twin", b'{"a": 1}')]),
     ]
     found = run(bridge, *lists)
@@ -180,7 +180,7 @@ def test_other_routes_configurations_and_names_have_their_own() -> None:
     "key", [None, b"", b"1", b"route##ext-plugin-pre-req#1", b"route&consumer#&jack#ext-plugin-pre-req#1&1"]
 )
 def test_without_a_route_nothing_is_shared(key: bytes | None) -> None:
-    """Two routes of the same plugins would count into one limiter."""
+    """Otherwise two routes with the same plugins would count into one limiter."""
     bridge, _life = living()
     one, other = run(bridge, (key, conf_of(1)), (key, [*conf_of(1), (b"other", b"")]))
 
@@ -188,7 +188,7 @@ def test_without_a_route_nothing_is_shared(key: bytes | None) -> None:
 
 
 def test_one_that_is_listed_twice_has_two_and_other_lists_share_them_in_order() -> None:
-    """As under a server: the second is called inside of the first."""
+    """As under a server, the second is called inside the first."""
     bridge, _life = living()
     one, other = run(bridge, (PRE, conf_of(1) * 2), (RESPONSE, [(b"other", b""), *conf_of(1) * 2]))
 
@@ -325,7 +325,7 @@ def test_its_lifespan_starts_once_and_stops_when_no_chain_has_it(monkeypatch: py
 
 
 def test_it_is_not_built_anew_before_its_shutdown_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may hold what there is one of: a port, a name."""
+    """It may hold something that only one can have, such as a port."""
     monkeypatch.setattr(store_module, "MAX_CHAINS", 1)
     monkeypatch.setattr(store_module, "SHUTDOWN_SECONDS", 60.0)
     bridge, events, may_end = Bridge(), [], asyncio.Event()
@@ -355,7 +355,7 @@ def test_it_is_not_built_anew_before_its_shutdown_is_over(monkeypatch: pytest.Mo
     asyncio.run(main())
 
 
-# builds at the same time
+# several builds at the same time
 
 
 def gated() -> tuple[Bridge, asyncio.Event, list[str]]:
@@ -462,11 +462,11 @@ def test_a_factory_that_ignores_its_cancellation_is_left_behind(
 
     asyncio.run(main())
 
-    assert life.events == []  # nobody wants it any more
+    assert life.events == []  # nobody waits for it any more
     assert "plugin stubborn: its factory does not end although it was cancelled" in caplog.messages
 
 
-# what must not end the process
+# exceptions that must not end the process
 
 
 class Odd(BaseException):

@@ -1,14 +1,14 @@
-"""What a key tells: by the place of its parts, whatever they read like."""
+"""What a key says: its parts are found by their position, whatever they look like."""
 
 import pytest
 
 from asgi_bridge.plugins.key import owner_of, phase_of, route_id_of, stripped
 
-Told = tuple[tuple[bytes, bytes] | None, str | None, str | None, bytes]
+Parts = tuple[tuple[bytes, bytes] | None, str | None, str | None, bytes]
 
 
 @pytest.mark.parametrize(
-    ("key", "told"),
+    ("key", "expected"),
     [
         (b"route#1#ext-plugin-pre-req#7", ((b"route", b"1"), "1", "request", b"route#1#ext-plugin-pre-req")),
         # with a plugin_config there are two versions
@@ -25,7 +25,7 @@ Told = tuple[tuple[bytes, bytes] | None, str | None, str | None, bytes]
             b"global_rule#1#ext-plugin-post-resp#7",
             ((b"global_rule", b"1"), None, "response", b"global_rule#1#ext-plugin-post-resp"),
         ),
-        # ids that read like another part
+        # ids that look like another part
         (
             b"route#ext-plugin-post-resp#ext-plugin-pre-req#7",
             ((b"route", b"ext-plugin-post-resp"), "ext-plugin-post-resp", "request",
@@ -52,7 +52,7 @@ Told = tuple[tuple[bytes, bytes] | None, str | None, str | None, bytes]
         (b"route#a&b#ext-plugin-pre-req#7", ((b"route", b"a&b"), "a&b", "request", b"route#a&b#ext-plugin-pre-req")),
         (b"route#ext-plugin-post-resp#other#7", ((b"route", b"ext-plugin-post-resp"), "ext-plugin-post-resp", None,
                                                  b"route#ext-plugin-post-resp#other")),
-        # nothing that could be shared
+        # nothing to share
         (None, (None, None, None, b"")),
         (b"", (None, None, None, b"")),
         (b"route#1", (None, None, None, b"route#1")),
@@ -66,5 +66,5 @@ Told = tuple[tuple[bytes, bytes] | None, str | None, str | None, bytes]
                                               b"route#\xff#ext-plugin-pre-req")),
     ],
 )  # fmt: skip
-def test_what_a_key_tells(key: bytes | None, told: Told) -> None:
-    assert (owner_of(key), route_id_of(key), phase_of(key), stripped(key or b"")) == told
+def test_what_a_key_tells(key: bytes | None, expected: Parts) -> None:
+    assert (owner_of(key), route_id_of(key), phase_of(key), stripped(key or b"")) == expected

@@ -1,4 +1,4 @@
-"""What an instance leaves to the next one with its key, and for how long."""
+"""What an instance leaves to the next one with the same key, and for how long."""
 
 import asyncio
 import contextlib
@@ -34,25 +34,26 @@ def clock() -> Clock:
 
 @pytest.fixture
 def one_chain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store holds one chain, so each one that is prepared retires the one before it."""
+    """Let the store hold one chain, so that each new chain retires the one before."""
     monkeypatch.setattr(store_module, "MAX_CHAINS", 1)
 
 
 def counting(**options: Any) -> tuple[Bridge, list[list[int]]]:
-    """A bridge with a plugin that remembers a list, and the lists that its instances were given."""
-    bridge, given = Bridge(), []
+    """A bridge with a plugin that remembers a list, and the lists that its instances got."""
+    bridge = Bridge()
+    seen: list[list[int]] = []
 
     @bridge.plugin("counts", **options)
     def counts(conf: dict[str, Any]) -> ASGIApp:
         bucket: list[int] = remembered(list)
-        bucket.append(len(given))
-        given.append(bucket)
+        bucket.append(len(seen))
+        seen.append(bucket)
         if conf.get("fails"):
             raise OSError
         return upstream
 
     bridge.mount("other", upstream)
-    return bridge, given
+    return bridge, seen
 
 
 def conf_of(**conf: Any) -> Conf:
@@ -65,7 +66,7 @@ async def settle() -> None:
 
 
 def prepare(bridge: Bridge, clock: Clock, *steps: tuple[bytes | None, Conf] | float, expire: float = 100.0) -> None:
-    """Prepares each (key, configuration), and lets so many seconds pass."""
+    """Prepare each (key, configuration), and let `seconds` pass after each."""
 
     async def main() -> None:
         store = ConfigurationStore(bridge.plugins, expire=expire, clock=clock)
@@ -96,11 +97,11 @@ def test_outside_of_a_build_it_is_made_each_time() -> None:
 def test_the_next_instance_gets_what_the_one_before_it_made(
     keys: tuple[bytes, bytes], options: dict[str, Any], one_chain: None, clock: Clock
 ) -> None:
-    bridge, given = counting(**options)
+    bridge, seen = counting(**options)
     prepare(bridge, clock, (keys[0], conf_of()), (PRE, OTHER), 119.0, (keys[1], conf_of()))
 
-    assert len(given) == 2 and given[0] is given[1]
-    assert given[0] == [0, 1]
+    assert len(seen) == 2 and seen[0] is seen[1]
+    assert seen[0] == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -116,60 +117,61 @@ def test_the_next_instance_gets_what_the_one_before_it_made(
 def test_another_route_or_configuration_begins_anew(
     other: tuple[bytes | None, Conf], one_chain: None, clock: Clock
 ) -> None:
-    bridge, given = counting()
+    bridge, seen = counting()
     prepare(bridge, clock, (PRE, conf_of()), other, (PRE, OTHER), other)
 
-    assert given[0] == [0]
-    assert given[1] == ([1, 2] if other[0] else [1])  # without a route it is nobody's
+    assert seen[0] == [0]
+    assert seen[1] == ([1, 2] if other[0] else [1])  # without a route it belongs to no owner
 
 
 def test_it_is_forgotten_1_2_times_the_gateways_expiry_after_the_last_chain(one_chain: None, clock: Clock) -> None:
-    bridge, given = counting()
+    bridge, seen = counting()
     steps = [(PRE, conf_of()), 500.0, (PRE, OTHER), 119.9, (PRE, conf_of()), (PRE, OTHER), 120.0, (PRE, conf_of())]
     prepare(bridge, clock, *steps)  # type: ignore[arg-type]
 
-    assert given == [[0, 1], [0, 1], [2]]
+    assert seen == [[0, 1], [0, 1], [2]]
 
 
 def test_it_is_kept_as_long_as_any_chain_has_the_instance(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    bridge, given = counting()
+    bridge, seen = counting()
     monkeypatch.setattr(store_module, "MAX_CHAINS", 2)
     response = b"route#1#ext-plugin-post-resp#1"
     steps = [(PRE, conf_of()), (response, conf_of()), (PRE, OTHER), 1000.0, (PRE, [*conf_of(), *OTHER])]
     prepare(bridge, clock, *steps, expire=1e6)  # type: ignore[arg-type]
 
-    assert given == [[0]]  # one instance all along
+    assert seen == [[0]]  # one instance all the time
 
 
 def test_a_build_that_fails_neither_leaves_nor_takes_anything(one_chain: None, clock: Clock) -> None:
-    bridge, given = counting()
+    bridge, seen = counting()
     fails: Conf = [(b"counts", b'{"fails": true}')]
     prepare(bridge, clock, (PRE, fails), 5.0, (PRE, fails))
 
-    assert given == [[0], [1]]
+    assert seen == [[0], [1]]
 
 
 def test_several_things_come_back_in_their_order(one_chain: None, clock: Clock) -> None:
-    bridge, given = Bridge(), []
+    bridge, seen = Bridge(), []
 
     @bridge.plugin("counts")
     async def counts() -> ASGIApp:
         first = remembered(lambda: ["first"])
         await asyncio.sleep(0)
-        given.append((first, remembered(lambda: ["second"])))
+        seen.append((first, remembered(lambda: ["second"])))
         return upstream
 
     bridge.mount("other", upstream)
     prepare(bridge, clock, (PRE, [(b"counts", b"")] * 2), (PRE, OTHER), (PRE, [(b"counts", b"")] * 2))
 
-    assert given == [(["first"], ["second"])] * 4
-    # of two equal ones in a list each has its own
-    assert all(one is other for one, other in zip(sum(given[:2], ()), sum(given[2:], ()), strict=True))
-    assert given[0][0] is not given[1][0]
+    assert seen == [(["first"], ["second"])] * 4
+    # two equal entries of a list have one each
+    assert all(one is other for one, other in zip(sum(seen[:2], ()), sum(seen[2:], ()), strict=True))
+    assert seen[0][0] is not seen[1][0]
 
 
 def test_what_a_factory_leaves_running_and_calls_remember_nothing(clock: Clock) -> None:
-    bridge, made = Bridge(), []
+    bridge = Bridge()
+    made: list[list[int]] = []
 
     def make() -> list[int]:
         made.append([len(made)])
@@ -219,8 +221,8 @@ def test_the_number_is_bounded_and_the_oldest_that_nobody_has_goes_first(
     made = {key: make(key) for key in "abcd"}
     for key in "bca":
         clock.now += 1
-        memory.leave(key)
-    assert len(memory) == 3  # d, which an instance has, and c and a
+        memory.released(key)
+    assert len(memory) == 3  # d is in use; c and a are the newest of the others
     assert [make(key) is made[key] for key in "cab"] == [True, True, False]
 
 
@@ -229,6 +231,6 @@ def test_nothing_is_kept_for_instances_that_remember_nothing(clock: Clock) -> No
     for number in range(10):
         with memory.recalling(number):
             pass
-        memory.leave(number)
+        memory.released(number)
 
     assert len(memory) == 0

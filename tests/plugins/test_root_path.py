@@ -1,4 +1,4 @@
-"""``root_path`` of a mount: what uvicorn's ``--root-path`` means, and nothing of it upstream."""
+"""``root_path`` of a mount means what uvicorn's ``--root-path`` means, and the upstream sees nothing of it."""
 
 import asyncio
 import json
@@ -28,14 +28,14 @@ SEEN = ("root_path", "path", "raw_path")
 
 
 async def show(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers what a request's paths are."""
+    """Answer with the paths of the request."""
     seen = {key: scope[key].decode() if isinstance(scope[key], bytes) else scope[key] for key in SEEN}
     await JSONResponse(seen)(scope, receive, send)
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[str]:
-    """The address of a uvicorn with a root path."""
+    """Return the address of a uvicorn with a root path."""
     config = uvicorn.Config(show, port=0, root_path="/api/v1", lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -62,10 +62,10 @@ def rooted(app: ASGIApp, root_path: str = "/api") -> Bridge:
     return bridge
 
 
-def passed_on(bridge: Bridge, *names: str, **given: Any) -> Scope:
-    """The scope that reaches the upstream."""
+def passed_on(bridge: Bridge, *names: str, **paths: Any) -> Scope:
+    """Return the scope that reaches the upstream."""
     call = FakeCall()
-    scope = {"type": "http", "method": "GET", "query_string": b"", "headers": [], "extensions": {}, **given}
+    scope = {"type": "http", "method": "GET", "query_string": b"", "headers": [], "extensions": {}, **paths}
     asyncio.run(chain_of(bridge, *names).enter(call, scope, call.receive, call.send))
     return call.scopes[0]
 
@@ -80,14 +80,14 @@ PATHS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("on_error", ["closed", "open"])
-@pytest.mark.parametrize("given", PATHS)
-def test_what_passes_on_changes_nothing_upstream(given: dict[str, Any], on_error: Any) -> None:
+@pytest.mark.parametrize("paths", PATHS)
+def test_what_passes_on_changes_nothing_upstream(paths: dict[str, Any], on_error: Any) -> None:
     bridge = Bridge()
     bridge.mount("a", upstream, root_path="/api", on_error=on_error)
     bridge.mount("b", upstream, root_path="/other/api", on_error=on_error)
     for names in (["a"], ["a", "b"], ["b", "a", "a"]):
-        scope = passed_on(bridge, *names, **given)
-        assert {key: scope[key] for key in SEEN} == given
+        scope = passed_on(bridge, *names, **paths)
+        assert {key: scope[key] for key in SEEN} == paths
 
 
 def changing(**changes: Any) -> ASGIApp:
@@ -107,7 +107,7 @@ def changing(**changes: Any) -> ASGIApp:
         ({"path": "/other"}, "/other", ""),
         ({"path": "/apiary"}, "/apiary", ""),
         ({"path": "/a", "root_path": ""}, "/a", ""),
-        # a part of the application that is mounted further inside
+        # a mount further inside the application
         ({"path": "/api/a/b", "root_path": "/api/a"}, "/a/b", "/a"),
     ],
 )

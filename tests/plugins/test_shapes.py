@@ -1,4 +1,4 @@
-"""Every shape of object, mounted in every way: it works, or it is refused with the line to write instead."""
+"""Every shape of object, mounted in every way, works or is refused with the line to write instead."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -45,7 +45,7 @@ def load(way: str, name: str, folder: Path) -> Bridge:
 
 
 SHAPES: list[tuple[str, set[str], str, str]] = [
-    # name, ways in which it works, the line to write otherwise in Python and in a file
+    # name, ways of mounting that work, and for the others the line to write in Python and in a file
     *[
         (name, APPLICATION, f'bridge.mount("x", {text})', f'app = "tests.plugins.shapes:{name}" in {TABLE}')
         for name, text in [
@@ -153,11 +153,13 @@ def test_a_shape_works_or_is_refused_with_the_line_to_write(
     name: str, works: set[str], in_python: str, in_file: str, way: str, tmp_path: Path
 ) -> None:
     if way in works or (name == "wrapping_factory" and way in ("add_middleware", "middleware")):
-        conf = {} if name != "wrapping_factory" else {"conf": {}} if way in ("add_middleware", "middleware") else {}
+        conf: dict[str, Any] = (
+            {} if name != "wrapping_factory" else {"conf": {}} if way in ("add_middleware", "middleware") else {}
+        )
         with PluginClient(load(way, name, tmp_path), "x", conf) as client:
             assert client.get("/").text == "here"
         return
-    if name == "wrapping_factory" and way == "wsgi_middleware":  # only what it makes shows that it is none of WSGI
+    if name == "wrapping_factory" and way == "wsgi_middleware":  # only its result shows that it is no WSGI middleware
         with pytest.raises(ConfigurationError, match="made an ASGI application, which is not a WSGI application"):
             PluginClient(load(way, name, tmp_path), "x", {"conf": {}}).get("/")
         return
@@ -168,7 +170,7 @@ def test_a_shape_works_or_is_refused_with_the_line_to_write(
     assert before.startswith("plugin x: ")
 
 
-# nothing tells what these are, so whoever mounts them is believed
+# nothing shows what these are, so they are what they are mounted as
 
 
 @pytest.mark.parametrize(
@@ -230,7 +232,7 @@ def test_wsgi_in_its_own_wrappers() -> None:
             'bridge.add_middleware("name", CORSMiddleware)',
         ),
         (
-            lambda: WSGIMiddleware(shapes.flask_app),
+            lambda: WSGIMiddleware(shapes.flask_app),  # type: ignore[arg-type]
             "this Flask is a WSGI application, not a WSGI middleware: write from asgi_bridge.wsgi import WSGIApp; "
             'bridge.mount("name", WSGIApp(app))',
         ),
@@ -242,7 +244,7 @@ def test_the_wrappers_of_wsgi_refuse_what_is_no_wsgi(wrap: Callable[[], object],
     assert str(caught.value) == reason
 
 
-# what only shows when it is called
+# mistakes that only a call shows
 
 
 def wraps_unnamed(handler: Any) -> Any:
@@ -382,7 +384,7 @@ def test_what_a_middleware_returns_is_judged_at_the_first_preparation(tmp_path: 
     bridge = Bridge()
     bridge.add_middleware("paste", shapes.paste_function)
     bridge.add_middleware("limit", limit)
-    bridge.add_middleware("bare", shapes.WithoutCall)
+    bridge.add_middleware("bare", shapes.WithoutCall)  # type: ignore[arg-type]
     in_file = load("middleware", "paste_function", tmp_path)
 
     for client, reason in [
@@ -548,10 +550,10 @@ def test_a_middleware_compiled_by_mypyc(tmp_path: Path, caplog: pytest.LogCaptur
     for bridge in (in_python, load_bridge(None, start=tmp_path)):
         with PluginClient(bridge, "x", {"ignore_paths": None}, upstream=PlainTextResponse("text")) as client:
             assert client.get("/").headers["etag"] == "4"
-    said = "plugin x: ETagMiddleware has no signature to read, so a route may configure any JSON object"
+    line = "plugin x: ETagMiddleware has no signature to read, so a route may configure any JSON object"
     readable = signature_of(etags.ETagMiddleware) is not None  # newer releases of mypyc leave one
     assert [record.getMessage() for record in caplog.records if "signature" in record.getMessage()] == (
-        [] if readable else [said, said]
+        [] if readable else [line, line]
     )
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "pyproject.toml").touch()
@@ -591,7 +593,7 @@ class Passing:
 
 
 def passing_by_future(application: ASGIApp) -> Any:
-    return lambda scope, receive, send: asyncio.ensure_future(application(scope, receive, send))  # type: ignore[arg-type]
+    return lambda scope, receive, send: asyncio.ensure_future(application(scope, receive, send))
 
 
 async def async_generator(scope: Any, receive: Any, send: Any) -> Any:
@@ -614,7 +616,7 @@ class Wrapping(WithYield):
 
 @pytest.mark.parametrize("way", PYTHON)
 @pytest.mark.parametrize(
-    ("found", "given", "name"),
+    ("found", "described", "name"),
     [
         (async_generator, "the function async_generator", "async_generator("),
         (generator, "the function generator", "generator("),
@@ -623,11 +625,11 @@ class Wrapping(WithYield):
         (Wrapping, "the class Wrapping", "__call__(self, "),
     ],
 )
-def test_a_yield_in_an_application_is_told_at_the_mount(way: str, found: Any, given: str, name: str) -> None:
+def test_a_yield_in_an_application_is_told_at_the_mount(way: str, found: Any, described: str, name: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         PYTHON[way](Bridge(), found)
     assert str(raised.value) == (
-        f"plugin x: {given} gives a generator when it is called, which nobody can await: write "
+        f"plugin x: {described} gives a generator when it is called, which nobody can await: write "
         f"async def {name}scope, receive, send), without yield"
     )
 

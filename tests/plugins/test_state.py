@@ -1,4 +1,4 @@
-"""``scope["state"]``: one object for all layers of a request, but for keys that two lifespans give."""
+"""``scope["state"]`` is one object for all layers of a request, except for keys that two lifespans set."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ def warned(caplog: pytest.LogCaptureFixture) -> Logged:
 
 
 class Sees:
-    """A middleware that notes the state before and behind what it wraps, and puts its own into it."""
+    """A middleware that notes the state before and after what it wraps, and puts a key of its own into it."""
 
     def __init__(self, app: ASGIApp, log: list[Any], before: dict[str, Any], after: dict[str, Any]) -> None:
         self.app, self.log, self.before, self.after = app, log, before, after
@@ -57,8 +57,8 @@ def test_what_one_layer_puts_there_is_seen_by_all_others_on_the_way_in_and_out()
     bridge = Bridge()
     logs: dict[str, list[Any]] = {"a": [], "b": [], "c": []}
     for name, log in logs.items():
-        given = {"log": log, "before": {name: "in"}, "after": {name: "out"}}
-        bridge.add_middleware(name, Sees, defaults=given)
+        defaults = {"log": log, "before": {name: "in"}, "after": {name: "out"}}
+        bridge.add_middleware(name, Sees, defaults=defaults)
     client = PluginClient(bridge, [("a", None), ("b", None), ("c", None)])
     for _ in range(2):
         client.get("/")
@@ -100,11 +100,11 @@ def route(**lists: Sequence[str]) -> dict[str, Any]:
     [
         {"pre_req": ["log", "auth"], "post_resp": ["log", "auth"]},
         {"pre_req": ["log", "auth"], "post_resp": ["auth", "log"]},
-        # in calls of their own, each parked
+        # in a call each, both parked
         {"pre_req": ["log"], "post_req": ["auth"], "post_resp": ["log", "auth"]},
-        # the half of one, and the response form of the other
+        # the response half of one, and the other in the response phase alone
         {"pre_req": ["auth"], "post_resp": ["auth", "plain-log"]},
-        # the response form of both
+        # both in the response phase alone
         {"post_resp": ["plain-log", "plain-auth"]},
         {"post_resp": ["log", "auth"]},
     ],
@@ -113,9 +113,9 @@ def test_authentication_is_seen_by_an_access_log_in_whatever_lists_they_stand(li
     bridge, log = Bridge(), AccessLog()
     headers = ["x-user"]
     for name, dispatch in (("auth", authenticate), ("log", log)):
-        given = {"dispatch": dispatch}
-        bridge.add_middleware(name, BaseHTTPMiddleware, defaults=given, phase="both", request_headers=headers)
-        bridge.add_middleware(f"plain-{name}", BaseHTTPMiddleware, defaults=given, request_headers=headers)
+        defaults = {"dispatch": dispatch}
+        bridge.add_middleware(name, BaseHTTPMiddleware, defaults=defaults, phase="both", request_headers=headers)
+        bridge.add_middleware(f"plain-{name}", BaseHTTPMiddleware, defaults=defaults, request_headers=headers)
     with TestClient(Gateway(bridge, [route(**lists)])) as client:
         seen = [client.get("/", headers={"x-user": user}).headers["x-seen"] for user in ("ann", "bob")]
 
@@ -123,7 +123,7 @@ def test_authentication_is_seen_by_an_access_log_in_whatever_lists_they_stand(li
 
 
 def living(**state: Any) -> ASGIApp:
-    """An application whose lifespan gives `state`, and that shows what it sees and puts in before it passes on."""
+    """An application whose lifespan sets `state`. It notes a request's state and adds to it before it passes it on."""
 
     @contextlib.asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[dict[str, Any]]:

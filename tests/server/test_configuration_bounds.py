@@ -141,6 +141,15 @@ def test_a_list_of_too_many_plugins_is_refused(start: StartRunner) -> None:
     assert "the list has 101 plugins, and at most 100 can be nested" in runner.log
 
 
+@pytest.mark.parametrize("count", [1001, 300_000])
+def test_a_list_beyond_all_reason_is_refused_as_a_bad_frame(start: StartRunner, count: int) -> None:
+    runner = start(target="bounds:bridge")
+    with runner.connect() as connection:
+        assert connection.say(PrepareConfReq([(b"passing", b"{}")] * count, PRE.encode())) == BAD_REQUEST
+        assert isinstance(connection.call(connection.token("passing")), HTTPReqCallResp)
+    assert f"a configuration lists {count} plugins; the maximum is 1000" in runner.log
+
+
 def test_the_chain_of_the_longest_list_runs(start: StartRunner) -> None:
     with start(target="bounds:bridge").connect() as connection:
         answer = connection.prepare(*[("passing", None)] * 100)

@@ -29,6 +29,7 @@ from asgi_bridge.wire import (
     Rewrite,
     Role,
     Stop,
+    TextEntry,
     UnknownUnion,
     Var,
     decode,
@@ -439,17 +440,22 @@ def test_unknown_frame_types_lose_the_connection(frame_type: int) -> None:
 # --- what is bounded ------------------------------------------------------------------------------------------------
 
 
+def _head(count: int) -> bytes:
+    """The beginning of an HTTPRespCall.Req with headers, up to the number of headers."""
+    return struct.pack("<I6HiII", 16, 10, 8, 0, 0, 4, 0, 12, 4, count)
+
+
 def shared(count: int, size: int, *, tables: int, fields: int = 2, value_first: bool = False) -> bytes:
-    """A PrepareConf.Req whose vector has `count` entries in `tables` tables, which all name one string of `size`."""
-    start = 24 + 4 * count  # of the tables
+    """An HTTPRespCall.Req whose headers are `count` entries in `tables` tables, which all name one string of `size`."""
+    start = 28 + 4 * count  # of the tables
     width = 4 + 4 * fields
     string = start + 8 + width * tables
     slots = [4, 8 if fields == 2 else 0]
     if value_first:
         slots.reverse()
-    head = struct.pack("<I4HiII", 12, 8, 8, 4, 0, 8, 4, count)
+    head = _head(count)
     at = [start + 8 + width * (n % tables) for n in range(count)]
-    vector = struct.pack(f"<{count}I", *(place - 24 - 4 * n for n, place in enumerate(at)))
+    vector = struct.pack(f"<{count}I", *(place - 28 - 4 * n for n, place in enumerate(at)))
     words: list[int] = []
     for n in range(tables):
         table = start + 8 + width * n
@@ -462,10 +468,10 @@ def shared(count: int, size: int, *, tables: int, fields: int = 2, value_first: 
 def test_shared_strings_are_read_as_the_official_package_reads_them() -> None:
     for value_first in (False, True):
         payload = shared(5, 4, tables=5, value_first=value_first)
-        expected = PrepareConfReq([(b"xxxx", b"xxxx")] * 5)
-        assert decode(1, payload, Role.RUNNER) == oracle.decode(PrepareConfReq, payload) == expected
+        expected = HTTPRespCallReq(headers=[(b"xxxx", b"xxxx")] * 5)
+        assert decode(4, payload, Role.RUNNER) == oracle.decode(HTTPRespCallReq, payload) == expected
     payload = shared(5, 4, tables=5, fields=1)
-    assert decode(1, payload, Role.RUNNER) == oracle.decode(PrepareConfReq, payload)
+    assert decode(4, payload, Role.RUNNER) == oracle.decode(HTTPRespCallReq, payload)
 
 
 @pytest.mark.parametrize(
@@ -485,18 +491,18 @@ def test_frames_of_entries_that_share_one_string_are_refused(count: int, size: i
     payload = shared(count, size, tables=tables, fields=fields)
     assert len(payload) <= MAX_PAYLOAD
     with pytest.raises(RemoteProtocolError, match="over and over"):
-        decode(1, payload, Role.RUNNER)
+        decode(4, payload, Role.RUNNER)
 
 
 def overlapping(count: int, size: int, *, tables: int) -> bytes:
     """As `shared`, in the layout of builders: each table has its own value behind it, and the name is everybody's."""
-    start = 24 + 4 * count + 8  # of the tables
+    start = 28 + 4 * count + 8  # of the tables
     name = start + 20 * tables
-    vector = struct.pack(f"<{count}I", *(start + 20 * (n % tables) - 24 - 4 * n for n in range(count)))
+    vector = struct.pack(f"<{count}I", *(start + 20 * (n % tables) - 28 - 4 * n for n in range(count)))
     words: list[int] = []
     for table in range(start, name, 20):
         words += (table - (start - 8), 8, name - table - 8, 1, ord("v"))
-    head = struct.pack("<I4HiII", 12, 8, 8, 4, 0, 8, 4, count)
+    head = _head(count)
     body = struct.pack(f"<{len(words)}I", *words)
     return b"".join((head, vector, struct.pack("<4H", 8, 12, 8, 4), body, struct.pack("<I", size), b"n" * size))
 
@@ -506,18 +512,18 @@ def overlapping(count: int, size: int, *, tables: int) -> bytes:
 )
 def test_entries_of_builders_that_share_a_name_are_refused(count: int, size: int, tables: int) -> None:
     payload = overlapping(3, 9, tables=3)
-    expected = PrepareConfReq([(b"n" * 9, b"v")] * 3)
-    assert decode(1, payload, Role.RUNNER) == oracle.decode(PrepareConfReq, payload) == expected
+    expected = HTTPRespCallReq(headers=[(b"n" * 9, b"v")] * 3)
+    assert decode(4, payload, Role.RUNNER) == oracle.decode(HTTPRespCallReq, payload) == expected
     with pytest.raises(RemoteProtocolError, match="over and over"):
-        decode(1, overlapping(count, size, tables=tables), Role.RUNNER)
+        decode(4, overlapping(count, size, tables=tables), Role.RUNNER)
 
 
 def test_a_vtable_before_the_beginning_is_not_looked_for_at_the_end() -> None:
     payload = bytearray(overlapping(1, 20, tables=1))
     payload[-20:-12] = struct.pack("<4H", 8, 12, 8, 4)
-    struct.pack_into("<i", payload, 36, 36 + 20)
+    struct.pack_into("<i", payload, 40, 40 + 20)
     with pytest.raises(RemoteProtocolError, match="position -20"):
-        decode(1, bytes(payload), Role.RUNNER)
+        decode(4, bytes(payload), Role.RUNNER)
 
 
 def test_vectors_that_share_one_vector_are_bounded_together() -> None:
@@ -537,10 +543,27 @@ def test_a_frame_full_of_entries_is_read() -> None:
     assert decode(2, frame[HEADER_SIZE:], Role.GATEWAY) == HTTPReqCallResp(1, Stop(200, entries))
 
 
+@pytest.mark.parametrize("count", [0, 1, 100, 1000])
+def test_a_list_of_up_to_a_thousand_plugins_is_read(count: int) -> None:
+    message = PrepareConfReq([(b"say", b"{}")] * count, b"key")
+    assert decode(1, encode(message)[HEADER_SIZE:], Role.RUNNER) == message
+
+
+@pytest.mark.parametrize("entry", [(b"say", b"{}"), (b"", b""), (b"say", None), (None, None)])
+@pytest.mark.parametrize("count", [1001, 300_000])
+def test_a_longer_list_is_refused_before_its_entries_are_read(entry: TextEntry, count: int) -> None:
+    payload = bytearray(encode(PrepareConfReq([entry] * count, b"key"))[HEADER_SIZE:])
+    vector = payload.index(struct.pack("<I", count))
+    struct.pack_into("<I", payload, vector + 4, 0xFFFFFFFF)  # whoever reads the first entry fails at it
+    with pytest.raises(RemoteProtocolError, match=f"lists {count} plugins; the maximum is 1000") as caught:
+        decode(1, bytes(payload), Role.RUNNER)
+    assert caught.value.recoverable
+
+
 def test_a_vector_longer_than_the_buffer_is_refused_at_once() -> None:
-    payload = struct.pack("<I4HiII", 12, 8, 8, 4, 0, 8, 4, 0xFFFFFFFF)
-    with pytest.raises(RemoteProtocolError, match="outside of its 24 bytes"):
-        decode(1, payload, Role.RUNNER)
+    payload = _head(0xFFFFFFFF)
+    with pytest.raises(RemoteProtocolError, match="outside of its 28 bytes"):
+        decode(4, payload, Role.RUNNER)
 
 
 def test_decoding_takes_linear_time() -> None:

@@ -12,7 +12,7 @@ Asked = list[str]
 
 
 def request(*headers: tuple[bytes, bytes], **changes: Any) -> Scope:
-    """The scope of ``GET http://a.test/x``, with changes."""
+    """Return the scope of ``GET http://a.test/x``, with changes."""
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -32,13 +32,16 @@ def request(*headers: tuple[bytes, bytes], **changes: Any) -> Scope:
 
 
 async def ask(app: ASGIApp, scope: Scope, body: bytes = b"", asked: Asked | None = None) -> tuple[Any, ...]:
-    """Status, headers and body of the response to one request.
+    """Return status, headers and body of the response to one request.
 
     Args:
-        asked: gets an entry for each ``receive``.
+        asked: Gets an entry for each ``receive``.
     """
     sent: list[Message] = []
-    parts = [{"type": "http.request", "body": body[:3], "more_body": True}, {"type": "http.request", "body": body[3:]}]
+    parts: list[Message] = [
+        {"type": "http.request", "body": body[:3], "more_body": True},
+        {"type": "http.request", "body": body[3:]},
+    ]
 
     async def receive() -> Message:
         if asked is not None:
@@ -57,12 +60,12 @@ async def ask(app: ASGIApp, scope: Scope, body: bytes = b"", asked: Asked | None
 
 
 def call(app: ASGIApp, scope: Scope | None = None, body: bytes = b"", asked: Asked | None = None) -> tuple[Any, ...]:
-    """The same, in an event loop of its own."""
+    """Do what `ask` does, in an event loop of its own."""
     return asyncio.run(ask(app, request() if scope is None else scope, body, asked))
 
 
 def started(*chunks: bytes, headers: Iterable[tuple[str, str]] = (("Content-Type", "text/plain"),)) -> Any:
-    """A WSGI application that answers 200 with these."""
+    """Make a WSGI application that answers 200 with these headers and chunks."""
 
     def wsgi(environ: Any, start_response: Callable[..., Any]) -> list[bytes]:
         start_response("200 OK", list(headers))
@@ -78,11 +81,11 @@ def responding(
     scopes: list[Scope] | None = None,
     bodies: list[bytes] | None = None,
 ) -> ASGIApp:
-    """An ASGI application that answers with these.
+    """Make an ASGI application that answers with this body, status and headers.
 
     Args:
-        scopes: gets the scope that it was called with.
-        bodies: gets the request body; it is not read without this.
+        scopes: Gets the scope that it was called with.
+        bodies: Gets the request body. Without this the body is not read.
     """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,7 +105,7 @@ def responding(
 
 
 def environ_of(scope: Scope) -> dict[str, Any]:
-    """The environ that a WSGI application sees."""
+    """Return the environ that a WSGI application sees."""
     from asgi_bridge.wsgi import WSGIApp
 
     seen: dict[str, Any] = {}

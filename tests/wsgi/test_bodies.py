@@ -1,4 +1,4 @@
-"""Request bodies that no content-length tells of, and headers, on their way through WSGI code."""
+"""Request bodies without a content-length, and headers, on their way through WSGI code."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from ..adapter.phases import chain, respond, response
 
 CHUNKED: list[TextEntry] = [(b"transfer-encoding", b"chunked")]
 HTTP_2: dict[str, bytes | None] = {"server_protocol": b"HTTP/2.0"}
-TYPE = [(b"content-type", b"text/plain")]
+TYPE: list[TextEntry] = [(b"content-type", b"text/plain")]
 
 flask_app = flask.Flask(__name__)
 
@@ -37,7 +37,7 @@ if not settings.configured:  # once for all tests of a process
 
 
 def check(read: Callable[[dict[str, Any]], bytes]) -> Any:
-    """An application that refuses what `read` finds evil."""
+    """Make an application that refuses what `read` finds evil."""
 
     def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         if b"evil" in read(environ):
@@ -50,7 +50,7 @@ def check(read: Callable[[dict[str, Any]], bytes]) -> Any:
 
 check_in_django = check(lambda environ: WSGIRequest(environ).body)
 check_by_hand = check(lambda environ: environ["wsgi.input"].read())
-# as PEP 3333 has it, and many a framework
+# as PEP 3333 says, and as many frameworks do it
 check_by_length = check(lambda environ: environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
 
 
@@ -125,7 +125,7 @@ def test_a_body_that_the_gateway_could_not_read_is_no_empty_one(caplog: pytest.L
 
 
 def setting_cookie(app: Any) -> Any:
-    """As Django writes cookies: its values begin with a blank."""
+    """Set a cookie as Django does: the header's value begins with a blank."""
 
     def wsgi(environ: dict[str, Any], start_response: Any) -> Any:
         environ["HTTP_X_A"] = " 1\t"
@@ -147,7 +147,7 @@ def test_blanks_around_values_are_no_part_of_them() -> None:
 
 
 def test_what_the_upstream_sent_passes_as_it_came() -> None:
-    """A control character in its headers is not the plugin's doing."""
+    """The plugin is not to blame for a control character in the upstream's headers."""
     odd = (b"x-odd", b"a\x01b")
 
     async def main() -> Any:

@@ -1,4 +1,4 @@
-"""The environ that WSGI code sees, and what of its changes reaches the application inside."""
+"""The environ that WSGI code sees, and which of its changes reach the application inside."""
 
 import sys
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def test_environ_is_that_of_pep_3333() -> None:
     )
     environ = environ_of(scope)
     assert type(environ) is dict
-    environ = {key: value for key, value in environ.items() if key not in ("asgi_bridge.call", "wsgi.input")}
+    environ = {key: value for key, value in environ.items() if key not in ("asgi_bridge.run", "wsgi.input")}
     assert environ == {
         "REQUEST_METHOD": "POST",
         "SCRIPT_NAME": "",
@@ -99,7 +99,7 @@ REPEATS = [(b"accept", b"a/b"), (b"x-a", b"1"), (b"accept", b"c/d"), (b"x-a", b"
 
 
 def scope_after(change: Callable[[dict[str, Any]], Any], **changes: Any) -> Any:
-    """What of a scope is another one behind a middleware."""
+    """Return the parts of a scope that differ behind a middleware."""
     scope = request(*REPEATS, **changes)
     before = dict(scope)
     scopes: list[Any] = []
@@ -146,7 +146,7 @@ HOST = (b"host", b"a.test")
             lambda environ: environ.update(HTTP_Z="", HTTP_B_C="\xe9", CONTENT_TYPE="a/b"),
             {"headers": [HOST, *REPEATS, (b"b-c", b"\xe9"), (b"content-type", b"a/b"), (b"z", b"")]},
         ),
-        # what CGI has for "none", and what has no meaning
+        # an empty value means "none" in CGI; some keys mean nothing
         (lambda environ: environ.update(CONTENT_TYPE="", CONTENT_LENGTH=""), {}),
         (lambda environ: environ.update(HTTP_CONTENT_TYPE="a/b", HTTP_CONTENT_LENGTH="1"), {}),
         (lambda environ: environ.update({"asgi_bridge.scope": None, "wsgi.errors": None}), {}),

@@ -20,7 +20,7 @@ hello = started(b"hello")
 
 
 class Named:
-    """Answers for itself."""
+    """Answers by itself."""
 
     def __init__(self, application: Any, word: Literal["a", "b"], *, times: int = 1) -> None:
         self.text = word * times
@@ -84,7 +84,7 @@ def test_configuration_is_checked_against_the_wsgi_middleware_s_signature(option
 def test_the_asgi_middleware_looks_like_the_wsgi_middleware() -> None:
     made: Any = WSGIMiddleware(Named)
     assert (made.__name__, made.__qualname__, made.__doc__, made.__module__) == (
-        "Named", "Named", "Answers for itself.", __name__,
+        "Named", "Named", "Answers by itself.", __name__,
     )  # fmt: skip
     app, word, times = inspect.signature(made).parameters.values()
     assert (app.name, app.annotation, app.kind) == ("app", ASGIApp, app.POSITIONAL_ONLY)
@@ -92,15 +92,19 @@ def test_the_asgi_middleware_looks_like_the_wsgi_middleware() -> None:
     assert (times.name, times.default, times.kind) == ("times", 1, times.KEYWORD_ONLY)
 
 
+def nothing(app: Any) -> Any:
+    """A WSGI middleware that lacks its return."""
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
         (lambda: WSGIApp(1), "1 is not a WSGI application"),  # type: ignore[arg-type]
         (lambda: WSGIMiddleware(1), "1 is not a WSGI middleware"),  # type: ignore[arg-type]
-        (lambda: WSGIMiddleware(dict), "the class dict is no WSGI middleware: "),
+        (lambda: WSGIMiddleware(dict), "the class dict is no WSGI middleware: "),  # type: ignore[arg-type]
         (lambda: WSGIMiddleware(lambda: hello), "a factory without a configuration, not a WSGI middleware"),
         (lambda: WSGIMiddleware(lambda *, app: hello), "is no WSGI middleware"),
-        (lambda: WSGIMiddleware(lambda app: None)(responding()), "made None, which is not a WSGI application"),
+        (lambda: WSGIMiddleware(nothing)(responding()), "made None, which is not a WSGI application"),
     ],
 )
 def test_what_cannot_work(make: Any, reason: str) -> None:

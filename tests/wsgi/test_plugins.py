@@ -1,4 +1,4 @@
-"""What people use, as plugins: as plain ASGI, and through frames in every phase."""
+"""Frameworks and middleware that people use, as plugins: in plain ASGI, and through frames in every phase."""
 
 import asyncio
 import contextlib
@@ -18,17 +18,18 @@ from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
-from paste.gzipper import middleware as gzipper
+from paste.gzipper import middleware as gzipper  # type: ignore[import-untyped]
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response
-from whitenoise import WhiteNoise
+from whitenoise import WhiteNoise  # type: ignore[import-untyped]
 
 from asgi_bridge import Bridge, ConfigurationError, PluginError
 from asgi_bridge import upstream as next_layer
+from asgi_bridge.plugins.lifespan import Lifespan
 from asgi_bridge.testing import Gateway, PluginClient
 from asgi_bridge.wsgi import WSGIApp, WSGIMiddleware, upstream
 
@@ -96,11 +97,11 @@ async def django_async_view(request: HttpRequest) -> HttpResponse:
 urlpatterns = [path("d/ä", django_view), path("a", django_async_view)]
 
 
-# what stands around the upstream
+# around the upstream
 
 
 async def real(scope: Scope, receive: Receive, send: Send) -> None:
-    """An upstream that tells what it got."""
+    """An upstream that answers with what it got."""
     body = b""
     while (message := await receive())["type"] == "http.request":
         body += message.get("body", b"")
@@ -219,7 +220,7 @@ def test_dispatcher() -> None:
     assert apps.get("/valid/x").text == "valid"
     assert apps.get("/flask/hello/you").json()["name"] == "you"
     assert apps.get("/other/x?a").text == "GET /other/x?a testserver None "
-    # what is inside a mounted application still asks for the whole path
+    # code inside a mounted application still asks for the whole path
     assert apps.get("/flask/other/x?a").text == "GET /flask/other/x?a testserver None "
 
 
@@ -265,7 +266,7 @@ def test_proxy_fix_rewrites_the_host() -> None:
     with gateway(("fix", conf), ("behind", ""), bridge=bridge) as here:
         headers = {"x-forwarded-for": "203.0.113.7", "x-forwarded-prefix": "/p"}
         found = here.get("/x?a=1", headers=headers)
-    # the port that the gateway tells is the host's now; the prefix is for those who look, not for the upstream
+    # the gateway's port comes from the host now; the prefix is for plugins that read it, not for the upstream
     assert found.text == "GET /x?a=1 testserver:80 None "
     assert seen == [(("203.0.113.7", 0), "http", ("testserver", 80), "/p")]
     found = client("fix", {"x_host": 1}).get("/x", headers={"x-forwarded-host": "b.test:81"})
@@ -399,7 +400,7 @@ def test_variables() -> None:
     ]
 
 
-def test_a_call_that_is_late_gives_its_thread_back() -> None:
+def test_a_call_beyond_its_deadline_gives_its_thread_back() -> None:
     ended = threading.Event()
 
     def endless(environ: dict[str, Any], start_response: Any) -> Any:
@@ -428,19 +429,12 @@ def test_a_call_that_is_late_gives_its_thread_back() -> None:
 
 @contextlib.asynccontextmanager
 async def running(app: ASGIApp) -> AsyncIterator[None]:
-    """The lifespan of an application."""
-    inbox: asyncio.Queue[Message] = asyncio.Queue()
-    outbox: asyncio.Queue[Message] = asyncio.Queue()
-    task = asyncio.ensure_future(run_lifespan(app, inbox, outbox))
-    await inbox.put({"type": "lifespan.startup"})
-    assert (await outbox.get())["type"] == "lifespan.startup.complete"
+    """Run the lifespan of an application."""
+    lifespan = Lifespan(app, "gateway")
+    await lifespan.start(60)
+    assert lifespan.own
     yield
-    await inbox.put({"type": "lifespan.shutdown"})
-    await task
-
-
-async def run_lifespan(app: ASGIApp, inbox: "asyncio.Queue[Message]", outbox: "asyncio.Queue[Message]") -> None:
-    await app({"type": "lifespan", "asgi": {"version": "3.0"}}, inbox.get, outbox.put)
+    await lifespan.stop(60)
 
 
 def test_forty_requests_at_once_do_not_hold_up_each_other_or_anybody_else() -> None:

@@ -1,4 +1,4 @@
-"""start_response, write, the iterable and its close(), as PEP 3333 has them: a table of its traps."""
+"""start_response, write, the iterable and its close(): a table of PEP 3333's traps."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Scope, Send
 
 from asgi_bridge.errors import PluginError
 from asgi_bridge.wsgi import WSGIApp, WSGIMiddleware
-from asgi_bridge.wsgi.call import FLUSH
+from asgi_bridge.wsgi.response import FLUSH
 
 from .calls import call, request, responding
 
@@ -23,7 +23,7 @@ TYPED = [(b"content-type", b"text/plain")]
 
 
 class Iterable:
-    """Chunks, which counts how often it was closed; one that is an exception is raised."""
+    """An iterable of chunks that counts how often it was closed. It raises a chunk that is an exception."""
 
     def __init__(self, *chunks: Any, at_close: BaseException | None = None) -> None:
         self.closed = 0
@@ -258,7 +258,7 @@ def test_the_response_does_not_wait_for_close() -> None:
 
         class Slow(Iterable):
             def close(self) -> None:
-                # if the response were to wait for this, it would wait for ever
+                # a response that waited for this would wait for ever
                 asyncio.run_coroutine_threadsafe(gone.wait(), loop).result()
                 order.append("closed")
 
@@ -332,7 +332,7 @@ def test_an_error_of_send_reaches_the_application_where_it_waits(failing: str, c
 
     with pytest.raises(OSError, match="gone"):
         asyncio.run(WSGIApp(returned(iterable))(request(), receive, send))
-    # the thread goes on behind the exception
+    # the thread goes on after the exception
     while not iterable.closed:
         time.sleep(0)
     assert iterable.closed == 1

@@ -1,4 +1,4 @@
-"""Checks on threads: one at a time, none for ever, and which configurations need one."""
+"""Checks on threads: one runs at a time, none holds up the others for ever, and not every check needs a thread."""
 
 import asyncio
 import contextvars
@@ -17,8 +17,8 @@ from starlette.types import ASGIApp
 
 from asgi_bridge import Bridge, ConfigurationError, upstream
 from asgi_bridge.plugins import ConfigurationStore, build_chain
-from asgi_bridge.plugins import checking as module
-from asgi_bridge.plugins.checking import Checks
+from asgi_bridge.plugins import check_threads as module
+from asgi_bridge.plugins.check_threads import Checks
 from asgi_bridge.plugins.configuration import AnyConfiguration, KeywordConfiguration, TypedConfiguration
 
 from .calls import KEY
@@ -85,11 +85,11 @@ def test_too_many_that_do_not_end_refuse_their_plugin_and_no_other(monkeypatch: 
         checks = Checks()
         loop = asyncio.get_running_loop()
         hanging = [loop.create_task(checks.run("hangs", lambda: may_end.wait(60))) for _ in range(module.MAX_CHECKS)]
-        await checks.run("other", lambda: None)  # all of these have had their turn
+        await checks.run("other", lambda: None)  # each of these has had its turn
         with pytest.raises(ConfigurationError, match="^4 checks of its configurations run and do not end: its validat"):
             await checks.run("hangs", lambda: None)
         assert await checks.run("other", lambda: 5) == 5
-        hanging[0].cancel()  # who waits is gone, the thread is not
+        hanging[0].cancel()  # nobody waits any more, but the thread goes on
         with pytest.raises(ConfigurationError):
             await checks.run("hangs", lambda: None)
         may_end.set()
@@ -115,7 +115,7 @@ def test_checks_for_which_there_is_no_thread_do_not_count_as_running(monkeypatch
     asyncio.run(main())
 
 
-# which need a thread
+# which checks need a thread
 
 
 class Color(enum.Enum):
@@ -138,7 +138,7 @@ class Plain(pydantic.BaseModel):
     either: list[int | str] = []
     pattern: Annotated[str, pydantic.Field(pattern="^a+$")] = "a"
     kind: Literal["a", "b"] = "a"
-    call: int = 1  # words of a core schema as names of fields
+    call: int = 1  # fields whose names are words of a core schema
     missing: int = 1
     more: "list[Plain]" = []
 
@@ -171,8 +171,8 @@ class MadeDefault(pydantic.BaseModel):
 
 
 class OwnInit(pydantic.BaseModel):
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
 
 
 @dataclasses.dataclass

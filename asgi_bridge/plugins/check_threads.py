@@ -1,8 +1,8 @@
-"""Checks of configurations on threads: code of a plugin's author runs in them, and may take long or never end.
+"""Checks of configurations on threads. Code of a plugin's author runs in them, and may take long or never end.
 
-One check runs at a time, so that many of them do not share the interpreter with the calls. One that takes longer than a
-turn goes on, and the next begins beside it. A thread cannot be ended from outside: one that never ends is left behind,
-and a plugin that has left too many is refused until one of them has ended.
+One check runs at a time, so that many checks do not compete with the calls for the interpreter. When a check has taken
+longer than its turn, the next one begins beside it. A thread cannot be ended from outside, so a check that never ends
+keeps its thread. A plugin with too many such checks is refused until one of them has ended.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ __all__ = ["MAX_CHECKS", "TURN_SECONDS", "Checks"]
 T = TypeVar("T")
 
 TURN_SECONDS = 1.0
-"""Seconds that a check runs alone. Then the next one begins beside it."""
+"""Seconds that a check runs alone. After that the next one begins beside it."""
 MAX_CHECKS = 4
 """Maximum number of checks of one plugin that run at once."""
 
@@ -36,17 +36,18 @@ class Checks:
         """Run `check` on a thread. Return what it returns, raise what it raises.
 
         Args:
-            name: of the plugin whose code it runs.
+            name: Name of the plugin whose code it runs.
+            check: The check.
 
         Raises:
-            ConfigurationError: too many checks of this plugin have not ended.
+            ConfigurationError: Too many checks of this plugin have not ended.
         """
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
-        # not in a future: it would hold an exception, whose traceback holds the frame that holds the future
+        # no future: it would hold an exception, whose traceback holds this frame, and with it the future
         outcome: list[tuple[Any, BaseException | None]] = []
 
-        def end(result: Any, raised: BaseException | None) -> None:
+        def note(result: Any, raised: BaseException | None) -> None:
             self._running[name] -= 1
             outcome.append((result, raised))
             ended.set()
@@ -58,8 +59,8 @@ class Checks:
                 result = context.run(check)
             except BaseException as exc:
                 raised = exc
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
-                loop.call_soon_threadsafe(end, result, raised)
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile, so nobody waits
+                loop.call_soon_threadsafe(note, result, raised)
 
         context = contextvars.copy_context()
         async with self._turn:
@@ -67,9 +68,9 @@ class Checks:
                 raise ConfigurationError(
                     f"{MAX_CHECKS} checks of its configurations run and do not end: its validators take too long"
                 )
-            # a daemon: the end of the process does not wait for it
+            # a daemon thread, so that the process can end without waiting for it
             threading.Thread(target=work, name=f"check of {name}", daemon=True).start()
-            self._running[name] += 1  # not if there is no thread to be had; end() runs later in any case
+            self._running[name] += 1  # only if the thread could start; note() runs later in any case
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), TURN_SECONDS)
         await ended.wait()

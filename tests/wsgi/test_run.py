@@ -1,4 +1,4 @@
-"""One call between the event loop and its thread: bodies on demand, context variables, cancellation, lent threads."""
+"""One run between the event loop and its thread: bodies on demand, context variables, cancellation, lent threads."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from asgi_bridge.errors import ConfigurationError, PluginError
 from asgi_bridge.wsgi import WSGIApp, WSGIMiddleware, upstream
-from asgi_bridge.wsgi.call import FLUSH
+from asgi_bridge.wsgi.response import FLUSH
 from asgi_bridge.wsgi.threads import Wait, lane_of_thread
 
 from .calls import Asked, ask, call, request, responding, started
@@ -29,7 +29,7 @@ WITH_BODY = request((b"content-length", b"13"), method="POST")
 
 
 def middleware(before: Callable[[dict[str, Any]], Any], after: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """A WSGI middleware that does something before and after."""
+    """Make a WSGI middleware that does something before and after."""
 
     def factory(app: Any) -> Any:
         def wsgi(environ: dict[str, Any], start_response: Any) -> Any:
@@ -71,25 +71,36 @@ def test_input_is_a_file(read: Any, expected: Any) -> None:
     assert seen == [expected]
 
 
+def unused(*arguments: Any) -> Any:
+    """A ``start_response`` that is never called."""
+    raise AssertionError("start_response was called")
+
+
 def reading(environ: dict[str, Any]) -> None:
     environ["wsgi.input"].read()
+
+
+def reads_its_body(environ: dict[str, Any], start_response: Any) -> Any:
+    """A WSGI application that reads its body and answers."""
+    reading(environ)
+    return started()(environ, start_response)
 
 
 @pytest.mark.parametrize(
     ("scope", "app", "asks"),
     [
         (WITH_BODY, started(), 0),
-        (WITH_BODY, lambda environ, start_response: reading(environ) or started()(environ, start_response), 2),
+        (WITH_BODY, reads_its_body, 2),
         (request(), started(), 0),
-        (request(), lambda environ, start_response: reading(environ) or started()(environ, start_response), 2),
+        (request(), reads_its_body, 2),
         (
             request((b"transfer-encoding", b"chunked")),
-            lambda environ, start_response: reading(environ) or started()(environ, start_response),
+            reads_its_body,
             2,
         ),
         (
             request(http_version="2"),
-            lambda environ, start_response: reading(environ) or started()(environ, start_response),
+            reads_its_body,
             2,
         ),
     ],
@@ -266,7 +277,7 @@ def test_context_variables_of_the_iterable_are_seen_with_the_response_and_those_
         seen.append(("after", number.get(), gone.get(0)))
 
     asyncio.run(main())
-    # a part that is sent on the way knows nothing of the thread's variables yet
+    # a part that is sent earlier does not have the thread's variables yet
     assert seen == [("start", 0, 0), ("body", 0, 0), ("body", 3, 1), ("after", 4, 0)]
 
 
@@ -347,7 +358,7 @@ def test_an_error_of_thread_sensitive_code_is_its_caller_s() -> None:
     assert call(WSGIMiddleware(lambda app: app)(app))[2] == b"inner"
 
 
-def test_what_a_thread_was_given_too_late_or_in_vain() -> None:
+def test_work_that_reaches_a_thread_too_late_or_was_cancelled() -> None:
     ran: list[tuple[str, int]] = []
 
     def note(name: str) -> None:
@@ -387,7 +398,7 @@ def test_many_requests_through_two_layers_of_one_small_pool() -> None:
     layer = WSGIMiddleware(lambda app: app, threads=2, pool="two layers")
     both = layer(WSGIMiddleware(lambda app: app, threads=2, pool="two layers")(app))
 
-    async def main() -> list[Any]:
+    async def main() -> list[tuple[Any, ...]]:
         return await asyncio.gather(*[ask(both, request()) for _ in range(20)])
 
     assert [found[2] for found in asyncio.run(main())] == [b"inner"] * 20
@@ -404,7 +415,7 @@ def test_requests_run_side_by_side_up_to_the_number_of_threads() -> None:
         with lock:
             inside += 1
             most = max(most, inside)
-        barrier.wait(60)  # breaks if not all of them are here at once
+        barrier.wait(60)  # breaks unless all of them are here at once
         with lock:
             inside -= 1
         return started()(environ, start_response)
@@ -432,11 +443,11 @@ def test_a_pool_has_one_size() -> None:
 
 def test_idle_threads_end_with_their_application() -> None:
     async def main() -> None:
-        app = WSGIApp(
-            lambda environ, start_response: (
-                names.append(threading.current_thread()) or started()(environ, start_response)
-            )
-        )
+        def noting(environ: Any, start_response: Any) -> Any:
+            names.append(threading.current_thread())
+            return started()(environ, start_response)
+
+        app = WSGIApp(noting)
         await ask(app, request())
 
     names: list[threading.Thread] = []
@@ -450,7 +461,7 @@ def test_idle_threads_end_with_their_application() -> None:
 
 
 async def cancelled(app: Any, scope: Scope, entered: threading.Event) -> None:
-    """Cancels a call once its thread is where it says so."""
+    """Cancel a run once its thread has set `entered`."""
     task = asyncio.ensure_future(ask(app, scope, BODY))
     await asyncio.to_thread(entered.wait, 10)
     task.cancel()
@@ -466,7 +477,7 @@ def never_ending(entered: threading.Event) -> Any:
     return app
 
 
-def test_a_cancelled_call_frees_its_thread_where_it_waits_for_the_inner_application() -> None:
+def test_a_cancelled_run_frees_its_thread_where_it_waits_for_the_inner_application() -> None:
     closed: list[str] = []
     entered = threading.Event()
 
@@ -492,7 +503,7 @@ def test_a_cancelled_call_frees_its_thread_where_it_waits_for_the_inner_applicat
     assert closed == ["finally"] * 3
 
 
-def test_a_cancelled_call_ends_a_generator() -> None:
+def test_a_cancelled_run_ends_a_generator() -> None:
     entered = threading.Event()
     ended = threading.Event()
 
@@ -510,7 +521,7 @@ def test_a_cancelled_call_ends_a_generator() -> None:
     assert ended.wait(60)
 
 
-def test_a_cancelled_call_frees_its_thread_where_it_waits_for_the_body_or_a_part_to_be_sent() -> None:
+def test_a_cancelled_run_frees_its_thread_where_it_waits_for_the_body_or_a_part_to_be_sent() -> None:
     entered = threading.Event()
     results: list[Any] = []
 
@@ -553,10 +564,10 @@ async def ask_at(app: Any, scope: Scope, stuck: Any) -> None:
     await app(scope, stuck, stuck)
 
 
-def test_a_thread_that_asks_after_its_call_was_cancelled_is_told_so() -> None:
+def test_a_thread_that_asks_after_its_run_was_cancelled_gets_an_error() -> None:
     entered = threading.Event()
     release = threading.Event()
-    told: list[str] = []
+    errors: list[str] = []
     done = threading.Event()
 
     def app(environ: Any, start_response: Any) -> Any:
@@ -565,7 +576,7 @@ def test_a_thread_that_asks_after_its_call_was_cancelled_is_told_so() -> None:
         try:
             environ["wsgi.input"].read()
         except asyncio.CancelledError as exc:
-            told.append(str(exc))
+            errors.append(str(exc))
         finally:
             done.set()
 
@@ -575,10 +586,10 @@ def test_a_thread_that_asks_after_its_call_was_cancelled_is_told_so() -> None:
         await asyncio.to_thread(done.wait, 10)
 
     asyncio.run(main())
-    assert told == ["the request was cut off, or has ended"]
+    assert errors == ["the request was cut off, or has ended"]
 
 
-def test_a_call_that_is_cancelled_while_it_waits_for_a_thread_never_runs() -> None:
+def test_a_run_that_is_cancelled_while_it_waits_for_a_thread_never_starts() -> None:
     ran: list[str] = []
     entered = threading.Event()
     release = threading.Event()
@@ -607,7 +618,7 @@ def test_a_call_that_is_cancelled_while_it_waits_for_a_thread_never_runs() -> No
     assert ran == ["/first", "/third"]
 
 
-def test_what_asks_after_the_end_is_told_so() -> None:
+def test_code_that_asks_after_the_end_gets_an_error() -> None:
     left: list[dict[str, Any]] = []
     entered = threading.Event()
 
@@ -616,8 +627,8 @@ def test_what_asks_after_the_end_is_told_so() -> None:
 
     async def main() -> Any:
         await cancelled(middleware(note)(never_ending(entered)), WITH_BODY, entered)
-        # one that holds on to the environ of the call, such as a thread that it left behind
-        await asyncio.to_thread(upstream, left[0], print)
+        # code that keeps the environ of the run, such as a thread that was left behind
+        await asyncio.to_thread(upstream, left[0], unused)
 
     with pytest.raises(asyncio.CancelledError, match="the request was cut off"):
         asyncio.run(main())
@@ -644,11 +655,11 @@ def test_a_thread_that_ends_after_its_event_loop(caplog: pytest.LogCaptureFixtur
 
 
 class Probe:
-    """Something in a scope that can be watched."""
+    """An object in a scope, to see whether the scope is freed."""
 
 
 @pytest.mark.parametrize("fault", [None, "before", "inside", "behind", "after"])
-def test_a_call_leaves_nothing_for_the_cyclic_garbage_collector(fault: str | None) -> None:
+def test_a_run_leaves_nothing_for_the_cyclic_garbage_collector(fault: str | None) -> None:
     def fail(where: str) -> None:
         if fault == where:
             raise ValueError(where)
@@ -678,23 +689,23 @@ def test_a_call_leaves_nothing_for_the_cyclic_garbage_collector(fault: str | Non
         left = asyncio.run(main())
         deadline = time.monotonic() + 60
         while left() is not None and time.monotonic() < deadline:
-            time.sleep(0)  # the thread is about to let it go
+            time.sleep(0)  # the thread is about to drop it
         assert left() is None
     finally:
         gc.enable()
 
 
-# what is called how
+# what can be called where
 
 
-def test_upstream_belongs_to_a_call() -> None:
+def test_upstream_belongs_to_a_request() -> None:
     with pytest.raises(PluginError, match="this environ does not belong to the call of a WSGIApp or WSGIMiddleware"):
-        upstream({}, print)
+        upstream({}, unused)
 
 
 def test_upstream_is_no_use_in_the_event_loop() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        upstream(left[0], print)
+        upstream(left[0], unused)
 
     left: list[dict[str, Any]] = []
     with pytest.raises(PluginError, match="in the event loop's thread"):
