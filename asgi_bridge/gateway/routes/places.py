@@ -1,36 +1,62 @@
-"""Where in a route file something stands, and what is to be said about it."""
+"""Where something stands in a route file, and what is wrong with it there."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from ...errors import ConfigurationError
 
-__all__ = ["Finding", "LinedList", "LinedMapping", "Misplaced", "Place", "Report", "named", "shown"]
+__all__ = ["Finding", "LinedList", "LinedMapping", "Misplaced", "Part", "Place", "Report", "copied", "named", "shown"]
 
 
 class LinedMapping(dict[Any, Any]):
-    """A mapping of a file that knows on which line each of its keys stands.
+    """A mapping of a file that knows the line of each of its keys.
+
+    Args:
+        line: its own first line; None: unknown.
+        alias: line of the YAML alias (``*name``) that stands in place of this mapping; None: it is written out.
 
     Attributes:
-        line: its own first line; None: unknown.
         lines: the line of each key.
-        alias: the line of the alias (``*name``) that it came by; None: it stands here itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, line: int | None = None, alias: int | None = None) -> None:
         super().__init__()
-        self.line: int | None = None
+        self.line = line
+        self.alias = alias
         self.lines: dict[Any, int] = {}
-        self.alias: int | None = None
+
+    def put(self, key: Any, value: Any, place: "Place") -> Self:
+        """Set a key that comes from `place`."""
+        self[key] = value
+        if place.line is not None:
+            self.lines[key] = place.line
+        return self
+
+    def merge(self, other: "LinedMapping") -> None:
+        """Take over all keys of another mapping, with their lines."""
+        self.update(other)
+        self.lines.update(other.lines)
+
+    def append(self, key: str, value: Any, place: "Place") -> None:
+        """Append a value that comes from `place` to the list under a key."""
+        entries = self.setdefault(key, LinedList())
+        entries.add(value, place.line)
+        if place.line is not None:
+            self.lines.setdefault(key, place.line)
 
 
 class LinedList(list[Any]):
-    """A list of a file that knows on which line each of its entries stands; None: unknown."""
+    """A list of a file that knows the line of each of its entries; None: unknown."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[int | None] = []
+
+    def add(self, value: Any, line: int | None) -> None:
+        """Append an entry that stands on `line`."""
+        self.append(value)
+        self.lines.append(line)
 
 
 class Misplaced(ConfigurationError):
@@ -39,7 +65,7 @@ class Misplaced(ConfigurationError):
     Args:
         place: where.
         text: what is wrong, and what to do.
-        plugin: name of the plugin that it concerns; None: none.
+        plugin: name of the plugin concerned; None: none is.
     """
 
     def __init__(self, place: "Place", text: str, plugin: str | None = None) -> None:
@@ -51,10 +77,10 @@ class Misplaced(ConfigurationError):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that a route file has, and that a reader of the routes wants to know.
+    """What the reader of a route file has to say about one place of it.
 
     Attributes:
-        severity: ``"error"``: requests fail, or the entry is not there. ``"warning"``: something is passed over.
+        severity: ``"error"``: requests fail, or the entry is dropped. ``"warning"``: something is ignored.
         route: id of the route; None: it concerns no single one.
         plugin: name of the plugin; None: it concerns none.
         where: file and line, as ``apisix.yaml:12``.
@@ -73,14 +99,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Place:
-    """A place in a file: for messages.
+    """A place in a file, for messages.
 
     Attributes:
-        file: the file's name.
+        file: name of the file.
         what: the entry, as ``route 'x'``; empty: the file itself.
         path: the field inside the entry, as ``plugins.cors``.
         line: counted from 1; None: unknown.
-        route: id of the route; None: it is no route.
+        route: id of the route; None: the entry is no route.
     """
 
     file: str
@@ -90,7 +116,7 @@ class Place:
     route: str | None = None
 
     def at(self, container: Any, key: Any) -> "Place":
-        """The place of one key of a mapping, or of one entry of a list."""
+        """Return the place of a key of a mapping, or of an entry of a list, that stands here."""
         if isinstance(container, Mapping):
             line = getattr(container, "lines", {}).get(key, self.line)
             path = f"{self.path}.{key}" if self.path else str(key)
@@ -102,30 +128,84 @@ class Place:
 
     @property
     def where(self) -> str:
-        """File and line."""
+        """File and line, as ``apisix.yaml:12``."""
         return self.file if self.line is None else f"{self.file}:{self.line}"
 
     def sentence(self, text: str) -> str:
-        """A text with the entry and the field in front of it."""
+        """Put the entry and the field in front of a text."""
         return ": ".join(part for part in (self.what, self.path, text) if part)
 
     def wrong(self, text: str) -> Misplaced:
-        """An error at this place."""
+        """Make an error of this place; see `Misplaced`."""
         return Misplaced(self, text)
 
     def finding(self, severity: Literal["error", "warning"], text: str, plugin: str | None = None) -> Finding:
-        """A finding at this place."""
+        """Make a finding of this place; see `Finding`."""
         return Finding(severity, self.route, plugin, self.where, self.sentence(text))
 
 
+@dataclass(frozen=True)
+class Part:
+    """A value of a file together with its place, to read on inside it."""
+
+    value: Any
+    place: Place
+
+    def __contains__(self, key: str) -> bool:
+        return isinstance(self.value, Mapping) and key in self.value
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key; `default`: there is no such key, or this is no mapping."""
+        return self.value.get(key, default) if isinstance(self.value, Mapping) else default
+
+    def at(self, key: str) -> "Part":
+        """Return what stands under a key of this mapping; its value is None where there is no such key."""
+        return Part(self.value.get(key), self.place.at(self.value, key))
+
+    def mapping(self) -> "Part":
+        """Return this, which has to be a mapping. Null counts as an empty one.
+
+        Raises:
+            Misplaced: it is no mapping.
+        """
+        if self.value is None:
+            return Part({}, self.place)
+        if not isinstance(self.value, Mapping):
+            raise self.place.wrong(f"this has to be a mapping, not {named(self.value)}")
+        return self
+
+    def entries(self) -> Iterator["Part"]:
+        """Return the entries of this, which has to be a list. Null counts as an empty one.
+
+        Raises:
+            Misplaced: it is no list.
+        """
+        if self.value is not None and not isinstance(self.value, list | tuple):
+            raise self.place.wrong(f"this has to be a list, not {named(self.value)}")
+        for number, each in enumerate(self.value or ()):
+            yield Part(each, self.place.at(self.value, number))
+
+    def copied(self, *without: str) -> LinedMapping:
+        """Copy this mapping without some of its keys."""
+        return self.taken({key: key for key in self.value if key not in without})
+
+    def taken(self, names: Mapping[Any, Any]) -> LinedMapping:
+        """Copy some keys of this mapping under new names: ``{"uris": "paths"}`` makes ``uris`` of ``paths``."""
+        made = LinedMapping(self.place.line)
+        for new, old in names.items():
+            if old in self.value:
+                made.put(new, self.value[old], self.at(old).place)
+        return made
+
+
 class Report:
-    """What a reader of routes has to say.
+    """Takes what the reader of a route file finds.
 
     Args:
-        strict: True: what is wrong, and what the stand-in cannot do, is raised. False: it is kept as a finding.
+        strict: True: raise errors, and raise what the stand-in cannot do. False: keep both as findings.
 
     Attributes:
-        findings: what was found, in the order of the file.
+        findings: in the order in which they were found, each once.
     """
 
     def __init__(self, strict: bool) -> None:
@@ -133,24 +213,24 @@ class Report:
         self.findings: list[Finding] = []
 
     def wrong(self, exc: Misplaced, loss: str = "") -> None:
-        """APISIX refuses something; `loss` says what it drops."""
+        """APISIX refuses something. `loss` says what it drops."""
         if self.strict:
             raise exc
         self._keep(exc.place.finding("error", exc.text + loss, exc.plugin))
 
     def lacking(self, place: Place, text: str, remedy: str = "", plugin: str | None = None) -> None:
-        """The stand-in cannot do something that APISIX can. `remedy` is what to do, where that is an error."""
+        """The stand-in cannot do something that APISIX can. `remedy` says what to do where that is an error."""
         strict = f"{text}; {remedy}" if remedy else text
         self.doubtful(place, strict, f"{text}; it is passed over", plugin)
 
     def doubtful(self, place: Place, strict: str, lenient: str, plugin: str | None = None) -> None:
-        """Something is an error for a test, and has to be said otherwise: two texts."""
+        """Something is an error when strict, with the first text, and otherwise a warning, with the second."""
         if self.strict:
             raise place.wrong(strict)
-        self._keep(place.finding("warning", lenient, plugin))
+        self.remark(place, lenient, plugin)
 
     def remark(self, place: Place, text: str, plugin: str | None = None) -> None:
-        """Something is worth knowing."""
+        """Something is worth a warning."""
         self._keep(place.finding("warning", text, plugin))
 
     def _keep(self, finding: Finding) -> None:
@@ -158,14 +238,44 @@ class Report:
             self.findings.append(finding)
 
 
+def copied(
+    value: Any,
+    place: Place,
+    scalar: Callable[[Any, Place], Any],
+    key: Callable[[Any, Place], Any] = lambda name, _: name,
+) -> Any:
+    """Copy a value with the lines that it knows.
+
+    Args:
+        value: any value of a file.
+        place: where it stands.
+        scalar: gives the new value for each one that is neither mapping nor list.
+        key: gives the new key for each key.
+    """
+    if isinstance(value, Mapping):
+        mapping = LinedMapping(getattr(value, "line", None), getattr(value, "alias", None))
+        for name, each in value.items():
+            here = place.at(value, name)
+            mapping.put(key(name, here), copied(each, here, scalar, key), here)
+        return mapping
+    if isinstance(value, list | tuple):
+        entries = LinedList()
+        for number, each in enumerate(value):
+            here = place.at(value, number)
+            entries.add(copied(each, here, scalar, key), here.line)
+        return entries
+    return scalar(value, place)
+
+
 def named(value: Any) -> str:
-    """A value and its type, for messages: ``5 (int)``, or ``nothing``."""
+    """Return a value and its type for messages: ``5 (int)``, or ``nothing`` for None."""
     if value is None:
         return "nothing"
-    kind = {LinedMapping: "mapping", LinedList: "list"}.get(type(value), type(value).__name__)
+    kinds: dict[type, str] = {LinedMapping: "mapping", LinedList: "list"}
+    kind = kinds.get(type(value), type(value).__name__)
     return f"{shown(value)} ({kind})"
 
 
 def shown(value: Any) -> str:
-    """A value for messages, at most 40 characters of it."""
+    """Return at most 40 characters of a value for messages."""
     return f"{value!r:.40}"

@@ -1,401 +1,479 @@
-"""The limits of APISIX 3.18's schema (``apisix/schema_def.lua``), for the fields that the stand-in reads.
+"""What may stand in a route file: a model for each object, with the limits of APISIX 3.18 (``apisix/schema_def.lua``).
 
-APISIX drops an entry that breaks one of them, with a line in its log, and reads the others. A check gets a value and
-its place, and raises `Misplaced`.
+APISIX drops an entry that breaks a limit, with a line in its log, and reads the others. `checking` says what
+is wrong.
 """
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NotRequired, Self, TypeAlias
 
-from .places import Place, named, shown
+import pydantic
+from pydantic import AfterValidator, BeforeValidator, Field, Tag, WrapValidator
+from typing_extensions import TypedDict
+
+from ...spelling import did_you_mean
+from .checking import wrong
 
 __all__ = [
-    "CERTIFICATE",
-    "CONSUMER",
-    "EXT_PLUGIN",
-    "GLOBAL_RULE",
-    "KEY",
-    "META",
-    "PLUGIN_CONFIG",
-    "REQUIRED",
-    "ROUTE",
-    "SERVICE",
-    "TEXT",
-    "UPSTREAM",
-    "check_fields",
+    "NOT_DONE",
+    "READ",
+    "SECTIONS",
+    "Certificate",
+    "Consumer",
+    "ExtPlugin",
+    "GlobalRule",
+    "KeyAuth",
+    "Meta",
+    "PluginConfig",
+    "Route",
+    "Service",
+    "Tls",
+    "Upstream",
     "is_reference",
 ]
 
-Check: TypeAlias = Callable[[Any, Place], None]
+READ = ("consumers", "global_rules", "plugin_configs", "routes", "services", "upstreams")
+"""The sections of an ``apisix.yaml`` that the stand-in reads. Each of them is a list."""
+SECTIONS = (
+    *READ, "ssls", "stream_routes", "plugin_metadata", "protos", "consumer_groups", "secrets", "plugins", "credentials",
+)  # fmt: skip
+"""All sections of an ``apisix.yaml``."""
+NOT_DONE = {
+    "filter_func": "the stand-in runs no Lua, so it asks no filter_func",
+    "script": "the stand-in does not know this field: it runs no Lua",
+    "script_id": "the stand-in does not know this field: it runs no Lua",
+    "group_id": "the stand-in has no consumer groups, so their plugins do not run",
+}
+"""Fields of entries that only APISIX does something with, and why."""
 
-_SECRET = re.compile(r"\$secret://|\$env://", re.IGNORECASE)
-_HOST = r"\*|\*?[0-9a-zA-Z\-._\[\]:]+"
+_REFERENCE = re.compile(r"\$secret://|\$env://", re.IGNORECASE)
 
 
 def is_reference(value: Any) -> bool:
-    """The value is taken from elsewhere when a request comes, so its length and form are not known."""
-    return isinstance(value, str) and _SECRET.match(value) is not None
+    """Return whether APISIX gets a value from elsewhere when a request comes. No limit holds for it before that."""
+    return isinstance(value, str) and _REFERENCE.match(value) is not None
 
 
-def _string(low: int = 0, high: int | None = None, pattern: str = "", rule: str = "") -> Check:
-    compiled = re.compile(pattern, re.ASCII) if pattern else None
-
-    def check(value: Any, place: Place) -> None:
-        if not isinstance(value, str):
-            raise place.wrong(f"this has to be a string, not {named(value)}; put it in quotes")
-        if is_reference(value):
-            return
-        if len(value) < low:
-            raise place.wrong(
-                "this is empty; APISIX takes one character at least"
-                if not value
-                else f"this has {len(value)} characters; APISIX takes {low} at least"
-            )
-        if high is not None and len(value) > high:
-            raise place.wrong(f"this has {len(value)} characters; APISIX takes {high} at most")
-        if compiled is not None and not compiled.fullmatch(value):
-            raise place.wrong(f"{shown(value)} {rule}")
-
-    return check
+# --- values ---------------------------------------------------------------------------------------------------------
 
 
-def _integer(low: int | None = None, high: int | None = None) -> Check:
-    def check(value: Any, place: Place) -> None:
-        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-        if isinstance(value, bool) or not whole:
-            raise place.wrong(f"this has to be a number, not {named(value)}")
-        _bounds(value, place, low, high)
-
-    return check
+class _Null:
+    """Null as the value of a field, which is not the same as no value: only tables may be null."""
 
 
-def _number(low: float | None = None, *, above: float | None = None) -> Check:
-    def check(value: Any, place: Place) -> None:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise place.wrong(f"this has to be a number, not {named(value)}")
-        _bounds(value, place, low, None)
-        if above is not None and not value > above:
-            raise place.wrong(f"this has to be a number over {above:g}, not {shown(value)}")
-
-    return check
+_NULL = _Null()
 
 
-def _bounds(value: float, place: Place, low: float | None, high: float | None) -> None:
-    if low is not None and value < low:
-        raise place.wrong(f"this has to be a number from {low:g}, not {shown(value)}")
-    if high is not None and value > high:
-        raise place.wrong(f"this has to be a number up to {high:g}, not {shown(value)}")
+def _or_else(text: str) -> WrapValidator:
+    """Say `text` of a value that is refused, for whatever reason."""
+
+    def check(value: Any, handler: pydantic.ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except pydantic.ValidationError:
+            raise wrong(text) from None
+
+    return WrapValidator(check)
 
 
-def _seconds(value: Any, place: Place) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise place.wrong(f"this has to be a number of seconds, not {named(value)}")
+def _pattern(pattern: str, text: str) -> AfterValidator:
+    """Say `text` of a string that does not match the whole pattern."""
+    compiled = re.compile(pattern, re.ASCII)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise wrong(text)
+        return value
+
+    return AfterValidator(check)
 
 
-def _boolean(value: Any, place: Place) -> None:
-    if not isinstance(value, bool):
-        raise place.wrong(f"this has to be true or false, not {named(value)}")
+def _string(value: Any, handler: pydantic.ValidatorFunctionWrapHandler) -> Any:
+    if not isinstance(value, str):
+        return handler(value)
+    if not is_reference(value):
+        # JSON can write half a character ("\ud800"), which pydantic refuses
+        handler(value.encode("utf-8", "replace").decode())
+    return value
 
 
-def _one_of(*words: Any) -> Check:
-    def check(value: Any, place: Place) -> None:
-        if isinstance(value, bool) or value not in words:
-            raise place.wrong(f"this is {', '.join(map(str, words[:-1]))} or {words[-1]}, not {shown(value)}")
-
-    return check
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _list(entry: Check | None = None, *, low: int = 0, unique: bool = False, of: str = "") -> Check:
-    what = f"this has to be a list{of}"
-
-    def check(value: Any, place: Place) -> None:
-        value = [] if value is None else value  # nothing is an empty table there
-        if not isinstance(value, list | tuple):
-            raise place.wrong(f"{what}, not {named(value)}")
-        if len(value) < low:
-            raise place.wrong(f"{what}, with one at least")
-        before: set[Any] = set()
-        for number, each in enumerate(value):
-            if entry is not None:
-                entry(each, place.at(value, number))
-            if unique and each in before:
-                raise place.at(value, number).wrong(f"{shown(each)} stands here twice; APISIX takes it once only")
-            if unique:
-                before.add(each)
-
-    return check
+def _id(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else value
 
 
-def _mapping(table: Mapping[str, Check] | None = None, *required: str, every: Check | None = None) -> Check:
-    def check(value: Any, place: Place) -> None:
-        value = {} if value is None else value  # nothing is an empty table there
-        if not isinstance(value, Mapping):
-            raise place.wrong(f"this has to be a mapping, not {named(value)}")
-        check_fields(value, table or {}, place)
-        missing = [name for name in required if name not in value]
-        if missing:
-            raise place.wrong(f"APISIX wants {' and '.join(missing)} here too")
-        if every is not None:
-            for key, each in value.items():
-                every(each, place.at(value, key))
-
-    return check
+def _address(value: str) -> str:
+    ipaddress.ip_network(value, strict=False)
+    return value
 
 
-def _id(value: Any, place: Place) -> None:
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise place.wrong(f"an id is a string or a number, not {named(value)}")
-    if isinstance(value, int) and value < 1:
-        raise place.wrong(f"an id that is a number begins at 1, so not {value}")
-    if isinstance(value, str) and not re.fullmatch(r"[a-zA-Z0-9\-_.]{1,64}", value):
-        raise place.wrong(f"{shown(value)} is no id: it has 1 to 64 of letters, digits, - _ and .")
+def _no_port(value: str) -> str:
+    if ":" in value and not value.startswith("["):
+        raise ValueError
+    return value
 
 
-def _address(value: Any, place: Place) -> None:
-    try:
-        if not isinstance(value, str):
-            raise ValueError
-        ipaddress.ip_network(value, strict=False)
-    except ValueError:
-        raise place.wrong(f"this has to be an IP address, or one with /BITS, not {named(value)}") from None
-
-
-def check_fields(value: Mapping[Any, Any], table: Mapping[str, Check], place: Place) -> None:
-    """Check the fields of a mapping that it has and that `table` names.
-
-    Raises:
-        Misplaced: a field breaks a limit.
-    """
-    for key, check in table.items():
-        if key in value:
-            check(value[key], place.at(value, key))
-
-
-_NAME = _string(1, 256)
-_STRINGS = " of strings"
-_HOST_RULE = "has to be a name without a port, * only at its beginning; it has letters, digits, - _ and ."
-_HOST_NAME = _string(0, None, _HOST, _HOST_RULE)
-_LABEL = _string(1, 256, r"\S+", "is no label: it has no spaces")
-_TIMEOUT = _mapping({"connect": _seconds, "send": _seconds, "read": _seconds}, "connect", "send", "read")
-_COMMON: Mapping[str, Check] = {
-    "id": _id,
-    "name": _NAME,
-    "desc": _string(0, 256),
-    "labels": _mapping(every=_LABEL),
-    "create_time": _integer(),
-    "update_time": _integer(),
-}
-_PLUGINS: Mapping[str, Check] = {"plugins": _mapping()}
-_HOSTS = _list(_HOST_NAME, low=1, unique=True, of=_STRINGS)
-_METHOD_NAMES = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE", "PURGE")
-
-
-def _method(value: Any, place: Place) -> None:
-    if value not in _METHOD_NAMES:
-        raise place.wrong(f"APISIX does not know {value}; methods are upper case: {', '.join(_METHOD_NAMES)}")
-
-
-def _status(value: Any, place: Place) -> None:
-    if isinstance(value, bool) or value not in (0, 1):
-        raise place.wrong(f"this has to be 1, or 0 to switch the route off, not {named(value)}")
-
-
-ROUTE: Mapping[str, Check] = {
-    **_COMMON,
-    **_PLUGINS,
-    "uri": _string(1, 4096),
-    "uris": _list(_string(), low=1, unique=True, of=_STRINGS),
-    "priority": _integer(),
-    "methods": _list(_method, unique=True, of=_STRINGS),
-    "host": _HOST_NAME,
-    "hosts": _HOSTS,
-    "remote_addr": _address,
-    "remote_addrs": _list(_address, low=1, unique=True, of=_STRINGS),
-    "timeout": _TIMEOUT,
-    "vars": _list(),
-    "filter_func": _string(10, None, r"function[\s\S]*", "has to begin with function"),
-    "script": _string(10, 102400),
-    "script_id": _id,
-    "plugin_config_id": _id,
-    "service_id": _id,
-    "upstream_id": _id,
-    "enable_websocket": _boolean,
-    "status": _status,
-}
-SERVICE: Mapping[str, Check] = {
-    **_COMMON,
-    **_PLUGINS,
-    "upstream_id": _id,
-    "script": _string(10, 102400),
-    "enable_websocket": _boolean,
-    "hosts": _HOSTS,
-}
-CONSUMER: Mapping[str, Check] = {
-    **{name: check for name, check in _COMMON.items() if name != "name"},
-    **_PLUGINS,
-    "username": _string(1, 256, r"[a-zA-Z0-9_\-]+", "is no username: it has letters, digits, _ and -"),
-    "group_id": _id,
-}
-PLUGIN_CONFIG: Mapping[str, Check] = {**_COMMON, **_PLUGINS, "name": _string()}
-GLOBAL_RULE: Mapping[str, Check] = {
-    "id": _id,
-    "plugins": _mapping(),
-    "create_time": _integer(),
-    "update_time": _integer(),
-}
-
-_STATUSES = _list(_integer(200, 599), low=1, unique=True)
-
-
-def _health(low: int, *counters: str, interval: bool) -> Check:
-    table: dict[str, Check] = {"http_statuses": _STATUSES, **{name: _integer(low, 254) for name in counters}}
-    return _mapping({**table, "interval": _integer(1)} if interval else table)
-
-
-_CHECK_TYPE = _one_of("http", "https", "tcp")
-_FAILURES = ("http_failures", "tcp_failures", "timeouts")
-_CHECKS = _mapping(
-    {
-        "active": _mapping(
-            {
-                "type": _CHECK_TYPE,
-                "timeout": _number(),
-                "concurrency": _integer(),
-                "host": _HOST_NAME,
-                "port": _integer(1, 65535),
-                "http_method": _method,
-                "http_path": _string(),
-                "http_req_body": _string(),
-                "https_verify_certificate": _boolean,
-                "healthy": _health(1, "successes", interval=True),
-                "unhealthy": _health(1, *_FAILURES, interval=True),
-                "req_headers": _list(_string(), low=1, of=_STRINGS),
-            }
-        ),
-        "passive": _mapping(
-            {
-                "type": _CHECK_TYPE,
-                "healthy": _health(0, "successes", interval=False),
-                "unhealthy": _health(0, *_FAILURES, interval=False),
-            }
-        ),
-    },
-    "active",
-)
-CERTIFICATE = _string(128, 64 * 1024)
-KEY = _string(64, 64 * 1024)
-TEXT = _string()
-_TLS_FIELDS = _mapping(
-    {
-        "client_cert_id": _id,
-        "client_cert": CERTIFICATE,
-        "client_key": KEY,
-        "verify": _boolean,
-    }
-)
-
-
-def _tls(value: Any, place: Place) -> None:
-    _TLS_FIELDS(value, place)
-    if ("client_cert" in value) != ("client_key" in value):
-        raise place.wrong("client_cert and client_key belong together; give both")
-    if "client_cert_id" in value and "client_cert" in value:
-        raise place.wrong("it has client_cert_id and client_cert; keep one of them")
-
-
-def _nodes(value: Any, place: Place) -> None:
-    if isinstance(value, Mapping):
-        for name, weight in value.items():
-            _weight(weight, place.at(value, name))
-    else:
-        _NODE_LIST(value, place)
-
-
-def _weight(value: Any, place: Place) -> None:
-    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    if isinstance(value, bool) or not whole or value < 0:
-        raise place.wrong(f"a weight is a number from 0, not {shown(value)}")
-
-
-_NODE_LIST = _list(
-    _mapping(
-        {
-            "host": _HOST_NAME,
-            "port": _integer(1, 65535),
-            "weight": _weight,
-            "priority": _integer(),
-            "metadata": _mapping(),
-        },
-        "host",
-        "weight",
-    )
-)
-UPSTREAM: Mapping[str, Check] = {
-    **_COMMON,
-    "nodes": _nodes,
-    "retries": _integer(0),
-    "retry_timeout": _number(0),
-    "timeout": _TIMEOUT,
-    "tls": _tls,
-    "keepalive_pool": _mapping({"size": _integer(1), "idle_timeout": _number(0), "requests": _integer(1)}),
-    "type": _string(),
-    "checks": _CHECKS,
-    "hash_on": _one_of("vars", "header", "cookie", "consumer", "vars_combinations"),
-    "key": _string(),
-    "scheme": _one_of("grpc", "grpcs", "http", "https", "tcp", "tls", "udp", "kafka"),
-    "discovery_type": _string(),
-    "discovery_args": _mapping({"namespace_id": _string(), "group_name": _string()}),
-    "pass_host": _one_of("pass", "node", "rewrite"),
-    "upstream_host": _HOST_NAME,
-    "service_name": _string(1, 256),
-}
-
-
-def _error_response(value: Any, place: Place) -> None:
-    if not isinstance(value, str | Mapping):
-        raise place.wrong(f"this has to be a string or a mapping, not {named(value)}")
-
-
-META: Mapping[str, Check] = {
-    "disable": _boolean,
-    "error_response": _error_response,
-    "priority": _integer(),
-    "filter": _list(),
-    "pre_function": _string(),
-}
-"""``_meta``, which every plugin may have."""
-
-
-def _plugin_name(value: Any, place: Place) -> None:
-    _string()(value, place)
-    if not 1 <= len(value) <= 128:
-        raise place.wrong("a plugin's name has 1 to 128 characters")
-
-
-def _configuration(value: Any, place: Place) -> None:
+def _no_table(value: Any) -> Any:
     if isinstance(value, Mapping | list):
-        raise place.wrong("this has to be a string that holds JSON, so put the JSON in single quotes")
-    _string()(value, place)
+        raise wrong("this has to be a string that holds JSON, so put the JSON in single quotes")
+    return value
 
 
-def _conf(value: Any, place: Place) -> None:
-    _list()(value, place)
-    if not value:
-        raise place.wrong("the list is empty; name a plugin, or take conf out")
+def _unique(value: Any, handler: pydantic.ValidatorFunctionWrapHandler) -> Any:
+    result = handler(value)
+    before: set[Any] = set()
     for number, each in enumerate(value):
-        spot = place.at(value, number)
-        _mapping()(each, spot)
-        each = {} if each is None else each
-        for field, example in (("name", "the plugin's name"), ("value", "its configuration: '{}' where there is none")):
-            if field not in each:
-                raise spot.wrong(f"it has no {field}, which APISIX wants; give {example}")
-        check_fields(each, {"name": _plugin_name, "value": _configuration}, spot)
+        if each in before:
+            raise wrong("{shown} stands here twice; APISIX accepts it once only", number)
+        before.add(each)
+    return result
 
 
-EXT_PLUGIN: Mapping[str, Check] = {"conf": _conf, "allow_degradation": _boolean}
-"""``ext-plugin-pre-req`` and its two brothers."""
+_STRING = WrapValidator(_string)
+_WHOLE = BeforeValidator(_whole)
+_UNIQUE = WrapValidator(_unique)
+_TABLE = BeforeValidator(lambda value: {} if value is None or value is _NULL else value)
+_LIST = BeforeValidator(lambda value: [] if value is _NULL else list(value) if isinstance(value, tuple) else value)
+_SLASH = _pattern(r"/[\s\S]*", "{shown} has to begin with a slash; no request's path is without")
+_HOST_RULE = "{shown} has to be a name without a port, * only at its beginning; it has letters, digits, - _ and ."
 
-REQUIRED: Sequence[str] = ("plugins", "upstream", "upstream_id", "service_id", "script")
-"""A route has one of these at least."""
+String = Annotated[str, _STRING]
+Name = Annotated[str, Field(min_length=1, max_length=256), _STRING]
+Description = Annotated[str, Field(max_length=256), _STRING]
+Script = Annotated[str, Field(min_length=10, max_length=102400), _STRING]
+Function = Annotated[
+    str, Field(min_length=10), _pattern(r"function[\s\S]*", "{shown} has to begin with function"), _STRING
+]
+Label = Annotated[
+    str, Field(min_length=1, max_length=256), _pattern(r"\S+", "{shown} is no label: it has no spaces"), _STRING
+]
+Username = Annotated[
+    str,
+    Field(min_length=1, max_length=256),
+    _pattern(r"[a-zA-Z0-9_\-]+", "{shown} is no username: it has letters, digits, _ and -"),
+    _STRING,
+]
+Id = Annotated[
+    str,
+    Field(pattern=r"^[a-zA-Z0-9\-_.]{1,64}$"),
+    BeforeValidator(_id),
+    _or_else("{named} is no id: it is a number from 1, or has 1 to 64 of letters, digits, - _ and ."),
+]
+Host = Annotated[str, _pattern(r"\*|\*?[0-9a-zA-Z\-._\[\]:]+", _HOST_RULE), _STRING]
+RouteHost = Annotated[Host, AfterValidator(_no_port), _or_else(_HOST_RULE)]
+Address = Annotated[
+    str, AfterValidator(_address), _or_else("this has to be an IP address, or one with /BITS, not {named}")
+]
+Method = Literal["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE", "PURGE"]
+Pem = Annotated[str, Field(min_length=128, max_length=64 * 1024), _STRING]
+PemKey = Annotated[str, Field(min_length=64, max_length=64 * 1024), _STRING]
+Whole = Annotated[int, _WHOLE]
+FromZero = Annotated[int, Field(ge=0), _WHOLE]
+FromOne = Annotated[int, Field(ge=1), _WHOLE]
+Port = Annotated[int, Field(ge=1, le=65535), _WHOLE]
+Seconds = Annotated[float, Field(gt=0), _or_else("this has to be a number of seconds, not {named}")]
+Anything = Annotated[dict[Any, Any], _TABLE]
+Hosts = Annotated[list[RouteHost], Field(min_length=1), _UNIQUE, _LIST]
+
+
+# --- objects --------------------------------------------------------------------------------------------------------
+
+
+class _Table(pydantic.BaseModel):
+    """An object of a route file. APISIX ignores the fields of it that it does not know."""
+
+    model_config = pydantic.ConfigDict(strict=True)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _nulls(cls, value: Any) -> Any:
+        if value is None or value is _NULL:
+            return {}
+        if isinstance(value, Mapping):
+            return {key: _NULL if each is None else each for key, each in value.items()}
+        return value
+
+
+class _Closed(_Table):
+    """An object in which APISIX allows no other fields."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        names = sorted(cls.model_fields.keys() - NOT_DONE.keys())
+        for key in value if isinstance(value, Mapping) else ():
+            if key not in cls.model_fields:
+                raise wrong(
+                    "APISIX does not know this field, and drops what has it; take it out. "
+                    f"There are {', '.join(names)}{did_you_mean(str(key), names)}",
+                    key,
+                )
+        return value
+
+
+class _Entry(_Closed):
+    id: Id | None = None
+    desc: Description | None = None
+    labels: Annotated[dict[Any, Label], _TABLE] | None = None
+    create_time: Whole | None = None
+    update_time: Whole | None = None
+
+
+class Timeout(TypedDict):
+    """``timeout`` of a route or an upstream."""
+
+    connect: Seconds
+    send: Seconds
+    read: Seconds
+
+
+class ListedPlugin(_Table):
+    """One of the runner's plugins."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128), _STRING]
+    value: Annotated[String, BeforeValidator(_no_table)]
+
+
+class ExtPlugin(_Table):
+    """``ext-plugin-pre-req``, ``ext-plugin-post-req`` and ``ext-plugin-post-resp``."""
+
+    conf: Annotated[list[ListedPlugin], Field(min_length=1), _LIST] | None = None
+    allow_degradation: bool = False
+
+
+class Meta(_Closed):
+    """``_meta``, which every plugin may have."""
+
+    disable: bool = False
+    error_response: (
+        Annotated[String | dict[Any, Any], _or_else("this has to be a string or a mapping, not {named}")] | None
+    ) = None
+    priority: Whole | None = None
+    filter: Annotated[list[Any], _LIST] | None = None
+    pre_function: String | None = None
+
+
+class KeyAuth(_Table):
+    """``key-auth`` of a consumer."""
+
+    key: String
+
+
+_Statuses: TypeAlias = Annotated[
+    list[Annotated[int, Field(ge=200, le=599), _WHOLE]], Field(min_length=1), _UNIQUE, _LIST
+]
+_Count: TypeAlias = Annotated[int, Field(ge=0, le=254), _WHOLE]
+_Counted: TypeAlias = Annotated[int, Field(ge=1, le=254), _WHOLE]
+
+
+class _PassiveHealthy(TypedDict, total=False):
+    http_statuses: _Statuses
+    successes: _Count
+
+
+class _PassiveUnhealthy(TypedDict, total=False):
+    http_statuses: _Statuses
+    http_failures: _Count
+    tcp_failures: _Count
+    timeouts: _Count
+
+
+class _ActiveHealthy(TypedDict, total=False):
+    interval: FromOne
+    http_statuses: _Statuses
+    successes: _Counted
+
+
+class _ActiveUnhealthy(TypedDict, total=False):
+    interval: FromOne
+    http_statuses: _Statuses
+    http_failures: _Counted
+    tcp_failures: _Counted
+    timeouts: _Counted
+
+
+class _Check(TypedDict, total=False):
+    type: Literal["http", "https", "tcp"]
+
+
+class _ActiveCheck(_Check, total=False):
+    timeout: float
+    concurrency: Whole
+    host: Host
+    port: Port
+    http_method: Method
+    http_path: String
+    http_req_body: String
+    https_verify_certificate: bool
+    healthy: Annotated[_ActiveHealthy, _TABLE]
+    unhealthy: Annotated[_ActiveUnhealthy, _TABLE]
+    req_headers: Annotated[list[String], Field(min_length=1), _LIST]
+
+
+class _PassiveCheck(_Check, total=False):
+    healthy: Annotated[_PassiveHealthy, _TABLE]
+    unhealthy: Annotated[_PassiveUnhealthy, _TABLE]
+
+
+class _Checks(TypedDict):
+    active: Annotated[_ActiveCheck, _TABLE]
+    passive: NotRequired[Annotated[_PassiveCheck, _TABLE]]
+
+
+class Certificate(_Table):
+    """A client certificate of section ``ssls``."""
+
+    id: Id
+    cert: Pem
+    key: PemKey
+
+
+class Tls(_Table):
+    """``tls`` of an upstream."""
+
+    client_cert_id: Id | None = None
+    client_cert: Pem | None = None
+    client_key: PemKey | None = None
+    verify: bool = False
+
+    @pydantic.model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.client_cert is None) != (self.client_key is None):
+            raise wrong("client_cert and client_key belong together; give both")
+        if self.client_cert_id is not None and self.client_cert is not None:
+            raise wrong("it has client_cert_id and client_cert; keep one of them")
+        return self
+
+
+class ListedNode(_Table):
+    """A node in a list of nodes."""
+
+    host: Host
+    port: Port | None = None
+    weight: FromZero
+    priority: Whole = 0
+    metadata: Anything | None = None
+
+
+class _KeepalivePool(TypedDict, total=False):
+    size: FromOne
+    idle_timeout: Annotated[float, Field(ge=0)]
+    requests: FromOne
+
+
+class _DiscoveryArgs(TypedDict, total=False):
+    namespace_id: String
+    group_name: String
+
+
+class Upstream(_Entry):
+    """An entry of ``upstreams``, or the ``upstream`` of a route or a service."""
+
+    name: Name | None = None
+    nodes: (
+        Annotated[
+            Annotated[dict[Any, FromZero], Tag("<mapping>")] | Annotated[list[ListedNode], _LIST, Tag("<list>")],
+            pydantic.Discriminator(lambda value: "<mapping>" if isinstance(value, Mapping) else "<list>"),
+        ]
+        | None
+    ) = None
+    retries: FromZero = 0
+    retry_timeout: Annotated[float, Field(ge=0)] = 0
+    timeout: Annotated[Timeout, _TABLE] | None = None
+    tls: Tls | None = None
+    keepalive_pool: Annotated[_KeepalivePool, _TABLE] | None = None
+    type: String = "roundrobin"
+    checks: Annotated[_Checks, _TABLE] | None = None
+    hash_on: Literal["vars", "header", "cookie", "consumer", "vars_combinations"] = "vars"
+    key: String = ""
+    scheme: Literal["grpc", "grpcs", "http", "https", "tcp", "tls", "udp", "kafka"] = "http"
+    discovery_type: String | None = None
+    discovery_args: Annotated[_DiscoveryArgs, _TABLE] | None = None
+    pass_host: Literal["pass", "node", "rewrite"] = "pass"
+    upstream_host: Host = ""
+    service_name: Name | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _rewritten_host(self) -> Self:
+        if self.pass_host == "rewrite" and not self.upstream_host:
+            raise wrong("pass_host is rewrite, so it needs an upstream_host")
+        return self
+
+
+class Service(_Entry):
+    """An entry of ``services``."""
+
+    name: Name | None = None
+    plugins: Anything | None = None
+    upstream: Upstream | None = None
+    upstream_id: Id | None = None
+    script: Script | None = None
+    enable_websocket: bool = False
+    hosts: Hosts | None = None
+
+
+class Route(_Entry):
+    """An entry of ``routes``."""
+
+    name: Name | None = None
+    plugins: Anything | None = None
+    uri: Annotated[str, Field(max_length=4096), _STRING, _SLASH] | None = None
+    uris: Annotated[list[Annotated[String, _SLASH]], Field(min_length=1), _UNIQUE, _LIST] | None = None
+    priority: Whole = 0
+    methods: Annotated[list[Method], _UNIQUE, _LIST] | None = None
+    host: RouteHost | None = None
+    hosts: Hosts | None = None
+    remote_addr: Address | None = None
+    remote_addrs: Annotated[list[Address], Field(min_length=1), _UNIQUE, _LIST] | None = None
+    timeout: Annotated[Timeout, _TABLE] | None = None
+    vars: Annotated[list[Any], _LIST] | None = None
+    filter_func: Function | None = None
+    script: Script | None = None
+    script_id: Id | None = None
+    plugin_config_id: Id | None = None
+    service_id: Id | None = None
+    upstream: Upstream | None = None
+    upstream_id: Id | None = None
+    enable_websocket: bool = False
+    status: Annotated[Literal[0, 1], _WHOLE] = 1
+
+    @pydantic.model_validator(mode="after")
+    def _fields(self) -> Self:
+        there = self.model_fields_set
+        if ("uri" in there) == ("uris" in there):
+            raise wrong("it needs either uri or uris, and not both")
+        for one, more in (("host", "hosts"), ("remote_addr", "remote_addrs")):
+            if there >= {one, more}:
+                raise wrong(f"it has {one} as well; keep one of them", more)
+        if not there & {"plugins", "upstream", "upstream_id", "service_id", "script"}:
+            raise wrong("it needs plugins, an upstream, an upstream_id or a service_id; {} will do for plugins")
+        return self
+
+
+class PluginConfig(_Entry):
+    """An entry of ``plugin_configs``."""
+
+    name: String | None = None
+    plugins: Anything
+
+
+class Consumer(_Entry):
+    """An entry of ``consumers``."""
+
+    username: Username
+    plugins: Anything | None = None
+    group_id: Id | None = None
+
+
+class GlobalRule(_Closed):
+    """An entry of ``global_rules``."""
+
+    plugins: Anything
+    id: Id
+    create_time: Whole | None = None
+    update_time: Whole | None = None

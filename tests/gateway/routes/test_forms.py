@@ -16,9 +16,9 @@ import yaml
 
 from asgi_bridge.errors import ConfigurationError
 from asgi_bridge.gateway import ExtPlugin, Node, Plugins, Route, Routes, Upstream, load_routes, parse_routes
+from asgi_bridge.gateway.routes.environment import replace_in_text
 from asgi_bridge.gateway.routes.expressions import parse_expression
 from asgi_bridge.gateway.routes.route import Consumer
-from asgi_bridge.gateway.routes.text import replace_variables
 
 FILES = Path(__file__).parents[2] / "data" / "routes"
 NAMES = sorted(path.name for path in FILES.iterdir() if path.is_file())
@@ -171,7 +171,7 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_whatever_stands_in_a_file_the_error_is_one_for_people(name: str) -> None:
-    text, _ = replace_variables((FILES / name).read_text(), name)
+    text, _ = replace_in_text((FILES / name).read_text(), name)
     chance = random.Random(name)
     for _ in range(12):
         documents = list(yaml.safe_load_all(text.replace("\t", " ")))

@@ -169,7 +169,7 @@ def test_a_list_of_many_hosts_is_looked_through_once() -> None:
         ('{"routes": [],\n"routes": []}', "apisix.yaml:2: 'routes' stands twice; the first is on line 1"),
         (
             '{"routes": [{"uri": "/", "priority": %s}]}' % ("9" * 5000),
-            "apisix.yaml:1: route number 1: priority: this has to be a number, not inf",
+            "apisix.yaml:1: route number 1: priority: this has to be a whole number, not inf",
         ),
         (
             "a: /${{NOPE}\nb: {c: {d: 1}}\n#END\n",
@@ -228,44 +228,56 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
             {"routes": [{"uri": "/", "plugins": {}}, {"id": "arr_1", "uri": "/", "plugins": {}}]},
             "route 'arr_1': there is another route with this id; ids are unique",
         ),
-        (route(id=[1]), "an id is a string or a number, not [1] (list)"),
+        (route(id=[1]), "[1] (list) is no id: it is a number from 1, or has 1 to 64 of letters"),
         (route(script="x"), "script: the stand-in does not know this field"),
         (route(enable_websocket=True), "the stand-in does not proxy WebSockets"),
         (route(uris=["/"]), "it needs either uri or uris, and not both"),
         ({"routes": [{"id": "x"}]}, "it needs either uri or uris, and not both"),
         (route(uri=None), "uri: this has to be a string, not nothing; put it in quotes"),
         (route(uri="x"), "'x' has to begin with a slash"),
-        ({"routes": [{"uris": []}]}, "this has to be a list of strings, with one at least"),
+        ({"routes": [{"uris": []}]}, "uris: this list is empty; give it an entry, or take it out"),
         (route(host="a", hosts=["b"]), "it has host as well; keep one of them"),
         (route(host="a:80"), "'a:80' has to be a name without a port"),
         (route(hosts=["a*"]), "'a*' has to be a name without a port"),
-        (route(methods=["get"]), "APISIX does not know get; methods are upper case"),
-        (route(priority="1"), "priority: this has to be a number, not '1' (str)"),
+        (
+            route(methods=["get"]),
+            "OPTIONS, CONNECT, TRACE or PURGE, not 'get'",
+        ),
+        (route(priority="1"), "priority: this has to be a whole number, not '1' (str)"),
         (route(service_id=1), "there is no service '1'; there are: none"),
         (route(upstream_id=1, upstream={}), "it has an upstream as well; keep one of them"),
         (route(plugins=[]), "plugins: this has to be a mapping, not [] (list)"),
         ({"services": [{"plugins": {}}]}, "service number 1: it has no id; routes refer to it by that"),
-        (ext(conf=[]), "the list is empty; name a plugin, or take conf out"),
-        (ext(conf=[{"name": "", "value": ""}]), "a plugin's name has 1 to 128 characters"),
-        (ext(conf=[{"name": "a"}]), "conf[0]: it has no value, which APISIX wants; give its configuration: '{}' where"),
-        (ext(conf=[None]), "conf[0]: it has no name, which APISIX wants; give the plugin's name"),
-        (ext(conf=[{"value": ""}]), "conf[0]: it has no name, which APISIX wants; give the plugin's name"),
+        (ext(conf=[]), "conf: this list is empty; give it an entry, or take it out"),
+        (ext(conf=[{"name": "", "value": ""}]), "conf[0].name: this is empty; APISIX accepts one character at least"),
+        (
+            ext(conf=[{"name": "a"}]),
+            "it has no value, which APISIX wants; give the plugin's configuration, '{}' where",
+        ),
+        (ext(conf=[None]), "conf[0]: it has no name and value, which APISIX wants; give the plugin's conf"),
+        (ext(conf=[{"value": ""}]), "conf[0]: it has no name, which APISIX wants"),
         (ext(conf=[{"name": "a", "value": None}]), "conf[0].value: this has to be a string, not nothing; put it in"),
         (ext(allow_degradation="yes"), "this has to be true or false, not 'yes' (str)"),
         (upstream(nodes=[]), "there is no node; give one at least"),
         (route(upstream={}), 'it needs nodes, as {"127.0.0.1:8000": 1} or [{host'),
         (upstream(nodes={"h:0": 1}), "a node has a host and a port from 1 to 65535, not 'h' and 0"),
-        (upstream(nodes=[{"host": "h", "port": 1, "weight": -1}]), "a weight is a number from 0, not -1"),
+        (upstream(nodes=[{"host": "h", "port": 1, "weight": -1}]), "weight: this has to be a number from 0, not -1"),
         (upstream(scheme="grpc"), "the stand-in speaks http and https, not 'grpc'"),
-        (upstream(pass_host="all"), "this is pass, node or rewrite, not 'all'"),
+        (upstream(pass_host="all"), "this has to be pass, node or rewrite, not 'all'"),
         (upstream(pass_host="rewrite"), "pass_host is rewrite, so it needs an upstream_host"),
         (upstream(timeout={"read": 0}), "timeout.read: this has to be a number of seconds, not 0 (int)"),
-        (upstream(timeout={"reed": 1}), "timeout: APISIX wants connect and send and read here too"),
+        (upstream(timeout={"reed": 1}), "timeout: it has no connect and send and read, which APISIX wants"),
         ({"consumers": [{"username": "a"}]}, "without key-auth no request finds this consumer"),
-        ({"global_rules": [{"id": 1}]}, "global rule '1': it has no plugins; name them, or take the rule out"),
+        (
+            {"global_rules": [{"id": 1}]},
+            "global rule '1': it has no plugins, which APISIX wants; name them, or take",
+        ),
         ({"global_rules": [{"plugins": []}]}, "global rule number 1: plugins: this has to be a mapping, not [] (list)"),
-        ({"global_rules": [{"plugins": {"x": {}}}]}, "plugins.x: the stand-in does not have this plugin"),
-        ({"global_rules": [{"plugins": {}, "name": "x"}]}, "name: the stand-in does not know this field"),
+        ({"global_rules": [{"id": 1, "plugins": {"x": {}}}]}, "plugins.x: the stand-in does not have this plugin"),
+        (
+            {"global_rules": [{"plugins": {}, "name": "x"}]},
+            "name: APISIX does not know this field, and drops",
+        ),
         (
             {"global_rules": [{"id": 1, "plugins": {"cors": {}}}, {"id": 2, "plugins": {"cors": {}}}]},
             "global rule '2': plugins.cors: global rule '1' has this plugin as well, and APISIX then runs neither",
@@ -276,8 +288,11 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
             "plugins.cors._meta.filter: there is no operator 'is'; there are: ! ==",
         ),
         (builtin("cors", _meta={"filter": {}}), "plugins.cors._meta.filter: this has to be a list, not {} (dict)"),
-        (builtin("cors", _meta={"priority": "1"}), "_meta.priority: this has to be a number, not '1' (str)"),
-        (builtin("cors", _meta={"priorty": 1}), "_meta.priorty: APISIX does not know this; there are disable, error_"),
+        (builtin("cors", _meta={"priority": "1"}), "_meta.priority: this has to be a whole number, not '1' (str)"),
+        (
+            builtin("cors", _meta={"priorty": 1}),
+            "There are disable, error_response, filter, pre_function, priority; did you mean 'priority'?",
+        ),
         (builtin("cors", _meta={"pre_function": "return 1"}), "_meta.pre_function: the stand-in runs no Lua"),
         (builtin("proxy-rewrite", uri="/$a"), "uri has to be a string without variables"),
         (builtin("proxy-rewrite", uri="a"), "uri has to begin with a slash"),
@@ -315,9 +330,9 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
         (builtin("response-rewrite", headers={"add": ["X-A: $host"]}), "take the $ out of headers.add"),
         ({"routes": [{"uri": "/a", "desc": 5}]}, "desc: this has to be a string, not 5 (int); put it in quotes"),
         ({"routes": [{"uri": "/a", "name": ["a"]}]}, "name: this has to be a string, not ['a'] (list)"),
-        ({"routes": [{"uri": "/a", "status": "0"}]}, "status: this has to be 1, or 0 to switch the route off, not '0'"),
+        ({"routes": [{"uri": "/a", "status": "0"}]}, "status: this has to be 0 or 1, not '0'"),
         (ext(_meta={"filter": [["a", "===", 1]]}), "_meta.filter: there is no operator"),
-        (ext(_meta={"priority": True}), "_meta.priority: this has to be a number, not True (bool)"),
+        (ext(_meta={"priority": True}), "_meta.priority: this has to be a whole number, not True (bool)"),
         (ext(_meta={"error_response": 3}), "_meta.error_response: this has to be a string or a mapping, not 3 (int)"),
         (builtin("response-rewrite", status_code=99), "status_code has to be a number from 200 to 598"),
         (builtin("response-rewrite", body=1), "body has to be a string"),
@@ -367,7 +382,7 @@ def test_variables_are_put_in_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
         "    upstream:${{UPSTREAM}}\n    desc: ${{NUMBER := 7}}${{nothing:=a:=b}}\n    hosts: []\n#END"
     )
     # the lines after a variable of several lines are still those of the file
-    with pytest.raises(ConfigurationError, match=r"^f:7: route '5': hosts: this has to be a list"):
+    with pytest.raises(ConfigurationError, match=r"^f:7: route '5': hosts: this list is empty"):
         parse_routes(text, "f")
     (found,) = parse_routes(text.replace("    hosts: []\n", ""), "f").routes
     assert (found.id, found.uris, found.priority, found.desc) == ("5", ("/5",), 5, "7a:=b")
@@ -414,9 +429,9 @@ def test_aliases_cannot_blow_up() -> None:
     merges = "".join(f"m{n + 1}: &m{n + 1} {{<<: [*m{n}, *m{n}, *m{n}], k{n}: 1}}\n" for n in range(40))
     routes = parse_routes(f"l0: &l0 [[x]]\nm0: &m0 {{a: 1}}\n{lists}{merges}routes: []\n#END", strict=False)
     assert len(routes.findings) == 82
-    with pytest.raises(ConfigurationError, match="lists and mappings stand too deep inside each other"):
+    with pytest.raises(ConfigurationError, match="lists and mappings are nested too deeply"):
         parse_routes("routes: " + "[" * 1200 + "]" * 1200 + "\n#END")
-    with pytest.raises(ConfigurationError, match="lists and mappings stand too deep inside each other"):
+    with pytest.raises(ConfigurationError, match="lists and mappings are nested too deeply"):
         parse_routes("[" * 100_000 + "]" * 100_000)
 
 
@@ -440,19 +455,22 @@ def test_yaml_as_apisix_reads_it() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"desc": "x" * 257}, "desc: this has 257 characters; APISIX takes 256 at most"),
-        ({"name": ""}, "name: this is empty; APISIX takes one character at least"),
-        ({"name": "n" * 257}, "name: this has 257 characters; APISIX takes 256 at most"),
-        ({"id": "a b"}, "id: 'a b' is no id: it has 1 to 64 of letters, digits, - _ and ."),
-        ({"id": "i" * 65}, "is no id: it has 1 to 64 of letters, digits, - _ and ."),
-        ({"id": 0}, "id: an id that is a number begins at 1, so not 0"),
-        ({"id": True}, "id: an id is a string or a number, not True (bool)"),
-        ({"uri": "/" + "u" * 4096}, "uri: this has 4097 characters; APISIX takes 4096 at most"),
+        ({"desc": "x" * 257}, "desc: this has 257 characters; APISIX accepts 256 at most"),
+        ({"name": ""}, "name: this is empty; APISIX accepts one character at least"),
+        ({"name": "n" * 257}, "name: this has 257 characters; APISIX accepts 256 at most"),
+        (
+            {"id": "a b"},
+            "id: 'a b' (str) is no id: it is a number from 1, or has 1 to 64 of letters, digits, - _",
+        ),
+        ({"id": "i" * 65}, "is no id: it is a number from 1, or has 1 to 64 of letters, digits, - _ and ."),
+        ({"id": 0}, "id: 0 (int) is no id: it is a number from 1, or has"),
+        ({"id": True}, "id: True (bool) is no id: it is a number from 1, or has"),
+        ({"uri": "/" + "u" * 4096}, "uri: this has 4097 characters; APISIX accepts 4096 at most"),
         ({"labels": ["a"]}, "labels: this has to be a mapping, not ['a'] (list)"),
         ({"labels": {"a": "b c"}}, "labels.a: 'b c' is no label: it has no spaces"),
         ({"labels": {"a": 1}}, "labels.a: this has to be a string, not 1 (int); put it in quotes"),
-        ({"methods": ["GET", "GET"]}, "methods[1]: 'GET' stands here twice; APISIX takes it once only"),
-        ({"hosts": ["a", "b", "a"]}, "hosts[2]: 'a' stands here twice; APISIX takes it once only"),
+        ({"methods": ["GET", "GET"]}, "methods[1]: 'GET' stands here twice; APISIX accepts it once only"),
+        ({"hosts": ["a", "b", "a"]}, "hosts[2]: 'a' stands here twice; APISIX accepts it once only"),
         ({"host": "a_b.test/x"}, "host: 'a_b.test/x' has to be a name without a port"),
         ({"host": "b\u00fccher.test"}, "has to be a name without a port"),
         ({"remote_addr": "$env://ADDRESS"}, "remote_addr: this has to be an IP address, or one with /BITS"),
@@ -462,14 +480,14 @@ def test_yaml_as_apisix_reads_it() -> None:
         ({"vars": "x"}, "vars: this has to be a list, not 'x' (str)"),
         ({"vars": [["a", "=", "b"]]}, "vars: there is no operator '='; there are: ! == ~="),
         ({"vars": ["arg_a", "==", "b"]}, "vars: each comparison stands in brackets of its own"),
-        ({"priority": 1.5}, "priority: this has to be a number, not 1.5 (float)"),
-        ({"timeout": {"connect": 1, "send": 1}}, "timeout: APISIX wants read here too"),
+        ({"priority": 1.5}, "priority: this has to be a whole number, not 1.5 (float)"),
+        ({"timeout": {"connect": 1, "send": 1}}, "timeout: it has no read, which APISIX wants"),
         ({"timeout": 5}, "timeout: this has to be a mapping, not 5 (int)"),
-        ({"create_time": "now"}, "create_time: this has to be a number, not 'now' (str)"),
+        ({"create_time": "now"}, "create_time: this has to be a whole number, not 'now' (str)"),
         ({"enable_websocket": "yes"}, "enable_websocket: this has to be true or false, not 'yes' (str)"),
-        ({"service_id": ""}, "service_id: '' is no id"),
+        ({"service_id": ""}, "service_id: '' (str) is no id"),
         ({"filter_func": "return true"}, "filter_func: the stand-in runs no Lua"),
-        ({"valid": 1}, "valid: the stand-in does not know this field, and APISIX neither, so it drops what has it"),
+        ({"valid": 1}, "valid: APISIX does not know this field, and drops what has it; take it out. There are "),
     ],
 )
 def test_limits_of_a_route(fields: dict[str, Any], message: str) -> None:
@@ -494,28 +512,31 @@ def test_values_at_their_limits_are_taken() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"nodes": [{"host": "h", "port": 1}]}, "upstream.nodes[0]: APISIX wants weight here too"),
+        ({"nodes": [{"host": "h", "port": 1}]}, "upstream.nodes[0]: it has no weight, which APISIX wants"),
         ({"nodes": [{"host": "h_/", "port": 1, "weight": 1}]}, "upstream.nodes[0].host: 'h_/' has to be a name"),
         ({"nodes": [{"host": "h", "port": 65536, "weight": 1}]}, "nodes[0].port: this has to be a number up to 65535"),
-        ({"nodes": {"h:1": 1.5}}, "upstream.nodes.h:1: a weight is a number from 0, not 1.5"),
+        ({"nodes": {"h:1": 1.5}}, "upstream.nodes.h:1: this has to be a whole number, not 1.5"),
         ({"retries": -1}, "upstream.retries: this has to be a number from 0, not -1"),
         ({"retry_timeout": "1"}, "upstream.retry_timeout: this has to be a number, not '1' (str)"),
-        ({"hash_on": "ip"}, "upstream.hash_on: this is vars, header, cookie, consumer or vars_combinations, not 'ip'"),
+        (
+            {"hash_on": "ip"},
+            "hash_on: this has to be vars, header, cookie, consumer or vars_combinations, not 'ip'",
+        ),
         ({"keepalive_pool": {"size": 0}}, "upstream.keepalive_pool.size: this has to be a number from 1, not 0"),
-        ({"checks": {"passive": {}}}, "upstream.checks: APISIX wants active here too"),
+        ({"checks": {"passive": {}}}, "upstream.checks: it has no active, which APISIX wants"),
         (
             {"checks": {"active": {"healthy": {"successes": 255}}}},
             "successes: this has to be a number up to 254, not 255",
         ),
         ({"tls": {"client_cert": "c" * 128}}, "upstream.tls: client_cert and client_key belong together; give both"),
-        ({"tls": {"client_cert": "c"}}, "upstream.tls.client_cert: this has 1 characters; APISIX takes 128 at least"),
+        ({"tls": {"client_cert": "c"}}, "upstream.tls.client_cert: this has 1 characters; APISIX accepts 128 at least"),
         (
             {"tls": {"client_cert": "c" * 128, "client_key": "k" * 64}},
             "upstream.tls: certificate and key cannot be used",
         ),
         ({"tls": {"client_cert_id": 1}}, "upstream.tls.client_cert_id: there is no client_cert '1'; there are: none"),
         ({"upstream_host": "a b"}, "upstream.upstream_host: 'a b' has to be a name"),
-        ({"load": 1}, "upstream.load: the stand-in does not know this field, and APISIX neither"),
+        ({"load": 1}, "upstream.load: APISIX does not know this field, and drops what has it"),
     ],
 )
 def test_limits_of_an_upstream(fields: dict[str, Any], message: str) -> None:
@@ -535,10 +556,13 @@ def test_limits_of_an_upstream(fields: dict[str, Any], message: str) -> None:
             "key-auth: it has no key, which APISIX wants",
         ),
         ({"global_rules": [{"plugins": {}}]}, "global rule number 1: it has no id, which APISIX wants"),
-        ({"plugin_configs": [{"id": 1}]}, "plugin config '1': it has no plugins; name them, or take it out"),
+        (
+            {"plugin_configs": [{"id": 1}]},
+            "plugin config '1': it has no plugins, which APISIX wants; name them, or take",
+        ),
         (
             {"services": [{"id": 1, "host": "a"}]},
-            "service '1': host: the stand-in does not know this field, and APISIX",
+            "service '1': host: APISIX does not know this field, and drops what has it",
         ),
         (builtin("proxy-rewrite"), "plugins.proxy-rewrite: APISIX wants one field at least"),
         (builtin("proxy-rewrite", host="a b"), "plugins.proxy-rewrite: host has to be a name, or one with a port"),
