@@ -58,14 +58,14 @@ def checked(model: type[_Model], part: Part) -> _Model:
 
 
 def _misplaced(part: Part, errors: list[ErrorDetails]) -> Misplaced:
-    """Turn pydantic's errors into one of the file: the first, or what is missing where nothing else is wrong."""
+    """Turn pydantic's errors into one of the file: the first, or what is missing if nothing else is wrong."""
     first = next((each for each in errors if each["type"] != "missing"), errors[0])
     kind, keys, context = first["type"], first["loc"], first.get("ctx", {})
     if kind == "missing":
         keys = keys[:-1]
         missing = [str(each["loc"][-1]) for each in errors if each["type"] == kind and each["loc"][:-1] == keys]
         hint = "".join(_HINTS.get(name, "") for name in missing)
-        return _inside(part, keys).place.wrong(f"it has no {' and '.join(missing)}, which APISIX wants{hint}")
+        return _inside(part, keys).place.wrong(f"APISIX requires {' and '.join(missing)} here{hint}")
     wrong = _inside(part, keys if context.get("at") is None else (*keys, context["at"]))
     text = _TEXTS.get(kind, first["msg"])
     if not isinstance(text, str):

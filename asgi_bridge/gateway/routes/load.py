@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import ConfigurationError
 from .environment import replace_in_values
-from .forms import Form, standalone
+from .forms import translated
 from .places import Place, Report
 from .reader import Reader
 from .route import Routes
@@ -61,20 +61,22 @@ def parse_routes(text: str, file: str = "apisix.yaml", *, strict: bool = True) -
     found = read_text(text, file)
     report = Report(strict)
     top = Place(file)
-    form = standalone(found, top, report)
-    if not form.name and not found.ended:
-        if not found.json:
+    data: Any = translated(found.documents, top, report)
+    if data is None:
+        data = found.documents[0] if found.documents else {}
+        if not found.ended and not found.json:
             raise ConfigurationError(
                 f"{file}: the last line has to be {END}; APISIX does not read a file without it "
                 "(it may be half written)"
             )
-        # an apisix.json
-        form = Form(replace_in_values(form.data, file), "")
+        if not found.ended:
+            # an apisix.json
+            data = replace_in_values(data, file)
     for line, key, first in found.twice:
         if strict:
             raise ConfigurationError(f"{file}:{line}: {key!r} stands twice; the first is on line {first}")
         report.remark(Place(file, line=line), f"{key!r} stands twice; APISIX takes this one, not that on line {first}")
-    return Reader(form.data, top, report, null_is_table=not found.json).read()
+    return Reader(data, top, report, null_is_table=not found.json).read()
 
 
 def read_routes(data: Any, file: str = "routes", *, strict: bool = True) -> Routes:

@@ -139,10 +139,6 @@ class Place:
         """Make an error of this place; see `Misplaced`."""
         return Misplaced(self, text)
 
-    def finding(self, severity: Literal["error", "warning"], text: str, plugin: str | None = None) -> Finding:
-        """Make a finding of this place; see `Finding`."""
-        return Finding(severity, self.route, plugin, self.where, self.sentence(text))
-
 
 @dataclass(frozen=True)
 class Part:
@@ -216,7 +212,7 @@ class Report:
         """APISIX refuses something. `loss` says what it drops."""
         if self.strict:
             raise exc
-        self._keep(exc.place.finding("error", exc.text + loss, exc.plugin))
+        self._keep("error", exc.place, exc.text + loss, exc.plugin)
 
     def lacking(self, place: Place, text: str, remedy: str = "", plugin: str | None = None) -> None:
         """The stand-in cannot do something that APISIX can. `remedy` says what to do where that is an error."""
@@ -231,9 +227,10 @@ class Report:
 
     def remark(self, place: Place, text: str, plugin: str | None = None) -> None:
         """Something is worth a warning."""
-        self._keep(place.finding("warning", text, plugin))
+        self._keep("warning", place, text, plugin)
 
-    def _keep(self, finding: Finding) -> None:
+    def _keep(self, severity: Literal["error", "warning"], place: Place, text: str, plugin: str | None) -> None:
+        finding = Finding(severity, place.route, plugin, place.where, place.sentence(text))
         if finding not in self.findings:
             self.findings.append(finding)
 

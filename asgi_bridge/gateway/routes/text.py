@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +25,7 @@ class Text:
     """What a file holds.
 
     Attributes:
-        documents: its YAML documents, or the one JSON value.
+        documents: its YAML documents, or the one JSON value, but for those that are null.
         json: it is JSON.
         ended: it has the mark `END`.
         twice: keys that stand twice in a mapping: line, key, and line of the first.
@@ -81,7 +80,7 @@ def _yaml(text: str, file: str, ended: bool) -> Text:
 
     try:
         loader = _Loader(text, origin)
-        return Text(list(_documents(loader)), False, ended, loader.twice)
+        return Text(_documents(loader), False, ended, loader.twice)
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark
         at = where(mark.line) if mark is not None else file
@@ -95,12 +94,11 @@ def _yaml(text: str, file: str, ended: bool) -> Text:
         raise ConfigurationError(f"{where(exc.line)}: a key has to be a string; put it in quotes") from None
 
 
-def _documents(loader: "_Loader") -> Iterator[Any]:
-    try:
-        while loader.check_data():  # type: ignore[no-untyped-call]
-            yield loader.get_data()
-    finally:
-        loader.dispose()
+def _documents(loader: "_Loader") -> list[Any]:
+    found = []
+    while loader.check_data():  # type: ignore[no-untyped-call]
+        found.append(loader.get_data())
+    return [each for each in found if each is not None]
 
 
 def _json(text: str, value: Any, ended: bool) -> Text:
@@ -113,7 +111,7 @@ def _json(text: str, value: Any, ended: bool) -> Text:
     """
     try:
         loader = _JsonLoader(text.replace("\t", " "), [])
-        return Text(list(_documents(loader)), True, ended, loader.twice)
+        return Text(_documents(loader), True, ended, loader.twice)
     except yaml.YAMLError:
         return Text([value], True, ended, [])
 

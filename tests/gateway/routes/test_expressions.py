@@ -130,9 +130,9 @@ def test_what_decides_nothing_any_more_is_not_asked() -> None:
         ([["arg_a", "=~", "b"]], "there is no operator '=~'; there are: ! == ~= > >= < <= ~~ ~* in has ipmatch"),
         ([["arg_a", "not", "==", "b"]], "of four parts the second has to be !"),
         ([[5, "==", "b"]], "a comparison has a variable, an operator and a value, not [5, '==', 'b']"),
-        (["OR", ["arg_a", "==", "b"]], "OR wants two parts at least"),
-        ([["arg_a", "ipmatch", "nowhere"]], "ipmatch wants addresses, or a list of them, not 'nowhere'"),
-        ([["arg_a", "ipmatch", []]], "ipmatch wants addresses, or a list of them, not []"),
+        (["OR", ["arg_a", "==", "b"]], "OR needs at least two parts"),
+        ([["arg_a", "ipmatch", "nowhere"]], "ipmatch needs addresses, or a list of them, not 'nowhere'"),
+        ([["arg_a", "ipmatch", []]], "ipmatch needs addresses, or a list of them, not []"),
         ([["arg_a", "~~", ["a"]]], "a regular expression is a string, not ['a']"),
     ],
 )

@@ -71,16 +71,16 @@ def test_strictly_what_the_stand_in_cannot_do_is_an_error_with_a_line(name: str)
 
 def test_adc() -> None:
     routes = load_routes("adc.yaml", strict=False)
-    service = {"service_id": "5042d146667518a1a5017644946b8650aafca44c", "service_name": "shop", "upstream": UPSTREAM}
+    service_id = "5042d146667518a1a5017644946b8650aafca44c"
     # ADC makes its ids so: the SHA-1 of the names
     assert routes.routes == (
         Route(
             "02a4f8cd14d11eaf06544ad85ae8bcac6952e98d", ("/orders/*",), ("shop.test",), frozenset({"GET", "POST"}),
             name="orders", plugins=Plugins({"ext-plugin-pre-req": ExtPlugin([(b"hello", b'{"literal": "${HOME}"}')])}),
-            upstream=Upstream((Node("127.0.0.1", 1980, 100),)), service_id=service["service_id"], service_name="shop",
+            upstream=Upstream((Node("127.0.0.1", 1980, 100),)), service_id=service_id, service_name="shop",
         ),
         Route(
-            "health", ("/health",), ("shop.test",), name="health", service_id=service["service_id"],
+            "health", ("/health",), ("shop.test",), name="health", service_id=service_id,
             service_name="shop", upstream=Upstream((Node("127.0.0.1", 1980, 100),)),
             vars=parse_expression([["arg_deep", "!", "==", "1"]]),
         ),

@@ -252,10 +252,10 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
         (ext(conf=[{"name": "", "value": ""}]), "conf[0].name: this is empty; APISIX accepts one character at least"),
         (
             ext(conf=[{"name": "a"}]),
-            "it has no value, which APISIX wants; give the plugin's configuration, '{}' where",
+            "APISIX requires value here; give the plugin's configuration, '{}' where",
         ),
-        (ext(conf=[None]), "conf[0]: it has no name and value, which APISIX wants; give the plugin's conf"),
-        (ext(conf=[{"value": ""}]), "conf[0]: it has no name, which APISIX wants"),
+        (ext(conf=[None]), "conf[0]: APISIX requires name and value here; give the plugin's conf"),
+        (ext(conf=[{"value": ""}]), "conf[0]: APISIX requires name here"),
         (ext(conf=[{"name": "a", "value": None}]), "conf[0].value: this has to be a string, not nothing; put it in"),
         (ext(allow_degradation="yes"), "this has to be true or false, not 'yes' (str)"),
         (upstream(nodes=[]), "there is no node; give one at least"),
@@ -266,11 +266,11 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
         (upstream(pass_host="all"), "this has to be pass, node or rewrite, not 'all'"),
         (upstream(pass_host="rewrite"), "pass_host is rewrite, so it needs an upstream_host"),
         (upstream(timeout={"read": 0}), "timeout.read: this has to be a number of seconds, not 0 (int)"),
-        (upstream(timeout={"reed": 1}), "timeout: it has no connect and send and read, which APISIX wants"),
+        (upstream(timeout={"reed": 1}), "timeout: APISIX requires connect and send and read here"),
         ({"consumers": [{"username": "a"}]}, "without key-auth no request finds this consumer"),
         (
             {"global_rules": [{"id": 1}]},
-            "global rule '1': it has no plugins, which APISIX wants; name them, or take",
+            "global rule '1': APISIX requires plugins here; name them, or take",
         ),
         ({"global_rules": [{"plugins": []}]}, "global rule number 1: plugins: this has to be a mapping, not [] (list)"),
         ({"global_rules": [{"id": 1, "plugins": {"x": {}}}]}, "plugins.x: the stand-in does not have this plugin"),
@@ -481,7 +481,7 @@ def test_yaml_as_apisix_reads_it() -> None:
         ({"vars": [["a", "=", "b"]]}, "vars: there is no operator '='; there are: ! == ~="),
         ({"vars": ["arg_a", "==", "b"]}, "vars: each comparison stands in brackets of its own"),
         ({"priority": 1.5}, "priority: this has to be a whole number, not 1.5 (float)"),
-        ({"timeout": {"connect": 1, "send": 1}}, "timeout: it has no read, which APISIX wants"),
+        ({"timeout": {"connect": 1, "send": 1}}, "timeout: APISIX requires read here"),
         ({"timeout": 5}, "timeout: this has to be a mapping, not 5 (int)"),
         ({"create_time": "now"}, "create_time: this has to be a whole number, not 'now' (str)"),
         ({"enable_websocket": "yes"}, "enable_websocket: this has to be true or false, not 'yes' (str)"),
@@ -512,7 +512,7 @@ def test_values_at_their_limits_are_taken() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"nodes": [{"host": "h", "port": 1}]}, "upstream.nodes[0]: it has no weight, which APISIX wants"),
+        ({"nodes": [{"host": "h", "port": 1}]}, "upstream.nodes[0]: APISIX requires weight here"),
         ({"nodes": [{"host": "h_/", "port": 1, "weight": 1}]}, "upstream.nodes[0].host: 'h_/' has to be a name"),
         ({"nodes": [{"host": "h", "port": 65536, "weight": 1}]}, "nodes[0].port: this has to be a number up to 65535"),
         ({"nodes": {"h:1": 1.5}}, "upstream.nodes.h:1: this has to be a whole number, not 1.5"),
@@ -523,7 +523,7 @@ def test_values_at_their_limits_are_taken() -> None:
             "hash_on: this has to be vars, header, cookie, consumer or vars_combinations, not 'ip'",
         ),
         ({"keepalive_pool": {"size": 0}}, "upstream.keepalive_pool.size: this has to be a number from 1, not 0"),
-        ({"checks": {"passive": {}}}, "upstream.checks: it has no active, which APISIX wants"),
+        ({"checks": {"passive": {}}}, "upstream.checks: APISIX requires active here"),
         (
             {"checks": {"active": {"healthy": {"successes": 255}}}},
             "successes: this has to be a number up to 254, not 255",
@@ -550,15 +550,15 @@ def test_limits_of_an_upstream(fields: dict[str, Any], message: str) -> None:
     [
         ({"routes": [{"uri": "/"}]}, "route number 1: it needs plugins, an upstream, an upstream_id or a service_id"),
         ({"consumers": [{"username": "a.b", "plugins": {}}]}, "username: 'a.b' is no username: it has letters"),
-        ({"consumers": [{"plugins": {}}]}, "consumer number 1: it has no username, which APISIX wants"),
+        ({"consumers": [{"plugins": {}}]}, "consumer number 1: APISIX requires username here"),
         (
             {"consumers": [{"username": "a", "plugins": {"key-auth": {}}}]},
-            "key-auth: it has no key, which APISIX wants",
+            "key-auth: APISIX requires key here",
         ),
-        ({"global_rules": [{"plugins": {}}]}, "global rule number 1: it has no id, which APISIX wants"),
+        ({"global_rules": [{"plugins": {}}]}, "global rule number 1: APISIX requires id here"),
         (
             {"plugin_configs": [{"id": 1}]},
-            "plugin config '1': it has no plugins, which APISIX wants; name them, or take",
+            "plugin config '1': APISIX requires plugins here; name them, or take",
         ),
         (
             {"services": [{"id": 1, "host": "a"}]},

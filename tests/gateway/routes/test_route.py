@@ -2,8 +2,7 @@ from asgi_bridge.gateway import ExtPlugin, Node, Plugins, Route, Routes, Upstrea
 
 
 def found(routes: Routes, method: str = "GET", host: bytes = b"a.test", path: bytes = b"/x/y") -> str | None:
-    route = routes.match(method, host, path)
-    return None if route is None else route.id
+    return next((route.id for route in routes.candidates(method, host, path)), None)
 
 
 def test_exact_host_before_wildcard_before_none() -> None:
