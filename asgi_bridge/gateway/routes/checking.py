@@ -54,7 +54,7 @@ def checked(model: type[_Model], part: Part) -> _Model:
     try:
         return model.model_validate(part.value)
     except pydantic.ValidationError as exc:
-        raise _misplaced(part, exc.errors(include_url=False)) from None
+        raise _misplaced(part, exc.errors(include_url=False, include_input=False)) from None
 
 
 def _misplaced(part: Part, errors: list[ErrorDetails]) -> Misplaced:

@@ -56,10 +56,16 @@ def parse_routes(text: str, file: str = "apisix.yaml", *, strict: bool = True) -
     Raises:
         ConfigurationError: something in it is wrong. The message says what, where, and what to do.
     """
+    try:
+        return _parsed(text, file, Report(strict))
+    except RecursionError:
+        raise ConfigurationError(f"{file}: lists and mappings are nested too deeply") from None
+
+
+def _parsed(text: str, file: str, report: Report) -> Routes:
     if not text.strip():
         raise ConfigurationError(f"{file}: the file is empty; one without routes has at least the line {END}")
     found = read_text(text, file)
-    report = Report(strict)
     top = Place(file)
     data: Any = translated(found.documents, top, report)
     if data is None:
@@ -73,7 +79,7 @@ def parse_routes(text: str, file: str = "apisix.yaml", *, strict: bool = True) -
             # an apisix.json
             data = replace_in_values(data, file)
     for line, key, first in found.twice:
-        if strict:
+        if report.strict:
             raise ConfigurationError(f"{file}:{line}: {key!r} stands twice; the first is on line {first}")
         report.remark(Place(file, line=line), f"{key!r} stands twice; APISIX takes this one, not that on line {first}")
     return Reader(data, top, report, null_is_table=not found.json).read()

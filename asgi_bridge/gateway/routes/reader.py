@@ -1,7 +1,6 @@
 """Reads the sections of an ``apisix.yaml``: routes, and all that routes refer to."""
 
 import dataclasses
-import ipaddress
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -175,7 +174,7 @@ class Reader:
             entry.service_id,
             None if service is None else service.name,
             entry.plugin_config_id,
-            tuple(ipaddress.ip_network(address, strict=False) for address in addresses),
+            tuple(addresses),
             self._plugins.expression(part.at("vars")),
             part.place.where,
         )

@@ -1,7 +1,7 @@
 """What may stand in a route file: a model for each object, with the limits of APISIX 3.18 (``apisix/schema_def.lua``).
 
-APISIX drops an entry that breaks a limit, with a line in its log, and reads the others. `checking` says what
-is wrong.
+APISIX drops an entry that breaks a limit, with a line in its log, and reads the others. `checking` puts
+what is wrong into words.
 """
 
 import ipaddress
@@ -10,29 +10,17 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NotRequired, Self, TypeAlias
 
 import pydantic
-from pydantic import AfterValidator, BeforeValidator, Field, Tag, WrapValidator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Tag, WrapValidator
 from typing_extensions import TypedDict
 
 from ...spelling import did_you_mean
 from .checking import wrong
+from .route import Network
 
 __all__ = [
-    "NOT_DONE",
-    "READ",
-    "SECTIONS",
-    "Certificate",
-    "Consumer",
-    "ExtPlugin",
-    "GlobalRule",
-    "KeyAuth",
-    "Meta",
-    "PluginConfig",
-    "Route",
-    "Service",
-    "Tls",
-    "Upstream",
-    "is_reference",
-]
+    "NOT_DONE", "READ", "SECTIONS", "Certificate", "Consumer", "ExtPlugin", "GlobalRule", "KeyAuth", "Meta",
+    "PluginConfig", "Route", "Service", "Tls", "Upstream", "is_reference",
+]  # fmt: skip
 
 READ = ("consumers", "global_rules", "plugin_configs", "routes", "services", "upstreams")
 """The sections of an ``apisix.yaml`` that the stand-in reads. Each of them is a list."""
@@ -107,15 +95,10 @@ def _id(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else value
 
 
-def _address(value: str) -> str:
-    ipaddress.ip_network(value, strict=False)
-    return value
-
-
-def _no_port(value: str) -> str:
-    if ":" in value and not value.startswith("["):
+def _network(value: Any) -> Network:
+    if not isinstance(value, str):
         raise ValueError
-    return value
+    return ipaddress.ip_network(value, strict=False)
 
 
 def _no_table(value: Any) -> Any:
@@ -165,9 +148,9 @@ Id = Annotated[
     _or_else("{named} is no id: it is a number from 1, or has 1 to 64 of letters, digits, - _ and ."),
 ]
 Host = Annotated[str, _pattern(r"\*|\*?[0-9a-zA-Z\-._\[\]:]+", _HOST_RULE), _STRING]
-RouteHost = Annotated[Host, AfterValidator(_no_port), _or_else(_HOST_RULE)]
+RouteHost = Annotated[String, _pattern(r"\*|\*?[0-9a-zA-Z\-._\[\]]+|\[[0-9a-zA-Z\-._\[\]:]*", _HOST_RULE)]
 Address = Annotated[
-    str, AfterValidator(_address), _or_else("this has to be an IP address, or one with /BITS, not {named}")
+    Network, PlainValidator(_network), _or_else("this has to be an IP address, or one with /BITS, not {named}")
 ]
 Method = Literal["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE", "PURGE"]
 Pem = Annotated[str, Field(min_length=128, max_length=64 * 1024), _STRING]

@@ -48,28 +48,26 @@ def read_text(text: str, file: str) -> Text:
 
     Raises:
         ConfigurationError: it is neither YAML nor JSON, or an environment variable is missing.
+        RecursionError: its values are nested too deeply.
     """
     # APISIX looks for the mark in the last ten bytes of the file
     ended = re.search(rb"#END\s*\Z", text.encode("utf-8", "surrogatepass")[-10:]) is not None
     bare = text.removeprefix(_BYTE_ORDER_MARK)
-    try:
-        if bare.lstrip()[:1] in ("{", "["):
-            try:
-                value = json.loads(bare, parse_int=_number)
-            except json.JSONDecodeError as exc:
-                # YAML may begin with a bracket too
-                if not ended:
-                    raise ConfigurationError(f"{file}:{exc.lineno}: this is no JSON: {exc.msg}") from None
-            else:
-                if bare != text:
-                    raise ConfigurationError(
-                        f"{file}:1: the file begins with a byte order mark, which APISIX's reader of JSON does not "
-                        "accept; save it as UTF-8 without one"
-                    )
-                return _json(bare, value, ended)
-        return _yaml(text, file, ended)
-    except RecursionError:
-        raise ConfigurationError(f"{file}: lists and mappings are nested too deeply") from None
+    if bare.lstrip()[:1] in ("{", "["):
+        try:
+            value = json.loads(bare, parse_int=_number)
+        except json.JSONDecodeError as exc:
+            # YAML may begin with a bracket too
+            if not ended:
+                raise ConfigurationError(f"{file}:{exc.lineno}: this is no JSON: {exc.msg}") from None
+        else:
+            if bare != text:
+                raise ConfigurationError(
+                    f"{file}:1: the file begins with a byte order mark, which APISIX's reader of JSON does not "
+                    "accept; save it as UTF-8 without one"
+                )
+            return _json(bare, value, ended)
+    return _yaml(text, file, ended)
 
 
 def _yaml(text: str, file: str, ended: bool) -> Text:
