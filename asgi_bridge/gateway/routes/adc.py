@@ -105,7 +105,7 @@ def _hashed(name: str) -> str:
 def _service(part: Part, sections: LinedMapping, report: Report) -> None:
     name, place = part.get("name"), part.at("name").place
     if not isinstance(name, str):
-        raise part.place.wrong("a service of ADC's has a name; its routes are known by it")
+        raise part.place.wrong("a service in ADC's file needs a name; the ids of its routes are made of it")
     identity = part.get("id", _hashed(name))
     for field, why in _NOT_DONE.items():
         if field in part:
@@ -116,7 +116,7 @@ def _service(part: Part, sections: LinedMapping, report: Report) -> None:
         route = entry.mapping()
         label, place = route.get("name"), route.at("name").place
         if not isinstance(label, str):
-            raise route.place.wrong("a route of ADC's has a name")
+            raise route.place.wrong("a route in ADC's file needs a name")
         made = _common(route).put("id", route.get("id", _hashed(f"{name}.{label}")), place)
         sections.append("routes", made.put("service_id", identity, place), route.place)
 

@@ -40,7 +40,7 @@ def _read(part: Part, sections: LinedMapping) -> None:
     if isinstance(body, Mapping) and isinstance(key, str):
         found = _KEY.search(key)
         if found is None or found[1] not in SECTIONS:
-            raise part.at("key").place.wrong(f"{key!r} is no key of APISIX's, like /apisix/routes/1")
+            raise part.at("key").place.wrong(f"{key!r} is not a key of APISIX like /apisix/routes/1")
         here = part.at("value")
         if "id" not in body and "username" not in body:
             body = here.copied().put("id", found[2], here.place)

@@ -97,7 +97,7 @@ def parse_expression(rule: Any) -> Expression:
     if not rule:
         return Expression("AND", ())
     if not isinstance(rule[0], list | tuple) and str(rule[0]).upper() not in _LOGIC:
-        raise ValueError('each comparison stands in brackets of its own: [["arg_v", "==", "2"]]')
+        raise ValueError('each comparison needs brackets of its own: [["arg_v", "==", "2"]]')
     parsed = _parse(rule)
     return parsed if isinstance(parsed, Expression) else Expression("AND", (parsed,))
 

@@ -122,9 +122,9 @@ class _Resources:
             if plugin.get("enable", True) is False:
                 continue
             if not isinstance(plugin.get("name"), str):
-                raise plugin.place.wrong("a plugin has a name")
+                raise plugin.place.wrong("a plugin needs a name")
             if plugin.get("secretRef"):
-                self.report.lacking(plugin.at("secretRef").place, "the stand-in has no Secrets of the cluster")
+                self.report.lacking(plugin.at("secretRef").place, "the stand-in cannot read Secrets of the cluster")
             made.put(plugin.get("name"), plugin.get("config") or {}, plugin.at("name").place)
         return made
 
@@ -165,7 +165,7 @@ class _Resources:
             services += [str(each.get("name")) for each in upstreams]
             if services:
                 here = rule.at("backends" if "backends" in rule else "upstreams").place
-                self.report.remark(here, f"{', '.join(services)} stand in the cluster: requests go to {CLUSTER}")
+                self.report.remark(here, f"{', '.join(services)} are in the cluster: requests go to {CLUSTER}")
                 entry.put("upstream", _UPSTREAM, here)
             self.sections.append("routes", entry, rule.place)
 
@@ -250,7 +250,7 @@ def _timeout(part: Part) -> dict[str, int]:
         parts = _DURATION.findall(text)
         whole = sum(float(number) * _SECONDS[unit] for number, unit in parts)
         if not parts or "".join(number + unit for number, unit in parts) != text or whole > _LONGEST:
-            raise part.at(name).place.wrong(f"{shown(text)} is no duration, like 5s or 1m30s")
+            raise part.at(name).place.wrong(f"{shown(text)} is not a duration like 5s or 1m30s")
         # the controller takes whole seconds, and 60 for less than one
         seconds[name] = int(whole) or 60
     return seconds

@@ -40,7 +40,7 @@ def load_routes(path: str | Path, *, strict: bool = True) -> Routes:
     except UnicodeDecodeError as exc:
         line = content.count(b"\n", 0, exc.start) + 1
         raise ConfigurationError(
-            f"{path}:{line}: the route file cannot be read: it is no UTF-8; save it as that"
+            f"{path}:{line}: the route file cannot be read: it is not UTF-8; save it as UTF-8"
         ) from None
     return parse_routes(text, str(path), strict=strict)
 
@@ -80,8 +80,10 @@ def _parsed(text: str, file: str, report: Report) -> Routes:
             data = replace_in_values(data, file)
     for line, key, first in found.twice:
         if report.strict:
-            raise ConfigurationError(f"{file}:{line}: {key!r} stands twice; the first is on line {first}")
-        report.remark(Place(file, line=line), f"{key!r} stands twice; APISIX takes this one, not that on line {first}")
+            raise ConfigurationError(f"{file}:{line}: {key!r} is there twice; the first is on line {first}")
+        report.remark(
+            Place(file, line=line), f"{key!r} is there twice; APISIX uses this one, not the one on line {first}"
+        )
     return Reader(data, top, report, null_is_table=not found.json).read()
 
 

@@ -127,8 +127,8 @@ def _absence(name: str) -> str:
     if name in PLUGINS:
         return "the stand-in does not have this plugin of APISIX"
     return (
-        "the stand-in does not have this plugin, and APISIX 3.18 neither: unless your gateway has one of its own "
-        f"of this name, it drops the route{did_you_mean(name, PLUGINS, 0.75)}"
+        "neither the stand-in nor APISIX 3.18 has this plugin: unless your gateway has one of its own of this name, it "
+        f"drops the route{did_you_mean(name, PLUGINS, 0.75)}"
     )
 
 
@@ -168,7 +168,9 @@ def resolved(part: Part, report: Report) -> Part:
             except (ValueError, AttributeError):
                 found = None
         if found is None:
-            report.remark(place, f"the environment has no {match[1]}: APISIX takes {shown(value)} itself for it")
+            report.remark(
+                place, f"there is no environment variable {match[1]}: APISIX uses the text {shown(value)} itself"
+            )
             return value
         return found
 

@@ -17,9 +17,9 @@ from .upstreams import UpstreamReader, referred
 __all__ = ["Reader"]
 
 _ALIAS = (
-    "an alias puts a mapping here that stands elsewhere already. APISIX then has one table for both places, writes "
-    "into it, and drops the routes after the first; write it out, or refer to it (upstream_id, plugin_config_id, "
-    "service_id)"
+    "this YAML alias stands for a mapping that is elsewhere in the file. APISIX then has one table for both places, "
+    "writes into it, and drops the routes after the first; write it out, or refer to it (upstream_id, "
+    "plugin_config_id, service_id)"
 )
 
 
@@ -97,9 +97,9 @@ class Reader:
     def _known_section(self, key: Any) -> None:
         here = self._data.at(key)
         if key not in schema.SECTIONS:
-            text, hint = "the stand-in does not know this field", did_you_mean(str(key), schema.SECTIONS)
-            strict = f"{text}; take it out. It knows {', '.join(schema.READ)}{hint}"
-            self._report.doubtful(here.place, strict, f"{text}, and APISIX neither; it is passed over{hint}")
+            text, hint = "neither the stand-in nor APISIX knows this field", did_you_mean(str(key), schema.SECTIONS)
+            strict = f"{text}; take it out. The stand-in knows {', '.join(schema.READ)}{hint}"
+            self._report.doubtful(here.place, strict, f"{text}; it is passed over{hint}")
         elif key not in schema.READ and here.value:
             if key == "ssls" and all(entry.get("type") == "client" for entry in here.entries()):
                 return

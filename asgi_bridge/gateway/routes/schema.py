@@ -112,7 +112,7 @@ def _unique(value: Any, handler: pydantic.ValidatorFunctionWrapHandler) -> Any:
     before: set[Any] = set()
     for number, each in enumerate(value):
         if each in before:
-            raise wrong("{shown} stands here twice; APISIX accepts it once only", number)
+            raise wrong("{shown} is here twice; APISIX accepts it only once", number)
         before.add(each)
     return result
 
@@ -122,8 +122,8 @@ _WHOLE = BeforeValidator(_whole)
 _UNIQUE = WrapValidator(_unique)
 _TABLE = BeforeValidator(lambda value: {} if value is None or value is _NULL else value)
 _LIST = BeforeValidator(lambda value: [] if value is _NULL else list(value) if isinstance(value, tuple) else value)
-_SLASH = _pattern(r"/[\s\S]*", "{shown} has to begin with a slash; no request's path is without")
-_HOST_RULE = "{shown} has to be a name without a port, * only at its beginning; it has letters, digits, - _ and ."
+_SLASH = _pattern(r"/[\s\S]*", "{shown} has to begin with a slash, as the path of every request does")
+_HOST_RULE = "{shown} has to be a name without a port, of letters, digits, - _ and ., with * only at its beginning"
 
 String = Annotated[str, _STRING]
 Name = Annotated[str, Field(min_length=1, max_length=256), _STRING]
@@ -133,19 +133,19 @@ Function = Annotated[
     str, Field(min_length=10), _pattern(r"function[\s\S]*", "{shown} has to begin with function"), _STRING
 ]
 Label = Annotated[
-    str, Field(min_length=1, max_length=256), _pattern(r"\S+", "{shown} is no label: it has no spaces"), _STRING
+    str, Field(min_length=1, max_length=256), _pattern(r"\S+", "{shown} is not a label: labels have no spaces"), _STRING
 ]
 Username = Annotated[
     str,
     Field(min_length=1, max_length=256),
-    _pattern(r"[a-zA-Z0-9_\-]+", "{shown} is no username: it has letters, digits, _ and -"),
+    _pattern(r"[a-zA-Z0-9_\-]+", "{shown} is not a username: usernames have letters, digits, _ and -"),
     _STRING,
 ]
 Id = Annotated[
     str,
     Field(pattern=r"^[a-zA-Z0-9\-_.]{1,64}$"),
     BeforeValidator(_id),
-    _or_else("{named} is no id: it is a number from 1, or has 1 to 64 of letters, digits, - _ and ."),
+    _or_else("{named} is not an id: ids are numbers from 1, or have 1 to 64 letters, digits, - _ and ."),
 ]
 Host = Annotated[str, _pattern(r"\*|\*?[0-9a-zA-Z\-._\[\]:]+", _HOST_RULE), _STRING]
 RouteHost = Annotated[String, _pattern(r"\*|\*?[0-9a-zA-Z\-._\[\]]+|\[[0-9a-zA-Z\-._\[\]:]*", _HOST_RULE)]
@@ -159,7 +159,7 @@ Whole = Annotated[int, _WHOLE]
 FromZero = Annotated[int, Field(ge=0), _WHOLE]
 FromOne = Annotated[int, Field(ge=1), _WHOLE]
 Port = Annotated[int, Field(ge=1, le=65535), _WHOLE]
-Seconds = Annotated[float, Field(gt=0), _or_else("this has to be a number of seconds, not {named}")]
+Seconds = Annotated[float, Field(gt=0), _or_else("this has to be a number of seconds over 0, not {named}")]
 Anything = Annotated[dict[Any, Any], _TABLE]
 Hosts = Annotated[list[RouteHost], Field(min_length=1), _UNIQUE, _LIST]
 

@@ -59,7 +59,7 @@ def read_text(text: str, file: str) -> Text:
         except json.JSONDecodeError as exc:
             # YAML may begin with a bracket too
             if not ended:
-                raise ConfigurationError(f"{file}:{exc.lineno}: this is no JSON: {exc.msg}") from None
+                raise ConfigurationError(f"{file}:{exc.lineno}: this is not JSON: {exc.msg}") from None
         else:
             if bare != text:
                 raise ConfigurationError(
@@ -82,11 +82,11 @@ def _yaml(text: str, file: str, ended: bool) -> Text:
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark
         at = where(mark.line) if mark is not None else file
-        raise ConfigurationError(f"{at}: this is no YAML: {exc.problem or exc.context}") from None
+        raise ConfigurationError(f"{at}: this is not YAML: {exc.problem or exc.context}") from None
     except yaml.reader.ReaderError as exc:
         at = where(text.count("\n", 0, exc.position))
         raise ConfigurationError(
-            f"{at}: this is no YAML: the character U+{exc.character:04X} may not stand in it; take it out"
+            f"{at}: this is not YAML: it may not contain the character U+{exc.character:04X}; take it out"
         ) from None
     except _BadKey as exc:
         raise ConfigurationError(f"{where(exc.line)}: a key has to be a string; put it in quotes") from None
@@ -196,7 +196,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(node, yaml.ScalarNode):
                 raise
             kind = node.tag.rpartition(":")[2]
-            problem = f"{shown(node.value)} is no {kind}; if it is a text, put it in quotes"
+            problem = f"{shown(node.value)} is not of type {kind}; if it is a text, put it in quotes"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
     def mapping(self, node: Any) -> LinedMapping:

@@ -89,7 +89,7 @@ class UpstreamReader:
         if idle:
             self._report.remark(
                 part.at(idle[0]).place,
-                f"the stand-in asks the heaviest node, once, and checks no health: {', '.join(idle)} "
+                f"the stand-in asks only the node with the greatest weight, once, and checks no health: {', '.join(idle)} "
                 f"{'is' if len(idle) == 1 else 'are'} passed over",
             )
         scheme = upstream.scheme
@@ -157,7 +157,7 @@ class UpstreamReader:
                 found.append(Node(host, default_port if node.port is None else node.port, node.weight))
         if not found:
             text = "there is no node"
-            self._report.doubtful(here.place, f"{text}; give one at least", f"{text}: requests get 503")
+            self._report.doubtful(here.place, f"{text}; give at least one", f"{text}: requests get 503")
         return tuple(found)
 
 

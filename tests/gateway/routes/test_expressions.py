@@ -123,7 +123,7 @@ def test_what_decides_nothing_any_more_is_not_asked() -> None:
     ("rule", "message"),
     [
         ("arg_a", "an expression is a list, not 'arg_a'"),
-        (["arg_a", "==", "b"], "each comparison stands in brackets of its own"),
+        (["arg_a", "==", "b"], "each comparison needs brackets of its own"),
         ([["arg_a"]], "a comparison has a variable, an operator and a value, not ['arg_a']"),
         ([[]], 'a comparison is a list like ["arg_v", "==", "2"], not []'),
         ([["arg_a", "==", "b"], "and"], 'a comparison is a list like ["arg_v", "==", "2"], not \'and\''),

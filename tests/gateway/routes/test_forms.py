@@ -54,11 +54,11 @@ def described(routes: Routes) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_loads_and_what_is_passed_over_is_named(name: str) -> None:
-    assert described(load_routes(name, strict=False)) == (FILES / "said" / f"{name}.txt").read_text()
+    assert described(load_routes(name, strict=False)) == (FILES / "findings" / f"{name}.txt").read_text()
 
 
 def test_there_are_more_than_fifteen_and_nearly_all_have_something_to_say() -> None:
-    silent = [name for name in NAMES if "warning: " not in (FILES / "said" / f"{name}.txt").read_text()]
+    silent = [name for name in NAMES if "warning: " not in (FILES / "findings" / f"{name}.txt").read_text()]
     assert len(NAMES) >= 15
     assert silent == ["admin-v2.json", "environment.yaml"]
 
@@ -190,10 +190,13 @@ def test_whatever_stands_in_a_file_the_error_is_one_for_people(name: str) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"uri": "/", }', "f:1: this is no JSON: "),
-        ('{"key": "/apisix/rutes/1", "value": {}}', "f:1: key: '/apisix/rutes/1' is no key of APISIX's"),
+        ('{"uri": "/", }', "f:1: this is not JSON: "),
+        ('{"key": "/apisix/rutes/1", "value": {}}', "f:1: key: '/apisix/rutes/1' is not a key of APISIX"),
         ('{"openapi": "3.0.2", "paths": {}}', "f: this is an OpenAPI document; import it into a gateway"),
-        ("services:\n- {routes: []}\n", "f:2: services[0]: a service of ADC's has a name; its routes are known by it"),
+        (
+            "services:\n- {routes: []}\n",
+            "f:2: services[0]: a service in ADC's file needs a name; the ids of its routes are made of it",
+        ),
         ("services:\n- name: a\n  routes: {}\n", "f:3: services[0].routes: this has to be a list, not {} (mapping)"),
         (
             "apiVersion: v2\nkind: ApisixRoute\nspec:\n  http:\n  - match: {exprs: [{op: Eq}]}\n",
@@ -201,19 +204,19 @@ def test_whatever_stands_in_a_file_the_error_is_one_for_people(name: str) -> Non
         ),
         (
             "apiVersion: v2\nkind: ApisixRoute\nspec: {http: [{timeout: {read: 5}}]}\n",
-            "f:3: ApisixRoute '': spec.http[0].timeout.read: '5' is no duration, like 5s or 1m30s",
+            "f:3: ApisixRoute '': spec.http[0].timeout.read: '5' is not a duration like 5s or 1m30s",
         ),
         (
             "apiVersion: v2\nkind: ApisixRoute\nspec: {http: [{timeout: {send: 1.2.3s}}]}\n",
-            "f:3: ApisixRoute '': spec.http[0].timeout.send: '1.2.3s' is no duration, like 5s or 1m30s",
+            "f:3: ApisixRoute '': spec.http[0].timeout.send: '1.2.3s' is not a duration like 5s or 1m30s",
         ),
         (
             f"apiVersion: v2\nkind: ApisixRoute\nspec: {{http: [{{timeout: {{send: {'9' * 400}h}}}}]}}\n",
-            f"f:3: ApisixRoute '': spec.http[0].timeout.send: '{'9' * 39} is no duration, like 5s or 1m30s",
+            f"f:3: ApisixRoute '': spec.http[0].timeout.send: '{'9' * 39} is not a duration like 5s or 1m30s",
         ),
         (
             "apiVersion: v2\nkind: ApisixRoute\nspec: {http: [{timeout: {connect: .s}}]}\n",
-            "f:3: ApisixRoute '': spec.http[0].timeout.connect: '.s' is no duration, like 5s or 1m30s",
+            "f:3: ApisixRoute '': spec.http[0].timeout.connect: '.s' is not a duration like 5s or 1m30s",
         ),
         (
             "apiVersion: v2\nkind: ApisixRoute\nspec: {http: [{upstreams: 5}]}\n",

@@ -111,7 +111,7 @@ def test_a_file_in_another_encoding_is_told_with_its_line(tmp_path: Path, encodi
     with pytest.raises(ConfigurationError) as caught:
         load_routes(file)
     line = 1 if encoding == "utf-16" else 2
-    assert str(caught.value) == f"{file}:{line}: the route file cannot be read: it is no UTF-8; save it as that"
+    assert str(caught.value) == f"{file}:{line}: the route file cannot be read: it is not UTF-8; save it as UTF-8"
 
 
 @pytest.mark.parametrize("change", [
@@ -144,29 +144,35 @@ def test_a_list_of_many_hosts_is_looked_through_once() -> None:
     ("text", "message"),
     [
         ("routes: []\n", "apisix.yaml: the last line has to be #END; APISIX does not read a file without it"),
-        ("routes: [\n#END\n", "apisix.yaml:3: this is no YAML: "),
+        ("routes: [\n#END\n", "apisix.yaml:3: this is not YAML: "),
         ("", "apisix.yaml: the file is empty; one without routes has at least the line #END"),
         (" \r\n", "apisix.yaml: the file is empty; one without routes has at least the line #END"),
         (
             "a: b\nc: \x01\n#END\n",
-            "apisix.yaml:2: this is no YAML: the character U+0001 may not stand in it; take it out",
+            "apisix.yaml:2: this is not YAML: it may not contain the character U+0001; take it out",
         ),
-        ("routes: []\nroutes: []\n#END\n", "apisix.yaml:2: 'routes' stands twice; the first is on line 1"),
+        ("routes: []\nroutes: []\n#END\n", "apisix.yaml:2: 'routes' is there twice; the first is on line 1"),
         ("1.5: []\n#END\n", "apisix.yaml:1: a key has to be a string; put it in quotes"),
         ("a: 1\non: []\n#END\n", "apisix.yaml:2: a key has to be a string; put it in quotes"),
-        ("a:\n  b: 0x_\n#END\n", "apisix.yaml:2: this is no YAML: '0x_' is no int; if it is a text, put it in quotes"),
-        ("a: !!bool maybe\n#END\n", "apisix.yaml:1: this is no YAML: 'maybe' is no bool; if it is a text"),
-        ("a: [!!float x]\n#END\n", "apisix.yaml:1: this is no YAML: 'x' is no float; if it is a text"),
-        ("\na: !!timestamp x\n#END\n", "apisix.yaml:2: this is no YAML: 'x' is no timestamp; if it is a text"),
+        (
+            "a:\n  b: 0x_\n#END\n",
+            "apisix.yaml:2: this is not YAML: '0x_' is not of type int; if it is a text, put it in quotes",
+        ),
+        ("a: !!bool maybe\n#END\n", "apisix.yaml:1: this is not YAML: 'maybe' is not of type bool; if it is a text"),
+        ("a: [!!float x]\n#END\n", "apisix.yaml:1: this is not YAML: 'x' is not of type float; if it is a text"),
+        (
+            "\na: !!timestamp x\n#END\n",
+            "apisix.yaml:2: this is not YAML: 'x' is not of type timestamp; if it is a text",
+        ),
         (
             f"a: {'9' * 5000}\n#END\n",
-            "apisix.yaml:1: this is no YAML: '999999999999999999999999999999999999999 is no int",
+            "apisix.yaml:1: this is not YAML: '999999999999999999999999999999999999999 is not of type int",
         ),
         (
             '\ufeff{"routes": []}',
             "apisix.yaml:1: the file begins with a byte order mark, which APISIX's reader of JSON",
         ),
-        ('{"routes": [],\n"routes": []}', "apisix.yaml:2: 'routes' stands twice; the first is on line 1"),
+        ('{"routes": [],\n"routes": []}', "apisix.yaml:2: 'routes' is there twice; the first is on line 1"),
         (
             '{"routes": [{"uri": "/", "priority": %s}]}' % ("9" * 5000),
             "apisix.yaml:1: route number 1: priority: this has to be a whole number, not inf",
@@ -228,7 +234,7 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
             {"routes": [{"uri": "/", "plugins": {}}, {"id": "arr_1", "uri": "/", "plugins": {}}]},
             "route 'arr_1': there is another route with this id; ids are unique",
         ),
-        (route(id=[1]), "[1] (list) is no id: it is a number from 1, or has 1 to 64 of letters"),
+        (route(id=[1]), "[1] (list) is not an id: ids are numbers from 1, or have 1 to 64 letters"),
         (route(script="x"), "script: the stand-in does not know this field"),
         (route(enable_websocket=True), "the stand-in does not proxy WebSockets"),
         (route(uris=["/"]), "it needs either uri or uris, and not both"),
@@ -258,14 +264,14 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
         (ext(conf=[{"value": ""}]), "conf[0]: APISIX requires name here"),
         (ext(conf=[{"name": "a", "value": None}]), "conf[0].value: this has to be a string, not nothing; put it in"),
         (ext(allow_degradation="yes"), "this has to be true or false, not 'yes' (str)"),
-        (upstream(nodes=[]), "there is no node; give one at least"),
+        (upstream(nodes=[]), "there is no node; give at least one"),
         (route(upstream={}), 'it needs nodes, as {"127.0.0.1:8000": 1} or [{host'),
         (upstream(nodes={"h:0": 1}), "a node has a host and a port from 1 to 65535, not 'h' and 0"),
         (upstream(nodes=[{"host": "h", "port": 1, "weight": -1}]), "weight: this has to be a number from 0, not -1"),
         (upstream(scheme="grpc"), "the stand-in speaks http and https, not 'grpc'"),
         (upstream(pass_host="all"), "this has to be pass, node or rewrite, not 'all'"),
         (upstream(pass_host="rewrite"), "pass_host is rewrite, so it needs an upstream_host"),
-        (upstream(timeout={"read": 0}), "timeout.read: this has to be a number of seconds, not 0 (int)"),
+        (upstream(timeout={"read": 0}), "timeout.read: this has to be a number of seconds over 0, not 0 (int)"),
         (upstream(timeout={"reed": 1}), "timeout: APISIX requires connect and send and read here"),
         ({"consumers": [{"username": "a"}]}, "without key-auth no request finds this consumer"),
         (
@@ -407,7 +413,7 @@ def test_variables_are_put_in_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_alias_of_a_mapping_is_refused_with_its_line(text: str, line: int) -> None:
     text = f"routes:\n{text}#END"
     with pytest.raises(
-        ConfigurationError, match=rf"^apisix.yaml:{line}: .*an alias puts a mapping here that stands else"
+        ConfigurationError, match=rf"^apisix.yaml:{line}: .*this YAML alias stands for a mapping that is else"
     ):
         parse_routes(text)
     assert [finding.where for finding in parse_routes(text, strict=False).findings] == [f"apisix.yaml:{line}"]
@@ -460,32 +466,32 @@ def test_yaml_as_apisix_reads_it() -> None:
         ({"name": "n" * 257}, "name: this has 257 characters; APISIX accepts 256 at most"),
         (
             {"id": "a b"},
-            "id: 'a b' (str) is no id: it is a number from 1, or has 1 to 64 of letters, digits, - _",
+            "id: 'a b' (str) is not an id: ids are numbers from 1, or have 1 to 64 letters, digits, - _",
         ),
-        ({"id": "i" * 65}, "is no id: it is a number from 1, or has 1 to 64 of letters, digits, - _ and ."),
-        ({"id": 0}, "id: 0 (int) is no id: it is a number from 1, or has"),
-        ({"id": True}, "id: True (bool) is no id: it is a number from 1, or has"),
+        ({"id": "i" * 65}, "is not an id: ids are numbers from 1, or have 1 to 64 letters, digits, - _ and ."),
+        ({"id": 0}, "id: 0 (int) is not an id: ids are numbers from 1, or have"),
+        ({"id": True}, "id: True (bool) is not an id: ids are numbers from 1, or have"),
         ({"uri": "/" + "u" * 4096}, "uri: this has 4097 characters; APISIX accepts 4096 at most"),
         ({"labels": ["a"]}, "labels: this has to be a mapping, not ['a'] (list)"),
-        ({"labels": {"a": "b c"}}, "labels.a: 'b c' is no label: it has no spaces"),
+        ({"labels": {"a": "b c"}}, "labels.a: 'b c' is not a label: labels have no spaces"),
         ({"labels": {"a": 1}}, "labels.a: this has to be a string, not 1 (int); put it in quotes"),
-        ({"methods": ["GET", "GET"]}, "methods[1]: 'GET' stands here twice; APISIX accepts it once only"),
-        ({"hosts": ["a", "b", "a"]}, "hosts[2]: 'a' stands here twice; APISIX accepts it once only"),
+        ({"methods": ["GET", "GET"]}, "methods[1]: 'GET' is here twice; APISIX accepts it only once"),
+        ({"hosts": ["a", "b", "a"]}, "hosts[2]: 'a' is here twice; APISIX accepts it only once"),
         ({"host": "a_b.test/x"}, "host: 'a_b.test/x' has to be a name without a port"),
         ({"host": "b\u00fccher.test"}, "has to be a name without a port"),
         ({"remote_addr": "$env://ADDRESS"}, "remote_addr: this has to be an IP address, or one with /BITS"),
         ({"remote_addr": "10.0.0.0/33"}, "remote_addr: this has to be an IP address, or one with /BITS"),
-        ({"remote_addrs": ["::1", "::1"]}, "remote_addrs[1]: '::1' stands here twice"),
+        ({"remote_addrs": ["::1", "::1"]}, "remote_addrs[1]: '::1' is here twice"),
         ({"remote_addr": "::1", "remote_addrs": ["::1"]}, "remote_addrs: it has remote_addr as well; keep one of them"),
         ({"vars": "x"}, "vars: this has to be a list, not 'x' (str)"),
         ({"vars": [["a", "=", "b"]]}, "vars: there is no operator '='; there are: ! == ~="),
-        ({"vars": ["arg_a", "==", "b"]}, "vars: each comparison stands in brackets of its own"),
+        ({"vars": ["arg_a", "==", "b"]}, "vars: each comparison needs brackets of its own"),
         ({"priority": 1.5}, "priority: this has to be a whole number, not 1.5 (float)"),
         ({"timeout": {"connect": 1, "send": 1}}, "timeout: APISIX requires read here"),
         ({"timeout": 5}, "timeout: this has to be a mapping, not 5 (int)"),
         ({"create_time": "now"}, "create_time: this has to be a whole number, not 'now' (str)"),
         ({"enable_websocket": "yes"}, "enable_websocket: this has to be true or false, not 'yes' (str)"),
-        ({"service_id": ""}, "service_id: '' (str) is no id"),
+        ({"service_id": ""}, "service_id: '' (str) is not an id"),
         ({"filter_func": "return true"}, "filter_func: the stand-in runs no Lua"),
         ({"valid": 1}, "valid: APISIX does not know this field, and drops what has it; take it out. There are "),
     ],
@@ -549,7 +555,10 @@ def test_limits_of_an_upstream(fields: dict[str, Any], message: str) -> None:
     ("data", "message"),
     [
         ({"routes": [{"uri": "/"}]}, "route number 1: it needs plugins, an upstream, an upstream_id or a service_id"),
-        ({"consumers": [{"username": "a.b", "plugins": {}}]}, "username: 'a.b' is no username: it has letters"),
+        (
+            {"consumers": [{"username": "a.b", "plugins": {}}]},
+            "username: 'a.b' is not a username: usernames have letters",
+        ),
         ({"consumers": [{"plugins": {}}]}, "consumer number 1: APISIX requires username here"),
         (
             {"consumers": [{"username": "a", "plugins": {"key-auth": {}}}]},
@@ -651,6 +660,6 @@ def test_values_of_the_environment_in_a_plugin(monkeypatch: pytest.MonkeyPatch) 
         (b"n4", b"no $env://CONF"),
     ]  # fmt: skip
     assert [found.message.partition("value: ")[2] for found in routes.findings] == [
-        "the environment has no GONE: APISIX takes '$env://GONE' itself for it",
+        "there is no environment variable GONE: APISIX uses the text '$env://GONE' itself",
         "the stand-in reaches no secret manager: '$secret://vault/1/key' stays as it is",
     ]
