@@ -89,8 +89,8 @@ class UpstreamReader:
         if idle:
             self._report.remark(
                 part.at(idle[0]).place,
-                f"the stand-in asks only the node with the greatest weight, once, and checks no health: {', '.join(idle)} "
-                f"{'is' if len(idle) == 1 else 'are'} passed over",
+                "the stand-in asks only the node with the greatest weight, once, and checks no health: "
+                f"{', '.join(idle)} {'is' if len(idle) == 1 else 'are'} passed over",
             )
         scheme = upstream.scheme
         if scheme not in ("http", "https"):

@@ -195,7 +195,7 @@ def test_whatever_stands_in_a_file_the_error_is_one_for_people(name: str) -> Non
         ('{"openapi": "3.0.2", "paths": {}}', "f: this is an OpenAPI document; import it into a gateway"),
         (
             "services:\n- {routes: []}\n",
-            "f:2: services[0]: a service in ADC's file needs a name; the ids of its routes are made of it",
+            "f:2: services[0]: a service in ADC's file needs a name; the ids",
         ),
         ("services:\n- name: a\n  routes: {}\n", "f:3: services[0].routes: this has to be a list, not {} (mapping)"),
         (

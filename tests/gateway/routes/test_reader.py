@@ -156,7 +156,7 @@ def test_a_list_of_many_hosts_is_looked_through_once() -> None:
         ("a: 1\non: []\n#END\n", "apisix.yaml:2: a key has to be a string; put it in quotes"),
         (
             "a:\n  b: 0x_\n#END\n",
-            "apisix.yaml:2: this is not YAML: '0x_' is not of type int; if it is a text, put it in quotes",
+            "apisix.yaml:2: this is not YAML: '0x_' is not of type int; if it is a text",
         ),
         ("a: !!bool maybe\n#END\n", "apisix.yaml:1: this is not YAML: 'maybe' is not of type bool; if it is a text"),
         ("a: [!!float x]\n#END\n", "apisix.yaml:1: this is not YAML: 'x' is not of type float; if it is a text"),
@@ -188,7 +188,7 @@ def test_a_list_of_many_hosts_is_looked_through_once() -> None:
         ("[]\n#END\n", "apisix.yaml: this has to be a mapping, not [] (list)"),
         (
             "route: []\n#END\n",
-            "apisix.yaml:1: route: the stand-in does not know this field; take it out. It knows consum",
+            "apisix.yaml:1: route: neither the stand-in nor APISIX knows this field; take it out. The stand-in knows",
         ),
         ("routes: {}\n#END\n", "apisix.yaml:1: routes: this has to be a list, not {} (mapping)"),
         (
@@ -279,7 +279,10 @@ def builtin(name: str, **conf: Any) -> dict[str, Any]:
             "global rule '1': APISIX requires plugins here; name them, or take",
         ),
         ({"global_rules": [{"plugins": []}]}, "global rule number 1: plugins: this has to be a mapping, not [] (list)"),
-        ({"global_rules": [{"id": 1, "plugins": {"x": {}}}]}, "plugins.x: the stand-in does not have this plugin"),
+        (
+            {"global_rules": [{"id": 1, "plugins": {"x": {}}}]},
+            "plugins.x: neither the stand-in nor APISIX 3.18 has this plugin",
+        ),
         (
             {"global_rules": [{"plugins": {}, "name": "x"}]},
             "name: APISIX does not know this field, and drops",
