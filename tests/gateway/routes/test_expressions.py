@@ -1,3 +1,5 @@
+"""Expressions over variables, as lua-resty-expr reads and evaluates them."""
+
 import asyncio
 from typing import Any
 
@@ -105,7 +107,7 @@ def test_logic(rule: list[Any], result: bool) -> None:
     assert holds(rule) is result
 
 
-def test_what_decides_nothing_any_more_is_not_asked() -> None:
+def test_evaluation_ends_with_the_part_that_decides() -> None:
     asked = []
 
     async def lookup(name: str) -> bytes | None:

@@ -1,6 +1,6 @@
-"""Route files as people keep them, in all the forms that the reader knows: each loads where the reader is not strict,
-and what is passed over is said with its line. Beside each file of tests/data/routes stands, in the folder said, what is
-said about it.
+"""Route files as people keep them, in all the forms that the reader knows.
+
+Beside each file of tests/data/routes there is one in its folder ``findings``, with what the reader finds in it.
 """
 
 import contextlib
@@ -53,18 +53,18 @@ def described(routes: Routes) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_file_loads_and_what_is_passed_over_is_named(name: str) -> None:
+def test_a_file_loads_and_the_reader_reports_what_is_passed_over(name: str) -> None:
     assert described(load_routes(name, strict=False)) == (FILES / "findings" / f"{name}.txt").read_text()
 
 
-def test_there_are_more_than_fifteen_and_nearly_all_have_something_to_say() -> None:
+def test_there_are_fifteen_files_and_nearly_all_have_findings() -> None:
     silent = [name for name in NAMES if "warning: " not in (FILES / "findings" / f"{name}.txt").read_text()]
     assert len(NAMES) >= 15
     assert silent == ["admin-v2.json", "environment.yaml"]
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {"dashboard.yaml", "environment.yaml"}))
-def test_strictly_what_the_stand_in_cannot_do_is_an_error_with_a_line(name: str) -> None:
+def test_what_the_stand_in_cannot_do_is_an_error_with_a_line_when_strict(name: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{name}:( line )?\d+: "):
         load_routes(name)
 
@@ -72,7 +72,7 @@ def test_strictly_what_the_stand_in_cannot_do_is_an_error_with_a_line(name: str)
 def test_adc() -> None:
     routes = load_routes("adc.yaml", strict=False)
     service_id = "5042d146667518a1a5017644946b8650aafca44c"
-    # ADC makes its ids so: the SHA-1 of the names
+    # ADC's ids are the SHA-1 of the names
     assert routes.routes == (
         Route(
             "02a4f8cd14d11eaf06544ad85ae8bcac6952e98d", ("/orders/*",), ("shop.test",), frozenset({"GET", "POST"}),
@@ -101,7 +101,7 @@ def test_adc_gives_a_consumer_for_each_credential() -> None:
 def test_resources_of_the_ingress_controller() -> None:
     routes = load_routes("ingress.yaml", strict=False)
     orders, rest = routes.routes
-    # the controller makes its ids so: the CRC of namespace, resource and rule
+    # the controller's ids are the CRC of namespace, resource and rule
     assert orders == Route(
         "b2fa2d7c", ("/orders/*",), ("shop.test",), frozenset({"GET"}), 3, "shop_shop_orders",
         plugins=Plugins({"ext-plugin-pre-req": HELLO}, {"key-auth": {"header": "X-Key"}}),
@@ -170,13 +170,13 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_whatever_stands_in_a_file_the_error_is_one_for_people(name: str) -> None:
+def test_whatever_is_in_a_file_the_error_is_one_for_people(name: str) -> None:
     text, _ = replace_in_text((FILES / name).read_text(), name)
     chance = random.Random(name)
     for _ in range(12):
         documents = list(yaml.safe_load_all(text.replace("\t", " ")))
         for container, key in chance.sample(list(places(documents)), 2):
-            # the second may stand in what the first has put away
+            # the second place may be inside what the first has replaced
             with contextlib.suppress(LookupError):
                 container[key] = copy.deepcopy(chance.choice(ODD))
         odd = json.dumps(documents[0]) if name.endswith("json") else yaml.safe_dump_all(documents)

@@ -1,3 +1,5 @@
+"""How a request finds its route, and a route its plugins and its node."""
+
 from asgi_bridge.gateway import ExtPlugin, Node, Plugins, Route, Routes, Upstream
 
 
@@ -46,7 +48,7 @@ def test_upstream_goes_to_the_heaviest_node() -> None:
     assert Upstream(scheme="https").authority(Node("a", 443)) == b"a"
 
 
-def test_plugins_are_put_over_others_by_name() -> None:
+def test_plugins_replace_others_by_name() -> None:
     own, base = ExtPlugin([(b"a", b"{}")]), ExtPlugin([(b"b", b"{}")])
     merged = Plugins({"x": own}, {"cors": {}}).over(Plugins({"x": base, "y": base}))
     assert merged == Plugins({"x": own, "y": base}, {"cors": {}})
