@@ -17,7 +17,7 @@ _NOT_DONE = {
     "stream_routes": "the stand-in does HTTP only",
     "upstreams": "the stand-in splits no traffic: all goes to upstream",
 }
-"""Fields of services that only ADC does something with, and why."""
+"""Fields of services that the stand-in ignores, and why."""
 
 
 def is_adc(data: Any) -> bool:
@@ -71,7 +71,7 @@ def read_adc(part: Part, report: Report) -> LinedMapping:
 
 
 def _replaced(value: Any, place: Place, report: Report) -> Any:
-    """Replace ``${NAME}`` in a string by environment variables, as ADC does. A backslash in front keeps it."""
+    """Replace each ``${NAME}`` in a string with the environment variable, as ADC does. A backslash prevents that."""
 
     def one(match: re.Match[str]) -> str:
         if match[1]:
@@ -85,7 +85,7 @@ def _replaced(value: Any, place: Place, report: Report) -> Any:
 
 
 def _common(part: Part, *without: str) -> LinedMapping:
-    """Copy an object without some of its fields, those that have another name or form in APISIX as APISIX has them."""
+    """Copy an object without some of its fields. ``description`` and ``labels`` become what APISIX has for them."""
     made = part.copied("description", *without)
     if "description" in part:
         made.put("desc", part.value["description"], part.at("description").place)
@@ -98,7 +98,7 @@ def _common(part: Part, *without: str) -> LinedMapping:
 
 
 def _hashed(name: str) -> str:
-    # ADC makes its ids so
+    # as ADC makes its ids
     return hashlib.sha1(name.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
 
 
@@ -122,7 +122,7 @@ def _service(part: Part, sections: LinedMapping, report: Report) -> None:
 
 
 def _consumer(part: Part, sections: LinedMapping, report: Report) -> None:
-    """Make a consumer of each credential: APISIX keeps one key-auth for each."""
+    """Make one consumer for each credential, because a consumer of APISIX has only one key."""
     entry = Part(_common(part, "credentials"), part.place)
     credentials = list(part.at("credentials").entries())
     for each in credentials:

@@ -10,12 +10,12 @@ __all__ = ["read_admin"]
 
 _KEY = re.compile(r"/(\w+)/([^/]+)(?:/credentials/[^/]+)?$")
 _ENVELOPES = ("list", "node", "nodes", "data", "rows")
-"""Where objects are inside an answer: ``list`` in version 3, ``node`` and ``nodes`` in version 2, the others in the
-dashboard's."""
+"""Fields of an answer that hold objects: ``list`` in version 3, ``node`` and ``nodes`` in version 2, the others in
+the dashboard's answers."""
 
 
 def read_admin(part: Part) -> LinedMapping:
-    """Turn JSON of the Admin API into the sections of an ``apisix.yaml``. They are empty where it is none.
+    """Turn JSON of the Admin API into the sections of an ``apisix.yaml``. They are empty if the file is something else.
 
     Args:
         part: one object, an answer with objects in it, or a list of these.

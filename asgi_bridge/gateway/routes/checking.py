@@ -28,12 +28,12 @@ _TEXTS: Mapping[str, str | Callable[[Mapping[str, Any], Any], str]] = {
     "string_too_short": lambda ctx, text: _length(text, ctx["min_length"], "least"),
     "string_too_long": lambda ctx, text: _length(text, ctx["max_length"], "most"),
 }
-"""Type of pydantic's error: what is wrong, or a function that says it of the error's context and the value."""
+"""Maps the types of pydantic's errors to texts, or to functions of the error's context and the value."""
 _HINTS = {
     "plugins": "; name them, or take the entry out",
     "value": "; give the plugin's configuration, '{}' where there is none",
 }
-"""What to do about some fields that are missing."""
+"""Maps some fields to what to do if they are missing."""
 
 
 def _length(text: str, limit: int, which: str) -> str:
@@ -75,7 +75,7 @@ def _misplaced(part: Part, errors: list[ErrorDetails]) -> Misplaced:
 
 
 def _inside(part: Part, keys: tuple[Any, ...]) -> Part:
-    """Follow the keys of pydantic's error into a value. A key that the value does not have is a `Tag` of a union."""
+    """Follow the keys of a pydantic error into a value. Skips keys that the value does not have: tags of unions."""
     for key in keys:
         if isinstance(part.value, Mapping):
             there = key in part.value

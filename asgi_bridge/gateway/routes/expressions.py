@@ -45,7 +45,7 @@ class _Comparison:
             case "in":
                 return isinstance(value, list | tuple) and any(_same(found, each) for each in value)
             case "has":
-                # only in Lua are there variables that are lists
+                # only Lua has variables that are lists
                 return False
             case "ipmatch":
                 return _in_networks(found, value)
@@ -68,7 +68,7 @@ class Expression:
     parts: tuple["Expression | _Comparison", ...]
 
     async def holds(self, lookup: Lookup) -> bool:
-        """Evaluate the expression, no further than to the part that decides it.
+        """Evaluate the expression. Parts after the one that decides it are not evaluated.
 
         Args:
             lookup: gives the variables.

@@ -15,7 +15,7 @@ _KINDS = ("ApisixRoute", "ApisixPluginConfig", "PluginConfig", "ApisixGlobalRule
 _ROUTES_OF_OTHERS = ("Ingress", "HTTPRoute", "GRPCRoute")
 _DURATION = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(h|ms|m|us|ns|s)")
 _LONGEST = 2.0**63 / 1e9
-"""Seconds: Go keeps a duration as a number of nanoseconds in 64 bits."""
+"""Seconds of Go's longest duration, which is a number of nanoseconds in 64 bits."""
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _OPERATORS = {
     "Equal": ["=="], "NotEqual": ["~="], "GreaterThan": [">"], "GreaterThanEqual": [">="], "LessThan": ["<"],
@@ -23,7 +23,7 @@ _OPERATORS = {
     "RegexMatchCaseInsensitive": ["~*"], "RegexNotMatchCaseInsensitive": ["!", "~*"],
 }  # fmt: skip
 _PREFIXES = {"Query": "arg_", "Cookie": "cookie_", "Variable": "", "Body": "post_arg."}
-"""Scope of an expression's subject: what stands before the name in APISIX's variable."""
+"""Maps the scope of an expression's subject to the prefix of APISIX's variable."""
 _AUTHENTICATIONS = {
     "keyAuth": "key-auth", "basicAuth": "basic-auth", "wolfRBAC": "wolf-rbac", "jwtAuth": "jwt-auth",
     "hmacAuth": "hmac-auth", "ldapAuth": "ldap-auth",
@@ -114,7 +114,7 @@ class _Resources:
                 report.lacking(found[0].place, f"the stand-in does not read resources of kind {kind}")
 
     def plugins(self, holder: Part) -> LinedMapping:
-        """Turn ``plugins`` of a resource, a list, into the mapping of a route. Plugins with ``enable: false`` go."""
+        """Turn the list of a resource's plugins into a mapping, without those that have ``enable: false``."""
         here = holder.at("plugins")
         made = LinedMapping(here.place.line)
         for entry in here.entries():
@@ -129,7 +129,7 @@ class _Resources:
         return made
 
     def lone(self, resource: Part, *, only: bool) -> None:
-        """Put a plugin configuration that no route here names on a route of its own, to be tried."""
+        """Make a route for a plugin configuration that no route here names, so that it can be tried."""
         name = _identity(resource.value)[1]
         uri = "/*" if only else f"/{name}*"
         self.report.remark(
@@ -190,7 +190,7 @@ class _Resources:
         return made
 
     def consumer(self, resource: Part) -> None:
-        """Make a consumer of an ``ApisixConsumer`` whose key stands in the file."""
+        """Make a consumer of an ``ApisixConsumer`` whose key is in the file."""
         spec = _spec(resource)
         value = spec.at("authParameter").mapping().at("keyAuth").mapping().get("value")
         if not isinstance(value, Mapping):
@@ -239,7 +239,7 @@ def _expressions(part: Part) -> list[Any]:
 
 
 def _timeout(part: Part) -> dict[str, int]:
-    """Turn durations of Go's, like ``1m30s``, into seconds.
+    """Turn Go's durations, like ``1m30s``, into seconds.
 
     Raises:
         Misplaced: one is no duration.
@@ -251,6 +251,6 @@ def _timeout(part: Part) -> dict[str, int]:
         whole = sum(float(number) * _SECONDS[unit] for number, unit in parts)
         if not parts or "".join(number + unit for number, unit in parts) != text or whole > _LONGEST:
             raise part.at(name).place.wrong(f"{shown(text)} is not a duration like 5s or 1m30s")
-        # the controller takes whole seconds, and 60 for less than one
+        # the controller rounds down to whole seconds, and takes 60 for less than one
         seconds[name] = int(whole) or 60
     return seconds

@@ -1,4 +1,4 @@
-"""Where something stands in a route file, and what is wrong with it there."""
+"""Places in a route file, the values at them, and what is wrong there."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class LinedMapping(dict[Any, Any]):
 
     Args:
         line: its own first line; None: unknown.
-        alias: line of the YAML alias (``*name``) that stands in place of this mapping; None: it is written out.
+        alias: line of the YAML alias (``*name``) that is in place of this mapping; None: the mapping is written out.
 
     Attributes:
         lines: the line of each key.
@@ -34,7 +34,7 @@ class LinedMapping(dict[Any, Any]):
         return self
 
     def merge(self, other: "LinedMapping") -> None:
-        """Take over all keys of another mapping, with their lines."""
+        """Add all keys of another mapping, with their lines."""
         self.update(other)
         self.lines.update(other.lines)
 
@@ -54,7 +54,7 @@ class LinedList(list[Any]):
         self.lines: list[int | None] = []
 
     def add(self, value: Any, line: int | None) -> None:
-        """Append an entry that stands on `line`."""
+        """Append an entry that is on `line`."""
         self.append(value)
         self.lines.append(line)
 
@@ -77,7 +77,7 @@ class Misplaced(ConfigurationError):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the reader of a route file has to say about one place of it.
+    """Something that the reader of a route file found at one place.
 
     Attributes:
         severity: ``"error"``: requests fail, or the entry is dropped. ``"warning"``: something is ignored.
@@ -142,7 +142,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Part:
-    """A value of a file together with its place, to read on inside it."""
+    """A value of a file together with its place."""
 
     value: Any
     place: Place
@@ -209,24 +209,24 @@ class Report:
         self.findings: list[Finding] = []
 
     def wrong(self, exc: Misplaced, loss: str = "") -> None:
-        """APISIX refuses something. `loss` says what it drops."""
+        """Take an error: APISIX refuses something. `loss` says what it then drops."""
         if self.strict:
             raise exc
         self._keep("error", exc.place, exc.text + loss, exc.plugin)
 
     def lacking(self, place: Place, text: str, remedy: str = "", plugin: str | None = None) -> None:
-        """The stand-in cannot do something that APISIX can. `remedy` says what to do where that is an error."""
+        """Take something that only APISIX can do. `remedy` says what to do about it when strict."""
         strict = f"{text}; {remedy}" if remedy else text
         self.doubtful(place, strict, f"{text}; it is passed over", plugin)
 
     def doubtful(self, place: Place, strict: str, lenient: str, plugin: str | None = None) -> None:
-        """Something is an error when strict, with the first text, and otherwise a warning, with the second."""
+        """Take something that is an error when strict, with the first text, and else a warning, with the second."""
         if self.strict:
             raise place.wrong(strict)
         self.remark(place, lenient, plugin)
 
     def remark(self, place: Place, text: str, plugin: str | None = None) -> None:
-        """Something is worth a warning."""
+        """Take a warning."""
         self._keep("warning", place, text, plugin)
 
     def _keep(self, severity: Literal["error", "warning"], place: Place, text: str, plugin: str | None) -> None:

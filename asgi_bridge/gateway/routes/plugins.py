@@ -1,4 +1,4 @@
-"""The plugins of a route, a service, a consumer, or a global rule, as they stand in a file."""
+"""Reads the plugins of a route, a service, a consumer, or a global rule."""
 
 import json
 import os
@@ -73,7 +73,7 @@ class PluginReader:
             raise part.place.wrong(str(exc)) from None
 
     def report_absent(self) -> None:
-        """Report the plugins that the stand-in does not have: each once, with all its lines."""
+        """Report each plugin that the stand-in does not have once, with all its lines."""
         for name, places in self._absent.items():
             lines = [str(place.line) for place in places[1:9] if place.line is not None]
             also = f" (here and on line {', '.join(lines)})" if lines else ""
@@ -109,7 +109,7 @@ class PluginReader:
         return found if expression is None else Plugins(found.ext, found.builtin, filters={name: expression})
 
     def _other(self, name: str, meta: Part, place: Place) -> None:
-        """A plugin that the stand-in does not have."""
+        """Report a plugin that the stand-in does not have."""
         hint = did_you_mean(name, PHASES if name.startswith("ext") else PLUGINS, 0.75)
         if name not in PLUGINS and (name.startswith("ext-plugin") or any(phase in hint for phase in PHASES)):
             there = hint or f"; there are {', '.join(PHASES)}"

@@ -82,7 +82,7 @@ class Reader:
         return Routes(self._routes.values(), self._consumers, self._global_rules, self._report.findings)
 
     def _each(self, section: str, loss: str, read: Callable[[Part], None]) -> None:
-        """Read each entry of a section. What is wrong with one leaves the others alone, as in APISIX."""
+        """Read each entry of a section. An error in one leaves the others alone, as in APISIX."""
         here = self._data.at(section)
         if isinstance(here.value, LinedMapping) and here.value.alias is not None:
             raise here.place.wrong(_ALIAS)
@@ -106,7 +106,7 @@ class Reader:
             self._report.lacking(here.place, "the stand-in does not read this section", "take it out")
 
     def _checked(self, model: type[_Model], part: Part) -> tuple[Part, _Model]:
-        """Check an entry, and report the fields of it that only APISIX does something with."""
+        """Check an entry, and report those of its fields that the stand-in ignores."""
         _refuse_aliases(part)
         part = part.mapping()
         for key in part.value:
@@ -210,7 +210,7 @@ class Reader:
 
 
 def _place(section: str, number: int, entry: Part) -> Place:
-    """Return the place of an entry, with what messages call it: ``route 'x'``, or ``route number 1``."""
+    """Return the place of an entry. Messages call the entry ``route 'x'``, or ``route number 1``."""
     kind = section.removesuffix("s").replace("_", " ")
     identity, label = entry.get("id", entry.get("username")), entry.get("name")
     what = f"{kind} number {number + 1}" if identity is None else f"{kind} {str(identity)!r:.80}"
@@ -224,7 +224,7 @@ def _place(section: str, number: int, entry: Part) -> Place:
 
 
 def _refuse_aliases(part: Part) -> None:
-    """Refuse an entry in which a mapping stands that stands elsewhere too.
+    """Refuse an entry with a YAML alias of a mapping.
 
     Raises:
         Misplaced: there is one; the place is that of the alias.

@@ -15,7 +15,7 @@ from .places import Finding
 __all__ = ["PHASES", "Consumer", "ExtPlugin", "Network", "Node", "Plugins", "Route", "Routes", "Upstream"]
 
 PHASES = ("ext-plugin-pre-req", "ext-plugin-post-req", "ext-plugin-post-resp")
-"""The three places where a route names a runner's plugins."""
+"""APISIX's plugins in which a route lists the plugins of the runner."""
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -1,4 +1,4 @@
-"""What may stand in a route file: a model for each object, with the limits of APISIX 3.18 (``apisix/schema_def.lua``).
+"""What may be in a route file: a model for each object, with the limits of APISIX 3.18 (``apisix/schema_def.lua``).
 
 APISIX drops an entry that breaks a limit, with a line in its log, and reads the others. `checking` puts
 what is wrong into words.
@@ -34,13 +34,13 @@ NOT_DONE = {
     "script_id": "the stand-in does not know this field: it runs no Lua",
     "group_id": "the stand-in has no consumer groups, so their plugins do not run",
 }
-"""Fields of entries that only APISIX does something with, and why."""
+"""Fields of entries that the stand-in ignores, and why."""
 
 _REFERENCE = re.compile(r"\$secret://|\$env://", re.IGNORECASE)
 
 
 def is_reference(value: Any) -> bool:
-    """Return whether APISIX gets a value from elsewhere when a request comes. No limit holds for it before that."""
+    """Return whether a value is a reference, which APISIX replaces when a request comes. No limit holds for references."""
     return isinstance(value, str) and _REFERENCE.match(value) is not None
 
 
@@ -48,14 +48,14 @@ def is_reference(value: Any) -> bool:
 
 
 class _Null:
-    """Null as the value of a field, which is not the same as no value: only tables may be null."""
+    """Stands for the null of a field. Only tables may be null; to other fields this is a value of the wrong type."""
 
 
 _NULL = _Null()
 
 
 def _or_else(text: str) -> WrapValidator:
-    """Say `text` of a value that is refused, for whatever reason."""
+    """Say `text` about a refused value, whatever the reason."""
 
     def check(value: Any, handler: pydantic.ValidatorFunctionWrapHandler) -> Any:
         try:
@@ -67,7 +67,7 @@ def _or_else(text: str) -> WrapValidator:
 
 
 def _pattern(pattern: str, text: str) -> AfterValidator:
-    """Say `text` of a string that does not match the whole pattern."""
+    """Refuse a string that does not match the whole pattern, and say `text` about it."""
     compiled = re.compile(pattern, re.ASCII)
 
     def check(value: str) -> str:

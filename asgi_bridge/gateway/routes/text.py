@@ -100,7 +100,7 @@ def _documents(loader: "_Loader") -> list[Any]:
 
 
 def _json(text: str, value: Any, ended: bool) -> Text:
-    """Read JSON with its lines, as the YAML that it is but for tabs between the tokens.
+    """Read JSON as YAML, to learn its lines. Only tabs between tokens are no YAML.
 
     Args:
         text: the JSON.
@@ -115,12 +115,12 @@ def _json(text: str, value: Any, ended: bool) -> Text:
 
 
 def _number(digits: str) -> int | float:
-    # as in Lua, one that is too large is infinite
+    # as in Lua, a number that is too large is infinite
     return int(digits) if len(digits) < 400 else float(digits)
 
 
 class _BadKey(Exception):
-    """A key is no string. `line` is that of the text that was read, counted from 0."""
+    """A key is no string. `line` is its line in the text that was read, counted from 0."""
 
     def __init__(self, line: int) -> None:
         super().__init__(line)
@@ -128,7 +128,7 @@ class _BadKey(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as lyaml reads it: no dates, the last of two equal keys counts, and aliases of mappings are seen.
+    """Reads YAML as lyaml does: no dates, and the last of two equal keys counts. It marks aliases of mappings.
 
     Args:
         text: the YAML.
@@ -176,7 +176,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def flatten_mapping(self, node: Any) -> None:
-        # of several mappings that are merged the first with a key counts, and the mapping's own keys before all
+        # the mapping's own keys count first, then those of each merged mapping in turn
         pairs = {_identity(pair): pair for pair in node.value if pair[0].tag != _MERGE}
         for key, value in node.value:
             if key.tag == _MERGE:
@@ -192,7 +192,7 @@ class _Loader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ValueError, KeyError, AttributeError):
-            # trap: PyYAML lets pass what int() and its like say of 0x_, of 5,000 digits, or of !!bool maybe
+            # trap: PyYAML does not catch the errors of int() and its like, as about 0x_, 5,000 digits, or !!bool maybe
             if not isinstance(node, yaml.ScalarNode):
                 raise
             kind = node.tag.rpartition(":")[2]
@@ -213,7 +213,7 @@ class _Loader(yaml.SafeLoader):
             if id(value_node) in node.own or _is_plain(value_node):
                 result[key] = self.construct_object(value_node, deep=True)
             else:
-                # a merge has brought it
+                # it comes from a merge
                 result[key] = LinedMapping(alias=node.merge)
                 result.lines[key] = node.merge
         return result
@@ -236,7 +236,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 class _JsonLoader(_Loader):
-    """JSON, whose scalars mean what JSON says: to YAML 1e5 is a text."""
+    """Reads JSON, with its scalars as JSON has them: YAML takes 1e5 for a text."""
 
     def __init__(self, text: str, origin: list[int]) -> None:
         super().__init__(text, origin)

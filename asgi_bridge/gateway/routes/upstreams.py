@@ -1,4 +1,4 @@
-"""The upstreams of a route file, and the certificates that the gateway shows to them."""
+"""Reads the upstreams of a route file, and the certificates that the gateway sends to them."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from .route import Node, Upstream
 __all__ = ["CLUSTER", "UpstreamReader", "referred"]
 
 CLUSTER = "127.0.0.1:1980"
-"""Where requests go whose upstream only a cluster or a service registry knows: to the upstream that
+"""Host and port for requests whose upstream only a cluster or a service registry knows: the upstream that
 ``asgi-bridge dev`` starts."""
 
 _WITHOUT_EFFECT = ("checks", "retries", "retry_timeout", "keepalive_pool")
