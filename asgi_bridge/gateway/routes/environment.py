@@ -86,7 +86,7 @@ def replace_in_values(value: Any, file: str) -> Any:
 
 
 def _value(match: re.Match[str], place: Place, missing: list[str]) -> str:
-    """Return the value of a variable, or an empty text. A message about a variable without a value goes to `missing`."""
+    """Return the value of a variable, or an empty text. A message about a missing one goes to `missing`."""
     # trap: a blank in front of := belongs to the name, so that variable is never found and the default counts
     name, found, default = match[1].partition(":=")
     value = os.environ.get(name, default.strip(" \t\n\v\f\r") if found else None)

@@ -214,16 +214,27 @@ class Report:
             raise exc
         self._keep("error", exc.place, exc.text + loss, exc.plugin)
 
-    def lacking(self, place: Place, text: str, remedy: str = "", plugin: str | None = None) -> None:
-        """Take something that only APISIX can do. `remedy` says what to do about it when strict."""
-        strict = f"{text}; {remedy}" if remedy else text
-        self.doubtful(place, strict, f"{text}; it is passed over", plugin)
+    def lacking(
+        self,
+        place: Place,
+        text: str,
+        remedy: str = "",
+        *,
+        outcome: str = "it is passed over",
+        plugin: str | None = None,
+    ) -> None:
+        """Take something that the stand-in does not do, or not as one may think.
 
-    def doubtful(self, place: Place, strict: str, lenient: str, plugin: str | None = None) -> None:
-        """Take something that is an error when strict, with the first text, and else a warning, with the second."""
+        Args:
+            place: where.
+            text: what it is.
+            remedy: what to do about it, where that is an error.
+            outcome: what the stand-in or APISIX does with it, where that is a warning.
+            plugin: name of the plugin concerned; None: none is.
+        """
         if self.strict:
-            raise place.wrong(strict)
-        self.remark(place, lenient, plugin)
+            raise place.wrong("; ".join(filter(None, (text, remedy))))
+        self.remark(place, "; ".join(filter(None, (text, outcome))), plugin)
 
     def remark(self, place: Place, text: str, plugin: str | None = None) -> None:
         """Take a warning."""

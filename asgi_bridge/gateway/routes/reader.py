@@ -97,9 +97,13 @@ class Reader:
     def _known_section(self, key: Any) -> None:
         here = self._data.at(key)
         if key not in schema.SECTIONS:
-            text, hint = "neither the stand-in nor APISIX knows this field", did_you_mean(str(key), schema.SECTIONS)
-            strict = f"{text}; take it out. The stand-in knows {', '.join(schema.READ)}{hint}"
-            self._report.doubtful(here.place, strict, f"{text}; it is passed over{hint}")
+            hint = did_you_mean(str(key), schema.SECTIONS)
+            self._report.lacking(
+                here.place,
+                "neither the stand-in nor APISIX knows this field",
+                f"take it out. The stand-in knows {', '.join(schema.READ)}{hint}",
+                outcome=f"it is passed over{hint}",
+            )
         elif key not in schema.READ and here.value:
             if key == "ssls" and all(entry.get("type") == "client" for entry in here.entries()):
                 return
@@ -180,7 +184,7 @@ class Reader:
         )
         if route.id in self._routes:
             text = "there is another route with this id"
-            self._report.doubtful(part.place, f"{text}; ids are unique", f"{text}, and APISIX takes the last one")
+            self._report.lacking(part.place, text, "ids are unique", outcome="APISIX takes the last one")
         self._routes[route.id] = route
 
     def _consumer(self, part: Part) -> None:
@@ -201,7 +205,7 @@ class Reader:
         twice = [name for name in entry.plugins if name in self._rule_of]
         for name in twice:
             text = f"{self._rule_of[name]} has this plugin as well, and APISIX then runs neither"
-            self._report.doubtful(here.at(name).place, f"{text}; keep one of them", text, str(name))
+            self._report.lacking(here.at(name).place, text, "keep one of them", outcome="", plugin=str(name))
         self._global_rules = self._global_rules.over(plugins)
         for name in twice:
             self._global_rules = self._global_rules.without(name)

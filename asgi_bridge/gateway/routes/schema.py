@@ -40,7 +40,7 @@ _REFERENCE = re.compile(r"\$secret://|\$env://", re.IGNORECASE)
 
 
 def is_reference(value: Any) -> bool:
-    """Return whether a value is a reference, which APISIX replaces when a request comes. No limit holds for references."""
+    """Return whether a value is a reference, which APISIX replaces when a request comes. No limit holds for it."""
     return isinstance(value, str) and _REFERENCE.match(value) is not None
 
 

@@ -66,9 +66,8 @@ class UpstreamReader:
         upstream = None
         if own is not None:
             if "upstream_id" in holder:
-                text = "it has an upstream as well"
-                place = holder.at("upstream_id").place
-                self._report.doubtful(place, f"{text}; keep one of them", f"{text}, and APISIX takes this one")
+                text, place = "it has an upstream as well", holder.at("upstream_id").place
+                self._report.lacking(place, text, "keep one of them", outcome="APISIX takes this one")
             upstream = self.read(holder.at("upstream"), own)
         return referred(holder, "upstream_id", self.upstreams) or upstream
 
@@ -95,7 +94,7 @@ class UpstreamReader:
         scheme = upstream.scheme
         if scheme not in ("http", "https"):
             text = f"the stand-in speaks http and https, not {scheme!r}"
-            self._report.doubtful(part.at("scheme").place, text, f"{text}: requests get 503")
+            self._report.lacking(part.at("scheme").place, text, outcome="requests get 503")
             return Upstream()
         nodes = self._nodes(part, upstream, 443 if scheme == "https" else 80)
         certificate, key = self._certificate(part.at("tls"), upstream.tls)
@@ -142,11 +141,9 @@ class UpstreamReader:
                 raise part.place.wrong(
                     'it needs nodes, as {"127.0.0.1:8000": 1} or [{host: 127.0.0.1, port: 8000, weight: 1}]'
                 )
-            self._report.doubtful(
-                part.at("service_name").place,
-                "the stand-in asks no service registry; give it nodes",
-                f"the stand-in asks no service registry for {upstream.service_name}: requests go to {CLUSTER}",
-            )
+            text = f"the stand-in asks no service registry for {upstream.service_name}"
+            place = part.at("service_name").place
+            self._report.lacking(place, text, "give it nodes", outcome=f"requests go to {CLUSTER}")
             found.append(_node(CLUSTER, default_port, 1, here.place))
         elif isinstance(upstream.nodes, dict):
             for name, weight in upstream.nodes.items():
@@ -156,8 +153,7 @@ class UpstreamReader:
                 host = node.host.removeprefix("[").removesuffix("]")
                 found.append(Node(host, default_port if node.port is None else node.port, node.weight))
         if not found:
-            text = "there is no node"
-            self._report.doubtful(here.place, f"{text}; give at least one", f"{text}: requests get 503")
+            self._report.lacking(here.place, "there is no node", "give at least one", outcome="requests get 503")
         return tuple(found)
 
 
