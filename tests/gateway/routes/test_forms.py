@@ -240,3 +240,28 @@ def test_what_is_wrong_in_another_form(text: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse_routes(text, "f")
     assert str(caught.value).startswith(message)
+
+
+def test_consumers_of_the_admin_api_and_of_groups_of_adc() -> None:
+    one = '{"username": "ada", "plugins": {"key-auth": {"key": "k"}}}'
+    assert parse_routes(one).consumers == {"k": Consumer("ada", "k")}
+    group = "{name: g, consumers: [{username: ada, credentials: [{type: key-auth, config: {key: '${NO_SUCH_KEY}k'}}]}]}"
+    routes = parse_routes(f"services: [{{name: s, routes: []}}]\nconsumer_groups:\n- {group}\n", "f", strict=False)
+    assert routes.consumers == {"k": Consumer("ada", "k")}
+    assert [(finding.where, finding.message.rpartition(": ")[2]) for finding in routes.findings] == [
+        ("f:3", "ADC puts an empty text there"),
+        ("f:3", "the plugins of this one do not run; it is passed over"),
+    ]
+
+
+def test_consumers_of_the_ingress_controller_without_a_key_in_the_file() -> None:
+    text = (
+        "apiVersion: apisix.apache.org/v2\nkind: ApisixConsumer\nmetadata: {name: ada}\n"
+        "spec: {authParameter: {keyAuth: {secretRef: {name: s}}}}\n"
+    )
+    routes = parse_routes(text, "f", strict=False)
+    assert routes.consumers == {}
+    assert list(map(str, routes.findings)) == [
+        "f:4: ApisixConsumer 'ada': spec: the stand-in knows consumers by the value of a keyAuth only; "
+        "it is passed over"
+    ]

@@ -104,3 +104,16 @@ def test_yaml_as_apisix_reads_it() -> None:
     assert list(map(str, routes.findings)) == [
         "apisix.yaml: the file has several YAML documents, and APISIX reads the first one only"
     ]
+
+
+def test_json_that_is_no_yaml_has_no_lines() -> None:
+    text = '{"routes": [{"uri": "/", "plugins": {}, "desc": 5, "name": "\x7f"}]}'
+    with pytest.raises(
+        ConfigurationError, match=r"^f: route number 1 .*: desc: this has to be a string, not 5 \(int\)"
+    ):
+        parse_routes(text, "f")
+
+
+def test_numbers_in_json_are_those_of_json() -> None:
+    (found,) = parse_routes('{"routes": [{"uri": "/", "plugins": {},\t"priority": 1e1}]}').routes
+    assert found.priority == 10
