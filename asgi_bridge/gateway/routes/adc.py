@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .places import LinedMapping, Part, Place, Report, copied
+from .places import LinedMapping, Part, Place, Report, replace_scalars
 
 __all__ = ["is_adc", "read_adc"]
 
@@ -48,7 +48,9 @@ def read_adc(part: Part, report: Report) -> LinedMapping:
     Raises:
         Misplaced: something is not as ADC has it.
     """
-    part = Part(copied(part.value, part.place, lambda value, place: _replaced(value, place, report)), part.place)
+    part = Part(
+        replace_scalars(part.value, part.place, lambda value, place: _replaced(value, place, report)), part.place
+    )
     sections = LinedMapping()
     for service in part.at("services").entries():
         _service(service.mapping(), sections, report)

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from ...errors import ConfigurationError
-from .places import Place, copied, shown
+from .places import Place, replace_scalars, shown
 
 __all__ = ["replace_in_text", "replace_in_values"]
 
@@ -80,7 +80,7 @@ def replace_in_values(value: Any, file: str) -> Any:
             return text
         return int(number) if number.is_integer() else number
 
-    result = copied(value, Place(file), scalar, key)
+    result = replace_scalars(value, Place(file), scalar, key)
     _raise_for(missing)
     return result
 

@@ -6,7 +6,18 @@ from typing import Any, Literal, Self
 
 from ...errors import ConfigurationError
 
-__all__ = ["Finding", "LinedList", "LinedMapping", "Misplaced", "Part", "Place", "Report", "copied", "named", "shown"]
+__all__ = [
+    "Finding",
+    "LinedList",
+    "LinedMapping",
+    "Misplaced",
+    "Part",
+    "Place",
+    "Report",
+    "named",
+    "replace_scalars",
+    "shown",
+]
 
 
 class LinedMapping(dict[Any, Any]):
@@ -246,13 +257,13 @@ class Report:
             self.findings.append(finding)
 
 
-def copied(
+def replace_scalars(
     value: Any,
     place: Place,
     scalar: Callable[[Any, Place], Any],
     key: Callable[[Any, Place], Any] = lambda name, _: name,
 ) -> Any:
-    """Copy a value with the lines that it knows.
+    """Copy a value with its lines, and replace what is neither mapping nor list.
 
     Args:
         value: any value of a file.
@@ -264,13 +275,13 @@ def copied(
         mapping = LinedMapping(getattr(value, "line", None), getattr(value, "alias", None))
         for name, each in value.items():
             here = place.at(value, name)
-            mapping.put(key(name, here), copied(each, here, scalar, key), here)
+            mapping.put(key(name, here), replace_scalars(each, here, scalar, key), here)
         return mapping
     if isinstance(value, list | tuple):
         entries = LinedList()
         for number, each in enumerate(value):
             here = place.at(value, number)
-            entries.add(copied(each, here, scalar, key), here.line)
+            entries.add(replace_scalars(each, here, scalar, key), here.line)
         return entries
     return scalar(value, place)
 

@@ -11,7 +11,7 @@ from ..uri import raw
 from . import schema
 from .checking import checked
 from .expressions import Expression, parse_expression
-from .places import Misplaced, Part, Place, Report, copied, shown
+from .places import Misplaced, Part, Place, Report, replace_scalars, shown
 from .plugin_names import PLUGINS
 from .route import PHASES, ExtPlugin, Plugins
 
@@ -63,7 +63,9 @@ class PluginReader:
         """
         if part.value is None:
             return None
-        rule = copied(part.value, part.place, lambda value, _: {} if value is None and self._null_is_table else value)
+        rule = replace_scalars(
+            part.value, part.place, lambda value, _: {} if value is None and self._null_is_table else value
+        )
         try:
             return parse_expression(rule)
         except NotImplementedError as exc:
@@ -174,4 +176,4 @@ def resolved(part: Part, report: Report) -> Part:
             return value
         return found
 
-    return Part(copied(part.value, part.place, scalar), part.place)
+    return Part(replace_scalars(part.value, part.place, scalar), part.place)
