@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from .apisix_constants import PHASE_OF, POST_RESP, REQUEST_LISTS
-from .gateway.places import Finding
-from .gateway.routes import ExtPlugin, Plugins, Routes
+from .gateway.routes.places import Finding
+from .gateway.routes.route import ExtPlugin, Plugins, Routes
 from .plugins import Plugin
 from .spelling import did_you_mean
 

@@ -7,9 +7,9 @@ try:
     from asgi_bridge.gateway.calls import Call
     from asgi_bridge.gateway.connection import Limits
     from asgi_bridge.gateway.echo import echo
-    from asgi_bridge.gateway.places import Finding
-    from asgi_bridge.gateway.route_file import load_routes, parse_routes, read_routes
-    from asgi_bridge.gateway.routes import ExtPlugin, Node, Plugins, Route, Routes, Upstream
+    from asgi_bridge.gateway.routes.load import load_routes, parse_routes, read_routes
+    from asgi_bridge.gateway.routes.places import Finding
+    from asgi_bridge.gateway.routes.route import ExtPlugin, Node, Plugins, Route, Routes, Upstream
 except ModuleNotFoundError as exc:
     missing = extra_of(exc)
     if not missing:

@@ -15,7 +15,7 @@ from asgi_bridge.gateway.exchange import Exchange
 from asgi_bridge.gateway.filters import running
 from asgi_bridge.gateway.headers import Header, ResponseHeaders
 from asgi_bridge.gateway.pages import CLOSING, VARIANTS_OF_400, page
-from asgi_bridge.gateway.routes import Plugins
+from asgi_bridge.gateway.routes.route import Plugins
 from asgi_bridge.gateway.uri import raw
 
 __all__ = ["SERVER", "exit_with", "instead", "refuse", "send_generated", "send_page", "send_upstream"]

@@ -24,7 +24,7 @@ from asgi_bridge.gateway.exchange import Breaks, ClientGone, CutOff, Exchange, R
 from asgi_bridge.gateway.filters import lookup, runs
 from asgi_bridge.gateway.headers import LuaError, SentHeaders
 from asgi_bridge.gateway.inprocess import ASGIUpstream
-from asgi_bridge.gateway.routes import Plugins, Route, Routes
+from asgi_bridge.gateway.routes.route import Plugins, Route, Routes
 from asgi_bridge.gateway.runner import RunnerClient
 from asgi_bridge.gateway.server import allow_all_statuses
 from asgi_bridge.gateway.upstream import (

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from asgi_bridge.gateway.exchange import Exchange
-from asgi_bridge.gateway.places import shown
-from asgi_bridge.gateway.routes import Consumer
+from asgi_bridge.gateway.routes.places import shown
+from asgi_bridge.gateway.routes.route import Consumer
 from asgi_bridge.gateway.uri import escape_controls, escape_uri, raw
 
 __all__ = [

@@ -9,7 +9,7 @@ from asgi_bridge.gateway.builtin import Refusal
 from asgi_bridge.gateway.connection import RunnerError, TokenNotFound
 from asgi_bridge.gateway.exchange import ClientGone, Exchange
 from asgi_bridge.gateway.headers import LuaError
-from asgi_bridge.gateway.routes import ExtPlugin
+from asgi_bridge.gateway.routes.route import ExtPlugin
 from asgi_bridge.gateway.runner import MAX_TRIES, RunnerClient
 from asgi_bridge.gateway.uri import escape_uri
 from asgi_bridge.gateway.variables import variable

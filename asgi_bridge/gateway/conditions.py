@@ -1,15 +1,22 @@
-"""The conditions of a request (If-None-Match and its kin), as nginx checks them on what Lua has made."""
+"""Conditional requests (``If-None-Match`` and its kin), as nginx checks them on the response that Lua has made."""
 
 import calendar
 from email.utils import parsedate
 
-from asgi_bridge.gateway.exchange import Exchange
+from .exchange import Exchange
 
 __all__ = ["status_after_conditions"]
 
 
 def status_after_conditions(exchange: Exchange, status: int) -> int:
-    """The status after the conditions of the request (``ngx_http_not_modified_filter_module.c``)."""
+    """Return the status of a response after the conditions of its request: the same, 304, or 412.
+
+    The order of the checks is that of ``ngx_http_not_modified_filter_module.c``.
+
+    Args:
+        exchange: request and response.
+        status: of the response so far. Only 200 can change.
+    """
     if status != 200:
         return status
 
@@ -31,7 +38,7 @@ def status_after_conditions(exchange: Exchange, status: int) -> int:
     unmodified_since, since = wanted(b"if-unmodified-since"), wanted(b"if-modified-since")
     if unmodified_since is not None:
         then = _time(unmodified_since)
-        # trap: what cannot be compared counts as modified
+        # trap: times that cannot be compared count as modified
         if modified is None or then is None or then < modified:
             return 412
     match, none_match = wanted(b"if-match"), wanted(b"if-none-match")
@@ -39,7 +46,7 @@ def status_after_conditions(exchange: Exchange, status: int) -> int:
         return 412
     if since is None and none_match is None:
         return status
-    # if_modified_since exact: the very same time
+    # nginx's "if_modified_since exact": only the very same time counts as not modified
     if since is not None and (modified is None or _time(since) != modified):
         return status
     if none_match is not None and not tags_match(none_match, weak=True):
@@ -48,6 +55,6 @@ def status_after_conditions(exchange: Exchange, status: int) -> int:
 
 
 def _time(value: bytes | None) -> int | None:
-    # ngx_parse_http_time does not look at the zone either
+    # ngx_parse_http_time ignores the zone too
     parsed = None if value is None else parsedate(value.decode("latin-1"))
     return None if parsed is None else calendar.timegm(parsed)

@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 
 from asgi_bridge.gateway.headers import Header, RequestHeaders, ResponseHeaders
-from asgi_bridge.gateway.routes import Consumer, Node, Plugins, Route, Upstream
+from asgi_bridge.gateway.routes.route import Consumer, Node, Plugins, Route, Upstream
 from asgi_bridge.gateway.uri import (
     Args,
     encode_args,

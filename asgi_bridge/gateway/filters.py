@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from asgi_bridge.gateway.exchange import Exchange
-from asgi_bridge.gateway.expressions import Lookup
 from asgi_bridge.gateway.headers import Header
-from asgi_bridge.gateway.routes import Plugins
+from asgi_bridge.gateway.routes.expressions import Lookup
+from asgi_bridge.gateway.routes.route import Plugins
 from asgi_bridge.gateway.uri import raw
 from asgi_bridge.gateway.variables import variable
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from asgi_bridge.gateway.exchange import Exchange
-from asgi_bridge.gateway.routes import Consumer, Node, Route, Upstream
+from asgi_bridge.gateway.routes.route import Consumer, Node, Route, Upstream
 from asgi_bridge.gateway.variables import variable
 
 

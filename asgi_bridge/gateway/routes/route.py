@@ -1,7 +1,4 @@
-"""Routes: what a request is matched against, and what its plugins and its upstream are.
-
-`asgi_bridge.gateway.route_file` reads them from APISIX's ``apisix.yaml``.
-"""
+"""Routes: which requests each of them is for, and what their plugins and their upstream are."""
 
 import functools
 import ipaddress
@@ -10,21 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from asgi_bridge.gateway.expressions import Expression, Lookup
-from asgi_bridge.gateway.places import Finding
-from asgi_bridge.gateway.uri import raw
-from asgi_bridge.wire.messages import TextEntry
+from ...wire.messages import TextEntry
+from ..uri import raw
+from .expressions import Expression, Lookup
+from .places import Finding
 
 __all__ = ["PHASES", "Consumer", "ExtPlugin", "Network", "Node", "Plugins", "Route", "Routes", "Upstream"]
 
 PHASES = ("ext-plugin-pre-req", "ext-plugin-post-req", "ext-plugin-post-resp")
-"""The three places where a route names a runner's plugins."""
+"""APISIX's plugins in which a route lists the plugins of the runner."""
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# ``/x/*`` is matched by the regular expression ``\/x\/((.|\n)*)`` (lua-resty-radixtree), whose PCRE2 JIT stack of
-# 200 KiB (apisix/init.lua) ends after so many bytes at the star. ``/x*`` needs none.
 _LONGEST_REST = 6398
+"""Bytes that the star of ``/x/*`` matches at most. lua-resty-radixtree makes ``\\/x\\/((.|\\n)*)`` of it, which needs
+the PCRE2 JIT stack of 200 KiB (apisix/init.lua). ``/x*`` needs no regular expression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +29,12 @@ class ExtPlugin:
     """One ``ext-plugin-*`` of a route.
 
     Attributes:
-        conf: plugin names and configurations in order of execution; None: no ``conf`` at all.
+        conf: names and configurations of the runner's plugins, in order of execution; None: there is no ``conf``.
         allow_degradation: go on without the plugins when the runner fails.
-        priority: of ``_meta``; None: the plugin's own. Of those before the proxying it moves only pre-req: no other
-            plugin has a part in the phases of the two others.
-        error_response: of ``_meta``; the body of whatever the plugin answers with a status of 400 or more, a text or a
-            mapping that becomes JSON. None: the plugin's own.
+        priority: ``_meta.priority``; None: APISIX's own. It matters for pre-req only, as no other plugin runs in the
+            phases of post-req and post-resp.
+        error_response: ``_meta.error_response``: body of the plugin's answers with a status of 400 or more, a text or
+            a mapping that becomes JSON. None: the plugin's own body.
         where: file and line of the plugin; empty: unknown.
         places: file and line of each entry of `conf`.
     """
@@ -51,20 +48,20 @@ class ExtPlugin:
 
     @property
     def names(self) -> list[str]:
-        """The plugins' names."""
+        """Names of the runner's plugins."""
         return [name.decode(errors="replace") for name, _ in self.conf or () if name is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class Plugins:
-    """All plugins of a route (or of a service, a consumer).
+    """All plugins of a route, a service, or a consumer.
 
     Attributes:
-        ext: the runner's, by `PHASES`.
-        builtin: those of APISIX itself that the stand-in emulates, by name.
-        disabled: names of those that ``_meta.disable`` switches off. Trap: they still take the place of a plugin of the
-            same name that comes from farther away, so that neither runs.
-        filters: ``_meta.filter`` by the plugin's name: where it does not hold, the plugin does not run.
+        ext: the ``ext-plugin-*``, by name (`PHASES`).
+        builtin: configurations of APISIX's own plugins that the stand-in emulates, by name.
+        disabled: names of the plugins that ``_meta.disable`` switches off. Trap: such a plugin still replaces one of
+            the same name, as that of the route's service, so neither of them runs.
+        filters: ``_meta.filter`` by the plugin's name: the plugin runs only where it holds.
     """
 
     ext: Mapping[str, ExtPlugin] = field(default_factory=dict)
@@ -73,11 +70,11 @@ class Plugins:
     filters: Mapping[str, Expression] = field(default_factory=dict)
 
     def __contains__(self, name: str) -> bool:
-        """There is a plugin of this name, be it a disabled one."""
+        """Return whether there is a plugin of this name, disabled or not."""
         return name in self.ext or name in self.builtin or name in self.disabled
 
     def over(self, base: "Plugins") -> "Plugins":
-        """Put these over others: by name, never into each other. A disabled one counts as one that is there."""
+        """Return these plugins, and those of `base` that have other names."""
         return Plugins(
             {**{name: plugin for name, plugin in base.ext.items() if name not in self}, **self.ext},
             {**{name: conf for name, conf in base.builtin.items() if name not in self}, **self.builtin},
@@ -86,7 +83,7 @@ class Plugins:
         )
 
     def without(self, name: str) -> "Plugins":
-        """Leave one plugin out."""
+        """Return these plugins but one."""
         return replace(
             self,
             ext={each: plugin for each, plugin in self.ext.items() if each != name},
@@ -96,7 +93,7 @@ class Plugins:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A server of an upstream."""
+    """One server of an upstream."""
 
     host: str
     port: int
@@ -108,12 +105,12 @@ class Upstream:
     """Where a route's requests go.
 
     Attributes:
-        nodes: the servers; the stand-in goes to the one with the most weight, the first of equals.
+        nodes: the servers. The stand-in uses only the one with the greatest weight, the first of equals.
         scheme: ``http`` or ``https``.
-        pass_host: ``pass`` (the client's Host), ``node`` or ``rewrite`` (`upstream_host`).
-        upstream_host: for ``rewrite``.
+        pass_host: the Host that the server gets: ``pass`` (the client's), ``node`` or ``rewrite`` (`upstream_host`).
+        upstream_host: Host for ``rewrite``.
         connect, send, read: timeouts in seconds.
-        client_cert, client_key: what a server under ``https`` is shown, in PEM; empty: nothing.
+        client_cert, client_key: certificate and key that a server under ``https`` gets, in PEM; empty: none.
     """
 
     nodes: tuple[Node, ...] = ()
@@ -128,18 +125,18 @@ class Upstream:
 
     @property
     def node(self) -> Node | None:
-        """The server that is asked."""
+        """The server that gets the requests; None: there is none."""
         return max(self.nodes, key=lambda node: node.weight, default=None)
 
     def authority(self, node: Node) -> bytes:
-        """A server as the Host header names it: with its port, unless that is the scheme's own (balancer.lua)."""
+        """Return the Host header for a server: with its port, unless that is the scheme's own (balancer.lua)."""
         standard = 443 if self.scheme == "https" else 80
         return (node.host if node.port == standard else f"{node.host}:{node.port}").encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """Who key-auth may find, and what plugins come with them."""
+    """A consumer that key-auth finds by its key, with the plugins that it brings."""
 
     username: str
     key: str
@@ -148,17 +145,18 @@ class Consumer:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route, with what its service and its plugin config give it already put together.
+    """One route, together with what it gets from its service and its plugin config.
 
     Attributes:
-        id: as configured.
+        id: as configured, or ``arr_1`` for a first route without one.
         uris: exact paths, or patterns with ``*``.
-        hosts: lower case, exact or ``*.example.org``; empty: any.
-        methods: empty: any.
-        desc: what it is for, in the operator's words.
-        service_id, plugin_config_id: part of the key under which a runner prepares.
-        remote_addrs: of clients; empty: any.
-        vars: what has to hold of the request's variables.
+        hosts: in lower case, exact or as ``*.example.org``; empty: any.
+        methods: in upper case; empty: any.
+        priority: decides between routes that fit a request equally well: the greater one counts.
+        desc: what the route is for, in the operator's words.
+        service_id, plugin_config_id: parts of the key under which the runner prepares.
+        remote_addrs: networks of clients; empty: any.
+        vars: has to hold of the request's variables; None: nothing has to.
         where: file and line of the route; empty: unknown.
     """
 
@@ -179,15 +177,15 @@ class Route:
     where: str = field(default="", compare=False, repr=False)
 
     def rank(self, method: str, host: str, path: str) -> tuple[int, int, int, int, int] | None:
-        """How well the route fits a request, greater is better; None: it does not.
+        """Return how well the route fits a request: a greater value fits better. None: it does not fit.
 
-        As lua-resty-radixtree goes through its tree: the host counts first, then an exact path before a pattern, then
-        the length of what stands before a pattern's first star, then the priority, then the pattern's whole length.
+        The order is that of lua-resty-radixtree: the host counts first, then an exact path before a pattern, then the
+        length of what stands before a pattern's first star, then the priority, then the pattern's whole length.
 
         Args:
             method: of the request.
-            host: lower case, one character a byte.
-            path: decoded and normalised, one character a byte.
+            host: in lower case, one character for each byte.
+            path: decoded and normalised, one character for each byte.
         """
         if self.methods and method not in self.methods:
             return None
@@ -209,10 +207,10 @@ class Route:
         return best_host, *best_uri
 
     async def fits(self, remote_address: str, lookup: Lookup) -> bool:
-        """Whether the client and the variables of a request are those that the route is for.
+        """Return whether the route is for a request with this client and these variables.
 
         Args:
-            remote_address: the client's.
+            remote_address: IP address of the client.
             lookup: gives the variables.
         """
         if self.remote_addrs:
@@ -223,23 +221,26 @@ class Route:
 
 
 def _matches(pattern: str, prefix: str, path: str) -> bool:
-    """Whether a path that has the prefix matches the whole pattern."""
+    """Return whether a path that begins with the prefix matches the whole pattern."""
     compiled = _compiled(pattern)
     if compiled is None:
         return True
     if len(path) - len(prefix) > _LONGEST_REST:
         return False
-    # the first match counts, and it has to be the whole path
+    # only the first match counts, and it has to be the whole path
     found = compiled.search(path)
     return found is not None and found[0] == path
 
 
 @functools.lru_cache(maxsize=4096)
 def _compiled(pattern: str) -> re.Pattern[str] | None:
-    """The regular expression that lua-resty-radixtree makes of a pattern (``fetch_pat``); None: the prefix will do.
+    """Return the regular expression that lua-resty-radixtree makes of a pattern (``fetch_pat``).
 
-    Traps: a star matches slashes too. One that does not begin a segment counts for the prefix only, and what else
-    stands in a segment is taken for a regular expression.
+    Traps: a star matches slashes too. A star inside a segment only ends the prefix. All other characters of a segment
+    are part of the regular expression.
+
+    Returns:
+        None: it makes none, and every path that begins with the prefix matches.
     """
     segments = pattern.split("/")
     while segments and not segments[-1]:
@@ -250,7 +251,7 @@ def _compiled(pattern: str) -> re.Pattern[str] | None:
     try:
         return re.compile("/".join(parts) + ("/" if pattern.endswith("/") else ""), re.ASCII)
     except (re.error, OverflowError, RecursionError):
-        # nor does nginx's find anything with such a one
+        # nginx finds nothing with such a pattern either
         return _NOTHING
 
 
@@ -258,18 +259,18 @@ _NOTHING = re.compile(r"(?!)")
 
 
 def _on_the_wire(text: str) -> str:
-    """One character a byte: APISIX compares the UTF-8 of the route file with the bytes of the path."""
+    """Return one character for each byte: APISIX compares the UTF-8 of the route file with the bytes of the path."""
     return text if text.isascii() else raw(text).decode("latin-1")
 
 
 class Routes:
-    """All routes, the consumers that key-auth knows, and the plugins of all routes.
+    """All routes, consumers and global rules of a gateway.
 
     Args:
-        routes: in the file's order.
-        consumers: who may call.
-        global_rules: the plugins of all global rules together; None: there are none.
-        findings: what the reader of the routes has to say.
+        routes: in the order of the file.
+        consumers: that key-auth may find.
+        global_rules: plugins of all global rules together; None: there are none.
+        findings: what the reader of the route file has found.
     """
 
     def __init__(
@@ -284,16 +285,12 @@ class Routes:
         self.consumers = {consumer.key: consumer for consumer in consumers}
         self.findings = tuple(findings)
 
-    def match(self, method: str, host: bytes, path: bytes) -> Route | None:
-        """Find the route of a request by method, host and path alone; see `candidates`."""
-        return next(iter(self.candidates(method, host, path)), None)
-
     def candidates(self, method: str, host: bytes, path: bytes) -> list[Route]:
-        """Find the routes that may be a request's, the best first: the first that `Route.fits` is the one.
+        """Find the routes that fit a request, the best first. The first of them that `Route.fits` is the request's.
 
         Args:
-            method: the request's method.
-            host: lower case, without port.
+            method: of the request.
+            host: in lower case, without port.
             path: decoded and normalised.
         """
         wanted = method, host.decode("latin-1"), path.decode("latin-1")

@@ -1,9 +1,11 @@
+"""Expressions over variables, as lua-resty-expr reads and evaluates them."""
+
 import asyncio
 from typing import Any
 
 import pytest
 
-from asgi_bridge.gateway.expressions import Expression, parse_expression
+from asgi_bridge.gateway.routes.expressions import Expression, parse_expression
 
 VARIABLES = {
     "arg_n": b"10", "arg_text": b"abc", "arg_empty": b"", "http_x": b"Yes", "remote_addr": b"10.1.2.3", "six": b"::1",
@@ -105,7 +107,7 @@ def test_logic(rule: list[Any], result: bool) -> None:
     assert holds(rule) is result
 
 
-def test_what_decides_nothing_any_more_is_not_asked() -> None:
+def test_evaluation_ends_with_the_part_that_decides() -> None:
     asked = []
 
     async def lookup(name: str) -> bytes | None:
@@ -123,16 +125,16 @@ def test_what_decides_nothing_any_more_is_not_asked() -> None:
     ("rule", "message"),
     [
         ("arg_a", "an expression is a list, not 'arg_a'"),
-        (["arg_a", "==", "b"], "each comparison stands in brackets of its own"),
+        (["arg_a", "==", "b"], "each comparison needs brackets of its own"),
         ([["arg_a"]], "a comparison has a variable, an operator and a value, not ['arg_a']"),
         ([[]], 'a comparison is a list like ["arg_v", "==", "2"], not []'),
         ([["arg_a", "==", "b"], "and"], 'a comparison is a list like ["arg_v", "==", "2"], not \'and\''),
         ([["arg_a", "=~", "b"]], "there is no operator '=~'; there are: ! == ~= > >= < <= ~~ ~* in has ipmatch"),
         ([["arg_a", "not", "==", "b"]], "of four parts the second has to be !"),
         ([[5, "==", "b"]], "a comparison has a variable, an operator and a value, not [5, '==', 'b']"),
-        (["OR", ["arg_a", "==", "b"]], "OR wants two parts at least"),
-        ([["arg_a", "ipmatch", "nowhere"]], "ipmatch wants addresses, or a list of them, not 'nowhere'"),
-        ([["arg_a", "ipmatch", []]], "ipmatch wants addresses, or a list of them, not []"),
+        (["OR", ["arg_a", "==", "b"]], "OR needs at least two parts"),
+        ([["arg_a", "ipmatch", "nowhere"]], "ipmatch needs addresses, or a list of them, not 'nowhere'"),
+        ([["arg_a", "ipmatch", []]], "ipmatch needs addresses, or a list of them, not []"),
         ([["arg_a", "~~", ["a"]]], "a regular expression is a string, not ['a']"),
     ],
 )

@@ -16,7 +16,7 @@ CONF = {"conf": [{"name": "a", "value": "{}"}]}
 def client(runner: RunnerDouble, *routes: dict[str, Any], **sections: Any) -> TestClient:
     entries = [{"id": f"r{n}", "uri": "/*", "upstream": UP, **route} for n, route in enumerate(routes)]
     found = read_routes({"routes": entries, **sections})
-    return TestClient(GatewayApp(found, runner.path, upstream=echo))  # type: ignore[arg-type]
+    return TestClient(GatewayApp(found, runner.path, upstream=echo))
 
 
 def marked(name: str, **fields: Any) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def test_the_clients_address_chooses_the_route(
     runner: RunnerDouble, fields: dict[str, Any], client_address: str, status: int
 ) -> None:
     routes = read_routes({"routes": [{"id": "r", "uri": "/*", "upstream": UP, **fields}]})
-    app = GatewayApp(routes, runner.path, upstream=echo)  # type: ignore[arg-type]
+    app = GatewayApp(routes, runner.path, upstream=echo)
     assert TestClient(app, client=(client_address, 1)).get("/").status_code == status
     # nginx takes X-Real-IP of a trusted client for it
     trusting = TestClient(app, client=("127.0.0.1", 1))

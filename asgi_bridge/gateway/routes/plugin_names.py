@@ -22,4 +22,4 @@ PLUGINS = frozenset(
     traffic-label traffic-split ua-restriction udp-logger uri-blocker wolf-rbac workflow zipkin
     """.split()
 )
-"""Those that it enables by default, and those that its config.yaml may enable."""
+"""The plugins that APISIX enables by default, and those that its config.yaml may enable."""

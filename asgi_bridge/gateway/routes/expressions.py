@@ -6,19 +6,19 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from asgi_bridge.gateway.places import shown
-from asgi_bridge.gateway.uri import raw
+from ..uri import raw
+from .places import shown
 
 __all__ = ["Expression", "Lookup", "parse_expression"]
 
 Lookup: TypeAlias = Callable[[str], Awaitable[bytes | None]]
-"""Gives the value of a variable; None: it has none."""
+"""Gives the value of a variable by its name; None: it has none."""
 
 _LOGIC = ("AND", "OR", "!AND", "!OR")
 _OPERATORS = ("==", "~=", ">", ">=", "<", "<=", "~~", "~*", "in", "has", "ipmatch")
-# tonumber: no sign in front of hexadecimal digits, white space around
+# what Lua's tonumber accepts: no sign before hexadecimal digits, white space around the number
 _NUMBER = re.compile(r"\s*([+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?)|0[xX][0-9a-fA-F]+)\s*", re.ASCII)
-# a name of a group as PCRE writes it and Python does not
+# the beginning of a named group, which Python writes (?P<
 _GROUP_NAME = re.compile(r"\(\?<(?=[A-Za-z_])")
 
 
@@ -38,14 +38,14 @@ class _Comparison:
             case "==":
                 return _equal(found, value)
             case "~=":
-                # trap: what is no number is unequal to every number
+                # trap: a value that is no number is unequal to every number
                 return not _equal(found, value)
             case "~~" | "~*":
                 return found is not None and value.search(found) is not None
             case "in":
                 return isinstance(value, list | tuple) and any(_same(found, each) for each in value)
             case "has":
-                # a variable that is a list exists in Lua only
+                # only Lua has variables that are lists
                 return False
             case "ipmatch":
                 return _in_networks(found, value)
@@ -60,7 +60,7 @@ class Expression:
     """An expression, ready to be evaluated.
 
     Attributes:
-        logic: ``AND``, ``OR``, ``!AND`` or ``!OR``: how the parts count together.
+        logic: how the parts are joined: ``AND``, ``OR``, ``!AND`` or ``!OR``.
         parts: comparisons, and expressions inside this one.
     """
 
@@ -68,7 +68,7 @@ class Expression:
     parts: tuple["Expression | _Comparison", ...]
 
     async def holds(self, lookup: Lookup) -> bool:
-        """Evaluate it; a part whose result decides nothing any more is not looked at.
+        """Evaluate the expression. Parts after the one that decides it are not evaluated.
 
         Args:
             lookup: gives the variables.
@@ -83,10 +83,13 @@ class Expression:
 
 
 def parse_expression(rule: Any) -> Expression:
-    """Read an expression as a route has it: ``[["arg_v", "==", "2"], ["http_x", "!", "in", ["a", "b"]]]``.
+    """Read an expression of a route file.
+
+    Args:
+        rule: the expression, as ``[["arg_v", "==", "2"], ["http_x", "!", "in", ["a", "b"]]]``.
 
     Raises:
-        ValueError: it is none; the message says why.
+        ValueError: it is no expression. The message says why.
         NotImplementedError: it has a regular expression that Python does not understand.
     """
     if not isinstance(rule, list | tuple):
@@ -94,7 +97,7 @@ def parse_expression(rule: Any) -> Expression:
     if not rule:
         return Expression("AND", ())
     if not isinstance(rule[0], list | tuple) and str(rule[0]).upper() not in _LOGIC:
-        raise ValueError('each comparison stands in brackets of its own: [["arg_v", "==", "2"]]')
+        raise ValueError('each comparison needs brackets of its own: [["arg_v", "==", "2"]]')
     parsed = _parse(rule)
     return parsed if isinstance(parsed, Expression) else Expression("AND", (parsed,))
 
@@ -107,7 +110,7 @@ def _parse(rule: Any) -> "Expression | _Comparison":
     logic = str(rule[0]).upper()
     if logic in _LOGIC:
         if len(rule) < 3:
-            raise ValueError(f"{logic} wants two parts at least")
+            raise ValueError(f"{logic} needs at least two parts")
         return Expression(logic, tuple(_parse(part) for part in rule[1:]))
     return _comparison(rule)
 
@@ -120,7 +123,7 @@ def _comparison(rule: Sequence[Any]) -> _Comparison:
     operator = str(rest[0]).lower() if rest and rest[0] is not None else None
     value = rest[1] if len(rest) > 1 else None
     if value is None and operator is not None and operator not in _OPERATORS:
-        # of two parts the second is the value
+        # of two parts the second is the value, not an operator
         operator, value = "==", operator
     if not isinstance(variable, str) or operator is None:
         raise ValueError(f"a comparison has a variable, an operator and a value, not {shown(list(rule))}")
@@ -149,7 +152,7 @@ def _networks(value: Any) -> list[Any]:
             raise ValueError
         return [ipaddress.ip_network(each, strict=False) for each in entries]
     except ValueError:
-        raise ValueError(f"ipmatch wants addresses, or a list of them, not {shown(value)}") from None
+        raise ValueError(f"ipmatch needs addresses, or a list of them, not {shown(value)}") from None
 
 
 def _in_networks(found: bytes | None, networks: Sequence[Any]) -> bool:
@@ -167,14 +170,14 @@ def _equal(found: bytes | None, value: Any) -> bool:
 
 
 def _same(found: bytes | None, value: Any) -> bool:
-    """Lua's own equality: a variable is a string or nothing, so it equals no number, no boolean, and no table."""
+    """Compare as Lua's ``==`` does: a variable is a string or nil, so no number, boolean or table equals it."""
     if value is None or isinstance(value, Mapping):
         return found is None and value is None
     return isinstance(value, str) and found == raw(value)
 
 
 def _number(value: Any) -> float | None:
-    """``tonumber``."""
+    """Convert as Lua's ``tonumber`` does; None: it is no number."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):

@@ -1,6 +1,6 @@
-"""Route files as people keep them, in all the forms that the reader knows: each loads where the reader is not strict,
-and what is passed over is said with its line. Beside each file of tests/data/routes stands, in the folder said, what is
-said about it.
+"""Route files as people keep them, in all the forms that the reader knows.
+
+Beside each file of tests/data/routes there is one in its folder ``findings``, with what the reader finds in it.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ import yaml
 
 from asgi_bridge.errors import ConfigurationError
 from asgi_bridge.gateway import ExtPlugin, Node, Plugins, Route, Routes, Upstream, load_routes, parse_routes
-from asgi_bridge.gateway.expressions import parse_expression
-from asgi_bridge.gateway.route_text import replace_variables
-from asgi_bridge.gateway.routes import Consumer
+from asgi_bridge.gateway.routes.environment import replace_in_text
+from asgi_bridge.gateway.routes.expressions import parse_expression
+from asgi_bridge.gateway.routes.route import Consumer
 
-FILES = Path(__file__).parents[1] / "data" / "routes"
+FILES = Path(__file__).parents[2] / "data" / "routes"
 NAMES = sorted(path.name for path in FILES.iterdir() if path.is_file())
 ENVIRONMENT = {
     "DEGRADE": "true",
@@ -53,34 +53,34 @@ def described(routes: Routes) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_file_loads_and_what_is_passed_over_is_named(name: str) -> None:
-    assert described(load_routes(name, strict=False)) == (FILES / "said" / f"{name}.txt").read_text()
+def test_a_file_loads_and_the_reader_reports_what_is_passed_over(name: str) -> None:
+    assert described(load_routes(name, strict=False)) == (FILES / "findings" / f"{name}.txt").read_text()
 
 
-def test_there_are_more_than_fifteen_and_nearly_all_have_something_to_say() -> None:
-    silent = [name for name in NAMES if "warning: " not in (FILES / "said" / f"{name}.txt").read_text()]
+def test_there_are_fifteen_files_and_nearly_all_have_findings() -> None:
+    silent = [name for name in NAMES if "warning: " not in (FILES / "findings" / f"{name}.txt").read_text()]
     assert len(NAMES) >= 15
     assert silent == ["admin-v2.json", "environment.yaml"]
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {"dashboard.yaml", "environment.yaml"}))
-def test_strictly_what_the_stand_in_cannot_do_is_an_error_with_a_line(name: str) -> None:
+def test_what_the_stand_in_cannot_do_is_an_error_with_a_line_when_strict(name: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{name}:( line )?\d+: "):
         load_routes(name)
 
 
 def test_adc() -> None:
     routes = load_routes("adc.yaml", strict=False)
-    service = {"service_id": "5042d146667518a1a5017644946b8650aafca44c", "service_name": "shop", "upstream": UPSTREAM}
-    # ADC makes its ids so: the SHA-1 of the names
+    service_id = "5042d146667518a1a5017644946b8650aafca44c"
+    # ADC's ids are the SHA-1 of the names
     assert routes.routes == (
         Route(
             "02a4f8cd14d11eaf06544ad85ae8bcac6952e98d", ("/orders/*",), ("shop.test",), frozenset({"GET", "POST"}),
             name="orders", plugins=Plugins({"ext-plugin-pre-req": ExtPlugin([(b"hello", b'{"literal": "${HOME}"}')])}),
-            upstream=Upstream((Node("127.0.0.1", 1980, 100),)), service_id=service["service_id"], service_name="shop",
+            upstream=Upstream((Node("127.0.0.1", 1980, 100),)), service_id=service_id, service_name="shop",
         ),
         Route(
-            "health", ("/health",), ("shop.test",), name="health", service_id=service["service_id"],
+            "health", ("/health",), ("shop.test",), name="health", service_id=service_id,
             service_name="shop", upstream=Upstream((Node("127.0.0.1", 1980, 100),)),
             vars=parse_expression([["arg_deep", "!", "==", "1"]]),
         ),
@@ -101,7 +101,7 @@ def test_adc_gives_a_consumer_for_each_credential() -> None:
 def test_resources_of_the_ingress_controller() -> None:
     routes = load_routes("ingress.yaml", strict=False)
     orders, rest = routes.routes
-    # the controller makes its ids so: the CRC of namespace, resource and rule
+    # the controller's ids are the CRC of namespace, resource and rule
     assert orders == Route(
         "b2fa2d7c", ("/orders/*",), ("shop.test",), frozenset({"GET"}), 3, "shop_shop_orders",
         plugins=Plugins({"ext-plugin-pre-req": HELLO}, {"key-auth": {"header": "X-Key"}}),
@@ -170,13 +170,13 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_whatever_stands_in_a_file_the_error_is_one_for_people(name: str) -> None:
-    text, _ = replace_variables((FILES / name).read_text(), name)
+def test_whatever_is_in_a_file_the_error_is_one_for_people(name: str) -> None:
+    text, _ = replace_in_text((FILES / name).read_text(), name)
     chance = random.Random(name)
     for _ in range(12):
         documents = list(yaml.safe_load_all(text.replace("\t", " ")))
         for container, key in chance.sample(list(places(documents)), 2):
-            # the second may stand in what the first has put away
+            # the second place may be inside what the first has replaced
             with contextlib.suppress(LookupError):
                 container[key] = copy.deepcopy(chance.choice(ODD))
         odd = json.dumps(documents[0]) if name.endswith("json") else yaml.safe_dump_all(documents)
@@ -190,10 +190,13 @@ def test_whatever_stands_in_a_file_the_error_is_one_for_people(name: str) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"uri": "/", }', "f:1: this is no JSON: "),
-        ('{"key": "/apisix/rutes/1", "value": {}}', "f:1: key: '/apisix/rutes/1' is no key of APISIX's"),
+        ('{"uri": "/", }', "f:1: this is not JSON: "),
+        ('{"key": "/apisix/rutes/1", "value": {}}', "f:1: key: '/apisix/rutes/1' is not a key of APISIX"),
         ('{"openapi": "3.0.2", "paths": {}}', "f: this is an OpenAPI document; import it into a gateway"),
-        ("services:\n- {routes: []}\n", "f:2: services[0]: a service of ADC's has a name; its routes are known by it"),
+        (
+            "services:\n- {routes: []}\n",
+            "f:2: services[0]: a service in ADC's file needs a name; the ids",
+        ),
         ("services:\n- name: a\n  routes: {}\n", "f:3: services[0].routes: this has to be a list, not {} (mapping)"),
         (
             "apiVersion: v2\nkind: ApisixRoute\nspec:\n  http:\n  - match: {exprs: [{op: Eq}]}\n",
@@ -201,19 +204,19 @@ def test_whatever_stands_in_a_file_the_error_is_one_for_people(name: str) -> Non
         ),
         (
             "apiVersion: v2\nkind: ApisixRoute\nspec: {http: [{timeout: {read: 5}}]}\n",
-            "f:3: ApisixRoute '': spec.http[0].timeout.read: '5' is no duration, like 5s or 1m30s",
+            "f:3: ApisixRoute '': spec.http[0].timeout.read: '5' is not a duration like 5s or 1m30s",
         ),
         (
             "apiVersion: v2\nkind: ApisixRoute\nspec: {http: [{timeout: {send: 1.2.3s}}]}\n",
-            "f:3: ApisixRoute '': spec.http[0].timeout.send: '1.2.3s' is no duration, like 5s or 1m30s",
+            "f:3: ApisixRoute '': spec.http[0].timeout.send: '1.2.3s' is not a duration like 5s or 1m30s",
         ),
         (
             f"apiVersion: v2\nkind: ApisixRoute\nspec: {{http: [{{timeout: {{send: {'9' * 400}h}}}}]}}\n",
-            f"f:3: ApisixRoute '': spec.http[0].timeout.send: '{'9' * 39} is no duration, like 5s or 1m30s",
+            f"f:3: ApisixRoute '': spec.http[0].timeout.send: '{'9' * 39} is not a duration like 5s or 1m30s",
         ),
         (
             "apiVersion: v2\nkind: ApisixRoute\nspec: {http: [{timeout: {connect: .s}}]}\n",
-            "f:3: ApisixRoute '': spec.http[0].timeout.connect: '.s' is no duration, like 5s or 1m30s",
+            "f:3: ApisixRoute '': spec.http[0].timeout.connect: '.s' is not a duration like 5s or 1m30s",
         ),
         (
             "apiVersion: v2\nkind: ApisixRoute\nspec: {http: [{upstreams: 5}]}\n",
@@ -237,3 +240,28 @@ def test_what_is_wrong_in_another_form(text: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse_routes(text, "f")
     assert str(caught.value).startswith(message)
+
+
+def test_consumers_of_the_admin_api_and_of_groups_of_adc() -> None:
+    one = '{"username": "ada", "plugins": {"key-auth": {"key": "k"}}}'
+    assert parse_routes(one).consumers == {"k": Consumer("ada", "k")}
+    group = "{name: g, consumers: [{username: ada, credentials: [{type: key-auth, config: {key: '${NO_SUCH_KEY}k'}}]}]}"
+    routes = parse_routes(f"services: [{{name: s, routes: []}}]\nconsumer_groups:\n- {group}\n", "f", strict=False)
+    assert routes.consumers == {"k": Consumer("ada", "k")}
+    assert [(finding.where, finding.message.rpartition(": ")[2]) for finding in routes.findings] == [
+        ("f:3", "ADC puts an empty text there"),
+        ("f:3", "the plugins of this one do not run; it is passed over"),
+    ]
+
+
+def test_consumers_of_the_ingress_controller_without_a_key_in_the_file() -> None:
+    text = (
+        "apiVersion: apisix.apache.org/v2\nkind: ApisixConsumer\nmetadata: {name: ada}\n"
+        "spec: {authParameter: {keyAuth: {secretRef: {name: s}}}}\n"
+    )
+    routes = parse_routes(text, "f", strict=False)
+    assert routes.consumers == {}
+    assert list(map(str, routes.findings)) == [
+        "f:4: ApisixConsumer 'ada': spec: the stand-in knows consumers by the value of a keyAuth only; "
+        "it is passed over"
+    ]

@@ -1,9 +1,10 @@
+"""How a request finds its route, and a route its plugins and its node."""
+
 from asgi_bridge.gateway import ExtPlugin, Node, Plugins, Route, Routes, Upstream
 
 
 def found(routes: Routes, method: str = "GET", host: bytes = b"a.test", path: bytes = b"/x/y") -> str | None:
-    route = routes.match(method, host, path)
-    return None if route is None else route.id
+    return next((route.id for route in routes.candidates(method, host, path)), None)
 
 
 def test_exact_host_before_wildcard_before_none() -> None:
@@ -47,7 +48,7 @@ def test_upstream_goes_to_the_heaviest_node() -> None:
     assert Upstream(scheme="https").authority(Node("a", 443)) == b"a"
 
 
-def test_plugins_are_put_over_others_by_name() -> None:
+def test_plugins_replace_others_by_name() -> None:
     own, base = ExtPlugin([(b"a", b"{}")]), ExtPlugin([(b"b", b"{}")])
     merged = Plugins({"x": own}, {"cors": {}}).over(Plugins({"x": base, "y": base}))
     assert merged == Plugins({"x": own, "y": base}, {"cors": {}})
