@@ -5,6 +5,10 @@ from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
 __all__ = [
+    "BODYLESS_STATUSES",
+    "CLOSING_STATUSES",
+    "DROPPED_RESP_HEADERS",
+    "HOP_BY_HOP",
     "LISTS",
     "PHASE_OF",
     "POST_REQ",
@@ -36,6 +40,21 @@ PHASE_OF: Final[Mapping[str, Phase]] = {PRE_REQ: "request", POST_REQ: "request",
 
 RPC_SECONDS: Final = 60.0
 """Seconds that APISIX waits for an answer of the runner (``ext-plugin/init.lua``). Then it answers 503."""
+
+CLOSING_STATUSES: Final = frozenset((408, 444, 499))
+"""Statuses of a Stop for which nginx closes the client's connection without a byte."""
+BODYLESS_STATUSES: Final = frozenset((204, 304))
+"""Statuses whose responses have no body (RFC 9110, 6.4.1)."""
+
+HOP_BY_HOP: Final = frozenset((
+    b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"expect",
+))  # fmt: skip
+"""Headers of the connection between client and gateway. APISIX ignores what a runner says of them."""
+DROPPED_RESP_HEADERS: Final = frozenset((
+    b"connection", b"content-length", b"transfer-encoding", b"location", b"server", b"www-authenticate",
+    b"content-encoding", b"content-type", b"content-location", b"content-language",
+))  # fmt: skip
+"""Headers in ``resp_headers`` of a Rewrite that APISIX drops without a word."""
 
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A token, such as the name of a header (RFC 9110, 5.6.2), in text."""

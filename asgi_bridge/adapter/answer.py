@@ -3,12 +3,13 @@
 Functions without state. The rules are APISIX's (docs/mapping.md), measured on 3.18.
 """
 
+from ..apisix_constants import BODYLESS_STATUSES, CLOSING_STATUSES, DROPPED_RESP_HEADERS
 from ..errors import PluginError
 from ..wire import Stop, TextEntry
 from .changes import Warn
 from .headers import shown
 from .scope import Headers
-from .upstream_response import BODYLESS, Response, UpstreamBody
+from .upstream_response import Response, UpstreamBody
 
 __all__ = [
     "answer_response",
@@ -19,21 +20,12 @@ __all__ = [
     "upstream_headers",
 ]
 
-_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"upgrade", b"trailer"))
+_CONNECTION = frozenset((b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"upgrade", b"trailer"))
 """Headers that APISIX passes on beside its own framing, so that the client would hang or read the wrong bytes."""
-
-_DROPPED = frozenset((
-    b"connection", b"content-length", b"transfer-encoding", b"location", b"server", b"www-authenticate",
-    b"content-encoding", b"content-type", b"content-location", b"content-language",
-))  # fmt: skip
-"""Headers in ``resp_headers`` that APISIX drops without a word."""
 
 _OF_A_BODY = frozenset((b"etag", b"last-modified", b"age", b"expires", b"digest"))
 """Headers that describe a body. A chain sets them for its empty response, and APISIX would send them with the
 upstream's."""
-
-_BROKEN = (408, 444, 499)
-"""Statuses for which APISIX closes the client's connection without a byte."""
 
 
 def check_status(status: object) -> int:
@@ -42,11 +34,11 @@ def check_status(status: object) -> int:
     Raises:
         PluginError: a client cannot get this status through APISIX.
     """
-    if type(status) is int and 200 <= status <= 999 and status not in _BROKEN:
+    if type(status) is int and 200 <= status <= 999 and status not in CLOSING_STATUSES:
         return status
     if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 999:
         raise PluginError(f"status {status!r}: a response has a status from 200 to 999")
-    if status in _BROKEN:
+    if status in CLOSING_STATUSES:
         raise PluginError(f"status {status}: APISIX would close the client's connection without a byte")
     return status
 
@@ -61,7 +53,7 @@ def stop(method: str, status: int, headers: Headers, body: bytes, cures: bool, w
     Raises:
         PluginError: a content-length contradicts the body.
     """
-    if method == "HEAD" or status in BODYLESS:
+    if method == "HEAD" or status in BODYLESS_STATUSES:
         return Stop(status, _entries(method, headers, None, cures, warn), b" " if cures else None)
     entries = _entries(method, headers, len(body), cures, warn)
     if not body and status >= 300 and cures:
@@ -79,7 +71,7 @@ def _entries(method: str, headers: Headers, length: int | None, cures: bool, war
     typed = told = False
     for entry in headers:
         name, value = entry
-        if name in _FRAMING:
+        if name in _CONNECTION:
             if name == b"content-length":
                 if length is not None and value != b"%d" % length:  # RFC 9110, 8.6
                     raise PluginError(f"content-length says {shown(value)}, the body has {length} bytes")
@@ -102,7 +94,7 @@ def _entries(method: str, headers: Headers, length: int | None, cures: bool, war
 
 def upstream_headers(headers: Headers) -> Headers:
     """Return the upstream's headers without those of the connection between upstream and gateway."""
-    return [(name, value) for name, value in headers if name == b"content-length" or name not in _FRAMING]
+    return [(name, value) for name, value in headers if name == b"content-length" or name not in _CONNECTION]
 
 
 def answer_response(
@@ -122,7 +114,7 @@ def answer_response(
     headers = [entry for entry in response.headers if (entry[0] != b"server" and entry[1]) or entry not in given]
     assert isinstance(real.body, UpstreamBody)
     body = response.body
-    bodyless = method == "HEAD" or response.status in BODYLESS
+    bodyless = method == "HEAD" or response.status in BODYLESS_STATUSES
     length = len(body) if isinstance(body, bytes) and not bodyless else None
     entries = _entries(method, headers, length, cures, warn)
     if body and body == real.body.content:
@@ -148,7 +140,7 @@ def answer_response(
 def lost_in_request_phase(name: bytes) -> bool:
     """Return whether a response header cannot be set before the upstream has answered."""
     return (
-        name in _DROPPED
+        name in DROPPED_RESP_HEADERS
         or name in _OF_A_BODY
         or (name.startswith(b"content-") and not name.startswith(b"content-security-policy"))
     )

@@ -7,6 +7,7 @@ that would be lost is either an error or a warning; docs/mapping.md names the fe
 from collections.abc import Callable
 from typing import Any
 
+from ..apisix_constants import HOP_BY_HOP
 from ..errors import PluginError
 from ..wire import TextEntry
 from .headers import BLANKS, checked_headers, group, shown
@@ -24,9 +25,8 @@ Warn = Callable[[str, str], None]
 """Logs a warning: what it is about (a second warning about the same is not logged), and its text."""
 
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
-_HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"expect"))
-"""Headers of the connection between client and gateway. APISIX ignores what a runner says of them."""
-_GATEWAYS_OWN = _FRAMING | _HOP_BY_HOP | {b"x-real-ip"}
+"""Headers that say how long a request body is. The gateway sets them."""
+_GATEWAYS_OWN = _FRAMING | HOP_BY_HOP | {b"x-real-ip"}
 """Headers that a runner cannot set."""
 
 
@@ -179,7 +179,7 @@ def _check_host(values: list[bytes]) -> None:
 
 def _warn_of_own(name: bytes, body_changed: bool, warn: Warn) -> None:
     text = shown(name)
-    if name in _HOP_BY_HOP:
+    if name in HOP_BY_HOP:
         warn(text, f"{text} is between client and gateway: a change of it is dropped")
     elif name == b"x-real-ip":
         warn(text, "x-real-ip is set by APISIX: a change of it is dropped")

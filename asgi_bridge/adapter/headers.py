@@ -3,16 +3,16 @@
 Plain functions: between calls nothing is kept but one cache of bounded size.
 """
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
+from ..apisix_constants import TOKEN_BYTES
 from ..errors import PluginError
 from .scope import Headers
 
 __all__ = ["BLANKS", "checked_headers", "group", "shown"]
 
-_token = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110, 5.6.2
+_token = TOKEN_BYTES.fullmatch
 
 BLANKS = b" \t"
 """What may stand around a header's value without being part of it (RFC 9110, 5.6.3)."""

@@ -16,6 +16,7 @@ from typing import cast
 
 from starlette.types import Receive, Scope, Send
 
+from ..apisix_constants import BODYLESS_STATUSES
 from ..errors import PluginError, RemoteProtocolError
 from ..plugins import Apisix, Chain, Layer
 from ..wire import HTTPRespCallReq, HTTPRespCallResp, RespBody
@@ -26,7 +27,7 @@ from .request import RequestCall
 from .request_body import RequestBody
 from .scope import RESPONSE_VARIABLES, Headers, response_scope
 from .stage import ANSWERED, EXPIRED, REFUSED, Event
-from .upstream_response import BODYLESS, Response, UpstreamBody
+from .upstream_response import Response, UpstreamBody
 
 __all__ = ["ResponseCall"]
 
@@ -71,7 +72,7 @@ class ResponseCall(Call):
         self.request_body = RequestBody(self.scope["headers"], found["server_protocol"])
         status = self._message.status
         length = dict(headers).get(b"content-length", b"")
-        bodyless = self.scope["method"] == "HEAD" or status in BODYLESS
+        bodyless = self.scope["method"] == "HEAD" or status in BODYLESS_STATUSES
         connection = self._connection
         body = UpstreamBody(lambda: connection.ask([RespBody()]), int(length) if length.isdigit() else None, bodyless)
         self._real = Response(status, headers, body)

@@ -10,9 +10,6 @@ from .scope import Headers
 
 __all__ = ["Response", "UpstreamBody"]
 
-BODYLESS = (204, 304)
-"""Statuses that have no body (RFC 9110, 6.4.1)."""
-
 
 class UpstreamBody:
     """The upstream's body. The gateway is asked for it when a plugin wants it, once: APISIX gives nil to a second ask.
