@@ -20,7 +20,7 @@ from asgi_bridge.gateway import GatewayApp, Limits
 from asgi_bridge.server.runner import RunnerOptions
 from asgi_bridge.testing import Gateway
 
-from .runner_process import RunnerProcess, client_of, routes_of, runner_process
+from .doubles.runner_process import RunnerProcess, client_of, routes_of, runner_process
 
 LEAK_CALLS = int(os.environ.get("LEAK_CALLS", "3000"))
 

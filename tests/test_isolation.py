@@ -30,7 +30,7 @@ from asgi_bridge.wire import (
     Stop,
 )
 
-from .runner_process import RunnerProcess, client_of, routes_of, runner_process
+from .doubles.runner_process import RunnerProcess, client_of, routes_of, runner_process
 
 
 async def answer(send: Send, body: bytes, status: int = 200) -> None:

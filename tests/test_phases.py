@@ -26,7 +26,7 @@ from asgi_bridge.adapter.parking import ParkingLot
 from asgi_bridge.gateway import GatewayApp
 from asgi_bridge.server.runner import Runner, RunnerOptions
 from asgi_bridge.testing import Gateway, PluginClient
-from tests.runner_process import client_of, routes_of, runner_process
+from tests.doubles.runner_process import client_of, routes_of, runner_process
 
 BOTH_CALLS = int(os.environ.get("BOTH_CALLS", "500"))
 CONCURRENT = 64

@@ -24,7 +24,7 @@ from asgi_bridge import Bridge, ConfigurationError, PluginError
 from asgi_bridge.gateway import GatewayApp, echo
 from asgi_bridge.testing import PluginClient
 
-from ..runner_process import client_of, routes_of, runner_process
+from ..doubles.runner_process import client_of, routes_of, runner_process
 from .redis_server import RedisServer, needs_redis, redis_server
 from .routes import gateway
 

@@ -20,7 +20,7 @@ from asgi_bridge.gateway import GatewayApp, echo
 from asgi_bridge.gateway.server import http_protocol
 from asgi_bridge.testing import Gateway
 from asgi_bridge.wire.messages import Rewrite, Stop
-from tests.gateway.runner_double import RunnerDouble
+from tests.doubles.runner_double import RunnerDouble
 from tests.gateway.test_app import PRE, action, routes
 
 

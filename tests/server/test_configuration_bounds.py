@@ -9,8 +9,9 @@ import pytest
 
 from asgi_bridge.wire import HTTPReqCallResp, Message, PrepareConfReq, PrepareConfResp
 
-from .client import BAD_REQUEST, until
-from .processes import Runner
+from ..doubles.connection import BAD_REQUEST
+from ..doubles.processes import Runner
+from ..doubles.waiting import until
 
 StartRunner = Callable[..., Runner]
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from .client import SECONDS, Connection, body_of, until
-from .processes import BIN, HERE, Runner
+from ..doubles.connection import Connection, body_of
+from ..doubles.processes import BIN, Runner
+from ..doubles.waiting import SECONDS, until
+from . import HERE
 
 
 @pytest.mark.parametrize("prefix", ["unix:", ""])

@@ -19,9 +19,9 @@ from asgi_bridge import Bridge
 from asgi_bridge.server import hangs
 from asgi_bridge.server.hangs import HangWatch
 
-from .client import until
+from ..doubles.runner_thread import ThreadRunner
+from ..doubles.waiting import until
 from .sample import hello, respond
-from .threads import ThreadRunner
 
 bridge = Bridge()
 SECONDS = 1.2

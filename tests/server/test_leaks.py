@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from asgi_bridge.wire import ErrCode, ErrResp, ExtraInfoReq, frame
 
-from .client import BAD_REQUEST, NOT_FOUND, UNAVAILABLE, Connection, body_of, request, until
-from .processes import Runner
+from ..doubles.connection import BAD_REQUEST, NOT_FOUND, UNAVAILABLE, Connection, body_of, request
+from ..doubles.processes import Runner
+from ..doubles.waiting import until
 
 CALLS = int(os.environ.get("LEAK_CALLS", "5000"))
 

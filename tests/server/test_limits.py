@@ -25,11 +25,12 @@ from asgi_bridge.server.runner import Runner as BridgeRunner
 from asgi_bridge.server.runner import RunnerOptions
 from asgi_bridge.wire import MAX_PAYLOAD, ExtraInfoReq, ExtraInfoResp, Role, Session
 
-from . import sample
-from .client import UNAVAILABLE, Connection, body_of, request, until
+from ..doubles.connection import UNAVAILABLE, Connection, body_of, request
+from ..doubles.processes import BIN, Runner
+from ..doubles.runner_thread import ThreadRunner
+from ..doubles.waiting import until
+from . import HERE, sample
 from .loops import LOOPS, loop_factory
-from .processes import BIN, HERE, Runner
-from .threads import ThreadRunner
 
 
 def test_more_calls_than_may_run_at_once(

@@ -14,10 +14,11 @@ from starlette.types import Receive, Scope, Send
 
 from asgi_bridge import Bridge, apisix
 
-from .client import UNAVAILABLE, body_of, until
-from .processes import Runner
+from ..doubles.connection import UNAVAILABLE, body_of
+from ..doubles.processes import Runner
+from ..doubles.runner_thread import ThreadRunner
+from ..doubles.waiting import until
 from .sample import hello, respond
-from .threads import ThreadRunner
 
 EXITS: dict[str, Callable[[], BaseException]] = {
     "interrupt": lambda: KeyboardInterrupt("of a plugin"),

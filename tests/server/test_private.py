@@ -13,8 +13,8 @@ import pytest
 from asgi_bridge.plugins.claims import FILE, Claims, Text
 from asgi_bridge.server.private import PrivateFolder
 
-from .client import Connection, body_of
-from .processes import Runner
+from ..doubles.connection import Connection, body_of
+from ..doubles.processes import Runner
 
 Start = Callable[..., Runner]
 

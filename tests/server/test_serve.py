@@ -26,8 +26,10 @@ from asgi_bridge.server.serve import LOG_CONFIG, RunnerServer, serve
 from asgi_bridge.tracebacks import own_lines
 from asgi_bridge.wire import ExtraInfoReq, PrepareConfReq, Var
 
-from .client import BAD_REQUEST, Connection, body_of, until
-from .processes import HERE, Runner
+from ..doubles.connection import BAD_REQUEST, Connection, body_of
+from ..doubles.processes import Runner
+from ..doubles.waiting import until
+from . import HERE
 
 Start = Callable[..., Runner]
 

@@ -14,8 +14,9 @@ import pytest
 from asgi_bridge.plugins.build import SHUTDOWN_SECONDS
 from asgi_bridge.server import process
 
-from .client import UNAVAILABLE, Connection, body_of, until
-from .processes import Runner
+from ..doubles.connection import UNAVAILABLE, Connection, body_of
+from ..doubles.processes import Runner
+from ..doubles.waiting import until
 
 MINUTES = 600
 PATIENT = 60.0

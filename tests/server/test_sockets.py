@@ -18,8 +18,9 @@ from asgi_bridge import ConfigurationError
 from asgi_bridge.server import sockets
 from asgi_bridge.server.sockets import bind, has_owner, socket_path
 
-from .client import Connection, body_of, until
-from .processes import Runner
+from ..doubles.connection import Connection, body_of
+from ..doubles.processes import Runner
+from ..doubles.waiting import until
 
 Start = Callable[..., Runner]
 

@@ -3,8 +3,8 @@
 import os
 from collections.abc import Callable
 
-from .client import Connection
-from .processes import Runner
+from ..doubles.connection import Connection
+from ..doubles.processes import Runner
 
 TOKENS = int(os.environ.get("TOKENS", "12000"))
 FIRST = 10_000

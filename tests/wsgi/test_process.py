@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from asgi_bridge.gateway import GatewayApp
-from tests.runner_process import client_of, routes_of, runner_process
+from tests.doubles.runner_process import client_of, routes_of, runner_process
 
 SOURCE = """
 import sys, time

@@ -2,13 +2,13 @@
 
 from piccolo_api.csp.middleware import CSPConfig, CSPMiddleware
 
-from tests.ecosystem.stage import Row, Volatile, get, sent
+from tests.alike.ecosystem.stage import Row, Volatile, get, sent
 
 __all__ = ["ROWS"]
 
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 KNOWN = "1f6b2d5e4a2c4a539d0a111111111111"
-TELL = {"middleware": "tests.ecosystem.inside:Tell", "phase": "both"}
+TELL = {"middleware": "tests.alike.ecosystem.inside:Tell", "phase": "both"}
 
 ROWS = [
     Row(
@@ -80,7 +80,7 @@ ROWS = [
             "context": {
                 "middleware": "starlette_context.middleware:RawContextMiddleware",
                 "phase": "both",
-                "defaults": {"plugins": "tests.ecosystem.gate:context_plugins"},
+                "defaults": {"plugins": "tests.alike.ecosystem.gate:context_plugins"},
             },
             "tell": TELL,
         },
@@ -104,7 +104,7 @@ ROWS = [
             "context-base": {
                 "middleware": "starlette_context.middleware:ContextMiddleware",
                 "phase": "both",
-                "defaults": {"plugins": "tests.ecosystem.gate:context_plugins"},
+                "defaults": {"plugins": "tests.alike.ecosystem.gate:context_plugins"},
             },
             "tell": TELL,
         },
@@ -126,7 +126,7 @@ ROWS = [
             "secure": {
                 "middleware": "secure.middleware.asgi:SecureASGIMiddleware",
                 "phase": "response",
-                "defaults": {"secure": "tests.ecosystem.gate:secure_headers"},
+                "defaults": {"secure": "tests.alike.ecosystem.gate:secure_headers"},
             }
         },
         "response",
@@ -141,7 +141,7 @@ ROWS = [
             "csp": {
                 "middleware": "piccolo_api.csp.middleware:CSPMiddleware",
                 "phase": "request",
-                "defaults": {"config": "tests.ecosystem.gate:csp"},
+                "defaults": {"config": "tests.alike.ecosystem.gate:csp"},
             }
         },
         "request",

@@ -2,16 +2,16 @@
 
 import re
 
-from tests.ecosystem.conftest import GROUP
-from tests.ecosystem.page import PAGE, render, versions_of
-from tests.ecosystem.rows import ROWS
+from tests.alike.ecosystem.conftest import GROUP
+from tests.alike.ecosystem.page import PAGE, render, versions_of
+from tests.alike.ecosystem.rows import ROWS
 
 
 def test_the_page_is_up_to_date():
     page = PAGE.read_text("utf-8")
     # a newer release within its range does not make the page stale
     versions = {row.package: "?" for row in ROWS} | versions_of(page)
-    assert page == render(versions), "stale: .venv-ecosystem/bin/python -m tests.ecosystem.page"
+    assert page == render(versions), "stale: .venv-ecosystem/bin/python -m tests.alike.ecosystem.page"
 
 
 def test_the_versions_of_the_page_are_within_the_ranges_of_the_extra():

@@ -32,8 +32,9 @@ from asgi_bridge.wire import (
     decode,
     encode,
 )
-from tests.cases import load_cases
+from tests.replay.cases import load_cases
 from tests.wire import oracle
+from tests.wire.conftest import codec  # noqa: F401  # runs the tests of this module on every codec
 
 RPCS = [(case["name"], rpc) for case in load_cases() for rpc in case["rpcs"]]
 

@@ -35,7 +35,7 @@ from asgi_bridge.wire.messages import (
     Rewrite,
     Stop,
 )
-from tests.cases import UPSTREAM_SCRIPT
+from tests.replay.cases import UPSTREAM_SCRIPT
 
 __all__ = ["PARSERS", "Client", "Response", "Stage", "stage"]
 

@@ -1,13 +1,13 @@
 """WSGI middleware; static files and frameworks as WSGI are in their own modules."""
 
-from tests.ecosystem import recorders
-from tests.ecosystem.rows.observers import FAULTS, WATCHED
-from tests.ecosystem.stage import Row, Volatile, get, sent
+from tests.alike.ecosystem import recorders
+from tests.alike.ecosystem.rows.observers import FAULTS, WATCHED
+from tests.alike.ecosystem.stage import Row, Volatile, get, sent
 
 __all__ = ["ROWS"]
 
-FAULTY = {"wsgi_middleware": "tests.ecosystem.inside:FaultyWSGI", "phase": "both"}
-TELL = {"wsgi_middleware": "tests.ecosystem.inside:TellWSGI", "phase": "request"}
+FAULTY = {"wsgi_middleware": "tests.alike.ecosystem.inside:FaultyWSGI", "phase": "both"}
+TELL = {"wsgi_middleware": "tests.alike.ecosystem.inside:TellWSGI", "phase": "request"}
 REQ = r"req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 ROWS = [
@@ -61,7 +61,7 @@ ROWS = [
             "secure-wsgi": {
                 "wsgi_middleware": "secure.middleware.wsgi:SecureWSGIMiddleware",
                 "phase": "response",
-                "defaults": {"secure": "tests.ecosystem.gate:secure_headers"},
+                "defaults": {"secure": "tests.alike.ecosystem.gate:secure_headers"},
             }
         },
         "response",
@@ -162,8 +162,8 @@ ROWS = [
                 "wsgi_middleware": "opentelemetry.instrumentation.wsgi:OpenTelemetryMiddleware",
                 "phase": "both",
                 "defaults": {
-                    "tracer_provider": "tests.ecosystem.recorders:tracer_provider",
-                    "meter_provider": "tests.ecosystem.recorders:meter_provider",
+                    "tracer_provider": "tests.alike.ecosystem.recorders:tracer_provider",
+                    "meter_provider": "tests.alike.ecosystem.recorders:meter_provider",
                 },
             },
             "faulty": FAULTY,

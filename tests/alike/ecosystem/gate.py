@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Scope
 from starlette_context.plugins import CorrelationIdPlugin, ForwardedForPlugin, RequestIdPlugin, UserAgentPlugin
 from timing_asgi.utils import PathToName
 
-from tests.ecosystem.inside import Sessions
+from tests.alike.ecosystem.inside import Sessions
 
 __all__: list[str] = []
 

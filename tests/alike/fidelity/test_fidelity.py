@@ -31,10 +31,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import Bridge
-from tests.fidelity.stage import Answer, Request, Side, Subject, standing
-from tests.fidelity.upstream import make_upstream
+from tests.alike.fidelity.stage import Answer, Request, Side, Subject, standing
+from tests.alike.fidelity.upstream import make_upstream
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 
 # the middleware, and what stands inside it to be seen at work
 

@@ -9,8 +9,8 @@ import pytest
 
 from asgi_bridge.errors import ConfigurationError
 from asgi_bridge.gateway import read_routes
-from tests.cases import load_cases
-from tests.gateway.stage import PARSERS, Compare, Stage, stage
+from tests.replay.cases import load_cases
+from tests.replay.stage import PARSERS, Compare, Stage, stage
 
 PARSING = "nginx's own HTTP parsing"
 BREAKS = "APISIX's answer hangs or breaks the client's connection"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 GROUP = [
     Requirement(text)
     for text in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]["ecosystem"]
@@ -60,7 +60,8 @@ def pytest_runtest_makereport(item: pytest.Item):
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if MISSING:
         terminalreporter.write_line(
-            f"tests/ecosystem was left out: {len(MISSING)} of its packages are not installed; see make test-ecosystem"
+            f"tests/alike/ecosystem was left out: {len(MISSING)} of its packages are not installed; "
+            "see make test-ecosystem"
         )
     elif tried:
         terminalreporter.write_line(f"ecosystem: {len(alike)} of {len(tried)}")

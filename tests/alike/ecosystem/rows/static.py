@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tests.ecosystem.stage import Request, Row, Volatile, get, sent
+from tests.alike.ecosystem.stage import Request, Row, Volatile, get, sent
 
 __all__ = ["FOLDER", "ROWS"]
 

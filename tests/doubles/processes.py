@@ -9,17 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .client import SECONDS, Connection, until
+from .connection import Connection
+from .waiting import SECONDS, until
 
-__all__ = ["BIN", "HERE", "Runner"]
+__all__ = ["BIN", "Runner"]
 
-HERE = Path(__file__).parent
 PATIENT = "import asgi_bridge.server.process as s; s.WATCHDOG_SECONDS = {}; from asgi_bridge.cli import main; main()"
 BIN = str(Path(sys.executable).with_name("asgi-bridge"))
 
 
 class Runner:
-    """``asgi-bridge run`` of tests/server/sample.py.
+    """``asgi-bridge run`` of a bridge.
 
     Args:
         path: of the socket, None: not given on the command line.
@@ -35,8 +35,8 @@ class Runner:
         self,
         path: str | None,
         *arguments: str,
-        target: str | None = "sample:bridge",
-        app_dir: str = str(HERE),
+        target: str | None = None,
+        app_dir: str = ".",
         command: Sequence[str] | None = None,
         watchdog: float | None = None,
         env: Mapping[str, str] | None = None,

@@ -1,7 +1,7 @@
 """CSRF, rate and size limits, firewalls, sessions."""
 
-from tests.ecosystem import frameworks, gate
-from tests.ecosystem.stage import COMMON, Row, Volatile, get, sent
+from tests.alike.ecosystem import frameworks, gate
+from tests.alike.ecosystem.stage import COMMON, Row, Volatile, get, sent
 
 __all__ = ["ROWS"]
 
@@ -14,7 +14,7 @@ ROWS = [
         "asgi-csrf",
         {
             "asgi-csrf": {"middleware": "asgi_csrf:asgi_csrf", "phase": "both"},
-            "tell": {"middleware": "tests.ecosystem.inside:Tell", "phase": "both"},
+            "tell": {"middleware": "tests.alike.ecosystem.inside:Tell", "phase": "both"},
         },
         "both",
         [
@@ -81,7 +81,7 @@ ROWS = [
             "piccolo-rate-limit": {
                 "middleware": "piccolo_api.rate_limiting.middleware:RateLimitingMiddleware",
                 "phase": "request",
-                "defaults": {"provider": "tests.ecosystem.gate:limit_provider"},
+                "defaults": {"provider": "tests.alike.ecosystem.gate:limit_provider"},
             }
         },
         "request",
@@ -97,9 +97,9 @@ ROWS = [
                 "middleware": "ratelimit:RateLimitMiddleware",
                 "phase": "request",
                 "defaults": {
-                    "authenticate": "tests.ecosystem.gate:limit_by",
-                    "backend": "tests.ecosystem.gate:limit_backend",
-                    "config": "tests.ecosystem.gate:limit_rules",
+                    "authenticate": "tests.alike.ecosystem.gate:limit_by",
+                    "backend": "tests.alike.ecosystem.gate:limit_backend",
+                    "config": "tests.alike.ecosystem.gate:limit_rules",
                 },
             }
         },
@@ -119,7 +119,7 @@ ROWS = [
     Row(
         "slowapi",
         "slowapi",
-        {"slowapi": {"app": "tests.ecosystem.frameworks:limited", "phase": "request"}},
+        {"slowapi": {"app": "tests.alike.ecosystem.frameworks:limited", "phase": "request"}},
         "request",
         [*[get("/text") for _ in range(4)], *[get("/json") for _ in range(2)], sent("POST", "/echo", b"x")],
         common=[one for one in COMMON if one.target != "/stream"],
@@ -136,7 +136,7 @@ ROWS = [
             "guard": {
                 "middleware": "guard.middleware:SecurityMiddleware",
                 "phase": "both",
-                "defaults": {"config": "tests.ecosystem.gate:guard_config"},
+                "defaults": {"config": "tests.alike.ecosystem.gate:guard_config"},
             }
         },
         "both",
@@ -176,7 +176,7 @@ ROWS = [
             "content-size-limit-413": {
                 "middleware": "starlette.middleware.exceptions:ExceptionMiddleware",
                 "phase": "request",
-                "defaults": {"handlers": "tests.ecosystem.gate:too_large"},
+                "defaults": {"handlers": "tests.alike.ecosystem.gate:too_large"},
             },
             "content-size-limit": {
                 "middleware": "content_size_limit_asgi:ContentSizeLimitMiddleware",
@@ -196,7 +196,7 @@ ROWS = [
     Row(
         "starsessions",
         "starsessions",
-        {"starsessions": {"factory": "tests.ecosystem.gate:sessions", "phase": "both"}},
+        {"starsessions": {"factory": "tests.alike.ecosystem.gate:sessions", "phase": "both"}},
         "both",
         [
             get("/text?quiet"),
@@ -221,7 +221,7 @@ ROWS = [
                 "middleware": "starlette_authlib.middleware:AuthlibMiddleware",
                 "phase": "both",
             },
-            "visits": {"middleware": "tests.ecosystem.inside:Visits", "phase": "both"},
+            "visits": {"middleware": "tests.alike.ecosystem.inside:Visits", "phase": "both"},
         },
         "both",
         [

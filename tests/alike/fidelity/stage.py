@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import Bridge
 from asgi_bridge.gateway import GatewayApp, read_routes
-from tests.server.threads import ThreadRunner
+from tests.doubles.runner_thread import ThreadRunner
 
 __all__ = ["Answer", "Request", "Side", "Subject", "standing"]
 

@@ -1,6 +1,6 @@
 """Starlette's own middleware."""
 
-from tests.ecosystem.stage import Request, Row, Volatile, get, sent
+from tests.alike.ecosystem.stage import Request, Row, Volatile, get, sent
 
 __all__ = ["ROWS"]
 
@@ -11,8 +11,8 @@ CORS = {
     "allow_headers": ["x-a"],
     "expose_headers": ["x-upstream"],
 }
-VISITS = {"middleware": "tests.ecosystem.inside:Visits", "phase": "both"}
-FAULTY = {"middleware": "tests.ecosystem.inside:Faulty", "phase": "both"}
+VISITS = {"middleware": "tests.alike.ecosystem.inside:Visits", "phase": "both"}
+FAULTY = {"middleware": "tests.alike.ecosystem.inside:Faulty", "phase": "both"}
 
 
 def preflight(origin: str, method: str, headers: str = "") -> Request:
@@ -135,9 +135,9 @@ ROWS = [
             "authentication": {
                 "middleware": "starlette.middleware.authentication:AuthenticationMiddleware",
                 "phase": "request",
-                "defaults": {"backend": "tests.ecosystem.gate:basic"},
+                "defaults": {"backend": "tests.alike.ecosystem.gate:basic"},
             },
-            "tell": {"middleware": "tests.ecosystem.inside:Tell", "phase": "request"},
+            "tell": {"middleware": "tests.alike.ecosystem.inside:Tell", "phase": "request"},
         },
         "request",
         [
@@ -156,7 +156,7 @@ ROWS = [
             "base-http": {
                 "middleware": "starlette.middleware.base:BaseHTTPMiddleware",
                 "phase": "both",
-                "defaults": {"dispatch": "tests.ecosystem.gate:edit"},
+                "defaults": {"dispatch": "tests.alike.ecosystem.gate:edit"},
             }
         },
         "both",
@@ -177,7 +177,7 @@ ROWS = [
             "server-error": {
                 "middleware": "starlette.middleware.errors:ServerErrorMiddleware",
                 "phase": "both",
-                "defaults": {"handler": "tests.ecosystem.gate:told"},
+                "defaults": {"handler": "tests.alike.ecosystem.gate:told"},
             },
             "faulty": FAULTY,
         },
@@ -198,7 +198,7 @@ ROWS = [
             "exception": {
                 "middleware": "starlette.middleware.exceptions:ExceptionMiddleware",
                 "phase": "both",
-                "defaults": {"handlers": "tests.ecosystem.gate:handlers"},
+                "defaults": {"handlers": "tests.alike.ecosystem.gate:handlers"},
             },
             "faulty": FAULTY,
         },

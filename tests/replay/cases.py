@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["UPSTREAM_SCRIPT", "load_cases"]
 
-_DATA = Path(__file__).parent / "data"
+_DATA = Path(__file__).parents[1] / "data"
 
 UPSTREAM_SCRIPT = _DATA / "apisix-cases-upstream.py"
 """The upstream of all cases; runs alone: ``python3 apisix-cases-upstream.py PORT``."""

@@ -8,8 +8,8 @@ from asgi_bridge.server.process import GRACEFUL_SECONDS, RunnerServer, runner_co
 from asgi_bridge.server.runner import Runner, RunnerOptions
 from asgi_bridge.server.sockets import bind
 
-from . import sample
-from .client import SECONDS, Connection, until
+from .connection import Connection
+from .waiting import SECONDS, until
 
 __all__ = ["ThreadRunner"]
 
@@ -20,11 +20,11 @@ class ThreadRunner:
     Args:
         path: of the socket.
         loop: of uvicorn's.
-        bridge: those of sample.py without it.
+        bridge: whose plugins it serves.
         options: of the runner.
     """
 
-    def __init__(self, path: str, loop: str, bridge: Bridge = sample.bridge, **options: Any) -> None:
+    def __init__(self, path: str, loop: str, bridge: Bridge, **options: Any) -> None:
         self.path = path
         self.runner = Runner(bridge.plugins, RunnerOptions(**options))
         self.config = runner_config(lambda: self.runner, loop=loop, timeout_graceful_shutdown=GRACEFUL_SECONDS)

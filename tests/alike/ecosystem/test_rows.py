@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.ecosystem.conftest import GROUP
-from tests.ecosystem.rows import ROWS
-from tests.ecosystem.stage import LIMITS, Row, alone, differences, gateway, plain, unmet
+from tests.alike.ecosystem.conftest import GROUP
+from tests.alike.ecosystem.rows import ROWS
+from tests.alike.ecosystem.stage import LIMITS, Row, alone, differences, gateway, plain, unmet
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

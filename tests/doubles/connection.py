@@ -4,7 +4,6 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Callable
 from typing import Any
 
 from asgi_bridge.wire import (
@@ -21,10 +20,9 @@ from asgi_bridge.wire import (
     TextEntry,
 )
 
-__all__ = ["BAD_REQUEST", "HEADERS", "NOT_FOUND", "UNAVAILABLE", "Connection", "body_of", "until"]
+from .waiting import SECONDS
 
-SECONDS = 60.0
-"""Nothing takes that long; slow machines pass, and what hangs fails."""
+__all__ = ["BAD_REQUEST", "HEADERS", "NOT_FOUND", "UNAVAILABLE", "Connection", "body_of", "request"]
 
 BAD_REQUEST = ErrResp(ErrCode.BAD_REQUEST)
 UNAVAILABLE = ErrResp(ErrCode.SERVICE_UNAVAILABLE)
@@ -36,15 +34,6 @@ HEADERS: list[TextEntry] = [
     (b"x-forwarded-host", b"a.test"),
     (b"x-forwarded-port", b"80"),
 ]
-
-
-def until(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
-    """Waits for `condition` to hold, and gives what it gave."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.005)
-    return found
 
 
 class Connection:

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from asgi_bridge import Bridge
 from asgi_bridge.plugins.importing import import_string, is_import_string
 from asgi_bridge.testing import Gateway
-from tests.ecosystem.upstream import Seen, Upstream
+from tests.alike.ecosystem.upstream import Seen, Upstream
 
 __all__ = [
     "COLLECTED",
@@ -285,7 +285,7 @@ _SOURCES = ("middleware", "app", "factory", "wsgi_middleware", "wsgi")
 
 
 def _resolved(value: Any) -> Any:
-    return import_string(value) if is_import_string(value) and value.startswith("tests.ecosystem") else value
+    return import_string(value) if is_import_string(value) and value.startswith("tests.alike.ecosystem") else value
 
 
 COMMON = [

@@ -4,8 +4,8 @@ import gzip
 
 import msgpack
 
-from tests.ecosystem.gate import etag
-from tests.ecosystem.stage import COMMON, Request, Row, get, sent
+from tests.alike.ecosystem.gate import etag
+from tests.alike.ecosystem.stage import COMMON, Request, Row, get, sent
 
 __all__ = ["ROWS"]
 
@@ -40,7 +40,7 @@ ROWS = [
             "etags": {
                 "middleware": "asgi_etags:ETagMiddleware",
                 "phase": "both",
-                "defaults": {"etag_generator": "tests.ecosystem.gate:etag"},
+                "defaults": {"etag_generator": "tests.alike.ecosystem.gate:etag"},
             }
         },
         "both",

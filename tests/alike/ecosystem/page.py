@@ -1,4 +1,4 @@
-"""``docs/compatibility.md``, out of the table. ``python -m tests.ecosystem.page`` runs all rows and writes it."""
+"""``docs/compatibility.md``, out of the table. ``python -m tests.alike.ecosystem.page`` runs all rows and writes it."""
 
 import json
 import logging
@@ -9,18 +9,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tests.ecosystem.rows import ROWS
-from tests.ecosystem.rows.static import FOLDER
-from tests.ecosystem.stage import COLLECTED, LIMITS, Row, differences, gateway, plain, unmet
+from tests.alike.ecosystem.rows import ROWS
+from tests.alike.ecosystem.rows.static import FOLDER
+from tests.alike.ecosystem.stage import COLLECTED, LIMITS, Row, differences, gateway, plain, unmet
 
 __all__ = ["PAGE", "render", "versions_of"]
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "compatibility.md"
+PAGE = Path(__file__).parents[3] / "docs" / "compatibility.md"
 
 HEAD = """\
 # Compatibility
 
-Written by `python -m tests.ecosystem.page`, out of the table in `tests/ecosystem/rows/`; not by hand.
+Written by `python -m tests.alike.ecosystem.page`, out of the table in `tests/alike/ecosystem/rows/`; not by hand.
 
 Packages as they are on PyPI, unmodified. Each is mounted as shown below, sent {requests} requests or more through a
 gateway, real frames and the runner, and once more as plain ASGI or WSGI around the same upstream. *Alike* says: the
@@ -51,7 +51,7 @@ Limiters and session stores are tried with their packages' stores in memory, not
 ## Configuration
 
 For a pyproject.toml, and for the route's list (the value is JSON in a string). Names such as `gate:store` are objects
-that a file cannot hold, in a module of one's own; here they are in `tests/ecosystem/`.
+that a file cannot hold, in a module of one's own; here they are in `tests/alike/ecosystem/`.
 """
 
 
@@ -108,7 +108,7 @@ def _parts(versions: Mapping[str, str], unlike: frozenset[str]) -> Iterator[str]
 
 def _of_tests(table: Mapping[str, Any]) -> bool:
     """Whether it only tells the upstream what it sees."""
-    return any(str(value).startswith("tests.ecosystem.inside:") for value in table.values())
+    return any(str(value).startswith("tests.alike.ecosystem.inside:") for value in table.values())
 
 
 def _table(name: str, table: Mapping[str, Any]) -> Iterator[str]:
@@ -122,7 +122,7 @@ def _toml(value: Any) -> str:
         return "{ " + ", ".join(f"{key if key.isidentifier() else json.dumps(key)} = {_toml(each)}"
                                 for key, each in value.items()) + " }"  # fmt: skip
     if isinstance(value, str):
-        return json.dumps(value.removeprefix("tests.ecosystem.").replace(FOLDER, "static"))
+        return json.dumps(value.removeprefix("tests.alike.ecosystem.").replace(FOLDER, "static"))
     return json.dumps(value)
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from tests.ecosystem import django_app, frameworks
-from tests.ecosystem.frameworks import noted
-from tests.ecosystem.stage import Request, Row, Volatile, get, sent
+from tests.alike.ecosystem import django_app, frameworks
+from tests.alike.ecosystem.frameworks import noted
+from tests.alike.ecosystem.stage import Request, Row, Volatile, get, sent
 
 __all__ = ["ROWS"]
 
@@ -61,7 +61,7 @@ ROWS = [
     Row(
         "starlette-app",
         "starlette",
-        {"starlette-app": {"app": "tests.ecosystem.frameworks:starlette_app", "phase": "both"}},
+        {"starlette-app": {"app": "tests.alike.ecosystem.frameworks:starlette_app", "phase": "both"}},
         "both",
         [
             *ROUTED,
@@ -81,7 +81,7 @@ ROWS = [
     Row(
         "fastapi",
         "fastapi",
-        {"fastapi": {"app": "tests.ecosystem.frameworks:fastapi_app", "phase": "both"}},
+        {"fastapi": {"app": "tests.alike.ecosystem.frameworks:fastapi_app", "phase": "both"}},
         "both",
         [
             *ROUTED,
@@ -108,7 +108,7 @@ ROWS = [
     Row(
         "litestar",
         "litestar",
-        {"litestar": {"app": "tests.ecosystem.frameworks:litestar_app", "phase": "request"}},
+        {"litestar": {"app": "tests.alike.ecosystem.frameworks:litestar_app", "phase": "request"}},
         "request",
         [
             *ROUTED,
@@ -127,7 +127,7 @@ ROWS = [
     Row(
         "quart",
         "Quart",
-        {"quart": {"app": "tests.ecosystem.frameworks:quart_app", "phase": "request"}},
+        {"quart": {"app": "tests.alike.ecosystem.frameworks:quart_app", "phase": "request"}},
         "request",
         [
             *ROUTED,
@@ -148,7 +148,7 @@ ROWS = [
     Row(
         "flask",
         "Flask",
-        {"flask": {"wsgi": "tests.ecosystem.frameworks:flask_app", "phase": "both"}},
+        {"flask": {"wsgi": "tests.alike.ecosystem.frameworks:flask_app", "phase": "both"}},
         "both",
         [
             *ROUTED,
@@ -168,7 +168,7 @@ ROWS = [
     Row(
         "flask-cors",
         "flask-cors",
-        {"flask-cors": {"wsgi": "tests.ecosystem.frameworks:flask_cors_app", "phase": "both"}},
+        {"flask-cors": {"wsgi": "tests.alike.ecosystem.frameworks:flask_cors_app", "phase": "both"}},
         "both",
         [
             get("/items/1", origin="https://a.test"),
@@ -193,7 +193,7 @@ ROWS = [
     Row(
         "django-asgi",
         "Django",
-        {"django-asgi": {"app": "tests.ecosystem.django_app:asgi", "phase": "request"}},
+        {"django-asgi": {"app": "tests.alike.ecosystem.django_app:asgi", "phase": "request"}},
         "request",
         DJANGO,
         common=[],
@@ -205,7 +205,7 @@ ROWS = [
     Row(
         "django-wsgi",
         "Django",
-        {"django-wsgi": {"wsgi": "tests.ecosystem.django_app:wsgi", "phase": "request"}},
+        {"django-wsgi": {"wsgi": "tests.alike.ecosystem.django_app:wsgi", "phase": "request"}},
         "request",
         DJANGO,
         common=[],

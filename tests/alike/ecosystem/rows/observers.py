@@ -1,11 +1,11 @@
 """Metrics, traces and error reports: beside the answers, what they recorded is compared."""
 
-from tests.ecosystem import recorders
-from tests.ecosystem.stage import Request, Row, get, sent
+from tests.alike.ecosystem import recorders
+from tests.alike.ecosystem.stage import Request, Row, get, sent
 
 __all__ = ["ROWS"]
 
-FAULTY = {"middleware": "tests.ecosystem.inside:Faulty", "phase": "both"}
+FAULTY = {"middleware": "tests.alike.ecosystem.inside:Faulty", "phase": "both"}
 TRACEPARENT = f"00-{recorders.CONTINUED}-00f067aa0ba902b7-01"
 
 WATCHED: list[Request] = [
@@ -26,7 +26,7 @@ ROWS = [
             "instrumentator": {
                 "middleware": "prometheus_fastapi_instrumentator.middleware:PrometheusInstrumentatorMiddleware",
                 "phase": "both",
-                "defaults": {"registry": "tests.ecosystem.recorders:registry", "should_group_untemplated": False},
+                "defaults": {"registry": "tests.alike.ecosystem.recorders:registry", "should_group_untemplated": False},
             },
             "faulty": FAULTY,
         },
@@ -76,8 +76,8 @@ ROWS = [
                 "phase": "both",
                 "exact": True,
                 "defaults": {
-                    "tracer_provider": "tests.ecosystem.recorders:tracer_provider",
-                    "meter_provider": "tests.ecosystem.recorders:meter_provider",
+                    "tracer_provider": "tests.alike.ecosystem.recorders:tracer_provider",
+                    "meter_provider": "tests.alike.ecosystem.recorders:meter_provider",
                     "exclude_spans": ["receive", "send"],
                 },
             },
@@ -99,8 +99,8 @@ ROWS = [
                 "phase": "both",
                 "exact": True,
                 "defaults": {
-                    "tracer_provider": "tests.ecosystem.recorders:tracer_provider",
-                    "meter_provider": "tests.ecosystem.recorders:meter_provider",
+                    "tracer_provider": "tests.alike.ecosystem.recorders:tracer_provider",
+                    "meter_provider": "tests.alike.ecosystem.recorders:meter_provider",
                 },
             },
             "faulty": FAULTY,
@@ -136,7 +136,7 @@ ROWS = [
                 "exact": True,
                 "defaults": {
                     "service_name": "gate",
-                    "transport_class": "tests.ecosystem.recorders.ApmTransport",
+                    "transport_class": "tests.alike.ecosystem.recorders.ApmTransport",
                     "capture_body": "all",
                     "instrument": False,
                     "central_config": False,
@@ -161,8 +161,8 @@ ROWS = [
                 "middleware": "timing_asgi:TimingMiddleware",
                 "phase": "both",
                 "defaults": {
-                    "client": "tests.ecosystem.recorders:timings",
-                    "metric_namer": "tests.ecosystem.gate:path_to_name",
+                    "client": "tests.alike.ecosystem.recorders:timings",
+                    "metric_namer": "tests.alike.ecosystem.gate:path_to_name",
                 },
             },
             "faulty": FAULTY,
