@@ -20,7 +20,8 @@ from asgi_bridge.gateway import GatewayApp, Limits
 from asgi_bridge.server.runner import RunnerOptions
 from asgi_bridge.testing import Gateway
 
-from .doubles.runner_process import RunnerProcess, client_of, routes_of, runner_process
+from .doubles.clients import client_of, routes_of
+from .doubles.runner_process import RunnerProcess, runner_process
 
 LEAK_CALLS = int(os.environ.get("LEAK_CALLS", "3000"))
 
@@ -522,7 +523,7 @@ def test_calls_over_the_limit_are_refused_at_once(degraded: bool, tmp_path: Path
     async def play(runner: RunnerProcess) -> tuple[list[int], list[int]]:
         gateway = GatewayApp(
             routes,
-            runner.socket,
+            runner.path,
             upstream=as_upstream(seen),
             observe=lambda call: errors.append(call.error),
             limits=Limits(connect=30.0, lock=30.0),
@@ -658,7 +659,7 @@ def test_failing_calls_leave_nothing_behind(tmp_path: Path) -> None:
     seen = Upstream()
 
     async def play(runner: RunnerProcess) -> tuple[dict[str, int], dict[str, int]]:
-        gateway = GatewayApp(routes, runner.socket, upstream=as_upstream(seen))
+        gateway = GatewayApp(routes, runner.path, upstream=as_upstream(seen))
         async with client_of(gateway) as client:
 
             async def fail(name: str) -> None:
@@ -699,7 +700,7 @@ def test_failing_calls_leave_nothing_behind(tmp_path: Path) -> None:
         assert grown["descriptors"] <= 2
         assert grown["objects"] < LEAK_CALLS // 10
         assert grown["kilobytes"] < 8 * 1024
-        said = runner.lines_so_far()
+        said = runner.log.split("\n")
         assert any("plugin exits: request refused: SystemExit: spilt" in line for line in said)
         assert runner.process.poll() is None
 

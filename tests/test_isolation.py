@@ -30,7 +30,8 @@ from asgi_bridge.wire import (
     Stop,
 )
 
-from .doubles.runner_process import RunnerProcess, client_of, routes_of, runner_process
+from .doubles.clients import client_of, routes_of
+from .doubles.runner_process import RunnerProcess, runner_process
 
 
 async def answer(send: Send, body: bytes, status: int = 200) -> None:
@@ -251,7 +252,7 @@ async def passing_plainly(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def passing_in_a_task(scope: Scope, receive: Receive, send: Send) -> None:
     assert scope["type"] == "http"
-    await asyncio.create_task(passing_plainly(scope, receive, send))  # type: ignore[arg-type]
+    await asyncio.create_task(passing_plainly(scope, receive, send))
 
 
 @pytest.mark.parametrize("app", [passing, passing_plainly, passing_in_a_task])
@@ -446,7 +447,7 @@ def test_edit_of_one_route_keeps_the_state_of_the_others(tmp_path: Path) -> None
         )
 
     async def play(runner: RunnerProcess) -> list[str]:
-        gateway = GatewayApp(routes(1), runner.socket)
+        gateway = GatewayApp(routes(1), runner.path)
         async with client_of(gateway) as client:
             counted = [(await client.get(path)).text for path in ("/a", "/a", "/b")]
             gateway.routes = routes(2)  # a new version of all routes, as with each edit of APISIX's route file
@@ -482,5 +483,5 @@ def test_gateway_of_one_runner_does_not_fool_another(tmp_path: Path) -> None:
     for folder in folders:
         folder.mkdir()
     with runner_process(folders[0], COUNTING) as first, runner_process(folders[1], COUNTING) as second:
-        answers = asyncio.run(play(first.socket, second.socket, tmp_path / "socket"))
+        answers = asyncio.run(play(first.path, second.path, tmp_path / "socket"))
         assert answers == [(200, "1"), (200, "1"), (200, "2"), (200, "1"), (200, "1")]

@@ -9,7 +9,7 @@ import os
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from asgiref.testing import ApplicationCommunicator
@@ -26,7 +26,8 @@ from asgi_bridge.adapter.parking import ParkingLot
 from asgi_bridge.gateway import GatewayApp
 from asgi_bridge.server.runner import Runner, RunnerOptions
 from asgi_bridge.testing import Gateway, PluginClient
-from tests.doubles.runner_process import client_of, routes_of, runner_process
+from tests.doubles.clients import client_of, routes_of
+from tests.doubles.runner_process import runner_process
 
 BOTH_CALLS = int(os.environ.get("BOTH_CALLS", "500"))
 CONCURRENT = 64
@@ -239,7 +240,7 @@ async def numbered(scope: Scope, receive: Receive, send: Send) -> None:
 @contextlib.asynccontextmanager
 async def started(app: ASGIApp) -> AsyncIterator[None]:
     """Runs the lifespan of `app`."""
-    lifespan = ApplicationCommunicator(app, {"type": "lifespan"})  # type: ignore[arg-type]
+    lifespan = cast("Any", ApplicationCommunicator)(app, {"type": "lifespan"})
     await lifespan.send_input({"type": "lifespan.startup"})
     assert (await lifespan.receive_output(10))["type"] == "lifespan.startup.complete"
     yield

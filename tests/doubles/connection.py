@@ -1,4 +1,4 @@
-"""The gateway's side of a connection, without an event loop: what a test says to a runner."""
+"""The gateway's end of a connection, for tests that speak with a runner. It needs no event loop."""
 
 import contextlib
 import json
@@ -34,10 +34,16 @@ HEADERS: list[TextEntry] = [
     (b"x-forwarded-host", b"a.test"),
     (b"x-forwarded-port", b"80"),
 ]
+"""Headers of each call: those that APISIX adds to a request without any."""
 
 
 class Connection:
-    """One connection to a runner."""
+    """One connection to a runner.
+
+    Args:
+        path: path of the runner's socket.
+        patient: try again until the runner listens.
+    """
 
     def __init__(self, path: str, *, patient: bool = False) -> None:
         self.session = Session(Role.GATEWAY)
@@ -68,7 +74,7 @@ class Connection:
         self.sock.sendall(self.session.send(message))
 
     def receive(self) -> Message | None:
-        """The next message; None: the runner has closed."""
+        """Return the next message. None: the runner has closed the connection."""
         while (message := self.session.next_message()) is None:
             data = b""
             with contextlib.suppress(ConnectionResetError):
@@ -79,26 +85,45 @@ class Connection:
         return message
 
     def say(self, message: Message) -> Message | None:
+        """Send `message`, and return the next message of the runner."""
         self.send(message)
         return self.receive()
 
     def prepare(self, *plugins: tuple[str, Any], key: str = "route#1#ext-plugin-pre-req#1") -> Message | None:
-        conf = [(name.encode(), json.dumps(value).encode()) for name, value in plugins]
+        """Prepare a list of plugins.
+
+        Args:
+            plugins: name and configuration of each; the configuration is sent as JSON.
+            key: the list's key.
+
+        Returns:
+            The runner's answer.
+        """
+        conf: list[TextEntry] = [(name.encode(), json.dumps(value).encode()) for name, value in plugins]
         return self.say(PrepareConfReq(conf, key.encode()))
 
     def token(self, plugin: str, conf: Any = None, **kwargs: Any) -> int:
+        """Prepare one plugin, and return its token."""
         answer = self.prepare((plugin, conf), **kwargs)
         assert isinstance(answer, PrepareConfResp), answer
         return answer.conf_token
 
     def begin(self, token: int, **fields: Any) -> None:
+        """Send the call that `request` returns, and do not wait for the answer."""
         self.send(request(token, **fields))
 
     def call(self, token: int, **fields: Any) -> Message | None:
+        """Send the call that `request` returns, and return the runner's answer."""
         return self.say(request(token, **fields))
 
 
 def request(token: int, **fields: Any) -> HTTPReqCallReq:
+    """Return a call of the request phase: a GET of / from 127.0.0.1.
+
+    Args:
+        token: token of the plugin list.
+        fields: other fields of the message, or other values of these.
+    """
     defaults: dict[str, Any] = {
         "id": 1,
         "src_ip": b"\x7f\0\0\1",
@@ -109,7 +134,7 @@ def request(token: int, **fields: Any) -> HTTPReqCallReq:
 
 
 def body_of(answer: Message | None) -> bytes:
-    """The body of a Stop."""
+    """Return the body of `answer`, which has to be a Stop."""
     assert isinstance(answer, HTTPReqCallResp), answer
     assert isinstance(answer.action, Stop), answer
     return answer.action.body or b""

@@ -1,6 +1,7 @@
-"""A runner for tests: real frames over a real socket, answers from a function."""
+"""A runner in name only: real frames on a real socket, with answers that a function or a recording gives."""
 
 import contextlib
+import os
 import socket
 import struct
 import threading
@@ -10,6 +11,7 @@ from typing import Any
 from asgi_bridge.wire import Role, decode, encode
 from asgi_bridge.wire.messages import (
     ExtraInfoReq,
+    ExtraInfoResp,
     HTTPReqCallReq,
     HTTPReqCallResp,
     HTTPRespCallReq,
@@ -20,14 +22,16 @@ from asgi_bridge.wire.messages import (
     PrepareConfResp,
 )
 
-__all__ = ["RunnerDouble", "running"]
+__all__ = ["Ask", "RunnerDouble", "read_frame", "running"]
 
 Ask = Callable[[Info], bytes | None]
+"""Asks the gateway, and returns its answer."""
+
 Answer = Callable[[Message, Ask], Any]
 
 
 def unchanged(message: Message, ask: Ask) -> Message:
-    """Do nothing to any request or response."""
+    """Answer that nothing changes, and give each plugin list the token 7."""
     match message:
         case PrepareConfReq():
             return PrepareConfResp(7)
@@ -38,8 +42,43 @@ def unchanged(message: Message, ask: Ask) -> Message:
     raise AssertionError(message)
 
 
+def read_frame(connection: socket.socket) -> tuple[int, bytes]:
+    """Read one frame.
+
+    Returns:
+        Its type and its payload.
+
+    Raises:
+        EOFError: the connection has ended before the frame has.
+    """
+    head: int = struct.unpack(">I", _read_exactly(connection, 4))[0]
+    return head >> 24, _read_exactly(connection, head & 0xFFFFFF)
+
+
+def _read_exactly(connection: socket.socket, size: int) -> bytes:
+    parts = []
+    while size:
+        part = connection.recv(min(size, 1 << 20))
+        if not part:
+            raise EOFError
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
 class RunnerDouble:
-    """Answers with what `answer` gives: a message, bytes to be sent as they are, or None to hang up."""
+    """Listens on a unix socket, and serves each connection on a thread of its own.
+
+    Args:
+        path: path of the socket.
+
+    Attributes:
+        answer: what answers a message. It returns a message, bytes to be sent as they are, or None to hang up.
+        got: the messages that came.
+        accepted: number of connections that were accepted.
+        connections: these connections.
+        closed: is released for each connection that has ended.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -48,68 +87,94 @@ class RunnerDouble:
         self.accepted = 0
         self.connections: list[socket.socket] = []
         self.closed = threading.Semaphore(0)
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(path)
-        self.listener.listen(64)
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.lock = threading.Lock()
+        self.listener: socket.socket | None = None
 
     def calls(self, answer: Callable[..., Any]) -> None:
-        """Answer only calls with a function; prepare as usual."""
+        """Answer calls with `answer`, and plugin lists with a token as before."""
         self.answer = lambda message, ask: (
             unchanged(message, ask) if isinstance(message, PrepareConfReq) else answer(message, ask)
         )
 
-    def stop(self) -> None:
-        with contextlib.suppress(OSError):
-            self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        for connection in self.connections:
+    def up(self) -> None:
+        """Listen."""
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(self.path)
+        listener.listen(64)
+        self.listener = listener
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def down(self) -> None:
+        """Stop to listen, remove the socket, and hang up."""
+        if self.listener is not None:
+            with contextlib.suppress(OSError):
+                self.listener.shutdown(socket.SHUT_RDWR)
+            self.listener.close()
+            self.listener = None
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close all connections."""
+        with self.lock:
+            connections = list(self.connections)
+        for connection in connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                connection, _ = self.listener.accept()
+                connection, _ = listener.accept()
             except OSError:
                 return
-            self.accepted += 1
-            self.connections.append(connection)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            with self.lock:
+                number = len(self.connections)
+                self.connections.append(connection)
+                self.accepted += 1
+            threading.Thread(target=self._serve, args=(connection, number), daemon=True).start()
 
-    def _serve(self, connection: socket.socket) -> None:
-        stream = connection.makefile("rb")
+    def _serve(self, connection: socket.socket, number: int) -> None:
+        with contextlib.suppress(OSError, EOFError):
+            self.serve(connection, number)
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
+        self.closed.release()
 
-        def read() -> Message | None:
-            head = stream.read(4)
-            if len(head) < 4:
-                return None
-            size: int = struct.unpack(">I", head)[0]
-            return decode(size >> 24, stream.read(size & 0xFFFFFF), Role.RUNNER)
+    def serve(self, connection: socket.socket, number: int) -> None:
+        """Serve one connection until it has to be closed.
+
+        Args:
+            connection: the connection.
+            number: its place in `connections`.
+        """
+
+        def read() -> Message:
+            return decode(*read_frame(connection), Role.RUNNER)
 
         def ask(info: Info) -> bytes | None:
             connection.sendall(encode(ExtraInfoReq(info)))
             answer = read()
-            if answer is None:
-                raise ConnectionError
-            return answer.result  # type: ignore[union-attr, no-any-return]
+            assert isinstance(answer, ExtraInfoResp)
+            return answer.result
 
-        with contextlib.suppress(OSError):
-            while (message := read()) is not None:
-                self.got.append(message)
-                answer = self.answer(message, ask)
-                if answer is None:
-                    break
-                connection.sendall(answer if isinstance(answer, bytes) else encode(answer))
-        stream.close()
-        connection.close()
-        self.closed.release()
+        while True:
+            message = read()
+            self.got.append(message)
+            answer = self.answer(message, ask)
+            if answer is None:
+                return
+            connection.sendall(answer if isinstance(answer, bytes) else encode(answer))
 
 
 @contextlib.contextmanager
 def running(path: str) -> Iterator[RunnerDouble]:
+    """Give a double that listens on `path`."""
     double = RunnerDouble(path)
+    double.up()
     try:
         yield double
     finally:
-        double.stop()
+        double.down()

@@ -1,98 +1,161 @@
-"""A real runner: ``asgi-bridge run`` in a process of its own, on a unix socket, with what it says on stderr."""
+"""A real runner: ``asgi-bridge run`` in a process of its own, on a unix socket, with what it logs."""
 
 import contextlib
-import queue
+import os
+import signal
 import subprocess
 import sys
-import threading
-from collections.abc import AsyncIterator, Iterator
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx2
+from .connection import Connection
+from .waiting import SECONDS, until
 
-from asgi_bridge.gateway import GatewayApp, read_routes
+__all__ = ["BIN", "RunnerProcess", "runner_process"]
 
-__all__ = ["RunnerProcess", "client_of", "routes_of", "runner_process"]
+BIN = str(Path(sys.executable).with_name("asgi-bridge"))
+"""Path of the command."""
 
-SECONDS = 60.0
-UPSTREAM = {"type": "roundrobin", "nodes": {"upstream.test:80": 1}}
+PATIENT = "import asgi_bridge.server.process as s; s.WATCHDOG_SECONDS = {}; from asgi_bridge.cli import main; main()"
+"""The command as Python code, with other seconds of the watchdog."""
 
 
 class RunnerProcess:
-    """The process, its socket and its log.
+    """A process of ``asgi-bridge run``, in a session of its own.
 
-    Attributes:
-        socket: the path of the socket.
-        lines: what the runner has logged so far.
+    Args:
+        path: path of the socket. None: the command line names no socket.
+        arguments: further arguments of the command line.
+        target: the bridge to run, as ``module:attribute``. None: the command line names no bridge.
+        app_dir: folder of that module.
+        command: a whole command, in place of ``asgi-bridge run`` with target, folder and socket.
+        watchdog: seconds that the watchdog waits after the grace period. On a busy machine its own seconds may be over
+            before the runner has done what it would have had time for.
+        env: all environment variables. None: those of this process.
+        kwargs: further arguments of `subprocess.Popen`.
     """
 
-    def __init__(self, folder: Path, source: str, *options: str) -> None:
-        (folder / "plugins_of_test.py").write_text(source)
-        self.socket = str(folder / "runner.sock")
-        self.lines: list[str] = []
-        command = "from asgi_bridge.cli import main; main()"
+    def __init__(
+        self,
+        path: str | None,
+        *arguments: str,
+        target: str | None = None,
+        app_dir: str = ".",
+        command: Sequence[str] | None = None,
+        watchdog: float | None = None,
+        env: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._path = path
+        if command is None:
+            started = [BIN] if watchdog is None else [sys.executable, "-c", PATIENT.format(watchdog)]
+            command = [*started, "run", *([target] if target else []), "--app-dir", app_dir]
+            command += ["--uds", path] if path else []
+        self._log = tempfile.NamedTemporaryFile("w+")  # noqa: SIM115  # open as long as the process runs
+        self._awaited = 0
         self.process = subprocess.Popen(
-            [sys.executable, "-c", command, "run", "plugins_of_test:bridge", "--uds", self.socket,
-             "--app-dir", str(folder), *options],
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self._arriving: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
+            [*command, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env=None if env is None else dict(env),
+            start_new_session=True,
+            **{"stderr": self._log, **kwargs},
+        )
 
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        with self.process.stderr as stderr:
-            for line in stderr:
-                self._arriving.put(line.rstrip("\n"))
-        self._arriving.put(None)
+    @property
+    def path(self) -> str:
+        """Path of the socket."""
+        assert self._path is not None, "the command line names no socket"
+        return self._path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        """All that the process has written to stderr so far."""
+        return Path(self._log.name).read_text()
+
+    def logged(self, text: str) -> None:
+        """Wait until the log holds `text`.
+
+        Raises:
+            AssertionError: the process has ended without it, or nothing came in time.
+        """
+        until(lambda: text in self.log or self.process.poll() is not None)
+        assert text in self.log, self.log
 
     def line_with(self, text: str) -> str:
-        """The next line of the log that has `text` in it; waits for it."""
-        while (line := self._arriving.get(timeout=SECONDS)) is not None:
-            self.lines.append(line)
-            if text in line:
-                return line
-        raise AssertionError(f"the runner ended without {text!r}:\n" + "\n".join(self.lines))
+        """Wait for the next line of the log that holds `text`: one behind the line that the last call returned.
 
-    def lines_so_far(self) -> list[str]:
-        """All lines that have arrived."""
-        with contextlib.suppress(queue.Empty):
-            while (line := self._arriving.get_nowait()) is not None:
-                self.lines.append(line)
-        return self.lines
+        Raises:
+            AssertionError: the process has ended without it, or nothing came in time.
+        """
+        while True:
+            ended = self.process.poll() is not None
+            lines = self.log.split("\n")[:-1]
+            for number, line in enumerate(lines[self._awaited :], self._awaited + 1):
+                if text in line:
+                    self._awaited = number
+                    return line
+            assert not ended, f"the runner ended without {text!r}:\n{self.log}"
+            known = len(lines)
+            until(lambda known=known: self.log.count("\n") > known or self.process.poll() is not None)  # type: ignore[misc]
 
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(SECONDS)
-        self._reader.join(SECONDS)
+    def connect(self) -> Connection:
+        """Connect as soon as the process listens."""
+        until(lambda: os.path.exists(self.path) or self.process.poll() is not None)
+        assert self.process.poll() is None, self.log
+        return Connection(self.path, patient=True)
+
+    def wait(self) -> int:
+        """Wait for the end of the process, and return its exit code."""
+        return self.process.wait(SECONDS)
+
+    def stop(self, sig: int = signal.SIGTERM) -> None:
+        """Send the signal `sig`, and wait for the end of the process."""
+        self.process.send_signal(sig)
+        self.wait()
+
+    def rss(self) -> int:
+        """Return the resident memory of the process, in bytes."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    def left(self) -> bool:
+        """Return whether a process of its session still runs."""
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def end(self) -> None:
+        """Kill what still runs, and close the log. Nothing of this object works afterwards."""
+        if self.left():
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._log.close()
 
 
 @contextlib.contextmanager
 def runner_process(folder: Path, source: str, *options: str) -> Iterator[RunnerProcess]:
-    """Runs the ``bridge`` of the module whose text is `source`."""
-    runner = RunnerProcess(folder, source, *options)
+    """Run the ``bridge`` of a module that is written for it, and stop the process afterwards.
+
+    Args:
+        folder: where module and socket are put.
+        source: text of the module.
+        options: further arguments of the command line.
+    """
+    (folder / "plugins_of_test.py").write_text(source)
+    runner = RunnerProcess(str(folder / "runner.sock"), *options, target="plugins_of_test:bridge", app_dir=str(folder))
     try:
         runner.line_with("Runner listens on")
         yield runner
-    finally:
         runner.stop()
-
-
-def routes_of(*routes: dict[str, Any]) -> Any:
-    """Routes of the gateway, all with one upstream."""
-    return read_routes({"routes": [{**route, "upstream": UPSTREAM} for route in routes]})
-
-
-@contextlib.asynccontextmanager
-async def client_of(gateway: GatewayApp) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of `gateway`, which keeps its connections to the runner meanwhile."""
-    gateway.runner.start()
-    try:
-        async with httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(app=gateway), base_url="http://gateway.test"
-        ) as client:
-            yield client
     finally:
-        await gateway.runner.stop()
+        runner.end()

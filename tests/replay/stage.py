@@ -9,10 +9,8 @@ import hashlib
 import importlib.util
 import json
 import logging
-import os
 import re
 import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -35,6 +33,7 @@ from asgi_bridge.wire.messages import (
     Rewrite,
     Stop,
 )
+from tests.doubles.runner_double import RunnerDouble, read_frame
 from tests.replay.cases import UPSTREAM_SCRIPT
 
 __all__ = ["PARSERS", "Client", "Response", "Stage", "stage"]
@@ -48,125 +47,62 @@ QUICK = Limits(lock=0.3, lock_held=1.0, exchange=2.0)
 RECORDED_PORTS = {b"9080": "gateway", b"1981": "upstream"}
 
 
-def _read_exactly(connection: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        part = connection.recv(size - len(data))
-        if not part:
-            raise EOFError(data)
-        data += part
-    return data
-
-
-def _read_frame(connection: socket.socket) -> tuple[int, bytes]:
-    head: int = struct.unpack(">I", _read_exactly(connection, 4))[0]
-    parts = []
-    left = head & 0xFFFFFF
-    while left:
-        part = connection.recv(min(left, 1 << 20))
-        if not part:
-            raise EOFError
-        parts.append(part)
-        left -= len(part)
-    return head >> 24, b"".join(parts)
-
-
-class Runner:
-    """Plays the recorded answers of one case at whoever connects, and keeps what it got."""
+class Runner(RunnerDouble):
+    """Gives the recorded answers of one case to whoever connects, and keeps what it got."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self.lock = threading.Lock()
+        super().__init__(path)
         self.told = threading.Condition(self.lock)
-        self.listener: socket.socket | None = None
-        self.connections: list[socket.socket] = []
         self.rpcs: list[dict[str, Any]] = []
-        self.got: list[dict[str, Any]] = []
+        self.entries: list[dict[str, Any]] = []
         self.generation = 0
 
     def prepare(self, rpcs: list[dict[str, Any]]) -> None:
-        """Get ready for a case: no connection is left from the one before."""
+        """Get ready for a case.
+
+        The runner closes the connections of the case before. The numbers of connections count within a case.
+        """
+        self.hang_up()
         with self.lock:
             self.generation += 1
             self.rpcs = list(rpcs)
-            self.got = []
-        self.hang_up()
+            self.entries = []
+            self.connections = []
 
     def all_got(self, at_least: int = 0) -> list[dict[str, Any]]:
-        """What it got, once it has read every answer to an ask that the recording has: one that it asked for together
-        with its own answer may come when the client has had its response. So may whole calls (`at_least`)."""
+        """Return what the runner got, once it has read every answer to an ask that the recording has.
+
+        When it sends an ask together with its own answer, the gateway's answer may come after the client has its
+        response. So may whole calls.
+
+        Args:
+            at_least: number of calls to wait for.
+        """
 
         def settled() -> bool:
-            return len(self.got) >= at_least and all(
+            return len(self.entries) >= at_least and all(
                 len(entry["extra"]) >= sum(frame["way"] == "in" for frame in rpc.get("frames_extra_hex", ()))
-                for entry, rpc in zip(self.got, self.rpcs, strict=False)
+                for entry, rpc in zip(self.entries, self.rpcs, strict=False)
             )
 
         with self.told:
             self.told.wait_for(settled, timeout=2)
-            return list(self.got)
+            return list(self.entries)
 
-    def hang_up(self) -> None:
+    def serve(self, connection: socket.socket, number: int) -> None:
         with self.lock:
-            connections, self.connections = self.connections, []
-        for connection in connections:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
-
-    def up(self) -> None:
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(self.path)
-        listener.listen(64)
-        self.listener = listener
-        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
-
-    def down(self) -> None:
-        if self.listener is not None:
-            with contextlib.suppress(OSError):
-                self.listener.shutdown(socket.SHUT_RDWR)
-            self.listener.close()
-            self.listener = None
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
-        with self.lock:
-            # numbers of connections go on: they count within the case
-            alive = [connection for connection in self.connections if connection.fileno() >= 0]
-        for connection in alive:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            with self.lock:
-                number = len(self.connections)
-                self.connections.append(connection)
-                generation = self.generation
-            threading.Thread(target=self._serve, args=(connection, number, generation), daemon=True).start()
-
-    def _serve(self, connection: socket.socket, number: int, generation: int) -> None:
-        try:
-            while self._one(connection, number, generation):
-                pass
-        except (OSError, EOFError):
+            generation = self.generation
+        while self._one(connection, number, generation):
             pass
-        with contextlib.suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
-        connection.close()
 
     def _one(self, connection: socket.socket, number: int, generation: int) -> bool:
-        frame_type, payload = _read_frame(connection)
+        frame_type, payload = read_frame(connection)
         with self.lock:
             if generation != self.generation:
                 return False
             entry: dict[str, Any] = {"conn": number, "message": decode(frame_type, payload, Role.RUNNER), "extra": []}
-            at = len(self.got)
-            self.got.append(entry)
+            at = len(self.entries)
+            self.entries.append(entry)
             self.told.notify_all()
             if at >= len(self.rpcs):
                 return False
@@ -186,7 +122,7 @@ class Runner:
             if waiting:
                 connection.sendall(waiting + (out or b"" if together else b""))
                 waiting = b""
-            frame_type, payload = _read_frame(connection)
+            frame_type, payload = read_frame(connection)
             message = decode(frame_type, payload, Role.RUNNER)
             assert isinstance(message, ExtraInfoResp)
             with self.told:

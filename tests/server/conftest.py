@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from ..doubles.processes import Runner
+from ..doubles.runner_process import RunnerProcess
 from ..doubles.runner_thread import ThreadRunner
 from . import HERE, sample
 from .loops import LOOPS
 
-StartRunner = Callable[..., Runner]
+StartRunner = Callable[..., RunnerProcess]
 
 
 @pytest.fixture
@@ -31,10 +31,10 @@ def path(folder: Path) -> str:
 @pytest.fixture
 def start(path: str) -> Iterator[StartRunner]:
     """Starts runner processes of sample.py, on `path` if nothing else is said."""
-    runners: list[Runner] = []
+    runners: list[RunnerProcess] = []
 
-    def start(*arguments: str, **kwargs: Any) -> Runner:
-        runner = Runner(
+    def start(*arguments: str, **kwargs: Any) -> RunnerProcess:
+        runner = RunnerProcess(
             kwargs.pop("path", path), *arguments, **{"target": "sample:bridge", "app_dir": str(HERE), **kwargs}
         )
         runners.append(runner)

@@ -14,9 +14,9 @@ from asgi_bridge.plugins.claims import FILE, Claims, Text
 from asgi_bridge.server.private import PrivateFolder
 
 from ..doubles.connection import Connection, body_of
-from ..doubles.processes import Runner
+from ..doubles.runner_process import RunnerProcess
 
-Start = Callable[..., Runner]
+Start = Callable[..., RunnerProcess]
 
 
 @pytest.fixture
