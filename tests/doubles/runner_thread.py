@@ -1,4 +1,4 @@
-"""Runners on a thread of the test's own process."""
+"""A real runner on a thread of the test's process."""
 
 import threading
 from typing import Any
@@ -15,13 +15,13 @@ __all__ = ["ThreadRunner"]
 
 
 class ThreadRunner:
-    """What ``serve`` makes of a bridge, on a thread.
+    """What `Bridge.run` starts, on a thread.
 
     Args:
-        path: of the socket.
-        loop: of uvicorn's.
-        bridge: whose plugins it serves.
-        options: of the runner.
+        path: path of the socket.
+        loop: name of the event loop, as uvicorn takes it.
+        bridge: has the plugins.
+        options: fields of `RunnerOptions`.
     """
 
     def __init__(self, path: str, loop: str, bridge: Bridge, **options: Any) -> None:

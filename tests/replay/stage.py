@@ -33,6 +33,7 @@ from asgi_bridge.wire.messages import (
     Rewrite,
     Stop,
 )
+from tests.doubles.http_servers import listening, port_of, uvicorn_thread
 from tests.doubles.runner_double import RunnerDouble, read_frame
 from tests.replay.cases import UPSTREAM_SCRIPT
 
@@ -336,13 +337,13 @@ class Stage:
     def __init__(self, cases: list[dict[str, Any]], directory: str) -> None:
         spec = importlib.util.spec_from_file_location("apisix_cases_upstream", UPSTREAM_SCRIPT)
         assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
+        module: Any = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         # the byte that names the operating system, which not every Python sets as the recording one did
         module.GZ = module.GZ[:9] + b"\x03" + module.GZ[10:]
         self.seen = threading.Condition()
 
-        class Upstream(module.Upstream):  # type: ignore[name-defined, misc]
+        class Upstream(module.Upstream):  # type: ignore[misc]
             def add(upstream, entry: dict[str, Any]) -> None:
                 super().add(entry)
                 with self.seen:
@@ -355,12 +356,8 @@ class Stage:
         self.app = GatewayApp(parse_routes(self._route_file(cases)), self.runner.path, limits=QUICK)
         self.log = LogLines()
         self.ports: dict[str, int] = {}
-        self._started = threading.Event()
-        self._loop: asyncio.AbstractEventLoop
-        self._servers: list[uvicorn.Server] = []
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-        assert self._started.wait(60)
+        self._serving = contextlib.ExitStack()
+        self._loop = self._serving.enter_context(uvicorn_thread([self._server(http) for http in PARSERS]))
         self.clients = {http: Client(port) for http, port in self.ports.items()}
 
     def _route_file(self, cases: list[dict[str, Any]]) -> str:
@@ -374,42 +371,28 @@ class Stage:
         loader = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
         return yaml.dump(json.loads(text), Dumper=loader, allow_unicode=True) + "#END\n"
 
-    def _serve(self) -> None:
-        asyncio.run(self._serve_all())
-
-    async def _serve_all(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        serving = []
-        # Both of uvicorn's parsers: each refuses requests that the other lets through.
-        for http in PARSERS:
-            listener = socket.create_server(("127.0.0.1", 0))
-            self.ports[http] = listener.getsockname()[1]
-            config = uvicorn.Config(
-                self.app,
-                http=http_protocol(http),
-                lifespan="on" if http == "h11" else "off",
-                ws="none",
-                interface="asgi3",
-                server_header=False,
-                date_header=False,
-                access_log=False,
-                proxy_headers=False,
-                log_level="critical",
-            )
-            server = uvicorn.Server(config)
-            self._servers.append(server)
-            serving.append(asyncio.create_task(server.serve(sockets=[listener])))
-        while not all(server.started for server in self._servers):  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.01)
-        self._started.set()
-        await asyncio.gather(*serving)
+    def _server(self, http: str) -> tuple[uvicorn.Config, socket.socket]:
+        """Return what serves the gateway with one of uvicorn's parsers: each refuses requests that the other takes."""
+        listener = listening()
+        self.ports[http] = port_of(listener)
+        config = uvicorn.Config(
+            self.app,
+            http=http_protocol(http),
+            lifespan="on" if http == "h11" else "off",
+            ws="none",
+            interface="asgi3",
+            server_header=False,
+            date_header=False,
+            access_log=False,
+            proxy_headers=False,
+            log_level="critical",
+        )
+        return config, listener
 
     def close(self) -> None:
         for client in self.clients.values():
             client.close()
-        for server in self._servers:
-            server.should_exit = True
-        self._thread.join(60)
+        self._serving.close()
         self.runner.down()
         self.upstream.s.close()
 

@@ -8,8 +8,8 @@ import pytest
 
 from ..doubles.runner_process import RunnerProcess
 from ..doubles.runner_thread import ThreadRunner
+from ..loops import LOOPS
 from . import HERE, sample
-from .loops import LOOPS
 
 StartRunner = Callable[..., RunnerProcess]
 

@@ -29,8 +29,8 @@ from ..doubles.connection import UNAVAILABLE, Connection, body_of, request
 from ..doubles.runner_process import BIN, RunnerProcess
 from ..doubles.runner_thread import ThreadRunner
 from ..doubles.waiting import until
+from ..loops import LOOPS, loop_factory
 from . import HERE, sample
-from .loops import LOOPS, loop_factory
 
 
 def test_more_calls_than_may_run_at_once(

@@ -42,8 +42,8 @@ from asgi_bridge.wire import (
 from ..doubles.connection import BAD_REQUEST, HEADERS, NOT_FOUND, UNAVAILABLE, Connection, body_of, request
 from ..doubles.runner_thread import ThreadRunner
 from ..doubles.waiting import until
+from ..loops import LOOPS, loop_factory
 from . import sample
-from .loops import LOOPS, loop_factory
 
 BODY = [*HEADERS, (b"content-length", b"5")]
 

@@ -1,13 +1,10 @@
 """Both sides of the fidelity suite: uvicorn with a middleware around the upstream, and the gateway with the same
 middleware in a runner before the upstream. Everything goes over real sockets."""
 
-import asyncio
 import contextlib
 import gzip
 import http.client
 import json
-import socket
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import Bridge
 from asgi_bridge.gateway import GatewayApp, read_routes
+from tests.doubles.http_servers import listening, port_of, uvicorn_thread
 from tests.doubles.runner_thread import ThreadRunner
 
 __all__ = ["Answer", "Request", "Side", "Subject", "standing"]
@@ -121,47 +119,6 @@ def _listener(app: ASGIApp) -> ASGIApp:
     return listening
 
 
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-class _Servers:
-    """uvicorn servers on one thread of their own."""
-
-    def __init__(self, apps: Sequence[tuple[Any, socket.socket]]) -> None:
-        self._servers = [(_Server(self._config(app)), sock) for app, sock in apps]
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
-
-    @staticmethod
-    def _config(app: Any) -> uvicorn.Config:
-        return uvicorn.Config(app, log_config=None, access_log=False, ws="none", proxy_headers=False)
-
-    async def _serve(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for server, sock in self._servers:
-                group.create_task(server.serve(sockets=[sock]))
-            while not all(server.started for server, _ in self._servers):  # noqa: ASYNC110 no event tells
-                await asyncio.sleep(0.01)
-            self._ready.set()
-
-    def __enter__(self) -> None:
-        self._thread.start()
-        assert self._ready.wait(30)
-
-    def __exit__(self, *exc: object) -> None:
-        for server, _ in self._servers:
-            server.should_exit = True
-        self._thread.join(30)
-
-
-def _socket() -> socket.socket:
-    sock = socket.create_server(("127.0.0.1", 0))
-    return sock
-
-
 def _gateway(subject: Subject, uds: str, upstream_port: int) -> GatewayApp:
     listed = {"conf": [{"name": name, "value": json.dumps(conf)} for name, conf in subject.plugins]}
     route = {
@@ -177,21 +134,24 @@ def _gateway(subject: Subject, uds: str, upstream_port: int) -> GatewayApp:
 def standing(
     upstream: ASGIApp, bridge: Bridge, subjects: Sequence[Subject], folder: Path
 ) -> Iterator[dict[str, tuple[Side, Side]]]:
-    """Runs everything; gives, by subject, uvicorn's side and the gateway's."""
+    """Run everything.
+
+    Yields:
+        By the name of a subject, uvicorn's side and the gateway's.
+    """
     uds = str(folder / "r.sock")
-    sockets = [_socket() for _ in range(2 * len(subjects) + 1)]
-    ports = [sock.getsockname()[1] for sock in sockets]
+    sockets = [listening() for _ in range(2 * len(subjects) + 1)]
+    ports = [port_of(sock) for sock in sockets]
     apps: list[Any] = [upstream]
     for subject in subjects:
-        apps += [_listener(subject.direct(upstream)), _listener(_gateway(subject, uds, ports[0]))]  # type: ignore[arg-type]
+        apps += [_listener(subject.direct(upstream)), _listener(_gateway(subject, uds, ports[0]))]
+    configs = [uvicorn.Config(app, log_config=None, access_log=False, ws="none", proxy_headers=False) for app in apps]
     runner = ThreadRunner(uds, "asyncio", bridge)
     try:
-        with _Servers(list(zip(apps, sockets, strict=True))):
+        with uvicorn_thread(list(zip(configs, sockets, strict=True))):
             yield {
                 subject.name: (Side(ports[2 * number + 1]), Side(ports[2 * number + 2]))
                 for number, subject in enumerate(subjects)
             }
     finally:
         runner.stop()
-        for sock in sockets:
-            sock.close()
