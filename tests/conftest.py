@@ -18,7 +18,8 @@ def _report_fidelity(terminalreporter: pytest.TerminalReporter, passed: Iterable
     found = [value for report in passed for name, value in report.user_properties if name == "fidelity"]
     if not found:
         return
-    from tests.alike.fidelity.test_fidelity import CASES, EXCEPTIONS, SUBJECTS
+    from .alike.fidelity.cases import CASES, EXCEPTIONS
+    from .alike.fidelity.subjects import SUBJECTS
 
     terminalreporter.section("fidelity to uvicorn")
     terminalreporter.line(
@@ -33,7 +34,7 @@ def _report_recorded(terminalreporter: pytest.TerminalReporter, passed: set[str]
     equal = {name.partition("[")[2][:-1] for name in passed if "::test_does_what_apisix_did[" in name}
     if not equal:
         return
-    from tests.replay.test_gateway import CASES, GLOBAL, LEFT_OUT, in_response_phase
+    from .replay.test_gateway import CASES, GLOBAL, LEFT_OUT, in_response_phase
 
     if any(name.endswith("::test_two_response_phases_are_as_in_apisix") for name in passed):
         equal |= {*GLOBAL}

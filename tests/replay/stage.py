@@ -162,7 +162,7 @@ class Runner(RunnerDouble):
 
 def _long_body(value: Any) -> bytes | None:
     if isinstance(value, dict):
-        body = b"x" * value["len"]
+        body: bytes = b"x" * value["len"]
         assert hashlib.sha256(body).hexdigest() == value["sha256"]
         return body
     return None if value is None else base64.b64decode(value)

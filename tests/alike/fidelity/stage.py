@@ -5,7 +5,7 @@ import contextlib
 import gzip
 import http.client
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,65 +15,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import Bridge
 from asgi_bridge.gateway import GatewayApp, read_routes
-from tests.doubles.http_servers import listening, port_of, uvicorn_thread
-from tests.doubles.runner_thread import ThreadRunner
 
-__all__ = ["Answer", "Request", "Side", "Subject", "standing"]
+from ...doubles.http_servers import listening, port_of, uvicorn_thread
+from ...doubles.runner_thread import ThreadRunner
+from ..compare import Answer, Request
+from .subjects import Subject
+
+__all__ = ["Side", "standing"]
 
 TLS = b"x-listener-tls"
-"""A request with this header came over TLS, say both sides' listeners."""
-
-APART = frozenset((
-    "server", "date",
-    # of the connection
-    "connection", "keep-alive", "transfer-encoding", "content-length",
-))  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request of a client."""
-
-    method: str
-    target: str
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = b""
-
-    def __str__(self) -> str:
-        headers = " ".join(f"{name}:{value}" for name, value in self.headers if not value.startswith("session="))
-        return f"{self.method} {self.target} {headers}".strip().replace("[", "(").replace("]", ")")[:110]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the client got, of what has to be alike.
-
-    Attributes:
-        headers: by name, repeats in order.
-        length: the content-length, on HEAD only: elsewhere it is how the body is framed.
-        body: decoded, since a gzip stream has more than one spelling.
-    """
-
-    status: int
-    headers: Mapping[str, Sequence[str]]
-    length: str | None
-    body: bytes
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A middleware on both sides.
-
-    Args:
-        direct: makes the application of an upstream, as it would stand under uvicorn.
-        plugins: names and configurations, outermost first.
-        phases: where the route lists them.
-    """
-
-    name: str
-    direct: Any
-    plugins: Sequence[tuple[str, Any]]
-    phases: Sequence[str]
+"""Header that makes the listeners of both sides say that the request came over TLS."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +34,7 @@ class Side:
     port: int
 
     def ask(self, request: Request) -> Answer:
-        """Sends `request` over a connection of its own."""
+        """Send `request` over a connection of its own, and return the answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.putrequest(request.method, request.target, skip_host=True, skip_accept_encoding=True)
@@ -97,16 +48,11 @@ class Side:
             connection.endheaders(request.body or None)
             response = connection.getresponse()
             body = response.read()
-            headers: dict[str, list[str]] = {}
-            for name, value in response.getheaders():
-                headers.setdefault(name.lower(), []).append(value)
         finally:
             connection.close()
-        length = headers.get("content-length", [None])[0] if request.method == "HEAD" else None
-        if headers.get("content-encoding") == ["gzip"] and body:
+        if response.getheader("content-encoding") == "gzip" and body:
             body = gzip.decompress(body)
-        kept = {name: values for name, values in headers.items() if name not in APART}
-        return Answer(response.status, kept, length, body)
+        return Answer.of(request, response.status, response.getheaders(), body)
 
 
 def _listener(app: ASGIApp) -> ASGIApp:
