@@ -1,7 +1,7 @@
 """What a client sends and gets, and what an upstream gets: of it, what has to be alike with and without a gateway."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -9,11 +9,14 @@ __all__ = [
     "GATEWAYS_OWN",
     "Answer",
     "Request",
+    "Result",
     "Seen",
+    "alike",
     "arguments",
     "by_name",
     "get",
     "sent",
+    "write_arguments",
 ]
 
 
@@ -131,6 +134,13 @@ def by_name(pairs: Iterable[tuple[Name, Value]]) -> dict[Name, list[Value]]:
     return groups
 
 
+def alike(seen: Seen) -> Seen:
+    """Return what of `seen` has to be alike: names sorted, and no headers that are the gateway's own."""
+    headers = sorted((pair for pair in seen.headers if pair[0] not in GATEWAYS_OWN), key=lambda pair: pair[0])
+    query = write_arguments(sorted(arguments(seen.query), key=lambda pair: pair[0]))
+    return replace(seen, query=query, headers=tuple(headers))
+
+
 def arguments(query: str) -> list[tuple[bytes, bytes | None]]:
     """Return names and values of a query as APISIX reads them. An argument without ``=`` has the value None."""
     found: list[tuple[bytes, bytes | None]] = []
@@ -139,3 +149,25 @@ def arguments(query: str) -> list[tuple[bytes, bytes | None]]:
         if name:
             found.append((name, value if equals else None))
     return found
+
+
+def write_arguments(pairs: Iterable[tuple[bytes, bytes | None]]) -> str:
+    """Return the query of `pairs`, with each byte escaped."""
+    return "&".join(_quote(name) + ("" if value is None else "=" + _quote(value)) for name, value in pairs)
+
+
+def _quote(text: bytes) -> str:
+    return "".join(f"%{byte:02X}" for byte in text)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one request.
+
+    Attributes:
+        answer: what the client got.
+        seen: what the upstream got: one request, or none.
+    """
+
+    answer: Answer
+    seen: tuple[Seen, ...] = ()

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .compare import Answer, Request, Seen
+from .compare import Answer, Request, Result, Seen
 
-__all__ = ["LIMITS", "Limit", "comparable", "undocumented"]
+__all__ = ["LIMITS", "Limit", "comparable", "needed", "undocumented"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,20 +39,31 @@ class Limit:
     passes: Callable[[Seen], Seen] | None = None
 
 
-def comparable(request: Request, plain: Answer, through: Answer, limits: Iterable[Limit]) -> tuple[Answer, Answer]:
-    """Return both answers to a request, as far as they have to be equal.
+def comparable(request: Request, plain: Result, through: Result, limits: Iterable[Limit]) -> tuple[Result, Result]:
+    """Return what came of a request on both sides, as far as it has to be equal.
 
     Args:
         request: the request.
-        plain: the answer without a gateway.
-        through: the gateway's answer.
+        plain: what came of it without a gateway.
+        through: what came of it through gateway and runner.
         limits: what lies between the two.
     """
     for limit in limits:
-        before, plain = plain, limit.gives(request, plain)
-        if limit.page and plain is not before:
-            through = _page(through.status)
+        answer, seen = limit.gives(request, plain.answer), plain.seen
+        if limit.page and answer is not plain.answer:
+            through = Result(_page(through.answer.status), through.seen)
+            seen = () if limit.unseen else seen
+        if limit.passes is not None:
+            seen = tuple(map(limit.passes, seen))
+        plain = Result(answer, seen)
     return plain, through
+
+
+def needed(limit: Limit, request: Request, plain: Result) -> bool:
+    """Return whether `limit` makes a difference to what came of `request` without a gateway."""
+    return limit.gives(request, plain.answer) is not plain.answer or (
+        limit.passes is not None and tuple(map(limit.passes, plain.seen)) != plain.seen
+    )
 
 
 def undocumented(limit: Limit) -> list[str]:
@@ -115,7 +126,8 @@ LIMITS: dict[str, Limit] = {
     "fault": Limit(
         gives=_refused,
         lines={
-            MAPPING: "| exception, broken ASGI message, no answer, timeout, before the answer | SERVICE_UNAVAILABLE | 503 |"
+            MAPPING: "| exception, broken ASGI message, no answer, timeout, before the answer "
+            "| SERVICE_UNAVAILABLE | 503 |"
         },
         said="an exception is 503, with the gateway's page",
         page=True,

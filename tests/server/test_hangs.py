@@ -35,6 +35,7 @@ async def sleeping(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def deep(scope: Scope, receive: Receive, send: Send) -> None:
     assert scope["type"] == "http"
+
     def inner() -> None:
         subprocess.run([sys.executable, "-c", f"import time; time.sleep({SECONDS})"], check=True)
 
@@ -58,6 +59,7 @@ async def background(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def passing_to_task(scope: Scope, receive: Receive, send: Send) -> None:
     assert scope["type"] == "http"
+
     async def work() -> None:
         time.sleep(SECONDS)  # noqa: ASYNC251
 

@@ -1,4 +1,4 @@
-"""What a configuration file names, since it cannot hold it: callables, stores, policies; one's own in a project."""
+"""Objects that a configuration file cannot hold, and names: callables, stores, policies. A project has its own."""
 
 import hashlib
 from typing import Any
@@ -12,57 +12,42 @@ from piccolo_api.rate_limiting.middleware import InMemoryLimitProvider
 from ratelimit import Rule
 from ratelimit.backends.simple import MemoryBackend
 from secure import Secure
-from starlette.authentication import AuthCredentials, AuthenticationBackend, AuthenticationError, SimpleUser
-from starlette.datastructures import MutableHeaders
-from starlette.middleware.base import RequestResponseEndpoint
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Scope
 from starlette_context.plugins import CorrelationIdPlugin, ForwardedForPlugin, RequestIdPlugin, UserAgentPlugin
 from timing_asgi.utils import PathToName
 
-from tests.alike.ecosystem.inside import Sessions
+from ..middleware import Basic, edit, told
+from .inside import Sessions
 
-__all__: list[str] = []
+__all__ = [
+    "basic",
+    "context_plugins",
+    "csp",
+    "edit",
+    "etag",
+    "forget_limits",
+    "guard_config",
+    "guard_reset",
+    "handlers",
+    "limit_backend",
+    "limit_by",
+    "limit_provider",
+    "limit_rules",
+    "path_to_name",
+    "secure_headers",
+    "sessions",
+    "store",
+    "told",
+    "too_large",
+]
 
 
 # starlette
 
 
-class Basic(AuthenticationBackend):
-    """A user's name as credentials."""
-
-    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, SimpleUser] | None:
-        given = conn.headers.get("authorization")
-        if given is None:
-            return None
-        scheme, _, name = given.partition(" ")
-        if scheme.lower() != "user":
-            raise AuthenticationError(f"no such scheme: {scheme}")
-        return AuthCredentials(["authenticated"]), SimpleUser(name)
-
-
 basic = Basic()
-
-
-async def edit(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    """Edits the request, and the response's headers, or its body."""
-    if request.headers.get("x-refuse"):
-        return Response("refused", 403, {"x-by": "edit"})
-    MutableHeaders(scope=request.scope)["x-edited"] = "yes"
-    response = await call_next(request)
-    response.headers["x-method"] = request.method
-    response.set_cookie("edited", "1")
-    if request.headers.get("x-shout"):
-        body = b"".join([chunk async for chunk in response.body_iterator])
-        del response.headers["content-length"]
-        return Response(body.upper(), response.status_code, dict(response.headers))
-    return response
-
-
-async def told(request: Request, exc: Exception) -> Response:
-    """The answer to any exception."""
-    return Response(f'{{"error": "{type(exc).__name__}"}}', 500, {"x-by": "told"}, "application/json")
 
 
 async def forbidden(request: Request, exc: Exception) -> Response:

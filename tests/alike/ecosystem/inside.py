@@ -10,8 +10,10 @@ import starlette_context
 from asgi_request_id import request_id_ctx_var
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starsessions import load_session
+
+from ..middleware import Faulty, Visits
 
 __all__ = ["Faulty", "FaultyWSGI", "Sessions", "Tell", "TellWSGI", "Visits"]
 
@@ -55,23 +57,6 @@ class Tell:
         await self.app(scope, receive, send)
 
 
-class Visits:
-    """Counts a client's requests in its session, or ends the session."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            session = scope["session"]
-            if scope["query_string"].startswith(b"logout"):
-                session.clear()
-            elif not scope["query_string"].startswith(b"quiet"):
-                session["visits"] = session.get("visits", 0) + 1
-            MutableHeaders(scope=scope)["x-visits"] = str(session.get("visits", 0))
-        await self.app(scope, receive, send)
-
-
 class Sessions(Visits):
     """The same with starsessions, which loads a session when asked to."""
 
@@ -79,27 +64,6 @@ class Sessions(Visits):
         if scope["type"] == "http":
             await load_session(HTTPConnection(scope))
         await super().__call__(scope, receive, send)
-
-
-class Faulty:
-    """Raises where a request says so."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        fault = dict(scope.get("headers", ())).get(b"x-fault")
-        if fault == b"before":
-            raise KeyError("before the upstream")
-        if fault == b"forbidden":
-            raise PermissionError("no")
-
-        async def sending(message: Message) -> None:
-            if fault == b"start":
-                raise KeyError("at the start of the response")
-            await send(message)
-
-        await self.app(scope, receive, sending)
 
 
 class TellWSGI:

@@ -9,9 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tests.alike.ecosystem.rows import ROWS
-from tests.alike.ecosystem.rows.static import FOLDER
-from tests.alike.ecosystem.stage import COLLECTED, LIMITS, Row, differences, gateway, plain, unmet
+from ..limits import LIMITS
+from .rows import ROWS
+from .rows.static import FOLDER
+from .stage import COLLECTED, Row, differences, gateway, plain, unmet
 
 __all__ = ["PAGE", "render", "versions_of"]
 
@@ -102,8 +103,8 @@ def _parts(versions: Mapping[str, str], unlike: frozenset[str]) -> Iterator[str]
                 yield f"    - {{name: {name}, value: '{json.dumps(dict(conf))}'}}\n"
         yield "```\n"
     yield "\n## Limits\n\n"
-    for name, limit in LIMITS.items():
-        yield f"- *{name}*: {limit.said}\n"
+    met = {name for row in ROWS for name in row.all_limits}
+    yield from (f"- *{name}*: {limit.said}\n" for name, limit in LIMITS.items() if name in met)
 
 
 def _of_tests(table: Mapping[str, Any]) -> bool:

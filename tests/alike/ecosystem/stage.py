@@ -15,85 +15,29 @@ from starlette.testclient import TestClient
 from asgi_bridge import Bridge
 from asgi_bridge.plugins.importing import import_string, is_import_string
 from asgi_bridge.testing import Gateway
-from tests.alike.ecosystem.upstream import Seen, Upstream
+
+from ..compare import Answer, Request, Result, Seen, alike, get, sent
+from ..limits import LIMITS, comparable, needed
+from .upstream import Upstream
 
 __all__ = [
     "COLLECTED",
     "COMMON",
-    "LIMITS",
-    "Answer",
-    "Limit",
-    "Request",
     "Row",
     "Side",
     "Volatile",
     "alone",
     "differences",
     "gateway",
-    "get",
     "plain",
-    "sent",
     "unmet",
 ]
 
 CLIENT = ("203.0.113.7", 40000)
 COLLECTED = {"request": ["pre-req"], "response": ["post-resp"], "both": ["pre-req", "post-resp"]}
 
-_APART = frozenset((
-    "server", "date",
-    # the gateway's own, beside an upstream's 5xx
-    "x-apisix-upstream-status",
-    # of the connection
-    "connection", "keep-alive", "transfer-encoding", "content-length",
-))  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request of a client, which keeps cookies.
-
-    Attributes:
-        target: path and query, or a URL. In it, in headers and in the body ``{cookie:NAME}`` is the client's cookie of
-            that name.
-        limit: the name of a limit of the protocol that this request meets.
-    """
-
-    method: str
-    target: str
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = b""
-    limit: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.target} {dict(self.headers) or ''}"
-
-
-def get(target: str, limit: str = "", **headers: str) -> Request:
-    """A GET, header names with ``_`` for ``-``."""
-    return sent("GET", target, limit=limit, **headers)
-
-
-def sent(method: str, target: str, body: bytes = b"", limit: str = "", **headers: str) -> Request:
-    """Any request, header names with ``_`` for ``-``."""
-    return Request(
-        method, target, tuple((name.replace("_", "-"), value) for name, value in headers.items()), body, limit
-    )
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the client got, of what has to be alike.
-
-    Attributes:
-        headers: by name, repeats in order.
-        length: the content-length, on HEAD only: elsewhere it is how the body is framed.
-        body: decoded, since a compressed stream has more than one spelling.
-    """
-
-    status: int
-    headers: Mapping[str, Sequence[str]]
-    length: str | None
-    body: bytes
+_NOT_COMPARED = "x-apisix-upstream-status"
+"""Header that the gateway adds to an upstream's 5xx."""
 
 
 @dataclass(frozen=True)
@@ -107,109 +51,6 @@ class Volatile:
 
     header: str
     pattern: str
-
-
-@dataclass(frozen=True)
-class Limit:
-    """Something that the protocol, or APISIX itself, does not let through.
-
-    Attributes:
-        gives: what becomes of the plain side's answer to a request.
-        line: where docs/mapping.md says so.
-        said: the same for the page.
-        page: the answer is the gateway's own page, of which only the status counts.
-        unseen: the upstream does not get the request.
-        passes: what becomes of what the plain side's upstream gets.
-    """
-
-    gives: Callable[[Request, Answer], Answer]
-    line: str
-    said: str
-    page: bool = False
-    unseen: bool = False
-    passes: Callable[[Seen], Seen] | None = None
-
-
-def _refused(request: Request, answer: Answer) -> Answer:
-    return Answer(503, {}, None, b"")
-
-
-def _unescaped(request: Request, answer: Answer) -> Answer:
-    return Answer(502, {}, None, b"") if "%" in request.target.partition("?")[0] else answer
-
-
-def _blank(request: Request, answer: Answer) -> Answer:
-    bodyless = request.method == "HEAD" or answer.status in (204, 304)
-    return answer if bodyless or answer.body or answer.status < 300 else dataclasses.replace(answer, body=b" ")
-
-
-def _beside(request: Request, answer: Answer) -> Answer:
-    turned = {
-        name: values[::-1] if len(values) == 2 and name != "set-cookie" else values
-        for name, values in answer.headers.items()
-    }
-    return answer if turned == answer.headers else dataclasses.replace(answer, headers=turned)
-
-
-def _untyped(request: Request, answer: Answer) -> Answer:
-    if answer.status != 204 or "content-type" not in answer.headers:
-        return answer
-    kept = {name: values for name, values in answer.headers.items() if name != "content-type"}
-    return dataclasses.replace(answer, headers=kept)
-
-
-LIMITS: dict[str, Limit] = {
-    "fault": Limit(
-        _refused,
-        "| exception, broken ASGI message, no answer, timeout, before the answer | SERVICE_UNAVAILABLE | 503 |",
-        "an exception is 503, with the gateway's page",
-        page=True,
-    ),
-    "path": Limit(
-        _unescaped,
-        "in `ext-plugin-post-resp` alone, a path that needs escaping (`%20`) is answered with 502",
-        "listed in ext-plugin-post-resp alone, a path with escapes is 502",
-        page=True,
-        unseen=True,
-    ),
-    "emptied": Limit(
-        _refused,
-        "| body, by another `receive` | `body` | an emptied one and one over 16 MiB are refused |",
-        "a request body that is read and not handed on is refused",
-        page=True,
-        unseen=True,
-    ),
-    "forwarded": Limit(
-        lambda request, answer: answer,
-        "APISIX overwrites a client's own `x-forwarded-*` from 3.14 on only, and keeps a trusted client's",
-        "x-forwarded-proto is what the gateway says of its own client, unless it trusts that client",
-        passes=lambda seen: dataclasses.replace(
-            seen, headers=tuple((name, value.replace('"https"', '"http"')) for name, value in seen.headers)
-        ),
-    ),
-    "beside": Limit(
-        _beside,
-        "`resp_headers`, added beside the upstream's of the same name",
-        "in the request phase a header is added before the upstream's of the same name, not after it",
-    ),
-    "input": Limit(
-        _refused,
-        "Once the request was passed on, `wsgi.input` is empty.",
-        "a request body that was passed on unread cannot be read afterwards",
-        page=True,
-    ),
-    "no-content": Limit(
-        _untyped,
-        "| `content-type` of a 204 | nothing: nginx drops it |",
-        "nginx drops the content-type of a 204",
-    ),
-    "blank": Limit(
-        _blank,
-        "| empty body, status 300 or more | a body of one blank |",
-        "an empty body of a status of 300 or more is one blank",
-    ),
-}
-"""By name. The gateway's own page is compared by its status alone."""
 
 
 @dataclass(frozen=True)
@@ -310,11 +151,15 @@ COMMON = [
 
 @dataclass(frozen=True)
 class Side:
-    """What came of a row's requests on one side: to the client, to the upstream, what the package recorded; and the
-    volatile values that there were."""
+    """What came of a row's requests on one side.
 
-    answers: list[Answer]
-    seen: list[list[Seen]]
+    Attributes:
+        results: one for each request.
+        recorded: what the package recorded.
+        volatile: the volatile values that occurred.
+    """
+
+    results: list[Result]
     recorded: list[Any]
     volatile: frozenset[Volatile]
 
@@ -427,19 +272,12 @@ def _client(app: Any) -> TestClient:
 def _side(row: Row, client: Any, upstream: Upstream) -> Side:
     client.headers = {"user-agent": "a client", "accept": "*/*", "accept-encoding": "identity"}
     calm = _Calm(row.volatile)
-    answers, seen = [], []
+    results = []
     for request in row.all_requests:
-        answers.append(_ask(client, request, calm))
-        seen.append([
-            dataclasses.replace(
-                one,
-                headers=tuple((name, calm(name, value)) for name, value in one.headers),
-                body=calm.body(one.body),
-            )
-            for one in upstream.seen
-        ])  # fmt: skip
+        answer = _ask(client, request, calm)
+        results.append(Result(answer, tuple(calm.seen(alike(one)) for one in upstream.seen)))
         upstream.seen.clear()
-    return Side(answers, seen, row.recorded() if row.recorded is not None else [], frozenset(calm.met))
+    return Side(results, row.recorded() if row.recorded is not None else [], frozenset(calm.met))
 
 
 class _Calm:
@@ -460,6 +298,10 @@ class _Calm:
     def body(self, body: bytes) -> bytes:
         return self("body", body.decode("latin-1")).encode("latin-1")
 
+    def seen(self, seen: Seen) -> Seen:
+        headers = tuple((name, self(name, value)) for name, value in seen.headers)
+        return dataclasses.replace(seen, headers=headers, body=self.body(seen.body))
+
 
 def _ask(client: Any, request: Request, calm: _Calm) -> Answer:
     def filled(text: str) -> str:
@@ -470,50 +312,46 @@ def _ask(client: Any, request: Request, calm: _Calm) -> Answer:
     response = client.request(
         request.method, filled(request.target), headers=headers, content=content, follow_redirects=False
     )
-    got: dict[str, list[str]] = {}
-    for name, value in response.headers.multi_items():
-        # blanks around it are no part of a value (RFC 9110, 5.5); a client of a server does not see them
-        got.setdefault(name.lower(), []).append(value.strip(" \t"))
-    length = got.get("content-length", [None])[0] if request.method == "HEAD" else None
-    kept = {name: values for name, values in got.items() if name not in _APART}
-    # a server does not send what WSGI applications give for it
+    # a server does not send what WSGI applications give for a HEAD
     body = b"" if request.method == "HEAD" else response.content
-    kept = {name: [calm(name, value) for value in values] for name, values in kept.items()}
-    return Answer(response.status_code, kept, length, calm.body(body))
+    headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() != _NOT_COMPARED]
+    answer = Answer.of(request, response.status_code, headers, body)
+    calm_headers = {name: [calm(name, value) for value in values] for name, values in answer.headers.items()}
+    return dataclasses.replace(answer, headers=calm_headers, body=calm.body(answer.body))
 
 
 def differences(row: Row, here: Side, there: Side) -> Iterator[str]:
-    """What is not alike, but for the limits."""
-    for number, request in enumerate(row.all_requests):
-        wanted, through = here.answers[number], there.answers[number]
-        seen, seen_through = here.seen[number], there.seen[number]
-        for name in (*row.limits, *([request.limit] if request.limit else [])):
-            limit = LIMITS[name]
-            before, wanted = wanted, limit.gives(request, wanted)
-            if wanted is not before and limit.page:
-                through = Answer(through.status, {}, None, b"")
-                seen = [] if limit.unseen else seen
-            if limit.passes is not None:
-                seen = [limit.passes(one) for one in seen]
-        if wanted != through:
-            yield f"{request}\n    plain   {wanted}\n    gateway {through}"
-        if seen != seen_through:
-            yield f"{request}, upstream\n    plain   {seen}\n    gateway {seen_through}"
+    """Yield what is not alike, but for the limits.
+
+    Args:
+        row: the row.
+        here: what came of its requests without a gateway.
+        there: what came of them through gateway and runner.
+    """
+    for request, without, through in zip(row.all_requests, here.results, there.results, strict=True):
+        names = (*row.limits, *([request.limit] if request.limit else []))
+        wanted, found = comparable(request, without, through, [LIMITS[name] for name in names])
+        if wanted.answer != found.answer:
+            yield f"{request}\n    plain   {wanted.answer}\n    gateway {found.answer}"
+        if wanted.seen != found.seen:
+            yield f"{request}, upstream\n    plain   {wanted.seen}\n    gateway {found.seen}"
     for one, other in itertools.zip_longest(here.recorded, there.recorded):
         if one != other:
             yield f"recorded\n    plain   {one}\n    gateway {other}"
 
 
 def unmet(row: Row, here: Side) -> list[str]:
-    """Limits that the row names without need, and values that it calls volatile which are not there."""
-    needed = set()
-    for request, answer, seen in zip(row.all_requests, here.answers, here.seen, strict=True):
-        for name in (*row.limits, request.limit):
-            limit = LIMITS.get(name)
-            if limit is not None and (
-                limit.gives(request, answer) is not answer
-                or (limit.passes is not None and [limit.passes(one) for one in seen] != seen)
-            ):
-                needed.add(name)
-    idle = [f"limit {name} without need" for name in row.all_limits if name not in needed]
+    """Return the limits that the row names without need, and the volatile values that do not occur.
+
+    Args:
+        row: the row.
+        here: what came of its requests without a gateway.
+    """
+    met = {
+        name
+        for request, result in zip(row.all_requests, here.results, strict=True)
+        for name in (*row.limits, request.limit)
+        if name in LIMITS and needed(LIMITS[name], request, result)
+    }
+    idle = [f"limit {name} without need" for name in row.all_limits if name not in met]
     return idle + [f"{volatile} does not occur" for volatile in row.volatile if volatile not in here.volatile]

@@ -12,26 +12,11 @@ from urllib.parse import parse_qs
 import brotli
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["Seen", "Upstream"]
+from ..compare import Seen
+
+__all__ = ["Upstream"]
 
 Headers = list[tuple[str, str]]
-
-_APART = frozenset((
-    "host", "connection", "keep-alive", "transfer-encoding", "content-length",
-    # what a gateway adds
-    "x-real-ip", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port",
-))  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A request, of what both sides can have alike: its query by name, its headers without those of a connection."""
-
-    method: str
-    path: str
-    query: tuple[tuple[str, tuple[str, ...]], ...]
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
 
 
 @dataclass
@@ -43,12 +28,10 @@ class Upstream:
     def _answer(
         self, method: str, path: str, query: str, headers: Iterable[tuple[str, str]], body: bytes
     ) -> tuple[int, Headers, list[bytes]]:
-        arguments = {name: tuple(values) for name, values in parse_qs(query, keep_blank_values=True).items()}
-        kept = sorted(
-            (name, value) for name, value in headers if name not in _APART and (name, value) != ("content-type", "")
-        )
-        self.seen.append(Seen(method, path, tuple(sorted(arguments.items())), tuple(kept), body))
-        size = int(arguments.get("size", ("0",))[0])
+        # servers of WSGI give an empty content-type where there is none
+        kept = tuple((name, value) for name, value in headers if (name, value) != ("content-type", ""))
+        self.seen.append(Seen(method, path, query, kept, body))
+        size = int(parse_qs(query).get("size", ("0",))[0])
         status, answer, parts = _page(method, path, size, body)
         if status not in (204, 304) and not path.startswith("/stream"):
             answer.append(("content-length", str(sum(map(len, parts)))))

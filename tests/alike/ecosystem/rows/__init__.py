@@ -1,7 +1,7 @@
 """The table: every package, how it is mounted, and what it is tried with."""
 
-from tests.alike.ecosystem.rows import bodies, frameworks, headers, limits, observers, starlette, static, wsgi
-from tests.alike.ecosystem.stage import Row
+from ..stage import Row
+from . import bodies, frameworks, headers, limits, observers, starlette, static, wsgi
 
 __all__ = ["ROWS"]
 

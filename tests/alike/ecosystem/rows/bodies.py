@@ -4,8 +4,9 @@ import gzip
 
 import msgpack
 
-from tests.alike.ecosystem.gate import etag
-from tests.alike.ecosystem.stage import COMMON, Request, Row, get, sent
+from ...compare import Request, get, sent
+from ..gate import etag
+from ..stage import COMMON, Row
 
 __all__ = ["ROWS"]
 

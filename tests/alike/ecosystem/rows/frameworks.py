@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from tests.alike.ecosystem import django_app, frameworks
-from tests.alike.ecosystem.frameworks import noted
-from tests.alike.ecosystem.stage import Request, Row, Volatile, get, sent
+from ...compare import Request, get, sent
+from .. import django_app, frameworks
+from ..frameworks import noted
+from ..stage import Row, Volatile
 
 __all__ = ["ROWS"]
 

@@ -2,7 +2,8 @@
 
 from piccolo_api.csp.middleware import CSPConfig, CSPMiddleware
 
-from tests.alike.ecosystem.stage import Row, Volatile, get, sent
+from ...compare import get, sent
+from ..stage import Row, Volatile
 
 __all__ = ["ROWS"]
 

@@ -1,7 +1,8 @@
 """CSRF, rate and size limits, firewalls, sessions."""
 
-from tests.alike.ecosystem import frameworks, gate
-from tests.alike.ecosystem.stage import COMMON, Row, Volatile, get, sent
+from ...compare import get, sent
+from .. import frameworks, gate
+from ..stage import COMMON, Row, Volatile
 
 __all__ = ["ROWS"]
 

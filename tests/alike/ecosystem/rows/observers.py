@@ -1,7 +1,8 @@
 """Metrics, traces and error reports: beside the answers, what they recorded is compared."""
 
-from tests.alike.ecosystem import recorders
-from tests.alike.ecosystem.stage import Request, Row, get, sent
+from ...compare import Request, get, sent
+from .. import recorders
+from ..stage import Row
 
 __all__ = ["ROWS"]
 

@@ -1,6 +1,7 @@
 """Starlette's own middleware."""
 
-from tests.alike.ecosystem.stage import Request, Row, Volatile, get, sent
+from ...compare import Request, get, sent
+from ..stage import Row, Volatile
 
 __all__ = ["ROWS"]
 

@@ -6,7 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tests.alike.ecosystem.stage import Request, Row, Volatile, get, sent
+from ...compare import Request, get, sent
+from ..stage import Row, Volatile
 
 __all__ = ["FOLDER", "ROWS"]
 

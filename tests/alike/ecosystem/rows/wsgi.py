@@ -1,8 +1,9 @@
 """WSGI middleware; static files and frameworks as WSGI are in their own modules."""
 
-from tests.alike.ecosystem import recorders
-from tests.alike.ecosystem.rows.observers import FAULTS, WATCHED
-from tests.alike.ecosystem.stage import Row, Volatile, get, sent
+from ...compare import get, sent
+from .. import recorders
+from ..stage import Row, Volatile
+from .observers import FAULTS, WATCHED
 
 __all__ = ["ROWS"]
 
