@@ -2,7 +2,7 @@
 the same request, but for the limits of the protocol, which all have their name in LIMITS."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -15,12 +15,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_bridge import Bridge, PluginError
 from asgi_bridge.gateway.uri import normalise_path
 from asgi_bridge.testing import Gateway, PluginClient
-from tests.fuzzing import examples
+
+from ..fuzzing import examples
+from .compare import GATEWAYS_OWN, Request, Seen, arguments, by_name, write_arguments
 
 EXAMPLES = examples(200)
 
 Headers = list[tuple[bytes, bytes]]
-Args = list[tuple[bytes, bytes | None]]
 
 LIMITS = {
     "the gateway's own": "headers between client and gateway, or between gateway and upstream, are the gateway's",
@@ -39,53 +40,46 @@ LIMITS = {
     "refused: empty body": "an empty body keeps the request's",
 }
 
-GATEWAYS_OWN = (
-    # set or left out by nginx's proxy module
-    b"connection", b"content-length", b"expect", b"keep-alive", b"te", b"transfer-encoding", b"upgrade",
-    b"x-forwarded-for", b"x-real-ip",
-    # set by APISIX for each request
-    b"forwarded", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto",
-)  # fmt: skip
-"""What both upstreams may have a different word of: LIMITS["the gateway's own"]."""
-
-
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Request:
-    """What a client sends."""
+def scope_of(request: Request) -> Scope:
+    """Return the scope that a server makes of `request`."""
+    headers = [(b"host", b"client.test"), *_as_bytes(request.headers)]
+    if request.chunked:
+        headers.append((b"transfer-encoding", b"chunked"))
+    elif request.body:
+        headers.append((b"content-length", b"%d" % len(request.body)))
+    path, _, query = request.target.encode("latin-1").partition(b"?")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "method": request.method,
+        "scheme": "http",
+        "path": unquote_to_bytes(path).decode("utf-8", "replace"),
+        "raw_path": path,
+        "query_string": query,
+        "root_path": "",
+        "headers": headers,
+        "client": ("192.0.2.1", 1234),
+        "server": ("198.51.100.1", 9080),
+        "extensions": {},
+        "state": {},
+    }
 
-    method: str
-    path: bytes
-    query: bytes
-    headers: Headers
-    body: bytes
-    chunked: bool
 
-    def scope(self) -> Scope:
-        """As a server makes it."""
-        headers = [(b"host", b"client.test"), *self.headers]
-        if self.chunked:
-            headers.append((b"transfer-encoding", b"chunked"))
-        elif self.body:
-            headers.append((b"content-length", b"%d" % len(self.body)))
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": "1.1",
-            "method": self.method,
-            "scheme": "http",
-            "path": unquote_to_bytes(self.path).decode("utf-8", "replace"),
-            "raw_path": self.path,
-            "query_string": self.query,
-            "root_path": "",
-            "headers": headers,
-            "client": ("192.0.2.1", 1234),
-            "server": ("198.51.100.1", 9080),
-            "extensions": {},
-            "state": {},
-        }
+def _as_bytes(headers: Iterable[tuple[str, str]]) -> Headers:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+def _as_texts(headers: Headers) -> tuple[tuple[str, str], ...]:
+    return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+
+
+def make_request(method: str, path: bytes, query: bytes, headers: Headers, body: bytes, chunked: bool) -> Request:
+    target = path + (b"?" + query if query else b"")
+    return Request(method, target.decode("latin-1"), _as_texts(headers), body, chunked)
 
 
 NAMES = [b"x-a", b"accept", b"cookie", b"x_under", b"content-type"]
@@ -115,7 +109,7 @@ pairs = st.one_of(words, st.tuples(words, words).map(b"=".join), st.tuples(words
 queries = st.lists(pairs, max_size=6).map(b"&".join)
 bodies = st.one_of(st.just(b""), st.binary(min_size=1, max_size=50))
 requests = st.builds(
-    Request,
+    make_request,
     method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "PROPFIND"]),
     path=paths,
     query=queries,
@@ -129,24 +123,6 @@ requests = st.builds(
 
 Change = tuple[Any, ...]
 """What a middleware does to a request: a word of `apply`, and its arguments."""
-
-
-def parse_args(query: bytes) -> Args:
-    """Arguments as APISIX reads them, in one list."""
-    found: Args = []
-    for part in query.split(b"&"):
-        name, equals, value = (unquote_to_bytes(text.replace(b"+", b" ")) for text in part.partition(b"="))
-        if name:
-            found.append((name, value if equals else None))
-    return found
-
-
-def quote(text: bytes) -> bytes:
-    return b"".join(b"%%%02X" % byte for byte in text)
-
-
-def write_args(args: Args) -> bytes:
-    return b"&".join(quote(name) + (b"" if value is None else b"=" + quote(value)) for name, value in args)
 
 
 EDITS: dict[str, Callable[[bytes], bytes]] = {
@@ -180,7 +156,7 @@ def instead_of(body: bytes) -> Receive:
 
 
 async def read(receive: Receive) -> bytes:
-    body = b""
+    body: bytes = b""
     while True:
         message = await receive()
         body += message["body"]
@@ -222,12 +198,11 @@ class Work:
                 query = scope["query_string"]
                 scope["query_string"] = query + (b"&" if query else b"") + details[0]
             case "delete argument":
-                kept_args = [entry for entry in parse_args(scope["query_string"]) if entry[0] != details[0]]
-                scope["query_string"] = write_args(kept_args)
+                scope["query_string"] = _without_argument(scope, details[0])
             case "set argument":
                 name, new_values = details
-                kept_args = [entry for entry in parse_args(scope["query_string"]) if entry[0] != name]
-                scope["query_string"] = write_args([*kept_args, *((name, value) for value in new_values)])
+                added = write_arguments((name, value) for value in new_values).encode()
+                scope["query_string"] = b"&".join(filter(None, (_without_argument(scope, name), added)))
             case "prefix":
                 scope["path"] = details[0] + scope["path"]
             case "body":
@@ -240,6 +215,12 @@ class Work:
                 raise AssertionError(other)
 
 
+def _without_argument(scope: Scope, name: bytes) -> bytes:
+    kept = (pair for pair in arguments(scope["query_string"].decode("latin-1")) if pair[0] != name)
+    return write_arguments(kept).encode()
+
+
+owned = st.sampled_from(sorted(name.encode() for name in GATEWAYS_OWN))
 names = st.sampled_from([*NAMES, b"host", b"x-new"])
 arg_names = st.sampled_from([b"a", b"b", b"c", b"a b", "é".encode(), b"&", b"="])
 arg_values = st.lists(st.one_of(st.none(), st.binary(max_size=4)), max_size=3)
@@ -255,8 +236,8 @@ changes = st.lists(
         st.tuples(st.just("add header"), names, values),
         st.tuples(st.just("delete header"), names),
         st.tuples(st.just("rename header"), names, names),
-        st.tuples(st.just("set header"), st.sampled_from(GATEWAYS_OWN), st.sampled_from([b"1", b"close"])),
-        st.tuples(st.just("delete header"), st.sampled_from(GATEWAYS_OWN)),
+        st.tuples(st.just("set header"), owned, st.sampled_from([b"1", b"close"])),
+        st.tuples(st.just("delete header"), owned),
         st.tuples(st.sampled_from(["upper-case headers", "reverse headers"])),
         st.tuples(st.just("query"), queries),
         st.tuples(st.just("add argument"), pairs),
@@ -279,23 +260,12 @@ changes = st.lists(
 
 
 @dataclass
-class Got:
-    """What an upstream got."""
-
-    method: str
-    path: bytes
-    query: bytes
-    headers: Headers
-    body: bytes
-
-
-@dataclass
 class Both:
     """The middleware, in plain ASGI and on a gateway; what it saw, and what the upstream got."""
 
     changes: list[Change] = field(default_factory=list)
     seen: list[Scope] = field(default_factory=list)
-    got: list[Got] = field(default_factory=list)
+    got: list[Seen] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         bridge = Bridge()
@@ -322,7 +292,8 @@ class Both:
         body = await read(receive)
         # what a server would make of the path: a raw path is no more than its spelling
         path = unquote_to_bytes(scope["raw_path"]) if not self.seen_plain else _encode(scope["path"])
-        self.got.append(Got(scope["method"], path, scope["query_string"], list(scope["headers"]), body))
+        query = scope["query_string"].decode("latin-1")
+        self.got.append(Seen(scope["method"], path.decode("latin-1"), query, _as_texts(scope["headers"]), body))
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
@@ -345,7 +316,7 @@ class Both:
         self.loop.run_until_complete(self._lifespan)
         self.loop.close()
 
-    def ask(self, app: Any, request: Request, changes: list[Change], scope: Scope) -> tuple[int, Got | None]:
+    def ask(self, app: Any, request: Request, changes: list[Change], scope: Scope) -> tuple[int, Seen | None]:
         """Status and what the upstream got of one way."""
         self.changes = changes
         self.seen_plain = app is self.plain
@@ -389,53 +360,48 @@ def both() -> Iterator[Both]:
 # --- the limits -------------------------------------------------------------------------------------------------------
 
 
-def grouped(entries: list[tuple[bytes, Any]]) -> dict[bytes, list[Any]]:
-    groups: dict[bytes, list[Any]] = {}
-    for name, value in entries:
-        groups.setdefault(name, []).append(value)
-    return groups
-
-
-def joined(headers: Headers, before: Headers | None = None) -> dict[bytes, bytes]:
-    """Headers by name, with the limits "the gateway's own", "order" and "joined".
+def joined(headers: Iterable[tuple[str, str]], before: Iterable[tuple[str, str]] | None = None) -> dict[str, str]:
+    """Return headers by name, with the limits "the gateway's own", "order" and "joined".
 
     Args:
-        before: as they were: with the limit "empty header" for what was changed.
+        headers: names and values.
+        before: the same before a middleware changed them: the limit "empty header" applies to those that differ.
     """
-    old = grouped(before or [])
+    old = by_name(before or [])
     found = {}
-    for name, several in grouped([(name.lower(), value) for name, value in headers]).items():
+    for name, several in by_name((name.lower(), value) for name, value in headers).items():
         # no server shows the blanks around a value
-        value = (b"; " if name == b"cookie" else b", ").join(several).strip(b" \t")
+        value = ("; " if name == "cookie" else ", ").join(several).strip(" \t")
         if name not in GATEWAYS_OWN and (value or before is None or old.get(name) == several):
             found[name] = value
     return found
 
 
-def arguments(query: bytes, before: bytes | None = None) -> dict[bytes, list[bytes | None]]:
-    """Arguments by name, with the limits "order", "nameless" and "spelling".
+def arguments_by_name(query: str, before: str | None = None) -> dict[bytes, list[bytes | None]]:
+    """Return arguments by name, with the limits "order", "nameless" and "spelling".
 
     Args:
-        before: as they were: with the limit "flag" for what was changed.
+        query: the query string.
+        before: the same before a middleware changed it: the limit "flag" applies to arguments that differ.
     """
-    found = grouped(parse_args(query))
+    found = by_name(arguments(query))
     if before is None:
         return found
-    old = grouped(parse_args(before))
+    old = by_name(arguments(before))
     return {name: several if old.get(name) == several else [value or b"" for value in several]
             for name, several in found.items()}  # fmt: skip
 
 
-def refused(request: Request, before: Scope, after: Got, path: object) -> bool:
-    """Whether the request that a middleware has passed on in plain ASGI is one of the limits "refused: …"."""
-    hosts = [value for name, value in after.headers if name.lower() == b"host"]
+def refused(request: Request, before: Scope, after: Seen, path: object) -> bool:
+    """Return whether the gateway refuses what a middleware passes on in plain ASGI: the limits "refused: …"."""
+    hosts = [value for name, value in after.headers if name.lower() == "host"]
     return (
         after.method != before["method"]
         or (path != before["path"] and not _is_path(path))
         or len(hosts) != 1
         or not hosts[0]
-        or b"/" in hosts[0]
-        or b".." in hosts[0]
+        or "/" in hosts[0]
+        or ".." in hosts[0]
         or (not after.body and request.body != b"")
     )
 
@@ -455,17 +421,17 @@ def _is_path(path: object) -> bool:
 )
 @given(request=requests, changes=changes)
 @example(
-    Request("GET", b"/", b"", [(b"cookie", b"a=b"), (b"x-a", b"1"), (b"cookie", b"c=d"), (b"x-a", b"2")], b"", False),
+    Request("GET", "/", (("cookie", "a=b"), ("x-a", "1"), ("cookie", "c=d"), ("x-a", "2"))),
     [("add header", b"cookie", b"e=f"), ("add header", b"x-a", b"3")],
 )
-@example(Request("GET", b"/", b"", [], b"", False), [("set header", b"host", b"/")])
-@example(Request("GET", b"/", b"", [], b"", False), [("set header", b"host", b"a..b")])
-@example(Request("GET", b"/", b"a=1+2&c", [], b"", False), [("add argument", b"b+c=3+4"), ("add argument", b"a=5")])
+@example(Request("GET", "/"), [("set header", b"host", b"/")])
+@example(Request("GET", "/"), [("set header", b"host", b"a..b")])
+@example(Request("GET", "/?a=1+2&c"), [("add argument", b"b+c=3+4"), ("add argument", b"a=5")])
 def test_upstream_gets_the_request_that_the_middleware_passed_on(
     both: Both, request: Request, changes: list[Change]
 ) -> None:
-    scope = request.scope()
-    normal = normalise_path(request.path)
+    scope = scope_of(request)
+    normal = normalise_path(scope["raw_path"])
     assert normal is not None
     status, got = both.ask(both.gateway, request, changes, scope)
     seen = both.seen[0]
@@ -474,25 +440,25 @@ def test_upstream_gets_the_request_that_the_middleware_passed_on(
     _, plain = both.ask(both.plain, request, changes, before)
     assert plain is not None
 
+    headers, query = _as_texts(before["headers"]), before["query_string"].decode("latin-1")
     assert seen["path"] == before["path"]
-    assert joined(seen["headers"]) == joined(before["headers"])
-    assert arguments(seen["query_string"]) == arguments(before["query_string"])
-    path = plain.path.decode("utf-8", "surrogateescape")
+    assert joined(_as_texts(seen["headers"])) == joined(headers)
+    assert arguments_by_name(seen["query_string"].decode("latin-1")) == arguments_by_name(query)
+    path = plain.path.encode("latin-1").decode("utf-8", "surrogateescape")
     if refused(request, before, plain, path):
         assert (status, got) == (503, None)
         return
     assert got is not None, f"refused with {status}"
     assert (status, got.method, got.body) == (200, plain.method, plain.body)
     if path == before["path"]:  # nginx sends the target as it came, if nothing else in it has changed
-        assert normalise_path(quote_path(got.path)) == normal
+        assert normalise_path(quote_path(got.path.encode("latin-1"))) == normal
     else:
         assert got.path == plain.path
-    assert joined(got.headers) == joined(plain.headers, before["headers"])
-    query = before["query_string"]
+    assert joined(got.headers) == joined(plain.headers, headers)
     if plain.query == query:
-        assert arguments(got.query) == arguments(query)
+        assert arguments_by_name(got.query) == arguments_by_name(query)
     else:
-        assert arguments(got.query) == arguments(plain.query, query)
+        assert arguments_by_name(got.query) == arguments_by_name(plain.query, query)
 
 
 def quote_path(path: bytes) -> bytes:
