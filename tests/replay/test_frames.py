@@ -1,6 +1,5 @@
 """Every frame between a real APISIX 3.18.0 and a runner: decoded, compared with the record, written again."""
 
-import base64
 import ipaddress
 import re
 from collections import Counter
@@ -32,9 +31,10 @@ from asgi_bridge.wire import (
     decode,
     encode,
 )
-from tests.replay.cases import load_cases
-from tests.wire import oracle
-from tests.wire.conftest import codec  # noqa: F401  # runs the tests of this module on every codec
+
+from ..wire import oracle
+from ..wire.conftest import codec  # noqa: F401  # runs the tests of this module on every codec
+from .cases import latin1, load_cases, unbase64, unhex
 
 RPCS = [(case["name"], rpc) for case in load_cases() for rpc in case["rpcs"]]
 
@@ -43,26 +43,23 @@ RPCS = [(case["name"], rpc) for case in load_cases() for rpc in case["rpcs"]]
 UUID = b"<uuid#1>", b"1".zfill(36)
 
 
-def latin1(text: str | None) -> bytes | None:
-    return None if text is None else text.encode("latin-1").replace(*UUID)
+def text(recorded: str | None) -> bytes | None:
+    data = latin1(recorded)
+    return None if data is None else data.replace(*UUID)
 
 
-def unbase64(text: str | None) -> bytes | None:
-    return None if text is None else base64.b64decode(text).replace(*UUID)
+def body(recorded: str | None) -> bytes | None:
+    data = unbase64(recorded)
+    return None if data is None else data.replace(*UUID)
 
 
 def entries(pairs: list[list[str | None]] | None) -> list[TextEntry] | None:
-    return None if pairs is None else [(latin1(name), latin1(value)) for name, value in pairs]
+    return None if pairs is None else [(text(name), text(value)) for name, value in pairs]
 
 
 def by_name(decoded: list[TextEntry] | None) -> list[TextEntry] | None:
     """As the records have them: sorted by name, repeats in their order."""
     return None if decoded is None else sorted(decoded, key=lambda entry: entry[0] or b"")
-
-
-def whole(frame_hex: Any) -> bytes | None:
-    """The bytes of a frame; None where the record has none or has cut it."""
-    return bytes.fromhex(frame_hex) if isinstance(frame_hex, str) else None
 
 
 def read(data: bytes) -> tuple[int, bytes]:
@@ -99,13 +96,13 @@ def expected_call(name: str, rpc: dict[str, Any]) -> Any:
     if rpc["type"] == 1:
         # The one frame without a vector; the record says [] there.
         conf = entries(rpc["conf"]) if name != "req-conf-absent" else None
-        return PrepareConfReq(conf, latin1(rpc["key"]))
+        return PrepareConfReq(conf, text(rpc["key"]))
     if rpc["type"] == 2:
         return HTTPReqCallReq(
             rpc["id"],
             ipaddress.ip_address(rpc["src_ip"]).packed,
             rpc["method"],
-            unbase64(rpc["path_b64"]),
+            body(rpc["path_b64"]),
             entries(rpc["args"]),
             entries(rpc["headers"]),
             rpc["conf_token"],
@@ -135,7 +132,7 @@ def comparable(message: Any) -> Any:
 def test_calls() -> None:
     cut = 0
     for name, rpc in RPCS:
-        data = whole(rpc["frame_in_hex"])
+        data = unhex(rpc["frame_in_hex"])
         if data is None:
             cut += 1
             continue
@@ -155,7 +152,7 @@ def test_asks_and_their_results() -> None:
         asks = list(rpc["extra"])
         results = list(rpc["extra"])
         for step in rpc["frames_extra_hex"]:
-            data = whole(step["hex"])
+            data = unhex(step["hex"])
             if step["way"] == "out":
                 ask = asks.pop(0)["ask"]
                 assert data is not None
@@ -177,7 +174,7 @@ def test_asks_and_their_results() -> None:
                 assert message == ExtraInfoResp(message.result and b"0" * len(message.result)), name
                 count["volatile"] += 1
             else:
-                assert message == ExtraInfoResp(unbase64(result["result_b64"])), name
+                assert message == ExtraInfoResp(body(result["result_b64"])), name
                 count["result"] += 1
         assert not asks
         assert len(results) == sum("no_reply" in result for result in results), name
@@ -187,7 +184,7 @@ def test_asks_and_their_results() -> None:
 def expected_answer(kind: int, answer: dict[str, Any]) -> Any:
     if "conf_token" in answer:
         return PrepareConfResp(answer["conf_token"])
-    body = unbase64(answer.get("body_b64"))
+    content = body(answer.get("body_b64"))
     headers = entries(answer.get("headers"))
     match answer["action"]:
         case "error":
@@ -195,13 +192,13 @@ def expected_answer(kind: int, answer: dict[str, Any]) -> Any:
         case "none":
             return HTTPReqCallResp(answer["id"])
         case "stop":
-            return HTTPReqCallResp(answer["id"], Stop(answer.get("status", 0), headers, body))
+            return HTTPReqCallResp(answer["id"], Stop(answer.get("status", 0), headers, content))
         case "rewrite":
             args, resp_headers = entries(answer.get("args")), entries(answer.get("resp_headers"))
-            rewrite = Rewrite(latin1(answer.get("path")), headers, args, resp_headers, body)
+            rewrite = Rewrite(text(answer.get("path")), headers, args, resp_headers, content)
             return HTTPReqCallResp(answer["id"], rewrite)
         case "resp":
-            return HTTPRespCallResp(answer["id"], answer.get("status", 0), headers, body)
+            return HTTPRespCallResp(answer["id"], answer.get("status", 0), headers, content)
     raise AssertionError(answer)
 
 
@@ -209,7 +206,7 @@ def test_answers() -> None:
     count = Counter[str]()
     for name, rpc in RPCS:
         answer = rpc["answer"]
-        data = whole(rpc["frame_out_hex"])
+        data = unhex(rpc["frame_out_hex"])
         action = answer.get("action")
         write = answer.get("write")
         if data is None:
@@ -236,9 +233,9 @@ def test_sessions_of_both_roles_replay_every_rpc() -> None:
     """Both sessions live through each RPC as it was; a frame that breaks the protocol breaks the gateway's session."""
     outcomes = Counter[str]()
     for name, rpc in RPCS:
-        call = whole(rpc["frame_in_hex"])
-        answer = whole(rpc["frame_out_hex"])
-        steps = [(step["way"], whole(step["hex"])) for step in rpc["frames_extra_hex"]]
+        call = unhex(rpc["frame_in_hex"])
+        answer = unhex(rpc["frame_out_hex"])
+        steps = [(step["way"], unhex(step["hex"])) for step in rpc["frames_extra_hex"]]
         if call is None or any(data is None for _, data in steps):
             outcomes["cut"] += 1
             continue

@@ -9,8 +9,10 @@ import pytest
 
 from asgi_bridge.errors import ConfigurationError
 from asgi_bridge.gateway import read_routes
-from tests.replay.cases import load_cases
-from tests.replay.stage import PARSERS, Compare, Stage, stage
+
+from .cases import load_cases
+from .compare import Compare
+from .stage import PARSERS, Stage, stage
 
 PARSING = "nginx's own HTTP parsing"
 BREAKS = "APISIX's answer hangs or breaks the client's connection"
@@ -117,7 +119,7 @@ def played(standing: Stage, case: dict[str, Any], *, keep_tokens: bool = False) 
     if case["name"] == "req-upstream-reset":
         standing.warm_up()
     responses, frames, requests = standing.play(case, http, keep_tokens=keep_tokens)
-    compare = Compare(standing, http, case)
+    compare = Compare(standing.ports_here(http), case)
     wanted = [case["client_got"], *(step["client_got"] for step in case.get("next", ()) if "do" not in step)]
     recorded = [
         [compare.rpc_recorded(rpc) for rpc in case["rpcs"]],
@@ -145,7 +147,7 @@ def test_answers_502_and_logs_where_apisix_breaks_the_connection(standing: Stage
     case = CASES[name]
     http = PARSERS[-1]
     responses, frames, _ = standing.play(case, http)
-    compare = Compare(standing, http, case)
+    compare = Compare(standing.ports_here(http), case)
     assert [response.status for response in responses] == [502]
     assert len([line for line in standing.log.lines if "answered 502; APISIX would have" in line]) == 1
     # up to there all is as recorded
