@@ -1,8 +1,10 @@
 """The suite runs where its packages are: in ``make test-ecosystem``. Elsewhere it is left out, and says so."""
 
 import tomllib
+from collections.abc import Generator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -48,9 +50,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item):
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     report = (yield).get_result()
-    row = getattr(item, "callspec", None) and item.callspec.params.get("row")
+    row = item.callspec.params.get("row") if hasattr(item, "callspec") else None
     if row is not None and report.when == "call":
         tried.append(row.name)
         if report.passed:

@@ -32,6 +32,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from werkzeug.exceptions import HTTPException as WerkzeugException
+from werkzeug.wrappers import Response as WerkzeugResponse
 
 import asgi_bridge
 import asgi_bridge.wsgi
@@ -361,11 +362,11 @@ def make_flask(inner: Any) -> flask.Flask:
         return str(flask.session["visits"])
 
     @app.get("/refused")
-    def refused() -> None:
+    def refused() -> str:
         flask.abort(403)
 
     @app.get("/broken")
-    def broken() -> None:
+    def broken() -> str:
         raise KeyError("broken")
 
     @app.get("/parts")
@@ -378,7 +379,7 @@ def make_flask(inner: Any) -> flask.Flask:
 
     @app.route("/", defaults={"path": ""}, methods=METHODS, provide_automatic_options=False)
     @app.route("/<path:path>", methods=METHODS, provide_automatic_options=False)
-    def rest(path: str) -> flask.Response:
+    def rest(path: str) -> WerkzeugResponse:
         return flask.Response.from_app(inner, flask.request.environ)
 
     return app

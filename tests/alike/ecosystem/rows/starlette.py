@@ -17,8 +17,10 @@ FAULTY = {"middleware": "tests.alike.ecosystem.inside:Faulty", "phase": "both"}
 
 
 def preflight(origin: str, method: str, headers: str = "") -> Request:
-    given = {"origin": origin, "access_control_request_method": method}
-    return sent("OPTIONS", "/echo", **given, **({"access_control_request_headers": headers} if headers else {}))
+    asked = [("origin", origin), ("access-control-request-method", method)]
+    if headers:
+        asked.append(("access-control-request-headers", headers))
+    return Request("OPTIONS", "/echo", tuple(asked))
 
 
 ROWS = [
