@@ -22,6 +22,7 @@ from asgi_bridge.testing import Gateway
 
 from .doubles.clients import client_of, routes_of
 from .doubles.runner_process import RunnerProcess, runner_process
+from .doubles.upstream import Upstream
 
 LEAK_CALLS = int(os.environ.get("LEAK_CALLS", "3000"))
 
@@ -256,23 +257,6 @@ ALL = [pytest.param(fault, id=fault.name) for fault in APPLICATIONS + CONFIGURAT
 # --- what the client and the operator see -----------------------------------------------------------------------------
 
 
-class Upstream:
-    """Answers, and remembers what it got: method, target, headers, body."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, bytes, list[tuple[bytes, bytes]], bytes]] = []
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            raise RuntimeError("it has none")
-        body = (await receive())["body"]
-        target = scope["raw_path"] + b"?" + scope["query_string"]
-        self.requests.append((scope["method"], target, list(scope["headers"]), body))
-        headers = [(b"content-type", b"text/plain"), (b"x-upstream", b"1")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"from upstream"})
-
-
 def route(uri: str, *plugins: tuple[str, str], phase: str = "ext-plugin-pre-req", **more: Any) -> dict[str, Any]:
     if not plugins:
         return {"uri": uri, "plugins": {}}
@@ -307,7 +291,7 @@ def send_odd_request(client: TestClient) -> Any:
 
 @pytest.mark.parametrize("fault", ALL)
 def test_fault_refuses_the_request_and_nothing_else(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
-    seen = Upstream()
+    seen = Upstream("from upstream")
     routes = [route("/faulty/*", ("faulty", fault.value)), route("/healthy", ("healthy", "{}"))]
 
     with TestClient(Gateway(bridge_with(fault), routes, upstream=seen), raise_server_exceptions=False) as client:
@@ -324,7 +308,7 @@ def test_fault_refuses_the_request_and_nothing_else(fault: Fault, caplog: pytest
 
 @pytest.mark.parametrize("fault", ALL)
 def test_degradation_lets_the_request_go_on_as_it_came(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
-    seen = Upstream()
+    seen = Upstream("from upstream")
     degraded = route("/*", ("faulty", fault.value), allow_degradation=True)
 
     for routes in ([degraded], [route("/*")]):
@@ -339,7 +323,7 @@ def test_degradation_lets_the_request_go_on_as_it_came(fault: Fault, caplog: pyt
 
 @pytest.mark.parametrize("phase", ["ext-plugin-pre-req", "ext-plugin-post-req"])
 def test_both_request_phases_refuse(phase: str, caplog: pytest.LogCaptureFixture) -> None:
-    seen = Upstream()
+    seen = Upstream("from upstream")
     bridge = bridge_with(mounted("", sending_and_raising(), ""))
     gateway = Gateway(bridge, [route("/*", ("faulty", "{}"), phase=phase)], upstream=seen)
 
@@ -362,7 +346,7 @@ async def spoiling(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.mark.parametrize("app", [sending_and_raising(), spoiling], ids=["before the upstream", "after the upstream"])
 def test_fault_in_the_response_phase(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> None:
-    seen = Upstream()
+    seen = Upstream("from upstream")
     bridge = bridge_with(mounted("", app, ""))
     routes = [
         route("/closed", ("faulty", "{}"), phase="ext-plugin-post-resp"),
@@ -383,7 +367,7 @@ def test_fault_in_the_response_phase(app: ASGIApp, caplog: pytest.LogCaptureFixt
     ("app", "reached"), [(sending_and_raising(), 0), (spoiling, 1)], ids=["in the request half", "in the response half"]
 )
 def test_fault_of_a_plugin_of_both_phases(app: ASGIApp, reached: int, caplog: pytest.LogCaptureFixture) -> None:
-    seen = Upstream()
+    seen = Upstream("from upstream")
     bridge = bridge_with(mounted("", app, "", phase="both"))
     conf = {"conf": [{"name": "faulty", "value": "{}"}]}
     routes = [{"uri": "/*", "plugins": {"ext-plugin-pre-req": conf, "ext-plugin-post-resp": conf}}]
@@ -398,7 +382,7 @@ def test_fault_of_a_plugin_of_both_phases(app: ASGIApp, reached: int, caplog: py
 @pytest.mark.parametrize("degraded", [False, True], ids=["closed", "allow_degradation"])
 def test_hundred_headers_are_refused_with_431(degraded: bool, caplog: pytest.LogCaptureFixture) -> None:
     # what APISIX hides behind the hundredth could be anything, so that no degradation lets it pass
-    seen = Upstream()
+    seen = Upstream("from upstream")
     routes = [route("/*", ("healthy", "{}"), allow_degradation=degraded)]
     headers = [(f"x-{number}", "1") for number in range(100)]
 
@@ -424,7 +408,7 @@ def test_hundred_headers_are_refused_with_431(degraded: bool, caplog: pytest.Log
     ids=["raises", "starts again", "goes on", "answers again"],
 )
 def test_answer_stands_whatever_comes_after_it(app: ASGIApp, reason: str, caplog: pytest.LogCaptureFixture) -> None:
-    seen = Upstream()
+    seen = Upstream("from upstream")
     gateway = Gateway(bridge_with(mounted("", app, "")), [route("/*", ("faulty", "{}"))], upstream=seen)
 
     with TestClient(gateway, raise_server_exceptions=False) as client:
@@ -436,7 +420,7 @@ def test_answer_stands_whatever_comes_after_it(app: ASGIApp, reason: str, caplog
 
 
 def test_late_answer_of_a_call_that_took_too_long_reaches_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    seen = Upstream()
+    seen = Upstream("from upstream")
     routes = [route("/faulty", ("faulty", "{}")), route("/healthy", ("healthy", "{}"))]
     bridge = bridge_with(mounted("", deaf, "", timeout=0.2))
 
@@ -452,7 +436,7 @@ def test_passed_on_request_stands_whatever_comes_after_it(caplog: pytest.LogCapt
         await upstream({**scope, "path": "/other"}, receive, send)
         raise ValueError("spilt")
 
-    seen = Upstream()
+    seen = Upstream("from upstream")
     gateway = Gateway(bridge_with(mounted("", app, "")), [route("/*", ("faulty", "{}"))], upstream=seen)
 
     with TestClient(gateway, raise_server_exceptions=False) as client:
@@ -515,7 +499,7 @@ bridge.mount("healthy", upstream)
 
 @pytest.mark.parametrize("degraded", [False, True], ids=["closed", "allow_degradation"])
 def test_calls_over_the_limit_are_refused_at_once(degraded: bool, tmp_path: Path) -> None:
-    seen = Upstream()
+    seen = Upstream("from upstream")
     routes = routes_of(route("/hold", ("hold", "{}"), allow_degradation=degraded), route("/healthy", ("healthy", "{}")))
 
     errors: list[str | None] = []
@@ -656,7 +640,7 @@ def test_failing_calls_leave_nothing_behind(tmp_path: Path) -> None:
         *[route(f"/{name}", (name, "{}")) for name in [*FAULTS, *UNPREPARED, "census"] if name != "spoils"],
         {"uri": "/spoils", "plugins": {"ext-plugin-pre-req": both, "ext-plugin-post-resp": both}},
     )
-    seen = Upstream()
+    seen = Upstream("from upstream")
 
     async def play(runner: RunnerProcess) -> tuple[dict[str, int], dict[str, int]]:
         gateway = GatewayApp(routes, runner.path, upstream=as_upstream(seen))

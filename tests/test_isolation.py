@@ -32,23 +32,12 @@ from asgi_bridge.wire import (
 
 from .doubles.clients import client_of, routes_of
 from .doubles.runner_process import RunnerProcess, runner_process
+from .doubles.upstream import Upstream
 
 
 async def answer(send: Send, body: bytes, status: int = 200) -> None:
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
     await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-class Upstream:
-    """Answers with the path, and remembers the paths it was asked for."""
-
-    def __init__(self) -> None:
-        self.paths: list[str] = []
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        assert scope["type"] == "http"
-        self.paths.append(scope["path"])
-        await answer(send, scope["path"].encode())
 
 
 def route(uri: str, *plugins: str | tuple[str, Any], phase: str = "ext-plugin-pre-req") -> dict[str, Any]:
@@ -266,7 +255,7 @@ def test_application_cannot_step_past_the_middleware_behind_it(app: ASGIApp, ref
     with TestClient(Gateway(bridge, [route("/*", "passing", "auth", phase=phase)], upstream=seen)) as client:
         response = client.get("/")
         assert (response.status_code, response.text) == (403, "refused")
-    assert seen.paths == []
+    assert seen.requests == []
 
 
 @pytest.mark.parametrize(
@@ -280,7 +269,7 @@ def test_refusal_after_calling_the_next_layer_reaches_the_client_and_nothing_the
     with TestClient(Gateway(bridge, [route("/*", *plugins)], upstream=seen)) as client:
         response = client.get("/")
         assert (response.status_code, response.text) == (403, "refused")
-    assert seen.paths == []
+    assert seen.requests == []
 
 
 def test_layers_have_their_own_scope_state_and_extension() -> None:
