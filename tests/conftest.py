@@ -1,6 +1,6 @@
 """Prints how many responses and recorded cases are equal, at the end of a run.
 
-The figures are counted in the reports: with pytest-xdist other processes have run the tests.
+It counts in the reports, because with pytest-xdist other processes have run the tests.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The bridge: mounting by name, and what a mounted plugin says of itself."""
+"""The bridge: it mounts plugins by name, and tells what is mounted."""
 
 import contextlib
 import functools

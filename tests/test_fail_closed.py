@@ -1,4 +1,4 @@
-"""Whatever goes wrong in a plugin refuses the request, says so once, and leaves the runner as it was."""
+"""A fault in a plugin refuses the request, logs one line, and leaves the runner as it was."""
 
 import asyncio
 import gc
@@ -38,10 +38,10 @@ class Fault:
     """A plugin named ``faulty`` that does something wrong.
 
     Attributes:
-        name: for the test's id.
-        mount: mounts it.
-        reason: what the log line says, a regular expression.
-        value: its configuration on the route.
+        name: the test's id.
+        mount: mounts the plugin.
+        reason: regular expression for the log line.
+        value: the plugin's configuration on the route.
     """
 
     name: str
@@ -90,7 +90,7 @@ async def sleeping(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
-    """Catches its cancellation, and answers when nobody waits any more."""
+    """Catch the cancellation, and answer when nobody waits any more."""
     try:
         await asyncio.sleep(5)
     except asyncio.CancelledError:
@@ -105,7 +105,7 @@ async def endless(scope: Scope, receive: Receive, send: Send) -> None:
     async def again() -> None:
         await again()
 
-    gc.disable()  # what it frees of earlier tests would fail in its finalizers, as deep as this
+    gc.disable()  # a collection that runs so deep in the stack would fail in the finalizers of what earlier tests left
     try:
         await again()
     finally:
@@ -272,7 +272,7 @@ def bridge_with(fault: Fault) -> Bridge:
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What the runner logged."""
+    """Return what the runner logged."""
     return [
         record.getMessage()
         for record in caplog.records
@@ -281,7 +281,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def send_odd_request(client: TestClient) -> Any:
-    """A request with something of everything, at which any difference would show."""
+    """Send a request that has something of everything, so that any change of it shows."""
     return client.post(
         "/faulty/%7Ea%20b//c%2Fd?x=1&x=%20&flag&y=&x=+",
         headers=[("x-a", "1"), ("x-a", "2"), ("cookie", "a=b"), ("cookie", "c=d"), ("x-empty", "")],
@@ -334,7 +334,7 @@ def test_both_request_phases_refuse(phase: str, caplog: pytest.LogCaptureFixture
 
 
 async def spoiling(scope: Scope, receive: Receive, send: Send) -> None:
-    """Calls the upstream, and then raises."""
+    """Call the upstream, and then raise."""
 
     async def spoilt(message: Message) -> None:
         if message["type"] == "http.response.body":
@@ -381,7 +381,7 @@ def test_fault_of_a_plugin_of_both_phases(app: ASGIApp, reached: int, caplog: py
 
 @pytest.mark.parametrize("degraded", [False, True], ids=["closed", "allow_degradation"])
 def test_hundred_headers_are_refused_with_431(degraded: bool, caplog: pytest.LogCaptureFixture) -> None:
-    # what APISIX hides behind the hundredth could be anything, so that no degradation lets it pass
+    # APISIX hides what comes after the hundredth, so no degradation lets the request pass
     seen = Upstream("from upstream")
     routes = [route("/*", ("healthy", "{}"), allow_degradation=degraded)]
     headers = [(f"x-{number}", "1") for number in range(100)]
@@ -630,7 +630,7 @@ FAULTS = [
     "interrupts", "memory", "slow", "reads", "waits", "spoils",
 ]  # fmt: skip
 UNPREPARED = ["cannot-be-built", "nobody"]
-"""Not so often: the gateway has one preparation at a time."""
+"""Lists that cannot be prepared. They are called less often, since the gateway prepares one list at a time."""
 STANDS = {"raises-after-answer": 200, "twice": 200}
 
 
@@ -665,7 +665,7 @@ def test_failing_calls_leave_nothing_behind(tmp_path: Path) -> None:
                 await asyncio.gather(*[worker() for _ in range(50)])
 
             async def census() -> dict[str, int]:
-                # one connection each, so that what was open before does not count
+                # each has a connection of its own, so that connections from before do not count
                 await gateway.runner.close_idle()
                 counted: dict[str, int] = (await client.get("/census")).json()
                 return counted
@@ -679,7 +679,7 @@ def test_failing_calls_leave_nothing_behind(tmp_path: Path) -> None:
     with runner_process(tmp_path, EVERY_FAULT) as runner:
         before, after = asyncio.run(play(runner))
         grown = {what: after[what] - before[what] for what in before}
-        # what a call leaves behind would be there LEAK_CALLS times
+        # if each call left something behind, it would be there LEAK_CALLS times
         assert grown["tasks"] <= 2
         assert grown["descriptors"] <= 2
         assert grown["objects"] < LEAK_CALLS // 10

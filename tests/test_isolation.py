@@ -1,4 +1,4 @@
-"""What one request, one plugin or one route must not see of another."""
+"""One request, plugin or route does not see what belongs to another."""
 
 import asyncio
 import contextvars
@@ -75,7 +75,7 @@ def test_context_variable_does_not_outlive_its_request(monkeypatch: pytest.Monke
         for path in ("/a", "/b", "/c"):
             assert client.get(path).text == path
     assert seen == ["nobody", "/a", "nobody", "/b", "nobody", "/c"]
-    # one for the calls, and one for the preparation during the first of them
+    # one connection for the calls, and one for the preparation during the first call
     assert len(connections) == 2
 
 
@@ -136,12 +136,12 @@ def test_concurrent_requests_have_their_own_context_and_scope() -> None:
         await gateway(scope, receive, send)
         return path, b"".join(message.get("body", b"") for message in got).decode()
 
-    # without a lifespan each request has a runner of its own; so this holds across runners of one loop, too
+    # without a lifespan each request has a runner of its own, so this holds for several runners in one event loop too
     assert asyncio.run(main()) == [(f"/{number}", f"/{number} /{number} names") for number in range(20)]
 
 
 def test_late_answer_is_not_the_answer_of_the_next_call_on_the_connection(tmp_path: Path) -> None:
-    """APISIX closes a connection on which a call failed; nothing may hang on that."""
+    """APISIX closes a connection on which a call failed. No other call depends on it."""
 
     async def main() -> list[Any]:
         begun = asyncio.Event()
@@ -151,7 +151,7 @@ def test_late_answer_is_not_the_answer_of_the_next_call_on_the_connection(tmp_pa
             if scope["path"] == "/slow":
                 try:
                     await asyncio.sleep(600)
-                except asyncio.CancelledError:  # not that it would matter to this one
+                except asyncio.CancelledError:  # this plugin does not need it
                     await begun.wait()
             else:
                 begun.set()
@@ -200,7 +200,7 @@ def test_late_answer_is_not_the_answer_of_the_next_call_on_the_connection(tmp_pa
 
 
 class Refusing:
-    """Answers 403 to every request."""
+    """Answer 403 to every request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -211,7 +211,7 @@ class Refusing:
 
 
 class RefusingLate:
-    """Calls its application first, and answers 403 instead of what that answered."""
+    """Call the inner application first, and answer 403 in place of its answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -233,7 +233,7 @@ async def passing(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def passing_plainly(scope: Scope, receive: Receive, send: Send) -> None:
-    """With a scope that it has made itself, out of which nobody can tell whose it is."""
+    """Pass on a scope of its own, which does not tell whose call it belongs to."""
     assert scope["type"] == "http"
     kept = ("type", "asgi", "http_version", "method", "path", "raw_path", "query_string", "headers")
     await upstream({name: scope[name] for name in kept}, receive, send)
@@ -297,7 +297,7 @@ def test_layers_have_their_own_scope_state_and_extension() -> None:
             }
             headers = [*scope["headers"], (b"x-" + name.encode(), b"1")]
             await upstream({**scope, "headers": headers, "left": name}, receive, send)
-            # what a layer does to its own afterwards is nobody's business
+            # what a layer does to its own scope afterwards concerns no other layer
             scope["headers"].append((b"x-late", b"1"))
             scope["state"]["late"] = name
             extension["conf"] = "late"
@@ -339,7 +339,7 @@ def test_lifespan_state_reaches_every_request_as_a_copy() -> None:
     ended: list[str] = []
 
     class Starlette:
-        """A middleware with a lifespan, as Starlette's applications have one."""
+        """Has a lifespan, as Starlette's applications have."""
 
         def __init__(self, app: ASGIApp, name: str) -> None:
             self.app = app
@@ -392,7 +392,7 @@ def count(conf: dict):
 
 
 def counting_bridge() -> Bridge:
-    """A plugin that numbers its requests, and tells the upstream."""
+    """Mount a plugin that numbers its requests, and tells the upstream the number."""
     bridge = Bridge()
 
     @bridge.plugin("count")
@@ -410,7 +410,7 @@ def counting_bridge() -> Bridge:
 
 
 async def counted(scope: Scope, receive: Receive, send: Send) -> None:
-    """An upstream that answers with the numbers."""
+    """Answer with the numbers that the plugins have told."""
     assert scope["type"] == "http"
     await answer(send, dict(scope["headers"])[b"x-count"])
 

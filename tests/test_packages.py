@@ -1,4 +1,4 @@
-"""What the wheel holds."""
+"""The wheel holds all packages."""
 
 import tomllib
 from pathlib import Path

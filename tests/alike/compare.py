@@ -1,4 +1,4 @@
-"""What a client sends and gets, and what an upstream gets: of it, what has to be alike with and without a gateway."""
+"""Requests, answers and what an upstream sees: the parts that have to be alike with and without a gateway."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -135,7 +135,7 @@ def by_name(pairs: Iterable[tuple[Name, Value]]) -> dict[Name, list[Value]]:
 
 
 def alike(seen: Seen) -> Seen:
-    """Return what of `seen` has to be alike: names sorted, and no headers that are the gateway's own."""
+    """Return the part of `seen` that has to be alike: sorted by names, without the headers that the gateway sets."""
     headers = sorted((pair for pair in seen.headers if pair[0] not in GATEWAYS_OWN), key=lambda pair: pair[0])
     query = write_arguments(sorted(arguments(seen.query), key=lambda pair: pair[0]))
     return replace(seen, query=query, headers=tuple(headers))
@@ -162,7 +162,7 @@ def _quote(text: bytes) -> str:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one request.
+    """What came of one request on one side.
 
     Attributes:
         answer: what the client got.

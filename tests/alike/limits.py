@@ -24,8 +24,8 @@ class Limit:
 
     Attributes:
         gives: makes of the answer without a gateway the one that a client gets from the gateway.
-        lines: document, and its words that say so.
-        said: the same in a few words, for ``docs/compatibility.md``.
+        lines: path of a document → its words about this limit.
+        summary: the limit in a few words, for ``docs/compatibility.md``.
         page: the gateway answers with its own page, of which only the status is compared.
         unseen: the upstream does not get the request.
         passes: makes of what the upstream gets without a gateway what it gets from the gateway. None: the same.
@@ -33,7 +33,7 @@ class Limit:
 
     gives: Gives = field(default=_as_it_is)
     lines: Mapping[str, str]
-    said: str = ""
+    summary: str = ""
     page: bool = False
     unseen: bool = False
     passes: Callable[[Seen], Seen] | None = None
@@ -67,7 +67,7 @@ def needed(limit: Limit, request: Request, plain: Result) -> bool:
 
 
 def undocumented(limit: Limit) -> list[str]:
-    """Return the documents that do not say what `limit` says of them. Line breaks do not matter."""
+    """Return the documents that lack the words of `limit`. Line breaks do not matter."""
     return [
         document
         for document, line in limit.lines.items()
@@ -129,7 +129,7 @@ LIMITS: dict[str, Limit] = {
             MAPPING: "| exception, broken ASGI message, no answer, timeout, before the answer "
             "| SERVICE_UNAVAILABLE | 503 |"
         },
-        said="an exception is 503, with the gateway's page",
+        summary="an exception is 503, with the gateway's page",
         page=True,
     ),
     "path": Limit(
@@ -138,14 +138,14 @@ LIMITS: dict[str, Limit] = {
             MAPPING: "in `ext-plugin-post-resp` alone, a path that needs escaping (`%20`) is answered with 502",
             PHASES: "A path that needs escaping (`%20`, `%3F`, `%23`) is answered with 502",
         },
-        said="listed in ext-plugin-post-resp alone, a path with escapes is 502",
+        summary="listed in ext-plugin-post-resp alone, a path with escapes is 502",
         page=True,
         unseen=True,
     ),
     "emptied": Limit(
         gives=_refused,
         lines={MAPPING: "| body, by another `receive` | `body` | an emptied one and one over 16 MiB are refused |"},
-        said="a request body that is read and not handed on is refused",
+        summary="a request body that is read and not handed on is refused",
         page=True,
         unseen=True,
     ),
@@ -153,7 +153,7 @@ LIMITS: dict[str, Limit] = {
         lines={
             MAPPING: "APISIX overwrites a client's own `x-forwarded-*` from 3.14 on only, and keeps a trusted client's"
         },
-        said="x-forwarded-proto is what the gateway says of its own client, unless it trusts that client",
+        summary="x-forwarded-proto is what the gateway says of its own client, unless it trusts that client",
         passes=lambda seen: dataclasses.replace(
             seen, headers=tuple((name, value.replace('"https"', '"http"')) for name, value in seen.headers)
         ),
@@ -161,18 +161,18 @@ LIMITS: dict[str, Limit] = {
     "beside": Limit(
         gives=_beside,
         lines={MAPPING: "`resp_headers`, added beside the upstream's of the same name"},
-        said="in the request phase a header is added before the upstream's of the same name, not after it",
+        summary="in the request phase a header is added before the upstream's of the same name, not after it",
     ),
     "input": Limit(
         gives=_refused,
         lines={MAPPING: "Once the request was passed on, `wsgi.input` is empty."},
-        said="a request body that was passed on unread cannot be read afterwards",
+        summary="a request body that was passed on unread cannot be read afterwards",
         page=True,
     ),
     "no-content": Limit(
         gives=_untyped,
         lines={MAPPING: "| `content-type` of a 204 | nothing: nginx drops it |"},
-        said="nginx drops the content-type of a 204",
+        summary="nginx drops the content-type of a 204",
     ),
     "blank": Limit(
         gives=_blank,
@@ -180,7 +180,7 @@ LIMITS: dict[str, Limit] = {
             MAPPING: "| empty body, status 300 or more | a body of one blank "
             "| else nginx puts its own HTML page there (a *cure*) |"
         },
-        said="an empty body of a status of 300 or more is one blank",
+        summary="an empty body of a status of 300 or more is one blank",
     ),
     "empty stream": Limit(
         gives=lambda request, answer: dataclasses.replace(answer, body=b" "),

@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Basic", "Faulty", "Visits", "edit", "told"]
+__all__ = ["Basic", "Faulty", "Visits", "answer_fault", "edit"]
 
 
 class Basic(AuthenticationBackend):
@@ -26,7 +26,7 @@ class Basic(AuthenticationBackend):
 
 
 class Visits:
-    """Counts a client's requests in its session, and tells the upstream; the query ``logout`` ends the session."""
+    """Counts a client's requests in its session, and tells the upstream. The query ``logout`` ends the session."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -91,6 +91,6 @@ class Faulty:
             raise KeyError("after the response")
 
 
-async def told(request: Request, exc: Exception) -> Response:
+async def answer_fault(request: Request, exc: Exception) -> Response:
     """Answer an exception with its name."""
-    return Response(f'{{"error": "{type(exc).__name__}"}}', 500, {"x-by": "told"}, "application/json")
+    return Response(f'{{"error": "{type(exc).__name__}"}}', 500, {"x-by": "answer_fault"}, "application/json")

@@ -1,5 +1,7 @@
-"""The same middleware in front of the same upstream, as plain ASGI and through gateway and runner: the upstream gets
-the same request, but for the limits of the protocol, which all have their name in LIMITS."""
+"""The upstream gets the same request from a middleware in plain ASGI and from the same one at the gateway.
+
+Requests and changes are random. Where both may differ, a limit of the protocol says so: each has its name in LIMITS.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
@@ -122,7 +124,7 @@ requests = st.builds(
 # --- changes ----------------------------------------------------------------------------------------------------------
 
 Change = tuple[Any, ...]
-"""What a middleware does to a request: a word of `apply`, and its arguments."""
+"""What a middleware does to a request: a case of `Work.apply`, and its arguments."""
 
 
 EDITS: dict[str, Callable[[bytes], bytes]] = {
@@ -134,7 +136,7 @@ EDITS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def changed_by(receive: Receive, change: Callable[[bytes], bytes]) -> Receive:
-    """A `receive` that reads the body, and gives what `change` makes of it, in two messages."""
+    """Return a `receive` that reads the body, and gives what `change` makes of it in two messages."""
     parts: list[bytes] = []
 
     async def changed() -> Message:
@@ -147,7 +149,7 @@ def changed_by(receive: Receive, change: Callable[[bytes], bytes]) -> Receive:
 
 
 def instead_of(body: bytes) -> Receive:
-    """A `receive` that gives `body` without having read the request's."""
+    """Return a `receive` that gives `body`, and does not read the body of the request."""
 
     async def changed() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}
@@ -185,7 +187,7 @@ class Work:
                 scope["headers"] = [entry for entry in scope["headers"] if entry[0] != details[0]]
             case "rename header":
                 old, new = details
-                # at the end: where the old ones stood among others is LIMITS["order"]
+                # at the end, for the order of different names is LIMITS["order"]
                 renamed = [(new, value) for name, value in scope["headers"] if name == old]
                 scope["headers"] = [entry for entry in scope["headers"] if entry[0] != old] + renamed
             case "upper-case headers":
@@ -261,7 +263,7 @@ changes = st.lists(
 
 @dataclass
 class Both:
-    """The middleware, in plain ASGI and on a gateway; what it saw, and what the upstream got."""
+    """The middleware in plain ASGI and at a gateway, with what it saw and what the upstream got."""
 
     changes: list[Change] = field(default_factory=list)
     seen: list[Scope] = field(default_factory=list)
@@ -290,7 +292,7 @@ class Both:
     async def _upstream(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
         body = await read(receive)
-        # what a server would make of the path: a raw path is no more than its spelling
+        # in plain ASGI the path counts: no server would make the request of the raw path
         path = unquote_to_bytes(scope["raw_path"]) if not self.seen_plain else _encode(scope["path"])
         query = scope["query_string"].decode("latin-1")
         self.got.append(Seen(scope["method"], path.decode("latin-1"), query, _as_texts(scope["headers"]), body))
@@ -300,7 +302,7 @@ class Both:
     seen_plain = False
 
     def start(self) -> None:
-        """Runs the gateway's start-up."""
+        """Run the gateway's start-up."""
         started = self.loop.create_future()
 
         async def send(message: Message) -> None:
@@ -317,7 +319,7 @@ class Both:
         self.loop.close()
 
     def ask(self, app: Any, request: Request, changes: list[Change], scope: Scope) -> tuple[int, Seen | None]:
-        """Status and what the upstream got of one way."""
+        """Send a request to `app`, and return the status and what the upstream got."""
         self.changes = changes
         self.seen_plain = app is self.plain
         self.seen.clear()

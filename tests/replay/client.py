@@ -9,7 +9,7 @@ __all__ = ["Client", "Response"]
 
 
 class Response:
-    """What the client got; status None: the connection was closed without a byte."""
+    """What the client got. The status is None where the gateway closed the connection without a byte."""
 
     def __init__(self) -> None:
         self.status: int | None = None
@@ -20,7 +20,7 @@ class Response:
 
 
 class Client:
-    """Writes requests as they were recorded, byte for byte."""
+    """Writes requests as they were recorded, and reads the responses."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -57,7 +57,7 @@ class Client:
         return response
 
     def at_end(self) -> bool:
-        """The gateway has closed the connection, and sent nothing more."""
+        """Return whether the gateway has closed the connection, and sent nothing more."""
         assert self.connection is not None and not self.buffer
         return self.connection.recv(1) == b""
 

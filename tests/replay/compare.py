@@ -1,4 +1,4 @@
-"""A case as it was recorded, and as it went here, in the same words."""
+"""Writes a recorded case, and what happened here, in one form, so that both can be compared."""
 
 import base64
 import hashlib
@@ -22,15 +22,20 @@ def _sorted(headers: Any) -> list[tuple[bytes, bytes | None]]:
 
 
 class Compare:
-    """One case's recording and what happened here, in the same words."""
+    """Compares one case.
+
+    Args:
+        ports: port in the recording → port here.
+        case: as recorded.
+    """
 
     def __init__(self, ports: dict[bytes, bytes], case: dict[str, Any]) -> None:
-        # the order of a query that Lua has put together, which the recording does not always mark
+        # Lua does not keep the order of arguments; the recording does not always mark that
         self.args_order_varies = any((rpc["answer"] or {}).get("args") for rpc in case["rpcs"])
         self.ports = ports
 
     def value(self, value: bytes | None) -> bytes | None:
-        """A recorded value with the ports of here."""
+        """Return a recorded value with the ports that are used here."""
         if value is None:
             return None
         if value in self.ports:
@@ -38,7 +43,7 @@ class Compare:
         return value.replace(b"127.0.0.1:1981", b"127.0.0.1:" + self.ports[b"1981"])
 
     def marked(self, value: bytes | None) -> bytes | None:
-        """A value of here with what is random taken out."""
+        """Return a value from here with the recording's mark in place of a random part."""
         return None if value is None else _UUID.sub(b"<uuid#1>", value)
 
     def pairs(self, entries: Any) -> list[tuple[bytes, bytes | None]]:
@@ -47,7 +52,7 @@ class Compare:
     def rpc_recorded(self, rpc: dict[str, Any]) -> dict[str, Any]:
         if rpc["type"] == 1:
             conf = rpc["conf"] and [(n.encode("latin-1"), v.encode("latin-1")) for n, v in rpc["conf"]]
-            # one case has an empty list where its frame has no vector
+            # one case has an empty list; its frame has no vector
             return {"conn": rpc["conn"], "key": rpc["key"].encode("latin-1"), "conf": conf or None}
         common = {
             "conn": rpc["conn"],
@@ -150,7 +155,7 @@ class Compare:
         if response.status is None:
             return {"status": None}
         headers = [(n.lower().encode("latin-1"), v) for n, v in response.headers]
-        # Date is volatile, unless it is the one of the cases
+        # the time of a response varies, unless the case has set the header itself
         kept = [(n, self.marked(v)) for n, v in headers if n != b"date" or b" 1970 " in v]
         return {
             "status": response.status,

@@ -16,7 +16,7 @@ __all__ = ["RecordedRunner"]
 
 
 class RecordedRunner(RunnerDouble):
-    """Gives the recorded answers of one case to whoever connects, and keeps what it got."""
+    """Gives the recorded answers of one case, and keeps what it got."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -38,7 +38,7 @@ class RecordedRunner(RunnerDouble):
             self.connections = []
 
     def all_got(self, at_least: int = 0) -> list[dict[str, Any]]:
-        """Return what the runner got, once it has read every answer to an ask that the recording has.
+        """Return what the runner got, once it has read all answers to its asks that were recorded.
 
         When it sends an ask together with its own answer, the gateway's answer may come after the client has its
         response. So may whole calls.
@@ -97,7 +97,7 @@ class RecordedRunner(RunnerDouble):
                 entry["extra"].append(message.result)
                 self.told.notify_all()
         if waiting:
-            # asked, and never answered: the gateway closes
+            # the gateway never answered: it closed the connection
             connection.sendall(waiting)
             connection.recv(1)
             return False
@@ -139,7 +139,7 @@ def _frame_out(rpc: dict[str, Any]) -> bytes | None:
     out = rpc["frame_out_hex"]
     if not isinstance(out, dict):
         return unhex(out)
-    # cut because it is long: built anew from what it says
+    # a long frame is cut in the recording, so it is built anew
     answer = rpc["answer"]
     headers = [(latin1(name), latin1(value)) for name, value in answer.get("headers", ())]
     body = _long_body(answer.get("body_b64"))

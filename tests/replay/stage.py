@@ -29,10 +29,10 @@ from .runner import RecordedRunner
 __all__ = ["PARSERS", "Stage", "stage"]
 
 PARSERS = ["h11", "httptools"] if importlib.util.find_spec("httptools") is not None else ["h11"]
-"""uvicorn's parsers that are installed; the last one lets more requests through."""
+"""uvicorn's parsers that are installed. The last one lets more requests through."""
 
 QUICK = Limits(lock=0.3, lock_held=1.0, exchange=2.0)
-"""Times for the tests; those of a real APISIX go up to 60 s."""
+"""Seconds of the gateway in the tests. Those of a real APISIX go up to 60."""
 
 
 class LogLines(logging.Handler):
@@ -47,14 +47,14 @@ class LogLines(logging.Handler):
 
 
 class Stage:
-    """The gateway between its three neighbours, and one case after the other played through it."""
+    """The gateway between client, runner and upstream. It plays one case after the other."""
 
     def __init__(self, cases: list[dict[str, Any]], directory: str) -> None:
         spec = importlib.util.spec_from_file_location("apisix_cases_upstream", UPSTREAM_SCRIPT)
         assert spec is not None and spec.loader is not None
         module: Any = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        # the byte that names the operating system, which not every Python sets as the recording one did
+        # this byte names the operating system; not every Python sets it as the one that recorded did
         module.GZ = module.GZ[:9] + b"\x03" + module.GZ[10:]
         self.seen = threading.Condition()
 
@@ -124,7 +124,7 @@ class Stage:
         asyncio.run_coroutine_threadsafe(reset(), self._loop).result(60)
 
     def reload(self) -> None:
-        """New routes, as after an edit of the route file."""
+        """Load the routes again, as after an edit of the route file."""
         self._loop.call_soon_threadsafe(setattr, self.app, "routes", self.app.routes)
 
     def play(
@@ -135,8 +135,8 @@ class Stage:
         Args:
             case: as recorded.
             http: the parser that reads its requests.
-            keep_tokens: it was recorded behind others, whose tokens the gateway still had; and calls may come when the
-                client has had its response.
+            keep_tokens: the case was recorded after others, and the gateway still had their tokens. Calls may come
+                after the client has its response.
 
         Returns:
             The client's responses, what the runner got, what the upstream saw.
@@ -171,24 +171,24 @@ class Stage:
             self.runner.up()
         if any("raw_b64" in saw for saw in case["upstream_saw"]):
             with self.seen:
-                # what comes behind a request is seen when the connection ends, after the client has its response
+                # the upstream sees what follows a request when the connection ends, after the client has its response
                 self.seen.wait_for(lambda: len(self.upstream.saw) >= len(case["upstream_saw"]), timeout=5)
         got = self.runner.all_got(len(case["rpcs"]) if keep_tokens else 0)
         return responses, got, self.upstream.take()
 
     def ports_here(self, http: str) -> dict[bytes, bytes]:
-        """Return the ports of gateway and upstream, by those that were recorded."""
+        """Return port in the recording → port here, for gateway and upstream."""
         return {b"9080": b"%d" % self.ports[http], b"1981": b"%d" % self.upstream_port}
 
     def warm_up(self) -> None:
-        """Leave an idle connection to the upstream behind, as the cases before had."""
+        """Leave an idle connection to the upstream, as earlier cases did when this one was recorded."""
         headers = [["Host", "noplugin-multi.test"]]
         self.clients["h11"].request({"method": "GET", "target": "/json", "http_version": "1.1", "headers": headers})
 
 
 @contextlib.contextmanager
 def stage(cases: list[dict[str, Any]], directory: str) -> Iterator[Stage]:
-    """Set everything up for some cases."""
+    """Give a stage for some cases."""
     standing = Stage(cases, directory)
     logger = logging.getLogger("asgi_bridge.gateway")
     logger.addHandler(standing.log)

@@ -39,7 +39,7 @@ from .cases import latin1, load_cases, unbase64, unhex
 RPCS = [(case["name"], rpc) for case in load_cases() for rpc in case["rpcs"]]
 
 
-# What varies from run to run has a name in the records; in the frames it is made of zeros and its number.
+# What varies from run to run has a name in the records. The frames have its number there, filled up with zeros.
 UUID = b"<uuid#1>", b"1".zfill(36)
 
 
@@ -58,12 +58,12 @@ def entries(pairs: list[list[str | None]] | None) -> list[TextEntry] | None:
 
 
 def by_name(decoded: list[TextEntry] | None) -> list[TextEntry] | None:
-    """As the records have them: sorted by name, repeats in their order."""
+    """Sort headers as the records do: by name; repeated ones keep their order."""
     return None if decoded is None else sorted(decoded, key=lambda entry: entry[0] or b"")
 
 
 def read(data: bytes) -> tuple[int, bytes]:
-    """The one frame that the bytes are."""
+    """Return type and payload of the one frame in `data`."""
     reader = FrameReader()
     reader.receive_data(data)
     frame = reader.next_frame()
@@ -72,10 +72,10 @@ def read(data: bytes) -> tuple[int, bytes]:
 
 
 def check(data: bytes, role: Role) -> Any:
-    """Decode a frame; the official package has to read the same, of the frame and of what we write."""
+    """Decode a frame. The official package has to read the same from the frame, and from what we write."""
     kind, payload = read(data)
     message = decode(kind, payload, role)
-    # Lua's builder leaves rubbish in the padding of an empty string, and so in place of its NUL.
+    # Lua's builder leaves old bytes in the padding of an empty string, where its NUL should be.
     oracle.verify(type(message), payload, nul=False)
     assert oracle.decode(type(message), payload) == message
     again = encode(message)
@@ -94,7 +94,7 @@ def test_cases_are_complete() -> None:
 
 def expected_call(name: str, rpc: dict[str, Any]) -> Any:
     if rpc["type"] == 1:
-        # The one frame without a vector; the record says [] there.
+        # one frame has no vector; the record has [] there
         conf = entries(rpc["conf"]) if name != "req-conf-absent" else None
         return PrepareConfReq(conf, text(rpc["key"]))
     if rpc["type"] == 2:
@@ -111,7 +111,7 @@ def expected_call(name: str, rpc: dict[str, Any]) -> Any:
 
 
 def comparable(message: Any) -> Any:
-    """A call without what the records do not keep: the order of names, and the digits of versions."""
+    """Return a call without what the records do not keep: the order of names, and the digits of versions."""
     match message:
         case PrepareConfReq(conf, key):
             return PrepareConfReq(conf, re.sub(rb"(?<=[#&])0+(?=[#&]|$)", b"<version>", key or b""))
@@ -142,7 +142,7 @@ def test_calls() -> None:
 
 def expected_ask(ask: str) -> Any:
     if ask.startswith("var:"):
-        return Var(ask[4:].encode())  # as configured in the route: no latin-1
+        return Var(ask[4:].encode())  # the route's text, which is not latin-1
     return {"reqbody": ReqBody(), "respbody": RespBody(), "var-no-name": Var(None), "type:0": None}[ask]
 
 
@@ -230,7 +230,7 @@ def test_answers() -> None:
 
 
 def test_sessions_of_both_roles_replay_every_rpc() -> None:
-    """Both sessions live through each RPC as it was; a frame that breaks the protocol breaks the gateway's session."""
+    """Both sessions go through each RPC. A frame that breaks the protocol ends the gateway's session."""
     outcomes = Counter[str]()
     for name, rpc in RPCS:
         call = unhex(rpc["frame_in_hex"])

@@ -1,4 +1,4 @@
-"""The gateway against the recorded cases of a real APISIX 3.18.0: same frames, same upstream requests, same answers."""
+"""The gateway does what a real APISIX 3.18.0 did in the recorded cases: frames, upstream requests, responses."""
 
 import json
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ PARSING = "nginx's own HTTP parsing"
 BREAKS = "APISIX's answer hangs or breaks the client's connection"
 REFUSED = "APISIX drops the route, for it fails the schema; the stand-in refuses the file"
 
-# Left out, and why. Of the first kind uvicorn's parser answers before the gateway sees the request; for each of the
-# second there is the test that the gateway answers 502 and says in its log what APISIX would have done; of the third
-# the gateway has no route file to read.
+# Cases that are left out, and why. PARSING: uvicorn's parser answers before the gateway sees the request. BREAKS: a
+# test below checks that the gateway answers 502, and logs what APISIX would have done. REFUSED: the gateway does not
+# load the route file.
 LEFT_OUT = {
     "req-path-latin1-raw": (PARSING, "a byte over 127 in the target"),
     "req-query-unicode": (PARSING, "a byte over 127 in the target"),
@@ -63,7 +63,7 @@ LEFT_OUT = {
     "nearer-empty-post-resp": (REFUSED, "conf is an empty list"),
 }
 
-# uvicorn has two parsers. httptools lets more headers through; h11 knows HTTP/1.0, other methods, fragments.
+# uvicorn has two parsers. httptools lets more headers through. h11 lets HTTP/1.0, other methods and fragments through.
 THROUGH_H11 = {
     "req-method-foo",
     "req-path-fragment",
@@ -79,13 +79,13 @@ THROUGH_H11 = {
 LATER = "again-set-user-agent"
 
 CASES = {case["name"]: case for case in load_cases()}
-# One global rule is for all routes of a gateway, so these five have a gateway of their own; they follow each other.
+# A global rule is for all routes of a gateway, so these five cases have a gateway of their own. They follow each other.
 GLOBAL = [name for name, case in CASES.items() if case["group"] == "global"]
 APART = {*GLOBAL, *(name for name, (why, _) in LEFT_OUT.items() if why == REFUSED)}
 
 
 def in_response_phase(case: dict[str, Any]) -> bool:
-    """The case's route, or what it inherits from, has ext-plugin-post-resp."""
+    """Return whether the case's route, or what it inherits from, has ext-plugin-post-resp."""
     return "ext-plugin-post-resp" in json.dumps([case["route"], case.get("routes"), case.get("extra_config")])
 
 
@@ -112,7 +112,7 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 def played(standing: Stage, case: dict[str, Any], *, keep_tokens: bool = False) -> tuple[list[Any], list[Any]]:
-    """Play a case; give the recording and what happened here, in the same words. For `keep_tokens` see `Stage.play`."""
+    """Play a case. Return the recording and what happened here, in one form. `Stage.play` explains `keep_tokens`."""
     http = "h11" if case["name"] in THROUGH_H11 else PARSERS[-1]
     if http == "h11" and case["name"] in NEEDS_HTTPTOOLS:
         pytest.skip("httptools is not installed, and h11 does not let this case through")
@@ -150,14 +150,14 @@ def test_answers_502_and_logs_where_apisix_breaks_the_connection(standing: Stage
     compare = Compare(standing.ports_here(http), case)
     assert [response.status for response in responses] == [502]
     assert len([line for line in standing.log.lines if "answered 502; APISIX would have" in line]) == 1
-    # up to there all is as recorded
+    # the calls before are as recorded
     assert [compare.rpc_here(got, rpc) for got, rpc in zip(frames, case["rpcs"], strict=True)] == [
         compare.rpc_recorded(rpc) for rpc in case["rpcs"]
     ]
 
 
 def test_two_response_phases_are_as_in_apisix(tmp_path: Path) -> None:
-    """The list of a global rule and that of the route: the client's connection is broken behind its response."""
+    """A global rule and the route have a list each: the client's connection ends after the response."""
     closed = []
     with stage([CASES[name] for name in GLOBAL], str(tmp_path)) as standing:
         for name in GLOBAL:

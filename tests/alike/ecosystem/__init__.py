@@ -1,1 +1,1 @@
-"""Packages that people use, each through gateway and runner, and beside it as plain ASGI or WSGI."""
+"""Packages that people use: each is tried through gateway and runner, and as plain ASGI or WSGI."""

@@ -1,4 +1,4 @@
-"""The suite runs where its packages are: in ``make test-ecosystem``. Elsewhere it is left out, and says so."""
+"""Leaves the suite out where its packages are not installed. ``make test-ecosystem`` installs them."""
 
 import tomllib
 from collections.abc import Generator
@@ -15,7 +15,7 @@ GROUP = [
     for text in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]["ecosystem"]
 ]
 
-# warnings of these packages about others, or themselves: not ours to cure
+# these packages warn of themselves or of others, which nobody here can mend
 FILTERS = (
     # starlette-authlib
     "ignore:Config file '.env' not found:UserWarning",
@@ -23,9 +23,9 @@ FILTERS = (
     "ignore:'HTTP_422_UNPROCESSABLE_ENTITY' is deprecated",
     # webob, under oslo.middleware
     "ignore:'cgi' is deprecated:DeprecationWarning",
-    # Django, of a stream that is right for both its ASGI and its WSGI
+    # Django, which would want another stream for its ASGI than for its WSGI
     "ignore:StreamingHttpResponse must consume synchronous iterators:Warning",
-    # sentry-sdk: with its successor the client's address would be left out
+    # sentry-sdk: the new option would leave out the client's address
     "ignore:The send_default_pii option is deprecated:DeprecationWarning",
 )
 
@@ -40,8 +40,9 @@ def _installed(requirement: Requirement) -> bool:
 MISSING = [each.name for each in GROUP if not _installed(each)]
 collect_ignore_glob = ["test_*.py"] if MISSING else []
 alike: list[str] = []
-"""Names of rows that were run, and are alike."""
+"""Names of the rows that are alike."""
 tried: list[str] = []
+"""Names of the rows that were run."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

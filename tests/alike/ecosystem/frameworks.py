@@ -1,6 +1,6 @@
-"""Applications of frameworks; each answers some routes by itself, and some leave the rest to the upstream.
+"""Applications of frameworks. Each answers some routes by itself; some leave the rest to the upstream.
 
-`make_` functions take what stands inside: the upstream of the plain side, or of the bridge.
+The `make_` functions take that upstream: of the plain side, or of the bridge.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"]
 
 
 class Noted:
-    """What background tasks did: they run when the answer is out."""
+    """Notes of background tasks, which run after the answer."""
 
     def __init__(self) -> None:
         self._notes: list[str] = []
@@ -59,7 +59,7 @@ class Noted:
             self._notes.clear()
 
     def wait(self, count: int) -> list[str]:
-        """The first `count` notes, when they are there."""
+        """Wait for `count` notes, and return all."""
         with self._more:
             assert self._more.wait_for(lambda: len(self._notes) >= count, 10), self._notes
             return sorted(self._notes)
@@ -74,10 +74,10 @@ limiter = Limiter(key_func=get_remote_address, default_limits=["5/hour"], header
 
 
 def make_limited(inner: ASGIApp) -> Starlette:
-    """`inner` with slowapi before it; each path is limited for itself."""
+    """Put slowapi before `inner`. Each path has its own limit."""
 
     class Forward:
-        """slowapi looks at routes for their endpoints, by module and name."""
+        """Calls `inner`. slowapi looks up the endpoint of a route by module and name."""
 
         __name__ = "forward"
 

@@ -18,10 +18,11 @@ from starlette.types import ASGIApp, Scope
 from starlette_context.plugins import CorrelationIdPlugin, ForwardedForPlugin, RequestIdPlugin, UserAgentPlugin
 from timing_asgi.utils import PathToName
 
-from ..middleware import Basic, edit, told
+from ..middleware import Basic, answer_fault, edit
 from .inside import Sessions
 
 __all__ = [
+    "answer_fault",
     "basic",
     "context_plugins",
     "csp",
@@ -39,7 +40,6 @@ __all__ = [
     "secure_headers",
     "sessions",
     "store",
-    "told",
     "too_large",
 ]
 
@@ -65,7 +65,7 @@ csp = CSPConfig(report_uri=b"https://a.test/report", default_src="none")
 
 
 def etag(body: bytes) -> str:
-    """An entity tag of the content."""
+    """Return an entity tag for `body`."""
     return f'"{hashlib.sha256(body).hexdigest()[:16]}"'
 
 
@@ -73,7 +73,7 @@ store = starsessions.InMemoryStore()
 
 
 def sessions(app: ASGIApp, conf: dict[str, Any]) -> ASGIApp:
-    """starsessions, and inside it what loads and uses the session."""
+    """Put starsessions around `app`, and between them what loads and uses the session."""
     return starsessions.SessionMiddleware(Sessions(app), store, cookie_https_only=False, **conf)
 
 
@@ -83,7 +83,7 @@ limit_rules = {r"^/echo": [Rule(minute=6, group="default"), Rule(group="staff")]
 
 
 def forget_limits() -> None:
-    """Empties both."""
+    """Empty both limiters."""
     limit_provider.request_dict.clear()
     limit_provider.blocked.clear()
     limit_backend.blocks.clear()
@@ -91,7 +91,7 @@ def forget_limits() -> None:
 
 
 async def limit_by(scope: Scope) -> tuple[str, str]:
-    """User and group, of headers."""
+    """Return the user and the group that headers name."""
     headers = dict(scope["headers"])
     return headers.get(b"x-user", b"nobody").decode(), headers.get(b"x-group", b"default").decode()
 
@@ -114,7 +114,7 @@ guard_config = SecurityConfig(
 
 
 def guard_reset() -> None:
-    """fastapi-guard counts once for each process."""
+    """Empty the counters of fastapi-guard, which the process has once."""
     ratelimit_handler._by_ip_request_timestamps.clear()
     ratelimit_handler._by_ip_autoban_counts.clear()
     ratelimit_handler.RateLimitManager(guard_config).request_timestamps.clear()

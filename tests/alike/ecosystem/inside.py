@@ -1,4 +1,4 @@
-"""What stands inside a middleware to be seen at work: it tells the upstream, in a header, what it finds."""
+"""Middleware that stands inside the one under test, and tells the upstream in a header what it finds."""
 
 import json
 from collections.abc import Callable
@@ -58,7 +58,7 @@ class Tell:
 
 
 class Sessions(Visits):
-    """The same with starsessions, which loads a session when asked to."""
+    """Does the same with starsessions, which loads a session on demand."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -78,7 +78,7 @@ class TellWSGI:
 
 
 class FaultyWSGI:
-    """Raises where a request says so."""
+    """Raises where the header ``x-fault`` of a request says so."""
 
     def __init__(self, app: Any) -> None:
         self.app = app

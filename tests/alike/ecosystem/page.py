@@ -1,4 +1,4 @@
-"""``docs/compatibility.md``, out of the table. ``python -m tests.alike.ecosystem.page`` runs all rows and writes it."""
+"""Runs all rows, and writes ``docs/compatibility.md``: ``python -m tests.alike.ecosystem.page``."""
 
 import json
 import logging
@@ -57,16 +57,16 @@ that a file cannot hold, in a module of one's own; here they are in `tests/alike
 
 
 def versions_of(page: str) -> dict[str, str]:
-    """Package → version, of a page."""
+    """Return the versions of packages that a page names."""
     return dict(re.findall(r"^\| [^|]+ \| ([^|]+) \| ([^|]+) \| (?:request|response|both) \|", page, re.MULTILINE))
 
 
 def render(versions: Mapping[str, str], unlike: frozenset[str] = frozenset()) -> str:
-    """The page.
+    """Return the page.
 
     Args:
-        versions: of packages.
-        unlike: names of rows that are not alike.
+        versions: package → version.
+        unlike: names of the rows that are not alike.
     """
     return "".join(_parts(versions, unlike))
 
@@ -104,11 +104,11 @@ def _parts(versions: Mapping[str, str], unlike: frozenset[str]) -> Iterator[str]
         yield "```\n"
     yield "\n## Limits\n\n"
     met = {name for row in ROWS for name in row.all_limits}
-    yield from (f"- *{name}*: {limit.said}\n" for name, limit in LIMITS.items() if name in met)
+    yield from (f"- *{name}*: {limit.summary}\n" for name, limit in LIMITS.items() if name in met)
 
 
 def _of_tests(table: Mapping[str, Any]) -> bool:
-    """Whether it only tells the upstream what it sees."""
+    """Return whether a table is for a plugin that only tells the upstream what it sees."""
     return any(str(value).startswith("tests.alike.ecosystem.inside:") for value in table.values())
 
 

@@ -1,6 +1,6 @@
-"""What observers record, kept to be compared: metrics, spans, events; without times, ids, and what a gateway adds.
+"""Keeps what observers record, to compare it: metrics, spans, events; without times, ids, and what a gateway adds.
 
-A configuration names these objects as it would name a project's own; `reset` functions make new ones.
+A configuration names these objects as it would name a project's own. The `new_` functions make new ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ def new_registry() -> None:
 
 
 def _samples(source: CollectorRegistry, prefix: str = "") -> list[Any]:
-    """All samples, but for times."""
+    """Return all samples without times."""
     return sorted(
         (sample.name, sorted(sample.labels.items()), sample.value)
         for family in source.collect()
@@ -49,7 +49,7 @@ def registry_samples() -> list[Any]:
 
 
 def clear_exporter() -> None:
-    """starlette-exporter keeps its metrics on its class, and in the registry of the process."""
+    """Forget the metrics of starlette-exporter, which are on its class and in the registry of the process."""
     metrics = starlette_exporter.PrometheusMiddleware._metrics
     for metric in metrics.values():
         REGISTRY.unregister(metric)
@@ -61,7 +61,7 @@ def exporter_samples() -> list[Any]:
 
 
 def clear_asgi_prometheus() -> None:
-    """asgi-prometheus keeps its metrics in its module."""
+    """Return the metrics of asgi-prometheus, which are in its module."""
     for metric in _ASGI_PROMETHEUS:
         metric.clear()
 
@@ -117,7 +117,7 @@ def new_telemetry() -> None:
 
 
 def telemetry() -> list[Any]:
-    """Spans with name, kind, status, attributes and the trace that they continue; metrics with their counts."""
+    """Return spans with name, kind, status, attributes and the trace that they continue, and metrics with counts."""
     finished = [
         (
             span.name,
@@ -149,7 +149,7 @@ def telemetry() -> list[Any]:
 
 
 class SentryTransport(SentryBase):
-    """Keeps what would be sent."""
+    """Keeps what the package would send."""
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(options)
@@ -176,7 +176,7 @@ def new_sentry() -> None:
 
 
 def sentry_events() -> list[Any]:
-    """Transactions and errors."""
+    """Return transactions and errors."""
     sentry_sdk.flush()
     events = []
     for event in sentry.events:
@@ -190,7 +190,7 @@ def sentry_events() -> list[Any]:
             "data": trace.get("data", {}).get("http.response.status_code"),
             "continued": trace.get("trace_id") if trace.get("trace_id") == CONTINUED else "",
             "request": [request.get(key) for key in ("method", "url", "query_string")],
-            "headers": sorted((name, value) for name, value in request.get("headers", {}).items() if _told(name)),
+            "headers": sorted((name, value) for name, value in request.get("headers", {}).items() if _compared(name)),
             "env": request.get("env"),
             "exceptions": [each["type"] for each in event.get("exception", {}).get("values", ())],
         })  # fmt: skip
@@ -201,7 +201,7 @@ def sentry_events() -> list[Any]:
 CONTINUED = "771a43a4192642f0b136d5159a501700"
 
 
-def _told(name: str) -> bool:
+def _compared(name: str) -> bool:
     return not name.lower().startswith("x-forwarded-") and name.lower() not in ("connection", "x-real-ip")
 
 
@@ -209,7 +209,7 @@ def _told(name: str) -> bool:
 
 
 class ApmTransport(ApmBase):
-    """Keeps what would be sent."""
+    """Keeps what the package would send."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -232,7 +232,7 @@ def new_apm() -> None:
 
 
 def apm_recorded() -> list[Any]:
-    """Transactions and errors."""
+    """Return transactions and errors."""
     recorded = []
     for kind, data in apm_events:
         context = data.get("context", {})
@@ -247,7 +247,7 @@ def apm_recorded() -> list[Any]:
             "method": request.get("method"),
             "url": request.get("url"),
             "from": request.get("socket"),
-            "headers": sorted((name, value) for name, value in request.get("headers", {}).items() if _told(name)),
+            "headers": sorted((name, value) for name, value in request.get("headers", {}).items() if _compared(name)),
             "body": request.get("body"),
             "status": context.get("response", {}).get("status_code"),
         })  # fmt: skip

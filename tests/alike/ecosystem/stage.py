@@ -1,4 +1,4 @@
-"""Runs a row: its requests to the plain middleware around the upstream, and to a gateway that has it as a plugin."""
+"""Runs a row: sends its requests to the plain middleware, and to a gateway that has it as a plugin."""
 
 import contextlib
 import dataclasses
@@ -42,11 +42,11 @@ _NOT_COMPARED = "x-apisix-upstream-status"
 
 @dataclass(frozen=True)
 class Volatile:
-    """A value that is another one each time, in a header (of the answer, or of what the upstream got) or in a body.
+    """A value that differs each time, in a header or a body of the answer or of what the upstream got.
 
     Attributes:
-        header: its name, or ``"body"``.
-        pattern: what the value looks like; it is replaced where it matches.
+        header: name of the header, or ``"body"``.
+        pattern: regular expression; what it matches is replaced.
     """
 
     header: str
@@ -60,20 +60,21 @@ class Row:
     Attributes:
         name: the plugin's name.
         package: the distribution.
-        tables: ``[tool.asgi_bridge.plugins]``: the plugin's table first, then those of what is listed inside it.
-        phase: the phase to mount it in.
-        conf: what the route configures.
-        inside: names and configurations of plugins inside it, which tell the upstream what they see.
-        requests: what it is tried with beside what every row is tried with.
-        common: instead of what every row is tried with.
+        tables: ``[tool.asgi_bridge.plugins]``: the plugin's table first, then the tables of `inside`.
+        phase: the phase to mount the plugin in.
+        conf: the plugin's configuration on the route.
+        inside: names and configurations of plugins that the route lists behind it; they tell the upstream what they
+            see.
+        requests: requests for this row alone.
+        common: requests in place of those that every row is tried with. None: those.
         wsgi: the plain side is WSGI.
-        plain: makes the plain side of an upstream, where the tables do not say how.
-        volatile: values that are others each time.
-        limits: names of limits that are in all its answers.
-        reset: called before each side, for packages with a state of the process.
-        recorded: what the package recorded since, of what has to be alike.
-        alone: in the request phase alone it does the same, but for the limits of these names; None: it does not.
-        remark: for the page.
+        plain: puts the plain side around an upstream, where the tables do not say how.
+        volatile: values that differ each time.
+        limits: names of the limits that all its requests meet.
+        reset: empties what the package keeps in the process; called before each side.
+        recorded: returns what the package has recorded, as far as it has to be alike.
+        alone: limits that it meets in the request phase alone. None: there it does something else.
+        remark: remark for the page.
     """
 
     name: str
@@ -95,22 +96,22 @@ class Row:
 
     @property
     def target(self) -> str:
-        """The import path."""
+        """The import path of the plugin."""
         table = self.tables[self.name]
         return str(next(table[key] for key in _SOURCES if key in table))
 
     @property
     def all_requests(self) -> list[Request]:
-        """What it is tried with."""
+        """All requests that the row is tried with."""
         return [*(COMMON if self.common is None else self.common), *self.requests]
 
     @property
     def all_limits(self) -> list[str]:
-        """Names of the limits that it meets."""
+        """Names of the limits that the row meets."""
         return list(dict.fromkeys([*self.limits, *(one.limit for one in self.all_requests if one.limit)]))
 
     def direct(self, upstream: Upstream) -> Any:
-        """The plain application."""
+        """Put the plain side around `upstream`."""
         inner: Any = upstream.wsgi if self.wsgi else upstream.asgi
         if self.plain is not None:
             return self.plain(inner)
@@ -146,7 +147,7 @@ COMMON = [
     get("/status/404"),
     get("/stream"),
 ]
-"""What every row is tried with."""
+"""Requests that every row is tried with."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class Side:
 
 
 def plain(row: Row) -> Side:
-    """The row's requests to the plain application."""
+    """Send the row's requests to the plain application."""
     upstream = Upstream()
     if row.reset is not None:
         row.reset()
@@ -180,7 +181,7 @@ def plain(row: Row) -> Side:
 
 
 def gateway(row: Row) -> Side:
-    """The row's requests to a gateway with its runner."""
+    """Send the row's requests to a gateway and its runner."""
     upstream = Upstream()
     if row.reset is not None:
         row.reset()
@@ -201,13 +202,13 @@ def gateway(row: Row) -> Side:
 
 
 def alone(row: Row) -> Row:
-    """`row`, mounted in the request phase."""
+    """Return `row`, mounted in the request phase."""
     tables = {name: {**table, "phase": "request"} for name, table in row.tables.items()}
     return dataclasses.replace(row, tables=tables, phase="request", limits=(*row.limits, *(row.alone or ())))
 
 
 def _serving(app: Any) -> Any:
-    """`app` as servers call it: an exception is a 500."""
+    """Call `app` as servers of WSGI do: an exception is answered with 500."""
 
     def serving(environ: Any, start_response: Any) -> Any:
         environ |= {"SERVER_NAME": "127.0.0.1", "REMOTE_PORT": str(CLIENT[1])}
@@ -233,8 +234,10 @@ def _serving(app: Any) -> Any:
 
 
 def _listening(app: Any) -> Any:
-    """`app` as servers call it: with their own address, where TestClient has the URL's name, and with the lifespan of
-    an application that has none."""
+    """Call `app` as servers of ASGI do.
+
+    They give their own address, where TestClient gives the name in the URL. They accept that `app` has no lifespan.
+    """
 
     async def listening(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -247,17 +250,17 @@ def _listening(app: Any) -> Any:
 
 
 async def _lifespan(app: Any, scope: Any, receive: Any, send: Any) -> None:
-    told = False
+    answered = False
 
-    async def telling(message: Any) -> None:
-        nonlocal told
-        told = True
+    async def answering(message: Any) -> None:
+        nonlocal answered
+        answered = True
         await send(message)
 
     try:
-        await app(scope, receive, telling)
+        await app(scope, receive, answering)
     except Exception:
-        if told:
+        if answered:
             raise
         await send({"type": "lifespan.startup.complete"})
         while (await receive())["type"] != "lifespan.shutdown":
@@ -281,7 +284,7 @@ def _side(row: Row, client: Any, upstream: Upstream) -> Side:
 
 
 class _Calm:
-    """Replaces volatile values, and knows which there were."""
+    """Replaces volatile values, and notes which of them occurred."""
 
     def __init__(self, volatile: Sequence[Volatile]) -> None:
         self._volatile = volatile

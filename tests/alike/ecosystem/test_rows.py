@@ -1,4 +1,4 @@
-"""Packages that nobody here wrote do through gateway and runner what they do as plain ASGI or WSGI."""
+"""Packages of others do the same through gateway and runner as in plain ASGI or WSGI."""
 
 from collections import Counter
 
@@ -45,4 +45,4 @@ def test_each_package_of_the_extra_has_a_row() -> None:
 
 
 SUPPORT = {"asgi_bridge", "opentelemetry-sdk", "packaging", "pytest", "python-multipart"}
-"""What the packages under test stand on."""
+"""Packages that the tests or the tried packages need."""

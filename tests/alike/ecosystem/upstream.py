@@ -1,7 +1,4 @@
-"""The application behind the gateway, and behind the plain middleware: the same answers as ASGI and as WSGI.
-
-It notes what it gets, so that both sides' requests can be compared too.
-"""
+"""The upstream of both sides. It gives the same answers as ASGI and as WSGI, and notes what it gets."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -21,14 +18,14 @@ Headers = list[tuple[str, str]]
 
 @dataclass
 class Upstream:
-    """Notes its requests in `seen`."""
+    """Answers as the path says, and notes its requests in `seen`."""
 
     seen: list[Seen] = field(default_factory=list)
 
     def _answer(
         self, method: str, path: str, query: str, headers: Iterable[tuple[str, str]], body: bytes
     ) -> tuple[int, Headers, list[bytes]]:
-        # servers of WSGI give an empty content-type where there is none
+        # a server of WSGI may give an empty content-type where the request has none
         kept = tuple((name, value) for name, value in headers if (name, value) != ("content-type", ""))
         self.seen.append(Seen(method, path, query, kept, body))
         size = int(parse_qs(query).get("size", ("0",))[0])
@@ -38,7 +35,7 @@ class Upstream:
         return status, answer, [] if method == "HEAD" else parts
 
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI."""
+        """The upstream as an ASGI application."""
         if scope["type"] == "lifespan":
             await receive()
             await send({"type": "lifespan.startup.complete"})
@@ -61,7 +58,7 @@ class Upstream:
         await send({"type": "http.response.body", "body": parts[-1] if parts else b""})
 
     def wsgi(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
-        """As WSGI."""
+        """The upstream as a WSGI application."""
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         given = [
             (name[5:].replace("_", "-").lower(), value) for name, value in environ.items() if name.startswith("HTTP_")
@@ -90,7 +87,7 @@ _OWN = [
     ("x-frame-options", "DENY"),
     ("x-request-id", "own"),
 ]
-"""What middleware sets too."""
+"""Headers that middleware sets too."""
 
 
 def _page(method: str, path: str, size: int, body: bytes) -> tuple[int, Headers, list[bytes]]:

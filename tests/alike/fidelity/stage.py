@@ -1,5 +1,8 @@
-"""Both sides of the fidelity suite: uvicorn with a middleware around the upstream, and the gateway with the same
-middleware in a runner before the upstream. Everything goes over real sockets."""
+"""Both sides of the fidelity suite, with real sockets everywhere.
+
+One side is uvicorn with a middleware around the upstream. The other is the gateway, with the same middleware in a
+runner.
+"""
 
 import contextlib
 import gzip
@@ -29,7 +32,7 @@ TLS = b"x-listener-tls"
 
 @dataclass(frozen=True)
 class Side:
-    """A server."""
+    """One side of a subject: a server, by its port."""
 
     port: int
 

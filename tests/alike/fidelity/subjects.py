@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import Bridge
 
-from ..middleware import Basic, Faulty, Visits, edit, told
+from ..middleware import Basic, Faulty, Visits, answer_fault, edit
 
 __all__ = ["SECRET", "SUBJECTS", "Subject", "make_bridge"]
 
@@ -87,7 +87,7 @@ SUBJECTS = [
     ),
     Subject(
         "server-error-handler",
-        lambda app: ServerErrorMiddleware(Faulty(app), told),
+        lambda app: ServerErrorMiddleware(Faulty(app), answer_fault),
         [("server-error-handler", {}), ("faulty", {})],
         BOTH,
     ),
@@ -107,6 +107,8 @@ def make_bridge() -> Bridge:
     bridge.add_middleware("identify", Identify, phase="request")
     bridge.add_middleware("editing", BaseHTTPMiddleware, phase="both", defaults={"dispatch": edit})
     bridge.add_middleware("server-error", ServerErrorMiddleware, phase="both")
-    bridge.add_middleware("server-error-handler", ServerErrorMiddleware, phase="both", defaults={"handler": told})
+    bridge.add_middleware(
+        "server-error-handler", ServerErrorMiddleware, phase="both", defaults={"handler": answer_fault}
+    )
     bridge.add_middleware("faulty", Faulty, phase="both")
     return bridge

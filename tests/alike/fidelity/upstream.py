@@ -1,4 +1,4 @@
-"""The application that both sides of the fidelity suite stand before."""
+"""The upstream of both sides of the fidelity suite."""
 
 import json
 import os
@@ -14,13 +14,13 @@ from starlette.staticfiles import StaticFiles
 __all__ = ["make_upstream"]
 
 _NOT_ECHOED = ("x-forwarded-", "x-real-ip", "user-agent", "connection", "accept-encoding")
-"""What a gateway adds, and what belongs to its connections."""
+"""Beginnings of the names of headers that a gateway adds, or that belong to its connections."""
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 async def echo(request: Request) -> Response:
-    """What it got, of what both sides can have alike."""
+    """Answer with the request, as far as both sides can have it alike."""
     return JSONResponse({
         "method": request.method,
         "path": request.scope["path"],
@@ -84,7 +84,7 @@ async def redirect(request: Request) -> Response:
 
 
 async def tagged(request: Request) -> Response:
-    """An entity tag, and no look at the request's conditions."""
+    """Answer with an entity tag, whatever the request's conditions are."""
     return PlainTextResponse("tagged " * 5, headers={"etag": '"tag"'})
 
 
@@ -97,14 +97,14 @@ async def bare(request: Request) -> Response:
 
 
 async def raising(request: Request) -> Response:
-    raise RuntimeError("as it was told")
+    raise RuntimeError("raised on purpose")
 
 
 def make_upstream(folder: Path) -> Starlette:
-    """The application.
+    """Return the application.
 
     Args:
-        folder: for its static files.
+        folder: folder for static files.
     """
     content = {"file.txt": b"0123456789" * 300, "file.json": json.dumps({"a": "b" * 2000}).encode()}
     for name, body in content.items():

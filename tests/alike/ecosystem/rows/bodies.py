@@ -1,4 +1,4 @@
-"""What changes the body: compression and other formats."""
+"""Middleware that changes the body: compression and other formats."""
 
 import gzip
 
@@ -13,7 +13,7 @@ __all__ = ["ROWS"]
 JSON = "application/json"
 MSGPACK = "application/vnd.msgpack"
 TEXT = b"All work and no play. "
-"""The upstream's /text."""
+"""Body of the upstream's ``/text``."""
 
 
 def compressed(encoding: str) -> list[Request]:
@@ -53,7 +53,8 @@ ROWS = [
             sent("POST", "/echo", b"x"),
             get("/text?size=3000"),
         ],
-        # no server can send what it makes of a stream (a second start for each part); an upstream's own etag it doubles
+        # It starts the response again for each part of a stream, which no server can send. It adds a second etag to the
+        # upstream's own.
         common=[each for each in COMMON if each.target not in ("/own", "/stream")],
         remark="compiled: a route may configure any JSON object",
     ),

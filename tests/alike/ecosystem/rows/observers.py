@@ -1,4 +1,4 @@
-"""Metrics, traces and error reports: beside the answers, what they recorded is compared."""
+"""Metrics, traces and error reports: what the packages recorded is compared too."""
 
 from ...compare import Request, get, sent
 from .. import recorders

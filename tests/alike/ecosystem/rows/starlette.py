@@ -180,7 +180,7 @@ ROWS = [
             "server-error": {
                 "middleware": "starlette.middleware.errors:ServerErrorMiddleware",
                 "phase": "both",
-                "defaults": {"handler": "tests.alike.ecosystem.gate:told"},
+                "defaults": {"handler": "tests.alike.ecosystem.gate:answer_fault"},
             },
             "faulty": FAULTY,
         },

@@ -12,7 +12,7 @@ from ..stage import Row, Volatile
 __all__ = ["FOLDER", "ROWS"]
 
 FOLDER = tempfile.mkdtemp(prefix="asgi-bridge-static-")
-"""Their files, all of one time."""
+"""Folder of the files, which all have the same time."""
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 for name, content in {
     "app.css": b"p { color: red }\n" * 40,

@@ -1,4 +1,4 @@
-"""WSGI middleware; static files and frameworks as WSGI are in their own modules."""
+"""WSGI middleware. Static files and frameworks as WSGI are in modules of their own."""
 
 from ...compare import get, sent
 from .. import recorders
