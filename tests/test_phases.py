@@ -26,8 +26,9 @@ from asgi_bridge.adapter.parking import ParkingLot
 from asgi_bridge.gateway import GatewayApp
 from asgi_bridge.server.runner import Runner, RunnerOptions
 from asgi_bridge.testing import Gateway, PluginClient
-from tests.doubles.clients import client_of, routes_of
-from tests.doubles.runner_process import runner_process
+
+from .doubles.clients import client_of, routes_of
+from .doubles.runner_process import runner_process
 
 BOTH_CALLS = int(os.environ.get("BOTH_CALLS", "500"))
 CONCURRENT = 64
