@@ -1,4 +1,4 @@
-"""Routes that ask for what their plugins cannot do. The check reports them when it reads the routes."""
+"""What routes ask of plugins, and these cannot give: said when the routes are read."""
 
 import logging
 from pathlib import Path
@@ -151,10 +151,10 @@ global_rules:
     findings = check_routes(parse_routes(text), make_bridge().plugins)
     assert [(each.severity, each.route, each.plugin, each.where) for each in findings] == [
         ("error", None, "answers", "apisix.yaml:26"),
-        # route a has the request half and the response half, one of them from elsewhere
+        # route a has both halves, one of them from elsewhere
         ("warning", "b", "session", "apisix.yaml:11"),
         ("warning", "c", "session", "apisix.yaml:11"),
-        # the consumer lists one half of the session, a route lists the other half
+        # the other half of the consumer's session is a route's
         ("error", None, "nowhere", "apisix.yaml:22"),
     ]
 
@@ -193,7 +193,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
 def test_dev_reads_a_users_own_file_and_prints_what_it_passes_over(
     name: str, source: Source, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from .gateway.test_route_forms import ENVIRONMENT
+    from tests.gateway.test_route_forms import ENVIRONMENT
 
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     for variable, value in ENVIRONMENT.items():

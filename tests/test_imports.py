@@ -1,4 +1,4 @@
-"""What an import of the package loads, and what it leaves for later."""
+"""What the imports of the package load, and what they leave for later."""
 
 import ast
 import importlib.metadata
@@ -15,12 +15,12 @@ HEAVY = {"asyncio", "pydantic", "pydantic_core", "starlette", "uvicorn"}
 
 
 def loaded(program: str) -> set[str]:
-    """Return the top-level names of the modules that a program loads in an interpreter of its own."""
+    """Top-level names of the modules that a program loads in an interpreter of its own."""
     code = (
         f"import json, sys\nbefore = set(sys.modules)\n{program}\n"
         "print(json.dumps(sorted({name.partition('.')[0] for name in set(sys.modules) - before})))"
     )
-    # without -S: an editable installation finds the package through site-packages
+    # -S would lose the package, which an editable installation finds through site-packages.
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     found: list[str] = json.loads(done.stdout.splitlines()[-1])
     return set(found)

@@ -1,4 +1,4 @@
-"""Where a runner finds its plugins: a target, pyproject.toml, entry points, ``--mount``."""
+"""Where the plugins of a runner come from: a target, pyproject.toml, entry points, mounts."""
 
 import sys
 import textwrap
@@ -69,7 +69,7 @@ ORIGINS = ["https://a.test"]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a module of plugins and no pyproject.toml yet."""
+    """An empty folder to look for a pyproject.toml in, with a module of plugins to import."""
     modules = tmp_path / "modules"
     modules.mkdir()
     (modules / "some_plugins.py").write_text(MODULE)
@@ -388,7 +388,7 @@ def test_a_pyproject_that_is_not_utf_8_is_refused(folder: Path) -> None:
 
 
 def install(folder: Path, name: str, points: dict[str, str]) -> None:
-    """Write what importlib.metadata finds in sys.path of an installed distribution."""
+    """What an installed distribution leaves in sys.path, for importlib.metadata to find."""
     info = folder / f"{name}-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")

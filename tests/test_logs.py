@@ -1,4 +1,4 @@
-"""Log lines: nobody can forge one, none is too long, and a flood of equal ones is counted."""
+"""What our loggers write: lines that nobody can forge, none too long, and floods that are counted."""
 
 import logging
 import re
@@ -16,7 +16,7 @@ logger = logging.getLogger("asgi_bridge.server")
 
 
 class Lines(logging.Handler):
-    """Keeps what a plain handler of another logging configuration would write."""
+    """What a plain handler of somebody else's writes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ def test_a_text_that_just_fits_is_whole() -> None:
 
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let the guard count; its clock is the last value of the list."""
+    """The guard counts, and its clock is the list's last value."""
     clock = [0.0]
     monkeypatch.setattr(logs, "monotonic", lambda: clock[-1])
     monkeypatch.setattr(GUARD, "counts", True)

@@ -1,4 +1,4 @@
-"""The wheel holds all packages."""
+"""What the wheel holds."""
 
 import tomllib
 from pathlib import Path

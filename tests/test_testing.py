@@ -1,4 +1,4 @@
-"""What authors of plugins test with: PluginClient, which speaks plain ASGI, and Gateway, which sends frames."""
+"""What authors of plugins test with: PluginClient, in plain ASGI, and Gateway, through frames."""
 
 import asyncio
 import json
@@ -26,12 +26,12 @@ class SizeConf(TypedDict):
 
 
 class App:
-    """Return an application with a lifespan that keeps a diary.
+    """An application with a lifespan that keeps a diary.
 
     Args:
         diary: gets a line for each start-up, request and shutdown.
-        name: name that stands in each line.
-        answers: application that answers requests.
+        name: stands in each of them.
+        answers: what it does with a request.
     """
 
     def __init__(self, diary: list[str], name: str, answers: ASGIApp) -> None:
@@ -70,7 +70,7 @@ async def raising(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def noting(found: list[Any], what: Callable[[Scope], Any]) -> ASGIApp:
-    """Note something of the scope, and pass the request on."""
+    """Notes something of the scope, and passes the request on."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
@@ -119,7 +119,7 @@ def test_client_runs_the_lifespans_of_plugins_and_upstream_around_all_requests()
         diary.append("entered")
         assert [client.get(path).text for path in ("/1", "/2")] == ["hello", "hello"]
         diary.append("leaving")
-    # an application that is mounted once and listed twice starts once
+    # the application that is mounted once and listed twice starts once
     assert diary == [
         "upstream starts", "mounted starts", "built x starts",
         "entered",
@@ -468,7 +468,7 @@ def test_gateway_runs_the_lifespans_once_around_all_requests() -> None:
         assert diary == ["upstream starts", "mounted starts"]
         diary.clear()
         assert [client.get(path).text for path in ("/1", "/2")] == ["hello", "hello"]
-        # a chain is built at its first request; the state of the upstream's lifespan stays with the upstream
+        # a chain is built at its first request; what the upstream's lifespan left stays with the upstream's own server
         assert diary == [
             "built starts",
             "mounted /1 mounted", "built /1 built", "upstream /1 None",
@@ -620,7 +620,7 @@ def test_plugin_that_still_runs_when_the_gateway_ends_is_cut_off() -> None:
         assert scope["type"] == "http"
         await hello(scope, receive, send)
         try:
-            await receive()  # a disconnect: the response is complete
+            await receive()  # a disconnect: the response is over
             await asyncio.get_running_loop().create_future()
         finally:
             ended.append("ended")

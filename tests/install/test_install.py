@@ -1,4 +1,4 @@
-"""The README's commands work in fresh environments and fresh clones.
+"""The README's commands in fresh environments and fresh clones, as somebody meets them who has nothing yet.
 
 They take minutes and fetch packages: ``make test-install`` runs them.
 """
@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 900.0
-"""Seconds that one step may take, even on a slow machine."""
+"""What anything may take on a slow machine."""
 
 pytestmark = [
     pytest.mark.install,
@@ -122,7 +122,7 @@ def test_the_readmes_example_and_its_tests_work_as_installed(user: Path) -> None
 
 @pytest.fixture
 def running(clone: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """Run ``make run`` in the clone, and give the gateway's address."""
+    """``make run`` in the clone, and the gateway's address."""
     process = subprocess.Popen(
         ["make", "run", "PORT=0"], cwd=clone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True, env={**os.environ, "PYTHON": sys.executable, "PYTHONUNBUFFERED": "1"},
