@@ -665,7 +665,7 @@ def test_failing_calls_leave_nothing_behind(tmp_path: Path) -> None:
                 await asyncio.gather(*[worker() for _ in range(50)])
 
             async def census() -> dict[str, int]:
-                # each has a connection of its own, so that connections from before do not count
+                # one connection each, so that what was open before does not count
                 await gateway.runner.close_idle()
                 counted: dict[str, int] = (await client.get("/census")).json()
                 return counted
