@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import threading
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
@@ -19,7 +21,7 @@ from asgi_bridge.testing import Gateway, PluginClient
 from asgi_bridge.wsgi import WSGIApp
 from asgi_bridge.wsgi import upstream as wsgi_upstream
 
-from ..doubles.http_servers import serving
+from ..doubles.waiting import until
 from .calls import FakeCall, chain_of
 
 SEEN = ("root_path", "path", "raw_path")
@@ -34,8 +36,14 @@ async def show(scope: Scope, receive: Receive, send: Send) -> None:
 @pytest.fixture(scope="module")
 def served() -> Iterator[str]:
     """The address of a uvicorn with a root path."""
-    with serving(show, root_path="/api/v1", lifespan="off") as port:
-        yield f"http://127.0.0.1:{port}"
+    config = uvicorn.Config(show, port=0, root_path="/api/v1", lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    until(lambda: server.started or not thread.is_alive())
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(60)
 
 
 @pytest.mark.parametrize("target", ["/", "/a", "/a/b?c=d", "/a%20b", "/%C3%A4", "/api/v1", "/api/v1/a"])
