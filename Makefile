@@ -13,7 +13,7 @@ OLDEST_UVICORN := $(shell sed -n 's/^ *"uvicorn>=\([0-9.]*\),.*/\1/p' pyproject.
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 # What is about servers and clients, which differ with the parser and the event loop that uvicorn finds.
-OF_SERVERS := tests/server tests/gateway tests/wsgi tests/apps examples $(wildcard tests/test_*.py)
+OF_SERVERS := tests/server tests/gateway tests/replay/test_gateway.py tests/alike tests/wsgi tests/apps examples $(wildcard tests/test_*.py)
 # What is about uvicorn itself.
 OF_UVICORN := tests/server tests/gateway/test_server.py tests/test_testing.py
 
@@ -46,7 +46,7 @@ test-install: $(VENV)/.check-$(VERSION)  ## the README's installation and make r
 	$(BIN)/python -m pytest tests/install -m install $(PYTEST)
 
 test-ecosystem: $(ECOSYSTEM)/.ecosystem-$(VERSION)  ## packages of others through gateway and runner, and without
-	$(ECOSYSTEM)/bin/python -m pytest tests/ecosystem $(PYTEST)
+	$(ECOSYSTEM)/bin/python -m pytest tests/alike/ecosystem $(PYTEST)
 
 check: $(VENV)/.check-$(VERSION)  ## linter, formatter, type checker
 	$(BIN)/ruff check .
@@ -57,7 +57,7 @@ bench: $(VENV)/.test-$(VERSION)  ## what a call costs
 	$(BIN)/python benchmarks/bench.py
 
 fuzz: $(VENV)/.test-$(VERSION)  ## the property tests with 10,000 examples a type in place of 500; FUZZ_FACTOR=200: more
-	FUZZ_FACTOR=$(or $(FUZZ_FACTOR),20) $(BIN)/python -m pytest -n $(WORKERS) tests/wire tests/test_differences.py $(PYTEST)
+	FUZZ_FACTOR=$(or $(FUZZ_FACTOR),20) $(BIN)/python -m pytest -n $(WORKERS) tests/wire tests/alike/test_differences.py $(PYTEST)
 
 soak: $(VENV)/.test-$(VERSION)  ## 100,000 calls, most of them failing, and what they leave; 20,000 through both phases
 	LEAK_CALLS=100000 BOTH_CALLS=20000 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST) \

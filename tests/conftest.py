@@ -1,13 +1,25 @@
+"""Prints how many responses and recorded cases are equal, at the end of a run.
+
+It counts in the reports, because with pytest-xdist other processes have run the tests.
+"""
+
+from collections.abc import Iterable
+
 import pytest
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How many responses are as uvicorn's, counted in the reports: other processes may have run the tests."""
     passed = terminalreporter.stats.get("passed", ())
+    _report_fidelity(terminalreporter, passed)
+    _report_recorded(terminalreporter, {report.nodeid for report in passed})
+
+
+def _report_fidelity(terminalreporter: pytest.TerminalReporter, passed: Iterable[pytest.TestReport]) -> None:
     found = [value for report in passed for name, value in report.user_properties if name == "fidelity"]
     if not found:
         return
-    from tests.test_fidelity import CASES, EXCEPTIONS, SUBJECTS
+    from .alike.fidelity.cases import CASES, EXCEPTIONS
+    from .alike.fidelity.subjects import SUBJECTS
 
     terminalreporter.section("fidelity to uvicorn")
     terminalreporter.line(
@@ -16,3 +28,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     )
     for (subject, request), name in EXCEPTIONS.items():
         terminalreporter.line(f"  limit: {name}: {subject}: {request}")
+
+
+def _report_recorded(terminalreporter: pytest.TerminalReporter, passed: set[str]) -> None:
+    equal = {name.partition("[")[2][:-1] for name in passed if "::test_does_what_apisix_did[" in name}
+    if not equal:
+        return
+    from .replay.test_gateway import CASES, GLOBAL, LEFT_OUT, in_response_phase
+
+    if any(name.endswith("::test_two_response_phases_are_as_in_apisix") for name in passed):
+        equal |= {*GLOBAL}
+
+    terminalreporter.section("recorded cases of APISIX 3.18.0")
+    for response_phase, part in ((False, "request phase"), (True, "response phase")):
+        cases = [name for name, case in CASES.items() if in_response_phase(case) is response_phase]
+        left_out = [name for name in cases if name in LEFT_OUT]
+        terminalreporter.line(
+            f"{part}: {len(equal & {*cases})} of {len(cases) - len(left_out)} equal; {len(left_out)} of {len(cases)} "
+            "cases left out"
+        )
+        for name in left_out:
+            terminalreporter.line(f"  left out: {name}: {': '.join(LEFT_OUT[name])}")

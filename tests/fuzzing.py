@@ -1,4 +1,4 @@
-"""How many examples the property tests try: few in ``make test``, twenty times as many in ``make fuzz``."""
+"""The number of examples that property tests try: few in ``make test``, twenty times as many in ``make fuzz``."""
 
 import os
 
@@ -6,5 +6,5 @@ __all__ = ["examples"]
 
 
 def examples(number: int = 500) -> int:
-    """`number`, times the environment's ``FUZZ_FACTOR``."""
+    """Return `number` times the environment variable ``FUZZ_FACTOR``."""
     return int(number * float(os.environ.get("FUZZ_FACTOR", "1")))

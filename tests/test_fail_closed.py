@@ -1,4 +1,4 @@
-"""Whatever goes wrong in a plugin refuses the request, says so once, and leaves the runner as it was."""
+"""A fault in a plugin refuses the request, logs one line, and leaves the runner as it was."""
 
 import asyncio
 import gc
@@ -20,7 +20,9 @@ from asgi_bridge.gateway import GatewayApp, Limits
 from asgi_bridge.server.runner import RunnerOptions
 from asgi_bridge.testing import Gateway
 
-from .runner_process import RunnerProcess, client_of, routes_of, runner_process
+from .doubles.clients import client_of, routes_of
+from .doubles.runner_process import RunnerProcess, runner_process
+from .doubles.upstream import Upstream
 
 LEAK_CALLS = int(os.environ.get("LEAK_CALLS", "3000"))
 
@@ -36,10 +38,10 @@ class Fault:
     """A plugin named ``faulty`` that does something wrong.
 
     Attributes:
-        name: for the test's id.
-        mount: mounts it.
-        reason: what the log line says, a regular expression.
-        value: its configuration on the route.
+        name: the test's id.
+        mount: mounts the plugin.
+        reason: regular expression for the log line.
+        value: the plugin's configuration on the route.
     """
 
     name: str
@@ -88,7 +90,7 @@ async def sleeping(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
-    """Catches its cancellation, and answers when nobody waits any more."""
+    """Catch the cancellation, and answer when nobody waits any more."""
     try:
         await asyncio.sleep(5)
     except asyncio.CancelledError:
@@ -103,7 +105,7 @@ async def endless(scope: Scope, receive: Receive, send: Send) -> None:
     async def again() -> None:
         await again()
 
-    gc.disable()  # what it frees of earlier tests would fail in its finalizers, as deep as this
+    gc.disable()  # a collection that runs so deep in the stack would fail in the finalizers of what earlier tests left
     try:
         await again()
     finally:
@@ -255,23 +257,6 @@ ALL = [pytest.param(fault, id=fault.name) for fault in APPLICATIONS + CONFIGURAT
 # --- what the client and the operator see -----------------------------------------------------------------------------
 
 
-class Upstream:
-    """Answers, and remembers what it got: method, target, headers, body."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, bytes, list[tuple[bytes, bytes]], bytes]] = []
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            raise RuntimeError("it has none")
-        body = (await receive())["body"]
-        target = scope["raw_path"] + b"?" + scope["query_string"]
-        self.requests.append((scope["method"], target, list(scope["headers"]), body))
-        headers = [(b"content-type", b"text/plain"), (b"x-upstream", b"1")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"from upstream"})
-
-
 def route(uri: str, *plugins: tuple[str, str], phase: str = "ext-plugin-pre-req", **more: Any) -> dict[str, Any]:
     if not plugins:
         return {"uri": uri, "plugins": {}}
@@ -287,7 +272,7 @@ def bridge_with(fault: Fault) -> Bridge:
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What the runner logged."""
+    """Return what the runner logged."""
     return [
         record.getMessage()
         for record in caplog.records
@@ -296,7 +281,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def send_odd_request(client: TestClient) -> Any:
-    """A request with something of everything, at which any difference would show."""
+    """Send a request that has something of everything, so that any change of it shows."""
     return client.post(
         "/faulty/%7Ea%20b//c%2Fd?x=1&x=%20&flag&y=&x=+",
         headers=[("x-a", "1"), ("x-a", "2"), ("cookie", "a=b"), ("cookie", "c=d"), ("x-empty", "")],
@@ -306,7 +291,7 @@ def send_odd_request(client: TestClient) -> Any:
 
 @pytest.mark.parametrize("fault", ALL)
 def test_fault_refuses_the_request_and_nothing_else(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
-    seen = Upstream()
+    seen = Upstream("from upstream")
     routes = [route("/faulty/*", ("faulty", fault.value)), route("/healthy", ("healthy", "{}"))]
 
     with TestClient(Gateway(bridge_with(fault), routes, upstream=seen), raise_server_exceptions=False) as client:
@@ -323,7 +308,7 @@ def test_fault_refuses_the_request_and_nothing_else(fault: Fault, caplog: pytest
 
 @pytest.mark.parametrize("fault", ALL)
 def test_degradation_lets_the_request_go_on_as_it_came(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
-    seen = Upstream()
+    seen = Upstream("from upstream")
     degraded = route("/*", ("faulty", fault.value), allow_degradation=True)
 
     for routes in ([degraded], [route("/*")]):
@@ -338,7 +323,7 @@ def test_degradation_lets_the_request_go_on_as_it_came(fault: Fault, caplog: pyt
 
 @pytest.mark.parametrize("phase", ["ext-plugin-pre-req", "ext-plugin-post-req"])
 def test_both_request_phases_refuse(phase: str, caplog: pytest.LogCaptureFixture) -> None:
-    seen = Upstream()
+    seen = Upstream("from upstream")
     bridge = bridge_with(mounted("", sending_and_raising(), ""))
     gateway = Gateway(bridge, [route("/*", ("faulty", "{}"), phase=phase)], upstream=seen)
 
@@ -349,7 +334,7 @@ def test_both_request_phases_refuse(phase: str, caplog: pytest.LogCaptureFixture
 
 
 async def spoiling(scope: Scope, receive: Receive, send: Send) -> None:
-    """Calls the upstream, and then raises."""
+    """Call the upstream, and then raise."""
 
     async def spoilt(message: Message) -> None:
         if message["type"] == "http.response.body":
@@ -361,7 +346,7 @@ async def spoiling(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.mark.parametrize("app", [sending_and_raising(), spoiling], ids=["before the upstream", "after the upstream"])
 def test_fault_in_the_response_phase(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> None:
-    seen = Upstream()
+    seen = Upstream("from upstream")
     bridge = bridge_with(mounted("", app, ""))
     routes = [
         route("/closed", ("faulty", "{}"), phase="ext-plugin-post-resp"),
@@ -382,7 +367,7 @@ def test_fault_in_the_response_phase(app: ASGIApp, caplog: pytest.LogCaptureFixt
     ("app", "reached"), [(sending_and_raising(), 0), (spoiling, 1)], ids=["in the request half", "in the response half"]
 )
 def test_fault_of_a_plugin_of_both_phases(app: ASGIApp, reached: int, caplog: pytest.LogCaptureFixture) -> None:
-    seen = Upstream()
+    seen = Upstream("from upstream")
     bridge = bridge_with(mounted("", app, "", phase="both"))
     conf = {"conf": [{"name": "faulty", "value": "{}"}]}
     routes = [{"uri": "/*", "plugins": {"ext-plugin-pre-req": conf, "ext-plugin-post-resp": conf}}]
@@ -396,8 +381,8 @@ def test_fault_of_a_plugin_of_both_phases(app: ASGIApp, reached: int, caplog: py
 
 @pytest.mark.parametrize("degraded", [False, True], ids=["closed", "allow_degradation"])
 def test_hundred_headers_are_refused_with_431(degraded: bool, caplog: pytest.LogCaptureFixture) -> None:
-    # what APISIX hides behind the hundredth could be anything, so that no degradation lets it pass
-    seen = Upstream()
+    # APISIX hides what comes after the hundredth, so no degradation lets the request pass
+    seen = Upstream("from upstream")
     routes = [route("/*", ("healthy", "{}"), allow_degradation=degraded)]
     headers = [(f"x-{number}", "1") for number in range(100)]
 
@@ -423,7 +408,7 @@ def test_hundred_headers_are_refused_with_431(degraded: bool, caplog: pytest.Log
     ids=["raises", "starts again", "goes on", "answers again"],
 )
 def test_answer_stands_whatever_comes_after_it(app: ASGIApp, reason: str, caplog: pytest.LogCaptureFixture) -> None:
-    seen = Upstream()
+    seen = Upstream("from upstream")
     gateway = Gateway(bridge_with(mounted("", app, "")), [route("/*", ("faulty", "{}"))], upstream=seen)
 
     with TestClient(gateway, raise_server_exceptions=False) as client:
@@ -435,7 +420,7 @@ def test_answer_stands_whatever_comes_after_it(app: ASGIApp, reason: str, caplog
 
 
 def test_late_answer_of_a_call_that_took_too_long_reaches_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    seen = Upstream()
+    seen = Upstream("from upstream")
     routes = [route("/faulty", ("faulty", "{}")), route("/healthy", ("healthy", "{}"))]
     bridge = bridge_with(mounted("", deaf, "", timeout=0.2))
 
@@ -451,7 +436,7 @@ def test_passed_on_request_stands_whatever_comes_after_it(caplog: pytest.LogCapt
         await upstream({**scope, "path": "/other"}, receive, send)
         raise ValueError("spilt")
 
-    seen = Upstream()
+    seen = Upstream("from upstream")
     gateway = Gateway(bridge_with(mounted("", app, "")), [route("/*", ("faulty", "{}"))], upstream=seen)
 
     with TestClient(gateway, raise_server_exceptions=False) as client:
@@ -514,7 +499,7 @@ bridge.mount("healthy", upstream)
 
 @pytest.mark.parametrize("degraded", [False, True], ids=["closed", "allow_degradation"])
 def test_calls_over_the_limit_are_refused_at_once(degraded: bool, tmp_path: Path) -> None:
-    seen = Upstream()
+    seen = Upstream("from upstream")
     routes = routes_of(route("/hold", ("hold", "{}"), allow_degradation=degraded), route("/healthy", ("healthy", "{}")))
 
     errors: list[str | None] = []
@@ -522,7 +507,7 @@ def test_calls_over_the_limit_are_refused_at_once(degraded: bool, tmp_path: Path
     async def play(runner: RunnerProcess) -> tuple[list[int], list[int]]:
         gateway = GatewayApp(
             routes,
-            runner.socket,
+            runner.path,
             upstream=as_upstream(seen),
             observe=lambda call: errors.append(call.error),
             limits=Limits(connect=30.0, lock=30.0),
@@ -645,7 +630,7 @@ FAULTS = [
     "interrupts", "memory", "slow", "reads", "waits", "spoils",
 ]  # fmt: skip
 UNPREPARED = ["cannot-be-built", "nobody"]
-"""Not so often: the gateway has one preparation at a time."""
+"""Lists that cannot be prepared. They are called less often, since the gateway prepares one list at a time."""
 STANDS = {"raises-after-answer": 200, "twice": 200}
 
 
@@ -655,10 +640,10 @@ def test_failing_calls_leave_nothing_behind(tmp_path: Path) -> None:
         *[route(f"/{name}", (name, "{}")) for name in [*FAULTS, *UNPREPARED, "census"] if name != "spoils"],
         {"uri": "/spoils", "plugins": {"ext-plugin-pre-req": both, "ext-plugin-post-resp": both}},
     )
-    seen = Upstream()
+    seen = Upstream("from upstream")
 
     async def play(runner: RunnerProcess) -> tuple[dict[str, int], dict[str, int]]:
-        gateway = GatewayApp(routes, runner.socket, upstream=as_upstream(seen))
+        gateway = GatewayApp(routes, runner.path, upstream=as_upstream(seen))
         async with client_of(gateway) as client:
 
             async def fail(name: str) -> None:
@@ -694,12 +679,12 @@ def test_failing_calls_leave_nothing_behind(tmp_path: Path) -> None:
     with runner_process(tmp_path, EVERY_FAULT) as runner:
         before, after = asyncio.run(play(runner))
         grown = {what: after[what] - before[what] for what in before}
-        # what a call leaves behind would be there LEAK_CALLS times
+        # if each call left something behind, it would be there LEAK_CALLS times
         assert grown["tasks"] <= 2
         assert grown["descriptors"] <= 2
         assert grown["objects"] < LEAK_CALLS // 10
         assert grown["kilobytes"] < 8 * 1024
-        said = runner.lines_so_far()
+        said = runner.log.split("\n")
         assert any("plugin exits: request refused: SystemExit: spilt" in line for line in said)
         assert runner.process.poll() is None
 

@@ -1,4 +1,4 @@
-"""What one request, one plugin or one route must not see of another."""
+"""One request, plugin or route does not see what belongs to another."""
 
 import asyncio
 import contextvars
@@ -30,24 +30,14 @@ from asgi_bridge.wire import (
     Stop,
 )
 
-from .runner_process import RunnerProcess, client_of, routes_of, runner_process
+from .doubles.clients import client_of, routes_of
+from .doubles.runner_process import RunnerProcess, runner_process
+from .doubles.upstream import Upstream
 
 
 async def answer(send: Send, body: bytes, status: int = 200) -> None:
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
     await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-class Upstream:
-    """Answers with the path, and remembers the paths it was asked for."""
-
-    def __init__(self) -> None:
-        self.paths: list[str] = []
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        assert scope["type"] == "http"
-        self.paths.append(scope["path"])
-        await answer(send, scope["path"].encode())
 
 
 def route(uri: str, *plugins: str | tuple[str, Any], phase: str = "ext-plugin-pre-req") -> dict[str, Any]:
@@ -85,7 +75,7 @@ def test_context_variable_does_not_outlive_its_request(monkeypatch: pytest.Monke
         for path in ("/a", "/b", "/c"):
             assert client.get(path).text == path
     assert seen == ["nobody", "/a", "nobody", "/b", "nobody", "/c"]
-    # one for the calls, and one for the preparation during the first of them
+    # one connection for the calls, and one for the preparation during the first call
     assert len(connections) == 2
 
 
@@ -146,12 +136,12 @@ def test_concurrent_requests_have_their_own_context_and_scope() -> None:
         await gateway(scope, receive, send)
         return path, b"".join(message.get("body", b"") for message in got).decode()
 
-    # without a lifespan each request has a runner of its own; so this holds across runners of one loop, too
+    # without a lifespan each request has a runner of its own, so this holds for several runners in one event loop too
     assert asyncio.run(main()) == [(f"/{number}", f"/{number} /{number} names") for number in range(20)]
 
 
 def test_late_answer_is_not_the_answer_of_the_next_call_on_the_connection(tmp_path: Path) -> None:
-    """APISIX closes a connection on which a call failed; nothing may hang on that."""
+    """APISIX closes a connection on which a call failed. No other call depends on it."""
 
     async def main() -> list[Any]:
         begun = asyncio.Event()
@@ -161,7 +151,7 @@ def test_late_answer_is_not_the_answer_of_the_next_call_on_the_connection(tmp_pa
             if scope["path"] == "/slow":
                 try:
                     await asyncio.sleep(600)
-                except asyncio.CancelledError:  # not that it would matter to this one
+                except asyncio.CancelledError:  # this plugin does not need it
                     await begun.wait()
             else:
                 begun.set()
@@ -210,7 +200,7 @@ def test_late_answer_is_not_the_answer_of_the_next_call_on_the_connection(tmp_pa
 
 
 class Refusing:
-    """Answers 403 to every request."""
+    """Answer 403 to every request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -221,7 +211,7 @@ class Refusing:
 
 
 class RefusingLate:
-    """Calls its application first, and answers 403 instead of what that answered."""
+    """Call the inner application first, and answer 403 in place of its answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -243,7 +233,7 @@ async def passing(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def passing_plainly(scope: Scope, receive: Receive, send: Send) -> None:
-    """With a scope that it has made itself, out of which nobody can tell whose it is."""
+    """Pass on a scope of its own, which does not tell whose call it belongs to."""
     assert scope["type"] == "http"
     kept = ("type", "asgi", "http_version", "method", "path", "raw_path", "query_string", "headers")
     await upstream({name: scope[name] for name in kept}, receive, send)
@@ -251,7 +241,7 @@ async def passing_plainly(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def passing_in_a_task(scope: Scope, receive: Receive, send: Send) -> None:
     assert scope["type"] == "http"
-    await asyncio.create_task(passing_plainly(scope, receive, send))  # type: ignore[arg-type]
+    await asyncio.create_task(passing_plainly(scope, receive, send))
 
 
 @pytest.mark.parametrize("app", [passing, passing_plainly, passing_in_a_task])
@@ -265,7 +255,7 @@ def test_application_cannot_step_past_the_middleware_behind_it(app: ASGIApp, ref
     with TestClient(Gateway(bridge, [route("/*", "passing", "auth", phase=phase)], upstream=seen)) as client:
         response = client.get("/")
         assert (response.status_code, response.text) == (403, "refused")
-    assert seen.paths == []
+    assert seen.requests == []
 
 
 @pytest.mark.parametrize(
@@ -279,7 +269,7 @@ def test_refusal_after_calling_the_next_layer_reaches_the_client_and_nothing_the
     with TestClient(Gateway(bridge, [route("/*", *plugins)], upstream=seen)) as client:
         response = client.get("/")
         assert (response.status_code, response.text) == (403, "refused")
-    assert seen.paths == []
+    assert seen.requests == []
 
 
 def test_layers_have_their_own_scope_state_and_extension() -> None:
@@ -307,7 +297,7 @@ def test_layers_have_their_own_scope_state_and_extension() -> None:
             }
             headers = [*scope["headers"], (b"x-" + name.encode(), b"1")]
             await upstream({**scope, "headers": headers, "left": name}, receive, send)
-            # what a layer does to its own afterwards is nobody's business
+            # what a layer does to its own scope afterwards concerns no other layer
             scope["headers"].append((b"x-late", b"1"))
             scope["state"]["late"] = name
             extension["conf"] = "late"
@@ -349,7 +339,7 @@ def test_lifespan_state_reaches_every_request_as_a_copy() -> None:
     ended: list[str] = []
 
     class Starlette:
-        """A middleware with a lifespan, as Starlette's applications have one."""
+        """Has a lifespan, as Starlette's applications have."""
 
         def __init__(self, app: ASGIApp, name: str) -> None:
             self.app = app
@@ -402,7 +392,7 @@ def count(conf: dict):
 
 
 def counting_bridge() -> Bridge:
-    """A plugin that numbers its requests, and tells the upstream."""
+    """Mount a plugin that numbers its requests, and tells the upstream the number."""
     bridge = Bridge()
 
     @bridge.plugin("count")
@@ -420,7 +410,7 @@ def counting_bridge() -> Bridge:
 
 
 async def counted(scope: Scope, receive: Receive, send: Send) -> None:
-    """An upstream that answers with the numbers."""
+    """Answer with the numbers that the plugins have told."""
     assert scope["type"] == "http"
     await answer(send, dict(scope["headers"])[b"x-count"])
 
@@ -446,7 +436,7 @@ def test_edit_of_one_route_keeps_the_state_of_the_others(tmp_path: Path) -> None
         )
 
     async def play(runner: RunnerProcess) -> list[str]:
-        gateway = GatewayApp(routes(1), runner.socket)
+        gateway = GatewayApp(routes(1), runner.path)
         async with client_of(gateway) as client:
             counted = [(await client.get(path)).text for path in ("/a", "/a", "/b")]
             gateway.routes = routes(2)  # a new version of all routes, as with each edit of APISIX's route file
@@ -482,5 +472,5 @@ def test_gateway_of_one_runner_does_not_fool_another(tmp_path: Path) -> None:
     for folder in folders:
         folder.mkdir()
     with runner_process(folders[0], COUNTING) as first, runner_process(folders[1], COUNTING) as second:
-        answers = asyncio.run(play(first.socket, second.socket, tmp_path / "socket"))
+        answers = asyncio.run(play(first.path, second.path, tmp_path / "socket"))
         assert answers == [(200, "1"), (200, "1"), (200, "2"), (200, "1"), (200, "1")]

@@ -1,4 +1,4 @@
-"""Both phases through the gateway: real frames, all of APISIX's rules, and how often the upstream was called."""
+"""Both phases through the gateway, with real frames: APISIX's rules, and how often the upstream is called."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ import os
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from asgiref.testing import ApplicationCommunicator
@@ -26,7 +26,9 @@ from asgi_bridge.adapter.parked_calls import ParkedCalls
 from asgi_bridge.gateway import GatewayApp
 from asgi_bridge.server.runner import Runner, RunnerOptions
 from asgi_bridge.testing import Gateway, PluginClient
-from tests.runner_process import client_of, routes_of, runner_process
+
+from .doubles.clients import client_of, routes_of
+from .doubles.runner_process import runner_process
 
 BOTH_CALLS = int(os.environ.get("BOTH_CALLS", "500"))
 CONCURRENT = 64
@@ -34,7 +36,7 @@ PRE, POST, RESP = "ext-plugin-pre-req", "ext-plugin-post-req", "ext-plugin-post-
 
 
 def marking(name: str) -> ASGIApp:
-    """A plugin that adds a header and a cookie to the response."""
+    """Return a plugin that adds a header and a cookie to the response."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         async def sending(message: Message) -> None:
@@ -49,7 +51,7 @@ def marking(name: str) -> ASGIApp:
 
 
 def route(**lists: Sequence[str]) -> dict[str, Any]:
-    """A route by its plugin lists: pre, post, resp."""
+    """Return a route with these plugin lists: pre, post, resp."""
     phases = {"pre": PRE, "post": POST, "resp": RESP}
     return {
         "id": "7",
@@ -61,7 +63,7 @@ def route(**lists: Sequence[str]) -> dict[str, Any]:
 
 
 class Upstream:
-    """Counts its calls."""
+    """Answers as the path says, and notes its requests."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -87,14 +89,14 @@ class Upstream:
 
 @contextlib.contextmanager
 def standing(bridge: Bridge, **lists: Sequence[str]) -> Any:
-    """A client of a gateway with one route, and its upstream."""
+    """Give a client of a gateway with one route, and the upstream."""
     upstream_ = Upstream()
     with TestClient(Gateway(bridge, [route(**lists)], upstream=upstream_.app), raise_server_exceptions=False) as client:
         yield client, upstream_
 
 
 def bridge_of(**phases: Any) -> Bridge:
-    """Marking plugins, by name and phase."""
+    """Return a bridge with marking plugins, each given as name=phase."""
     bridge = Bridge()
     for name, phase in phases.items():
         options = phase if isinstance(phase, dict) else {"phase": phase}
@@ -144,7 +146,7 @@ def test_without_the_cures_apisix_calls_it_twice_and_ignores_the_plugin(method: 
     with standing(bridge_of(p={"phase": "response", "cures": False}), resp=["p"]) as (client, upstream_):
         found = client.request(method, target)
     assert upstream_.calls == [f"{method} {target}"] * 2
-    # what the plugin answered stands beside what the second response has
+    # the headers that the plugin added stand beside those of the second response
     assert found.headers.get_list("x-upstream") == ["1", "1"]
 
 
@@ -179,7 +181,7 @@ def test_three_plugins_one_of_them_in_both_phases() -> None:
     with standing(bridge, pre=["request"], post=["both"], resp=["response", "both"]) as (client, upstream_):
         found = client.get("/page")
     assert upstream_.calls == ["GET /page"]
-    # the gateway adds the request phase's beside the upstream's, before the response phase, which replaces all
+    # the gateway adds the request phase's headers to the upstream's; then the response phase replaces all
     assert found.headers.get_list("x-by") == ["both", "response"]
 
 
@@ -190,7 +192,7 @@ def test_halves_of_both_request_phases() -> None:
 
 
 def test_a_consumer_whose_plugins_run_in_both_phases() -> None:
-    """The consumer comes between the halves: the keys of their configurations differ."""
+    """Both halves run although APISIX finds the consumer between them, which changes the key of the configuration."""
     lists = route(pre=["p"], resp=["p"])
     lists["plugins"]["key-auth"] = {}
     routes = {"routes": [lists], "consumers": [{"username": "jack", "plugins": {"key-auth": {"key": "one"}}}]}
@@ -214,7 +216,7 @@ before: contextvars.ContextVar[str] = contextvars.ContextVar("before")
 
 
 async def remembering(scope: Scope, receive: Receive, send: Send) -> None:
-    """Puts what it knew before the upstream's answer on the response."""
+    """Put on the response what the plugin knew before the upstream answered."""
     number = scope["path"]
     before.set(number)
 
@@ -228,7 +230,7 @@ async def remembering(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def numbered(scope: Scope, receive: Receive, send: Send) -> None:
     number = scope["path"].encode()
-    # the others overtake it, or not
+    # other requests may overtake this one
     for _ in range(int(scope["path"][1:]) % 5):
         await asyncio.sleep(0)
     headers = [(b"x-upstream", number), (b"content-type", b"text/plain"), (b"content-length", b"%d" % len(number))]
@@ -238,8 +240,8 @@ async def numbered(scope: Scope, receive: Receive, send: Send) -> None:
 
 @contextlib.asynccontextmanager
 async def started(app: ASGIApp) -> AsyncIterator[None]:
-    """Runs the lifespan of `app`."""
-    lifespan = ApplicationCommunicator(app, {"type": "lifespan"})  # type: ignore[arg-type]
+    """Run the lifespan of `app`."""
+    lifespan = cast("Any", ApplicationCommunicator)(app, {"type": "lifespan"})
     await lifespan.send_input({"type": "lifespan.startup"})
     assert (await lifespan.receive_output(10))["type"] == "lifespan.startup.complete"
     yield
@@ -249,7 +251,7 @@ async def started(app: ASGIApp) -> AsyncIterator[None]:
 
 
 async def ask(app: ASGIApp, path: str, query: bytes = b"") -> tuple[int, dict[bytes, bytes], bytes]:
-    """One GET, of a target as it is."""
+    """Send a GET for a target that is not escaped."""
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
         "path": path, "raw_path": path.encode(), "query_string": query, "root_path": "",
@@ -360,13 +362,13 @@ def test_parked_calls_are_outside_the_limit() -> None:
     assert asyncio.run(main()) == [200, 200, 200]
 
 
-# the other half does not come
+# the response half does not come
 
 
 def test_a_route_that_lists_it_in_the_request_phase_only(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told of once, and runs as in the request phase from then on."""
+    """One line is logged, and the plugin runs as in the request phase from then on."""
 
     ended = asyncio.Event()
 
@@ -428,7 +430,7 @@ bridge.mount("refuse", phases, phase="both", on_missing="refuse")
 def test_a_runner_that_is_restarted_between_the_halves(
     tmp_path: Path, name: str, status: int, phase: str | None
 ) -> None:
-    """The client still gets the upstream's response, changed by the response form; or is refused, if it shall be."""
+    """The client gets the upstream's response, changed by the response form, or is refused if the plugin says so."""
 
     async def main() -> tuple[Any, Any]:
         with contextlib.ExitStack() as stack:
@@ -455,7 +457,7 @@ def test_a_runner_that_is_restarted_between_the_halves(
 
 
 def test_memory_stays_flat_over_many_requests() -> None:
-    """Both halves of each are freed without the garbage collector."""
+    """The request half and the response half of each request are freed without the garbage collector."""
 
     calls: list[weakref.ref[Any]] = []
 
@@ -476,7 +478,7 @@ def test_memory_stays_flat_over_many_requests() -> None:
             finally:
                 gc.enable()
 
-    # the last one's task may be about to end
+    # the last call's task may be about to end
     found = asyncio.run(main())
     assert (len(found), found[:-1]) == (100, [None] * 99)
 

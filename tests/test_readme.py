@@ -1,4 +1,4 @@
-"""The README's example, as it stands there."""
+"""The example in the README works as it stands there."""
 
 import re
 import subprocess

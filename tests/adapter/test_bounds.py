@@ -25,10 +25,9 @@ def kept() -> int:
     """Bytes of all long bytes and texts that something still refers to."""
     gc.collect()
     seen: dict[int, int] = {}
-    for thing in gc.get_objects():
-        for part in (thing, *gc.get_referents(thing)):
-            if isinstance(part, bytes | str | bytearray) and sys.getsizeof(part) >= LONG // 2:
-                seen[id(part)] = sys.getsizeof(part)
+    for part in gc.get_referents(*gc.get_objects()):
+        if isinstance(part, (bytes, str, bytearray)) and sys.getsizeof(part) >= LONG // 2:
+            seen[id(part)] = sys.getsizeof(part)
     return sum(seen.values())
 
 

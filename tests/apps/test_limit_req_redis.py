@@ -24,7 +24,8 @@ from asgi_bridge import Bridge, ConfigurationError, PluginError
 from asgi_bridge.gateway import GatewayApp, echo
 from asgi_bridge.testing import PluginClient
 
-from ..runner_process import client_of, routes_of, runner_process
+from ..doubles.clients import client_of, routes_of
+from ..doubles.runner_process import runner_process
 from .redis_server import RedisServer, needs_redis, redis_server
 from .routes import gateway
 
@@ -158,7 +159,7 @@ def test_two_runners_let_exactly_the_allowed_number_through_in_total(redis: Redi
             runner = stack.enter_context(
                 runner_process(tmp_path / name, SOURCE.format(clock=str(clock), redis=redis.url))
             )
-            sockets.append(runner.socket)
+            sockets.append(runner.path)
         counts = asyncio.run(run())
 
     assert [count[200] for count in counts] == [10, 10, 0, 5]

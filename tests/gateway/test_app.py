@@ -27,7 +27,7 @@ from asgi_bridge.wire.messages import (
     Stop,
     Var,
 )
-from tests.gateway.runner_double import Ask, RunnerDouble
+from tests.doubles.runner_double import Ask, RunnerDouble
 
 CONF = {"conf": [{"name": "a", "value": "{}"}]}
 PRE = {"ext-plugin-pre-req": CONF}

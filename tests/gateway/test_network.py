@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from asgi_bridge.gateway import GatewayApp, read_routes
 from asgi_bridge.gateway.network import NetworkTransport
 from asgi_bridge.wire.messages import HTTPRespCallResp
-from tests.gateway.runner_double import RunnerDouble
+from tests.doubles.runner_double import RunnerDouble
 from tests.gateway.test_app import RESP, called
 
 

@@ -25,7 +25,7 @@ from asgi_bridge.wire.messages import (
     PrepareConfResp,
     UnknownUnion,
 )
-from tests.gateway.runner_double import RunnerDouble
+from tests.doubles.runner_double import RunnerDouble
 
 
 async def nothing(asked: ExtraInfoReq) -> bytes | None:

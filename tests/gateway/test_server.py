@@ -1,17 +1,12 @@
 """The gateway on real sockets: uvicorn's parsers, with and without uvloop, and what a scope does not hold."""
 
-import asyncio
 import contextlib
 import importlib.util
 import json
 import logging
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
-import uvicorn
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.testclient import TestClient
 
@@ -20,61 +15,22 @@ from asgi_bridge.gateway import GatewayApp, echo
 from asgi_bridge.gateway.server import http_protocol
 from asgi_bridge.testing import Gateway
 from asgi_bridge.wire.messages import Rewrite, Stop
-from tests.gateway.runner_double import RunnerDouble
+from tests.doubles.http_servers import serving
+from tests.doubles.runner_double import RunnerDouble
 from tests.gateway.test_app import PRE, action, routes
+from tests.loops import LOOPS, loop_factory
 
 
 def installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    if name == "asyncio":
-        return asyncio.new_event_loop
-    import uvloop
-
-    return uvloop.new_event_loop
-
-
-LOOPS = [
-    "asyncio",
-    pytest.param("uvloop", marks=pytest.mark.skipif(not installed("uvloop"), reason="uvloop is not installed")),
-]
 PARSERS = [
     "h11",
     pytest.param(
         "httptools", marks=pytest.mark.skipif(not installed("httptools"), reason="httptools is not installed")
     ),
 ]
-
-
-@contextlib.contextmanager
-def serving(app: Any, loop: str = "asyncio", **options: Any) -> Iterator[int]:
-    """Serve an application in a thread; give the port."""
-    config = uvicorn.Config(app, ws="none", interface="asgi3", access_log=False, log_config=None, **options)
-    server = uvicorn.Server(config)
-    listener = socket.create_server(("127.0.0.1", 0))
-    started = threading.Event()
-
-    async def serve() -> None:
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.01)
-        started.set()
-        await task
-
-    def run() -> None:
-        with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-            runner.run(serve())
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        assert started.wait(20)
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(20)
 
 
 def asked(port: int, *heads: bytes) -> list[tuple[int, dict[str, str], bytes]]:
@@ -105,7 +61,7 @@ def asked(port: int, *heads: bytes) -> list[tuple[int, dict[str, str], bytes]]:
 def test_gateway_works_with_each_parser_on_each_loop(runner: RunnerDouble, loop: str, parser: str) -> None:
     runner.calls(action(Rewrite(headers=[(b"X-A", b"1")])))
     app = GatewayApp(routes(PRE), runner.path, upstream=echo)
-    with serving(app, loop, http=http_protocol(parser)) as port:
+    with serving(app, loop_factory(loop), http=http_protocol(parser)) as port:
         answers = asked(port, b"GET /x HTTP/1.1\nHost: h", b"GET /y HTTP/1.1\nHost: h")
     assert [status for status, _, _ in answers] == [200, 200]
     assert [json.loads(body)["target"] for _, _, body in answers] == ["/x", "/y"]

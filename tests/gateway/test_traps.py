@@ -23,7 +23,7 @@ from asgi_bridge.wire.messages import (
     TextEntry,
     Var,
 )
-from tests.gateway.runner_double import Ask, RunnerDouble
+from tests.doubles.runner_double import Ask, RunnerDouble
 from tests.gateway.test_app import CONF, PRE, RESP, action, called, client, routes
 
 POST = {"ext-plugin-post-req": CONF}

@@ -21,7 +21,7 @@ from asgi_bridge.testing import Gateway, PluginClient
 from asgi_bridge.wsgi import WSGIApp
 from asgi_bridge.wsgi import upstream as wsgi_upstream
 
-from ..server.client import until
+from ..doubles.waiting import until
 from .calls import FakeCall, chain_of
 
 SEEN = ("root_path", "path", "raw_path")

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from .loops import LOOPS
-from .processes import Runner
-from .threads import ThreadRunner
+from ..doubles.runner_process import RunnerProcess
+from ..doubles.runner_thread import ThreadRunner
+from ..loops import LOOPS
+from . import HERE, sample
 
-StartRunner = Callable[..., Runner]
+StartRunner = Callable[..., RunnerProcess]
 
 
 @pytest.fixture
@@ -29,11 +30,13 @@ def path(folder: Path) -> str:
 
 @pytest.fixture
 def start(path: str) -> Iterator[StartRunner]:
-    """Starts runner processes, on `path` if nothing else is said."""
-    runners: list[Runner] = []
+    """Starts runner processes of sample.py, on `path` if nothing else is said."""
+    runners: list[RunnerProcess] = []
 
-    def start(*arguments: str, **kwargs: Any) -> Runner:
-        runner = Runner(kwargs.pop("path", path), *arguments, **kwargs)
+    def start(*arguments: str, **kwargs: Any) -> RunnerProcess:
+        runner = RunnerProcess(
+            kwargs.pop("path", path), *arguments, **{"target": "sample:bridge", "app_dir": str(HERE), **kwargs}
+        )
         runners.append(runner)
         return runner
 
@@ -46,7 +49,7 @@ def start(path: str) -> Iterator[StartRunner]:
 def runner(request: pytest.FixtureRequest) -> Iterator[ThreadRunner]:
     """A runner on a thread of this process, with the plugins of sample.py, on both event loops."""
     with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as folder:
-        runner = ThreadRunner(f"{folder}/r.sock", request.param)
+        runner = ThreadRunner(f"{folder}/r.sock", request.param, sample.bridge)
         yield runner
         runner.stop()
 
@@ -57,7 +60,7 @@ def serving(request: pytest.FixtureRequest, path: str) -> Iterator[Callable[...,
     runners: list[ThreadRunner] = []
 
     def serving(**kwargs: Any) -> ThreadRunner:
-        runners.append(ThreadRunner(path, request.param, **kwargs))
+        runners.append(ThreadRunner(path, request.param, **{"bridge": sample.bridge, **kwargs}))
         return runners[-1]
 
     yield serving

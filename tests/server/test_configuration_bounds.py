@@ -9,10 +9,11 @@ import pytest
 
 from asgi_bridge.wire import HTTPReqCallResp, Message, PrepareConfReq, PrepareConfResp
 
-from .client import BAD_REQUEST, until
-from .processes import Runner
+from ..doubles.connection import BAD_REQUEST
+from ..doubles.runner_process import RunnerProcess
+from ..doubles.waiting import until
 
-StartRunner = Callable[..., Runner]
+StartRunner = Callable[..., RunnerProcess]
 
 SECOND_CALLS = 100
 MEBIBYTE = 1 << 20
@@ -59,7 +60,7 @@ WORST: dict[str, tuple[str, str, str]] = {
 class Caller:
     """Calls of another route, 100 a second, each with its time from when it should have begun to its answer."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: RunnerProcess) -> None:
         self._connection = runner.connect()
         self._token = self._connection.token("passing", key="route#1#ext-plugin-pre-req#1")
         self._over = threading.Event()

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from .client import SECONDS, Connection, body_of, until
-from .processes import BIN, HERE, Runner
+from ..doubles.connection import Connection, body_of
+from ..doubles.runner_process import BIN, RunnerProcess
+from ..doubles.waiting import SECONDS, until
+from . import HERE
 
 
 @pytest.mark.parametrize("prefix", ["unix:", ""])
 @pytest.mark.parametrize("umask", [0, 0o077])
-def test_as_apisix_starts_it(start: Callable[..., Runner], folder: Path, path: str, umask: int, prefix: str) -> None:
+def test_as_apisix_starts_it(
+    start: Callable[..., RunnerProcess], folder: Path, path: str, umask: int, prefix: str
+) -> None:
     env = {"PATH": os.environ["PATH"], "APISIX_LISTEN_ADDRESS": prefix + path, "APISIX_CONF_EXPIRE_TIME": "3600"}
     runner = start(path=None, env=env, cwd=folder, umask=umask)
     with Connection(path, patient=True) as connection:
@@ -24,7 +28,7 @@ def test_as_apisix_starts_it(start: Callable[..., Runner], folder: Path, path: s
     assert os.listdir(folder) == ["r.sock.d"]
 
 
-def test_permissions_that_were_asked_for(start: Callable[..., Runner], path: str) -> None:
+def test_permissions_that_were_asked_for(start: Callable[..., RunnerProcess], path: str) -> None:
     start("--uds-permissions", "620", umask=0o077).connect().close()
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o620
 
@@ -65,12 +69,14 @@ def test_stdin_stdout_and_stderr_may_be_closed(path: str, closed: str) -> None:
         process.wait(SECONDS)
 
 
-def test_the_command_line_beats_the_environment(start: Callable[..., Runner], folder: Path, path: str) -> None:
+def test_the_command_line_beats_the_environment(start: Callable[..., RunnerProcess], folder: Path, path: str) -> None:
     runner = start(env={**os.environ, "APISIX_LISTEN_ADDRESS": f"unix:{folder}/other.sock"})
     runner.logged("Runner listens")
     assert sorted(os.listdir(folder)) == ["r.sock", "r.sock.d"]
 
 
-def test_an_address_relative_to_the_working_directory(start: Callable[..., Runner], folder: Path, path: str) -> None:
+def test_an_address_relative_to_the_working_directory(
+    start: Callable[..., RunnerProcess], folder: Path, path: str
+) -> None:
     start(path="r.sock", cwd=folder)
     Connection(path, patient=True).close()

@@ -19,20 +19,23 @@ from asgi_bridge import Bridge
 from asgi_bridge.server import hangs
 from asgi_bridge.server.hangs import HangWatch
 
-from .client import until
+from ..doubles.runner_thread import ThreadRunner
+from ..doubles.waiting import until
 from .sample import hello, respond
-from .threads import ThreadRunner
 
 bridge = Bridge()
 SECONDS = 1.2
 
 
 async def sleeping(scope: Scope, receive: Receive, send: Send) -> None:
+    assert scope["type"] == "http"
     time.sleep(SECONDS)  # noqa: ASYNC251
     await respond(send, b"")
 
 
 async def deep(scope: Scope, receive: Receive, send: Send) -> None:
+    assert scope["type"] == "http"
+
     def inner() -> None:
         subprocess.run([sys.executable, "-c", f"import time; time.sleep({SECONDS})"], check=True)
 
@@ -41,6 +44,7 @@ async def deep(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def locking(scope: Scope, receive: Receive, send: Send) -> None:
+    assert scope["type"] == "http"
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
         sum(range(4 * 10**7))  # keeps the interpreter's lock
@@ -48,11 +52,14 @@ async def locking(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def background(scope: Scope, receive: Receive, send: Send) -> None:
+    assert scope["type"] == "http"
     await respond(send, b"")
     time.sleep(SECONDS)  # noqa: ASYNC251
 
 
 async def passing_to_task(scope: Scope, receive: Receive, send: Send) -> None:
+    assert scope["type"] == "http"
+
     async def work() -> None:
         time.sleep(SECONDS)  # noqa: ASYNC251
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 from asgi_bridge.wire import ErrCode, ErrResp, ExtraInfoReq, frame
 
-from .client import BAD_REQUEST, NOT_FOUND, UNAVAILABLE, Connection, body_of, request, until
-from .processes import Runner
+from ..doubles.connection import BAD_REQUEST, NOT_FOUND, UNAVAILABLE, Connection, body_of, request
+from ..doubles.runner_process import RunnerProcess
+from ..doubles.waiting import until
 
 CALLS = int(os.environ.get("LEAK_CALLS", "5000"))
 
 
-def fail(connections: list[Connection], tokens: dict[str, int], runner: Runner) -> int:
+def fail(connections: list[Connection], tokens: dict[str, int], runner: RunnerProcess) -> int:
     """Calls of each kind on each connection; how many."""
     for plugin, expected in (("raising", UNAVAILABLE), ("silent", UNAVAILABLE), ("unknown", NOT_FOUND)):
         for connection in connections:
@@ -37,7 +38,7 @@ def fail(connections: list[Connection], tokens: dict[str, int], runner: Runner) 
     return 6 * len(connections) + 1
 
 
-def test_calls_that_fail_leave_nothing(start: Callable[..., Runner]) -> None:
+def test_calls_that_fail_leave_nothing(start: Callable[..., RunnerProcess]) -> None:
     runner = start("--log-level", "critical")
     connections = [runner.connect() for _ in range(16)]
     watch = runner.connect()

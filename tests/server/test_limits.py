@@ -25,11 +25,12 @@ from asgi_bridge.server.runner import Runner as BridgeRunner
 from asgi_bridge.server.runner import RunnerOptions
 from asgi_bridge.wire import MAX_PAYLOAD, ExtraInfoReq, ExtraInfoResp, Role, Session
 
-from . import sample
-from .client import UNAVAILABLE, Connection, body_of, request, until
-from .loops import LOOPS, loop_factory
-from .processes import BIN, HERE, Runner
-from .threads import ThreadRunner
+from ..doubles.connection import UNAVAILABLE, Connection, body_of, request
+from ..doubles.runner_process import BIN, RunnerProcess
+from ..doubles.runner_thread import ThreadRunner
+from ..doubles.waiting import until
+from ..loops import LOOPS, loop_factory
+from . import HERE, sample
 
 
 def test_more_calls_than_may_run_at_once(
@@ -144,7 +145,7 @@ def test_a_call_that_takes_too_long(runner: ThreadRunner, plugin: str, caplog: p
     until(lambda: not runner.server.server_state.tasks)
 
 
-def test_out_of_file_descriptors(start: Callable[..., Runner], path: str) -> None:
+def test_out_of_file_descriptors(start: Callable[..., RunnerProcess], path: str) -> None:
     command = ["sh", "-c", 'ulimit -n 40; exec "$0" "$@"', BIN]
     command += ["run", "sample:bridge", "--app-dir", str(HERE), "--uds", path]
     runner = start(command=command)
@@ -308,7 +309,9 @@ while True:
 """Connects as quickly as it can, and keeps up to 500 connections."""
 
 
-def test_a_flood_of_connects_leaves_an_innocent_connection_its_calls(start: Callable[..., Runner], path: str) -> None:
+def test_a_flood_of_connects_leaves_an_innocent_connection_its_calls(
+    start: Callable[..., RunnerProcess], path: str
+) -> None:
     """Calls take longer, since the flood takes most of the processor's time; without a bound, 5,000 times as long."""
 
     def seconds(calls: int) -> float:
@@ -334,7 +337,7 @@ def test_a_flood_of_connects_leaves_an_innocent_connection_its_calls(start: Call
     assert flooded < 500 * undisturbed
 
 
-def test_announced_bytes_that_never_come(start: Callable[..., Runner]) -> None:
+def test_announced_bytes_that_never_come(start: Callable[..., RunnerProcess]) -> None:
     runner = start()
     with runner.connect() as connection:
         token = connection.token("hello")
@@ -350,7 +353,7 @@ def test_announced_bytes_that_never_come(start: Callable[..., Runner]) -> None:
         assert runner.rss() - before < 64 * 2**20
 
 
-def test_thousands_of_connections_that_come_and_go(start: Callable[..., Runner], path: str) -> None:
+def test_thousands_of_connections_that_come_and_go(start: Callable[..., RunnerProcess], path: str) -> None:
     runner = start()
     with runner.connect() as idle:
         token = idle.token("hello")

@@ -14,10 +14,11 @@ from starlette.types import Receive, Scope, Send
 
 from asgi_bridge import Bridge, apisix
 
-from .client import UNAVAILABLE, body_of, until
-from .processes import Runner
+from ..doubles.connection import UNAVAILABLE, body_of
+from ..doubles.runner_process import RunnerProcess
+from ..doubles.runner_thread import ThreadRunner
+from ..doubles.waiting import until
 from .sample import hello, respond
-from .threads import ThreadRunner
 
 EXITS: dict[str, Callable[[], BaseException]] = {
     "interrupt": lambda: KeyboardInterrupt("of a plugin"),
@@ -165,7 +166,7 @@ bridge.mount("breaking", breaking)
 @pytest.mark.parametrize("kind", ["KeyboardInterrupt", "SystemExit"])
 @pytest.mark.parametrize(("sig", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, -signal.SIGTERM)])
 def test_no_lifespan_ends_the_runner(
-    start: Callable[..., Runner], folder: Path, kind: str, sig: int, status: int
+    start: Callable[..., RunnerProcess], folder: Path, kind: str, sig: int, status: int
 ) -> None:
     (folder / "breaking.py").write_text(LIFESPANS % kind)
     runner = start(target="breaking:bridge", app_dir=str(folder))
@@ -188,7 +189,7 @@ def test_no_lifespan_ends_the_runner(
     ],
 )
 def test_a_module_that_ends_the_program_is_said(
-    start: Callable[..., Runner], folder: Path, statement: str, said: str
+    start: Callable[..., RunnerProcess], folder: Path, statement: str, said: str
 ) -> None:
     (folder / "ending.py").write_text(statement + "\n")
     runner = start(target="ending:bridge", app_dir=str(folder))
@@ -196,7 +197,7 @@ def test_a_module_that_ends_the_program_is_said(
     assert f"asgi-bridge: {said}" in runner.log.splitlines()
 
 
-def test_the_real_ctrl_c_still_ends_it(start: Callable[..., Runner]) -> None:
+def test_the_real_ctrl_c_still_ends_it(start: Callable[..., RunnerProcess]) -> None:
     runner = start()
     with runner.connect() as connection:
         connection.token("hello")

@@ -14,10 +14,10 @@ from asgi_bridge.plugins.claims import Claims, Text
 from asgi_bridge.plugins.token_file import FILE
 from asgi_bridge.server.private import PrivateFolder
 
-from .client import Connection, body_of
-from .processes import Runner
+from ..doubles.connection import Connection, body_of
+from ..doubles.runner_process import RunnerProcess
 
-Start = Callable[..., Runner]
+Start = Callable[..., RunnerProcess]
 
 
 @pytest.fixture

@@ -39,10 +39,11 @@ from asgi_bridge.wire import (
     frame,
 )
 
+from ..doubles.connection import BAD_REQUEST, HEADERS, NOT_FOUND, UNAVAILABLE, Connection, body_of, request
+from ..doubles.runner_thread import ThreadRunner
+from ..doubles.waiting import until
+from ..loops import LOOPS, loop_factory
 from . import sample
-from .client import BAD_REQUEST, HEADERS, NOT_FOUND, UNAVAILABLE, Connection, body_of, request, until
-from .loops import LOOPS, loop_factory
-from .threads import ThreadRunner
 
 BODY = [*HEADERS, (b"content-length", b"5")]
 

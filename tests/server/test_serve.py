@@ -26,10 +26,12 @@ from asgi_bridge.server.serve import LOG_CONFIG, RunnerServer, serve
 from asgi_bridge.tracebacks import own_lines
 from asgi_bridge.wire import ExtraInfoReq, PrepareConfReq, Var
 
-from .client import BAD_REQUEST, Connection, body_of, until
-from .processes import HERE, Runner
+from ..doubles.connection import BAD_REQUEST, Connection, body_of
+from ..doubles.runner_process import RunnerProcess
+from ..doubles.waiting import until
+from . import HERE
 
-Start = Callable[..., Runner]
+Start = Callable[..., RunnerProcess]
 
 PLUGIN = """
 from asgi_bridge import Bridge
@@ -158,7 +160,7 @@ bridge.mount("block", block)
 """
 
 
-def talking(start: Start, folder: Path, *arguments: str, setup: str = "") -> Runner:
+def talking(start: Start, folder: Path, *arguments: str, setup: str = "") -> RunnerProcess:
     """A runner whose plugin has spoken once."""
     (folder / "talking.py").write_text(TALKING % setup)
     runner = start(*arguments, target="talking:bridge", app_dir=str(folder))

@@ -14,17 +14,18 @@ import pytest
 from asgi_bridge.plugins.build import SHUTDOWN_SECONDS
 from asgi_bridge.server import process
 
-from .client import UNAVAILABLE, Connection, body_of, until
-from .processes import Runner
+from ..doubles.connection import UNAVAILABLE, Connection, body_of
+from ..doubles.runner_process import RunnerProcess
+from ..doubles.waiting import until
 
 MINUTES = 600
 PATIENT = 60.0
 """Seconds of a watchdog that does not end what ends by itself."""
 
-Start = Callable[..., Runner]
+Start = Callable[..., RunnerProcess]
 
 
-def busy(runner: Runner, *calls: tuple[str, float]) -> list[Connection]:
+def busy(runner: RunnerProcess, *calls: tuple[str, float]) -> list[Connection]:
     """Connections, each with one call that runs."""
     connections = []
     for plugin, seconds in calls:
@@ -34,15 +35,15 @@ def busy(runner: Runner, *calls: tuple[str, float]) -> list[Connection]:
     return connections
 
 
-def settle(runner: Runner) -> None:
+def settle(runner: RunnerProcess) -> None:
     """Waits until the runner has read everything."""
     with runner.connect() as connection:
         connection.token("hello")
 
 
-def stop(runner: Runner, sig: int) -> None:
+def stop(runner: RunnerProcess, sig: int) -> None:
     runner.stop(sig)
-    assert runner.path is not None and not os.path.exists(runner.path)
+    assert not os.path.exists(runner.path)
     assert not runner.left()
 
 

@@ -18,10 +18,11 @@ from asgi_bridge import ConfigurationError
 from asgi_bridge.server import sockets
 from asgi_bridge.server.sockets import bind, has_owner, socket_path
 
-from .client import Connection, body_of, until
-from .processes import Runner
+from ..doubles.connection import Connection, body_of
+from ..doubles.runner_process import RunnerProcess
+from ..doubles.waiting import until
 
-Start = Callable[..., Runner]
+Start = Callable[..., RunnerProcess]
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def listening(path: str, kind: int = socket.SOCK_STREAM) -> Iterator[socket.sock
         yield sock
 
 
-def refused(runner: Runner) -> str:
+def refused(runner: RunnerProcess) -> str:
     """The one line that a refused start leaves."""
     assert runner.wait() == 2
     (line,) = runner.log.splitlines()

@@ -3,14 +3,14 @@
 import os
 from collections.abc import Callable
 
-from .client import Connection
-from .processes import Runner
+from ..doubles.connection import Connection
+from ..doubles.runner_process import RunnerProcess
 
 TOKENS = int(os.environ.get("TOKENS", "12000"))
 FIRST = 10_000
 
 
-def test_hundreds_of_thousands_of_configurations(start: Callable[..., Runner]) -> None:
+def test_hundreds_of_thousands_of_configurations(start: Callable[..., RunnerProcess]) -> None:
     """None is refused, none gets another's token, and the last costs what the first did."""
     runner = start()
     tokens: set[int] = set()
@@ -35,7 +35,7 @@ def prepared(connection: Connection, first: int, count: int) -> set[int]:
     }
 
 
-def cpu(runner: Runner) -> float:
+def cpu(runner: RunnerProcess) -> float:
     """Seconds of processor time that the runner has had."""
     with open(f"/proc/{runner.pid}/stat") as stat:
         fields = stat.read().rpartition(")")[2].split()

@@ -35,8 +35,8 @@ from asgi_bridge.wire import (
     decode,
     encode,
 )
-from tests.cases import load_cases
 from tests.fuzzing import examples
+from tests.replay.cases import load_cases
 from tests.wire import oracle
 from tests.wire.generate import MESSAGES, Source
 

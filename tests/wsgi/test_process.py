@@ -4,7 +4,8 @@ import asyncio
 from pathlib import Path
 
 from asgi_bridge.gateway import GatewayApp
-from tests.runner_process import client_of, routes_of, runner_process
+from tests.doubles.clients import client_of, routes_of
+from tests.doubles.runner_process import runner_process
 
 SOURCE = """
 import sys, time
@@ -28,7 +29,7 @@ def test_the_process_ends_although_a_thread_of_it_sleeps(tmp_path: Path) -> None
 
     async def main() -> None:
         with runner_process(tmp_path, SOURCE) as runner:
-            async with client_of(GatewayApp(routes, runner.socket)) as client:
+            async with client_of(GatewayApp(routes, runner.path)) as client:
                 assert (await client.get("/x")).text == "awake"
                 sleeping = asyncio.ensure_future(client.get("/sleep"))
                 await asyncio.to_thread(runner.line_with, "asleep")

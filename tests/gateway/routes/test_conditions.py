@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from asgi_bridge.gateway import GatewayApp, echo, read_routes
 from asgi_bridge.wire.messages import HTTPReqCallReq, HTTPReqCallResp, HTTPRespCallReq, HTTPRespCallResp
-from tests.gateway.runner_double import RunnerDouble
+from tests.doubles.runner_double import RunnerDouble
 
 UP = {"nodes": {"up.test:80": 1}}
 CONF = {"conf": [{"name": "a", "value": "{}"}]}
