@@ -292,7 +292,7 @@ MISSHAPED = '[tool.asgi_bridge]: bridge is a string, "module:attr", and allow a 
         ("a = ", "FOLDER/pyproject.toml cannot be read: Invalid value (at end of document)"),
         (
             "[tool.asgi_bridge]\nbrige = 'a:b'\naap = 1",
-            "[tool.asgi_bridge] has no key aap, brige; it has bridge and plugins, and allow; did you mean 'bridge'?",
+            "[tool.asgi_bridge] has no key aap, brige; it has bridge, plugins and allow; did you mean 'bridge'?",
         ),
         ("[tool.asgi_bridge]\nbridge = 5", MISSHAPED),
         ("[tool.asgi_bridge]\nbridge = ['a:b']", MISSHAPED),
@@ -312,7 +312,7 @@ MISSHAPED = '[tool.asgi_bridge]: bridge is a string, "module:attr", and allow a 
         ),
         (
             "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:app'\ndefaults = {}",
-            "[tool.asgi_bridge.plugins.x] has defaults, which only a middleware takes, or a factory",
+            "[tool.asgi_bridge.plugins.x] has defaults, which only a middleware or a factory takes",
         ),
         (
             "[tool.asgi_bridge.plugins.x]\nmiddleware = 'some_plugins:Both'\ndefaults = 5",

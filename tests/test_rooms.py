@@ -33,7 +33,8 @@ MAY_IMPORT = {
     # APISIX's half
     "gateway": {"wire"} | SMALL,
     # the public face
-    "bridge": {"plugins", "wsgi", "server"} | SMALL,
+    "mounting": {"plugins", "wsgi"} | SMALL,
+    "bridge": {"mounting", "plugins", "server"} | SMALL,
     "loading": {"bridge", "plugins"} | SMALL,
     "__init__": {"bridge", "plugins"} | SMALL,
     # what plugin authors and operators use
