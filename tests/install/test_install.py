@@ -94,7 +94,7 @@ def test_a_users_own_file_is_type_checked_against_the_installed_package(user: Pa
     assert re.findall(r'Revealed type is "(.*)"', said) == [
         "bytes | None",
         "asgi_bridge.bridge.Bridge",
-        "asgi_bridge.testing.PluginClient",
+        "asgi_bridge.testing.client.PluginClient",
     ]
     said = run(".venv/bin/mypy", "--strict", "mistakes.py", folder=user, expect=1)
     assert re.findall(r"^mistakes.py:(\d+): error: .*\[(.*)\]$", said, re.MULTILINE) == [
