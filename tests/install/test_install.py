@@ -26,6 +26,7 @@ from asgi_bridge.wire import (
     Role,
     Session,
     Stop,
+    TextEntry,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -215,19 +216,22 @@ def test_the_runner_answers_without_extras(plain: Path) -> None:
                     session.receive_data(connection.recv(65536))
                 return answer
 
+            # with these the runner has nothing to ask
+            origin: list[TextEntry] = [
+                (b"host", b"gateway.test"),
+                (b"x-forwarded-proto", b"http"),
+                (b"x-forwarded-host", b"gateway.test"),
+                (b"x-forwarded-port", b"80"),
+            ]
             prepared = answer_to(PrepareConfReq([(b"hello", b"{}")], b"route#1#ext-plugin-pre-req#1"))
             assert isinstance(prepared, PrepareConfResp)
-            answer = answer_to(HTTPReqCallReq(7, b"\x7f\0\0\1", "GET", b"/", [], [], prepared.conf_token))
+            answer = answer_to(HTTPReqCallReq(7, b"\x7f\0\0\1", "GET", b"/", [], origin, prepared.conf_token))
         assert isinstance(answer, HTTPReqCallResp) and isinstance(answer.action, Stop)
         assert (answer.id, answer.action.status, answer.action.body) == (7, 200, b"hello")
     finally:
         process.send_signal(signal.SIGINT)
         process.stderr.close()
         assert process.wait(SECONDS) == 0
-
-
-def test_a_ready_made_plugin_needs_only_its_own_packages(plain: Path) -> None:
-    run(".venv/bin/python", "-c", "import asgi_bridge_apps.say", folder=plain)
 
 
 def test_the_plugin_client_needs_only_what_starlettes_client_needs(plain: Path) -> None:
