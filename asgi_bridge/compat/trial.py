@@ -242,16 +242,16 @@ class _Trial:
             findings.request.add(f"header {name.decode('latin-1')}")
 
     def _compare_response(self, probe: Probe, outcome: _Outcome) -> None:
-        findings, upstream = self.findings, outcome.upstream
-        findings.status = findings.status or outcome.status != upstream.status
+        found, upstream = self.findings.response, outcome.upstream
+        found.status = found.status or outcome.status != upstream.status
         if probe.method != "HEAD" and outcome.body != upstream.content:  # no client gets a body with HEAD
-            findings.body = True
-            findings.recodes = findings.recodes and "content-encoding" in outcome.changed
+            found.body = True
+            found.recodes = found.recodes and "content-encoding" in outcome.changed
         for name in outcome.changed:
             raw = name.encode("latin-1")
-            findings.headers.add(name)
+            found.headers.add(name)
             if lost_in_request_phase(raw) or not outcome.added(name) or raw in dict(upstream.headers):
-                findings.lost.add(name)
+                found.lost.add(name)
 
 
 def _response(messages: list[Message]) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
@@ -278,7 +278,7 @@ async def _vary(trial: _Trial) -> None:
         try:
             outcome = await trial.send(probe, response)
         except Exception:  # the plugin can deal with PAGE, but not with this response
-            findings.reacts.add(response.name)
+            findings.response.reacts.add(response.name)
             continue
         if outcome.upstream.scope is None:
             if trial.is_replay(outcome):
@@ -290,14 +290,14 @@ async def _vary(trial: _Trial) -> None:
         kept_status = outcome.status == response.status or page.status != PAGE.status
         kept_body = outcome.body == response.body or page.body != PAGE.body
         if outcome.changed != page.changed or not (kept_status and kept_body):
-            findings.reacts.add(response.name)
+            findings.response.reacts.add(response.name)
     if len(outcomes) < 3:  # too few of them reached the upstream: take the outcomes of the other requests
         outcomes = [each for each in trial.outcomes.values() if each.upstream.scope is not None]
     known = {value for outcome in outcomes for _, value in outcome.upstream.scope["headers"]}  # type: ignore[index]
     for name in page.changed:
         values = [tuple(outcome.added(name)) for outcome in outcomes]
         if len(set(values)) > 1 and not all(value in known for each in values for value in each):
-            findings.varying.add(name)
+            findings.response.varying.add(name)
 
 
 async def _repeat(trial: _Trial) -> None:

@@ -1,6 +1,7 @@
 """``asgi-bridge compat``: what it finds out about middleware that is known."""
 
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -26,15 +27,15 @@ def findings_of(found: object, conf: str = "{}") -> Findings:
     [
         (
             f"{STARLETTE}.cors:CORSMiddleware", '{"allow_origins": ["*"]}', "both",
-            {"answers": {"CORS preflight": 400}, "headers": {"access-control-allow-origin", "vary"}},
+            {"answers": {"CORS preflight": 400}, "response.headers": {"access-control-allow-origin", "vary"}},
         ),
         (
             f"{STARLETTE}.gzip:GZipMiddleware", "{}", "response",
-            {"headers": {"content-encoding", "content-length", "vary"}, "body": True},
+            {"response.headers": {"content-encoding", "content-length", "vary"}, "response.body": True},
         ),
         (
             f"{STARLETTE}.sessions:SessionMiddleware", '{"secret_key": "s"}', "both",
-            {"wraps_send": True, "headers": set()},
+            {"wraps_send": True, "response.headers": set()},
         ),
         (
             f"{STARLETTE}.httpsredirect:HTTPSRedirectMiddleware", "{}", "request",
@@ -49,7 +50,7 @@ def findings_of(found: object, conf: str = "{}") -> Findings:
 def test_what_starlettes_middleware_does(target: str, conf: str, phase: str, found: dict[str, object]) -> None:
     _, findings = examine(load(target), conf)
     assert advise(findings)[0] == phase
-    assert {name: getattr(findings, name) for name in found} == found
+    assert {name: attrgetter(name)(findings) for name in found} == found
     assert findings.errors == {} and findings.request == set()
 
 
@@ -75,7 +76,7 @@ def test_all_changes_of_a_request_are_found() -> None:
     findings = findings_of(Changes)
     assert findings.request == {"method", "path", "query", "body", "header x-new"}
     assert findings.unmappable == {"method", "an empty body"}
-    assert (findings.status, findings.wraps_receive, findings.wraps_send) == (True, True, True)
+    assert (findings.response.status, findings.wraps_receive, findings.wraps_send) == (True, True, True)
     assert advise(findings)[0] == "both"
 
 
@@ -184,10 +185,13 @@ def test_a_bridge_is_no_middleware() -> None:
             "asgi_bridge_apps.say:say", '{"body": "x"}', "factory", "request",
             {"answers": {probe.name: 200 for probe in PROBES}},
         ),
-        ("asgi_bridge_apps.request_id:request_id", "{}", "factory", "request", {"headers": {"x-request-id"}}),
-        ("asgi_bridge_apps.server_timing:server_timing", "{}", "factory", "both", {"headers": {"server-timing"}}),
+        ("asgi_bridge_apps.request_id:request_id", "{}", "factory", "request", {"response.headers": {"x-request-id"}}),
+        (
+            "asgi_bridge_apps.server_timing:server_timing", "{}", "factory", "both",
+            {"response.headers": {"server-timing"}},
+        ),
         ("werkzeug.middleware.proxy_fix:ProxyFix", "{}", "wsgi_middleware", "request", {}),
-        ("paste.gzipper:middleware", "{}", "wsgi_middleware", "response", {"body": True}),
+        ("paste.gzipper:middleware", "{}", "wsgi_middleware", "response", {"response.body": True}),
         ("tests.wsgi.compat_app:app", "{}", "wsgi", "request", {"answers": {probe.name: 404 for probe in PROBES}}),
     ],
 )  # fmt: skip
@@ -197,7 +201,7 @@ def test_plugins_of_this_project_and_wsgi(
     subject, findings = examine(load(target), conf)
     assert (subject.source, advise(findings)[0]) == (source, phase)
     assert findings.errors == {} and not findings.lifespan
-    assert {name: getattr(findings, name) for name in found} == found
+    assert {name: attrgetter(name)(findings) for name in found} == found
     assert f'  {source} = "{target}"' in list(report(subject, {}, findings))
 
 
@@ -290,7 +294,7 @@ def test_a_limit_is_found_and_told() -> None:
 
 
 def test_a_head_request_changes_no_body() -> None:
-    assert not examine(load(f"{SUBJECTS}:StripsHeadBody"), "{}")[1].body
+    assert not examine(load(f"{SUBJECTS}:StripsHeadBody"), "{}")[1].response.body
 
 
 @pytest.mark.parametrize("name", ["StoreAndReplay", "Challenge", "WSGIWatching"])
