@@ -158,10 +158,10 @@ def test_the_command_prints_lines_to_paste() -> None:
 
 
 def test_a_configuration_that_does_not_check_is_an_error(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["asgi-bridge", "compat", f"{STARLETTE}.sessions:SessionMiddleware"])
-    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.setattr("sys.path", [*sys.path])
     with pytest.raises(SystemExit, match="2"):
         main()
     assert capsys.readouterr().err == (
