@@ -340,7 +340,7 @@ def test_an_error_in_place_of_an_answer_refuses_the_call(
             connection.send(ErrResp(ErrCode.SERVICE_UNAVAILABLE))
         assert connection.receive() == UNAVAILABLE
         assert body_of(connection.call(connection.token("hello"))) == b"hello"
-    assert "the gateway could not tell" in caplog.text
+    assert "the gateway did not give what it was asked for: error SERVICE_UNAVAILABLE" in caplog.text
 
 
 def test_another_type_in_place_of_an_answer_loses_the_connection(runner: ThreadRunner) -> None:
