@@ -55,7 +55,7 @@ def serve(
         source: the plugins by name, or where to find them. `reload` needs the latter.
         uds: path of the unix socket; None: ``APISIX_LISTEN_ADDRESS``.
         uds_permissions: mode of the socket file.
-        reload: True: start anew when a Python file changes.
+        reload: True: start again when a Python file changes.
         reload_dirs: folders to watch; None: the one that the source imports from.
         limit_concurrency: maximum number of calls that run at once. Further ones are refused. None: no limit.
         limit_configuration_size: maximum size of a route's configuration of one plugin, in bytes.
@@ -71,7 +71,7 @@ def serve(
         ConfigurationError: the socket cannot be taken, an option's value cannot work, or the plugins cannot be loaded.
     """
     if reload and isinstance(source, Mapping):
-        raise ConfigurationError('reload imports the plugins anew, so it needs their "module:attr": use the command')
+        raise ConfigurationError('reload imports the plugins again, so it needs their "module:attr": use asgi-bridge run --reload')
     _check_options(
         uds_permissions, limit_concurrency, limit_configuration_size, timeout_graceful_shutdown, forwarded_headers
     )

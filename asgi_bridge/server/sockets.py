@@ -27,6 +27,7 @@ logger = logging.getLogger("asgi_bridge.server")
 MAX_PATH = 107
 """Bytes of ``sockaddr_un.sun_path`` without its final NUL (unix(7))."""
 BACKLOG = 2048
+"""Maximum number of connections that wait to be accepted."""
 DEFAULT_PERMISSIONS = 0o666
 """nginx's workers have to be able to connect. They run as nobody, and the runner as the user of the nginx master."""
 _NAME = "socket"
