@@ -1,4 +1,4 @@
-"""The optional dependencies of this package: which extra of ours brings a module that is missing."""
+"""The optional dependencies of this package: which of our extras brings a missing module."""
 
 from pathlib import Path
 from traceback import extract_tb
@@ -9,24 +9,33 @@ _EXTRAS = {
     "dev": ("dotenv", "h11", "httpx2", "watchfiles", "yaml"),
     "apps": ("argon2", "itsdangerous", "jwt", "opentelemetry", "re2", "redis"),
 }
+"""Our extras, and the modules that each brings."""
 _MODULES = {module: extra for extra, modules in _EXTRAS.items() for module in modules}
 _CALLERS = ("asgi_bridge", "asgi_bridge_apps", "starlette")
-"""The packages that import those modules for us; Starlette does for its TestClient and its sessions."""
+"""Packages that import those modules for us. Starlette does so for its TestClient and its sessions."""
 
 
 def install(extra: str) -> str:
-    """The command that brings an extra."""
+    """Return the command that installs an extra.
+
+    Args:
+        extra: name of the extra.
+    """
     return f'pip install "asgi_bridge[{extra}]"'
 
 
 def extra_of(exc: BaseException) -> str:
-    """What is missing and how to get it, where an extra of ours brings it: ``needs NAME: pip install …``; else nothing.
+    """Return what an import lacks and how to install it.
 
     Args:
-        exc: what an import raised. Imports of the user's own modules get no advice: they are not ours to install.
+        exc: the exception that the import raised.
+
+    Returns:
+        ``"needs NAME: pip install …"``; empty if none of our extras brings the module, or if a module of the user's own
+        imports it.
     """
     error: BaseException | None = exc
-    while error is not None:  # Starlette tries two modules, and raises another error of these
+    while error is not None:  # Starlette tries two modules, and raises another error afterwards
         name = error.name if isinstance(error, ModuleNotFoundError) else None
         extra = _MODULES.get((name or "").partition(".")[0])
         frames = [frame.filename for frame in extract_tb(error.__traceback__) if not frame.filename.startswith("<")]

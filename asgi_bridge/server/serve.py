@@ -71,7 +71,9 @@ def serve(
         ConfigurationError: the socket cannot be taken, an option's value cannot work, or the plugins cannot be loaded.
     """
     if reload and isinstance(source, Mapping):
-        raise ConfigurationError('reload imports the plugins again, so it needs their "module:attr": use asgi-bridge run --reload')
+        raise ConfigurationError(
+            'reload imports the plugins again, so it needs their "module:attr": use asgi-bridge run --reload'
+        )
     _check_options(
         uds_permissions, limit_concurrency, limit_configuration_size, timeout_graceful_shutdown, forwarded_headers
     )
