@@ -40,7 +40,8 @@ _LEFT_OUT = "and %d more like it in %g s: %s"
 def one_line(text: str) -> str:
     """Return `text` as one line of at most MAX_LINE bytes.
 
-    Characters that are not printable, such as the ends of lines, are escaped. A longer text is cut off.
+    Characters that are not printable, such as the ends of lines, are escaped. A longer text is cut off, and a note says
+    how long it was.
     """
     most = MAX_LINE - _ROOM
     short, cut = text[:most], len(text) > most

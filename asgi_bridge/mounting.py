@@ -50,7 +50,12 @@ def check_name(name: object, line: str = "") -> None:
 
 
 def check_new(plugins: Mapping[str, Plugin], name: str) -> None:
-    """Check that no plugin has this name yet. Raises ConfigurationError."""
+    """Raise ConfigurationError if a plugin has this name already.
+
+    Args:
+        plugins: the mounted plugins, by name.
+        name: the name of the next one.
+    """
     if name in plugins:
         raise ConfigurationError(f"plugin {name}: the name is mounted already")
 

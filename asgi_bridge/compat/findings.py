@@ -67,12 +67,15 @@ class Findings:
 
 
 def advise(findings: Findings) -> tuple[str, str]:
-    """Say in which phase to mount the plugin.
+    """Say in which phase to mount a plugin.
 
     Probes show what a plugin does, never what it would do with another request. So one phase alone is advised only
     where the probes show that it is enough: the request phase for a plugin that acts on requests and looks at no
     response, the response phase for one that encodes bodies and lets all requests pass. Every other plugin is advised
     ``both``, where it sees what it sees under a server.
+
+    Args:
+        findings: what the plugin did with the probes.
 
     Returns:
         The phase, and the reason with what the probes cannot tell.

@@ -132,7 +132,7 @@ class _Outcome:
         return {name.decode("latin-1") for name, _ in set(self.headers) ^ set(self.upstream.headers)}
 
     def added(self, name: str) -> list[bytes]:
-        """Values of a response header that the plugin set."""
+        """Return the values of a response header that the plugin set."""
         own = [entry for entry in self.headers if entry not in self.upstream.headers]
         return [value for each, value in own if each == name.encode("latin-1")]
 

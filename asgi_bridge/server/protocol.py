@@ -89,6 +89,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
     # called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport. If the runner is stopping, close it once its call is answered."""
         self._transport = cast("asyncio.Transport", transport)
         self._server_state.connections.add(self)  # type: ignore[arg-type]
         if self._runner.stopping:
@@ -96,6 +97,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Fail what the call still waits for, and tell it that the client has gone."""
         self._server_state.connections.discard(self)
         self._fail_asks("the gateway has closed the connection")
         if self._call is not None:
@@ -103,15 +105,18 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             self._call = None
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        """Return the buffer for asyncio's next read."""
         if self._view is None:
             self._view = memoryview(bytearray(READ_SIZE))
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
+        """Take the bytes that asyncio has read into the buffer."""
         assert self._view is not None
         self.data_received(self._view[:nbytes])
 
     def data_received(self, data: bytes | memoryview) -> None:
+        """Take the bytes of one read, and handle the messages that are complete now."""
         session = self._session
         session.receive_data(data)
         while not self._transport.is_closing():
@@ -254,7 +259,15 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
     # called by a call
 
     def ask(self, infos: Sequence[Info]) -> "asyncio.Future[list[bytes | None]]":
-        """Ask the gateway for variables or bodies, all in one round trip. The future fails if the gateway cannot."""
+        """Ask the gateway for variables or bodies, all in one round trip.
+
+        Args:
+            infos: what to ask for.
+
+        Returns:
+            A future of the answers, in the same order; None stands for a variable that is not set. The future fails
+            with PluginError if the gateway answers with an error, or closes the connection.
+        """
         future: asyncio.Future[list[bytes | None]] = self._loop.create_future()
         if self._transport.is_closing():
             future.set_exception(PluginError("the gateway has closed the connection"))

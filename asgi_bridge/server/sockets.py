@@ -115,6 +115,9 @@ def bind(path: str, permissions: int = DEFAULT_PERMISSIONS) -> RunnerSocket:
 def has_owner(path: str) -> bool | None:
     """Whether a process listens on `path`.
 
+    Args:
+        path: absolute path of the socket.
+
     Returns:
         None where that is unknown: the socket belongs to another user, and its mode does not let this one connect.
 

@@ -58,7 +58,11 @@ def frame(frame_type: int, payload: bytes) -> bytes:
 
 
 def too_long(size: int) -> LocalProtocolError:
-    """Return the error for a payload of `size` bytes, more than `MAX_PAYLOAD`."""
+    """Return the error for a payload that no frame can hold.
+
+    Args:
+        size: length of the payload in bytes, more than `MAX_PAYLOAD`.
+    """
     return LocalProtocolError(f"a message of {size} bytes is too long for a frame ({MAX_PAYLOAD} at most)")
 
 
