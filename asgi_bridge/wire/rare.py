@@ -3,7 +3,7 @@
 These are errors, and what only the gateway sends. The package is slow, which does not matter here: the runner sends
 the known errors from constants, and the gateway is the stand-in for development and tests.
 
-Each function takes a message and returns its frame, as `asgi_bridge.wire.encode` does, and raises LocalProtocolError for
+Each function takes a message and returns its frame, as `asgi_bridge.wire.encode` does. It raises LocalProtocolError for
 a message that no frame can hold.
 """
 
