@@ -184,7 +184,7 @@ class Bridge:
             defaults: keyword arguments of a middleware, or the operator's part of a factory's configuration.
 
         Raises:
-            ConfigurationError: it cannot be mounted, it cannot be told what it is, or it does not take the defaults.
+            ConfigurationError: it cannot be mounted, nothing says what it is, or it does not take the defaults.
         """
         if isinstance(found, Bridge):
             self.include(found)
@@ -261,7 +261,7 @@ class Bridge:
             )
         if not isinstance(tables.get("bridge", ""), str) or not isinstance(tables.get("allow", []), list):
             raise ConfigurationError(
-                '[tool.asgi_bridge]: bridge is a string, "module:attr", and allow a list of strings'
+                '[tool.asgi_bridge]: bridge must be a string, "module:attr", and allow a list of strings'
             )
         if "bridge" in tables:
             self.include(_as_bridge(tables["bridge"]), allow=tables.get("allow", ()))
@@ -272,20 +272,20 @@ class Bridge:
             )
         plugins = tables.get("plugins", {})
         if not isinstance(plugins, Mapping):
-            raise ConfigurationError("[tool.asgi_bridge.plugins] is a table of tables, one for each plugin")
+            raise ConfigurationError("[tool.asgi_bridge.plugins] must be a table of tables, one for each plugin")
         for name, table in plugins.items():
             self._configure_plugin(name, table)
 
     def _configure_plugin(self, name: str, table: Any) -> None:
         where = f"[tool.asgi_bridge.plugins.{name}]"
         if not isinstance(table, Mapping):
-            raise ConfigurationError(f"{where} is a table")
+            raise ConfigurationError(f"{where} must be a table")
         options = dict(table)
         sources = [(key, options.pop(key)) for key in SOURCE_KEYS if key in options]
         if len(sources) != 1:
             guesses = [] if sources else [did_you_mean(key, SOURCE_KEYS) for key in options]
             raise ConfigurationError(
-                f'{where} has one of app, middleware, factory, wsgi and wsgi_middleware, as "module:attr"'
+                f'{where} must have one of app, middleware, factory, wsgi and wsgi_middleware, as "module:attr"'
                 + next(filter(None, guesses), "")
             )
         ((key, target),) = sources
@@ -300,7 +300,7 @@ class Bridge:
         if defaults is not None and key not in ("middleware", "factory", "wsgi_middleware"):
             raise ConfigurationError(f"{where} has defaults, which only a middleware or a factory takes")
         if not isinstance(defaults, Mapping | None):
-            raise ConfigurationError(f"{where}: defaults is a table")
+            raise ConfigurationError(f"{where}: defaults must be a table")
         self._add_source(Place(name, target), key, found, options, defaults, threading)
 
     def run(self, **options: Any) -> None:

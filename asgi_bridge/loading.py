@@ -148,12 +148,12 @@ def load_bridge(
         looked_at.append(f"{mounted} of --mount {name}")
     if not bridge.plugins and looked_at:
         raise ConfigurationError(
-            f"no plugins in {', '.join(looked_at)}; mount, add_middleware and plugin of a Bridge add one"
+            f"no plugins in {', '.join(looked_at)}; add one with mount, add_middleware or plugin of a Bridge"
         )
     if not bridge.plugins:
         raise ConfigurationError(
-            'no plugins: name a "module:attr" of a Bridge, or have a [tool.asgi_bridge] table in pyproject.toml, '
-            f"a package with entry points of the group {ENTRY_POINTS!r}, or --mount NAME=module:attr"
+            'no plugins: give the "module:attr" of a Bridge or --mount NAME=module:attr, write a [tool.asgi_bridge] '
+            f"table into pyproject.toml, or install a package with entry points of the group {ENTRY_POINTS!r}"
         )
     if allow:
         allowing = Bridge()
@@ -179,6 +179,6 @@ def _pyproject(start: Path) -> tuple[Path, Mapping[str, Any]] | None:
                     if did_you_mean(name, ("asgi_bridge",), 0.8):
                         raise ConfigurationError(f"{path} has a table [{shown}]; did you mean [tool.asgi_bridge]?")
             if found is not None and not isinstance(found, Mapping):
-                raise ConfigurationError(f"{path}: [tool.asgi_bridge] is a table")
+                raise ConfigurationError(f"{path}: [tool.asgi_bridge] must be a table")
             return None if found is None else (path, found)
     return None

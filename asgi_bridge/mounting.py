@@ -43,7 +43,7 @@ def check_name(name: object, line: str = "") -> None:
     """
     if isinstance(name, str) and 1 <= len(name) <= 128:
         return
-    reason = f"a plugin's name has 1 to 128 characters (APISIX's schema), not {name!r}"
+    reason = f"a plugin's name must be a string of 1 to 128 characters (APISIX's schema), not {name!r}"
     if line and callable(name):
         reason += ": write " + line.format(f'"{spelled(name)}"')
     raise ConfigurationError(reason)
@@ -176,7 +176,7 @@ def add_factory(
         raise ConfigurationError(f"plugin {name}: {refusal(factory, verdict, place, 'a factory')}")
     if signature_of(factory) is None and not is_routine(factory):
         raise ConfigurationError(
-            f"plugin {name}: {spelled(factory)} has no signature to read, which would say what a route may "
+            f"plugin {name}: {spelled(factory)} has no signature, so nothing says what a route may "
             f"configure: write def make(conf: dict): return {spelled(factory)}(conf)"
         )
     try:
@@ -190,7 +190,7 @@ def add_factory(
     more += [each.name for each in rest[:1] if each.kind in (each.KEYWORD_ONLY, each.VAR_KEYWORD)]
     if more:
         raise ConfigurationError(
-            f"plugin {name}: its factory is called with a configuration, by position, and wants more: "
+            f"plugin {name}: its factory gets one positional argument, the configuration, but needs more: "
             f"{', '.join(more)}: write def {spelled(factory)}(conf), or (app, conf) for a middleware"
         )
     annotation = (rest[0].annotation if rest[0].annotation is not inspect.Parameter.empty else Any) if rest else None

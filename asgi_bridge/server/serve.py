@@ -145,17 +145,19 @@ def _check_options(
 ) -> None:
     """Raise ConfigurationError for a value that cannot work. The command line checks types and ranges before."""
     if forwarded_headers not in ("trust", "ask"):
-        raise ConfigurationError(f'forwarded_headers is "trust" or "ask", not {forwarded_headers!r}')
+        raise ConfigurationError(f'forwarded_headers must be "trust" or "ask", not {forwarded_headers!r}')
     if limit_concurrency is not None and not (type(limit_concurrency) is int and limit_concurrency > 0):
-        raise ConfigurationError(f"limit_concurrency is a number of calls, 1 or more, not {limit_concurrency!r}")
+        raise ConfigurationError(f"limit_concurrency must be a number of calls, 1 or more, not {limit_concurrency!r}")
     if not (type(limit_configuration_size) is int and limit_configuration_size > 0):
         raise ConfigurationError(
-            f"limit_configuration_size is a number of bytes, 1 or more, not {limit_configuration_size!r}"
+            f"limit_configuration_size must be a number of bytes, 1 or more, not {limit_configuration_size!r}"
         )
     if not (type(uds_permissions) is int and 0 <= uds_permissions <= 0o777):
-        raise ConfigurationError(f"uds_permissions is a mode such as 0o660, not {uds_permissions!r}")
+        raise ConfigurationError(f"uds_permissions must be a mode such as 0o660, not {uds_permissions!r}")
     if not 0 <= timeout_graceful_shutdown < threading.TIMEOUT_MAX:
-        raise ConfigurationError(f"timeout_graceful_shutdown is a number of seconds, not {timeout_graceful_shutdown}")
+        raise ConfigurationError(
+            f"timeout_graceful_shutdown must be a number of seconds, not {timeout_graceful_shutdown}"
+        )
 
 
 def _load_runner(source: Source | Plugins, options: RunnerOptions) -> Runner:

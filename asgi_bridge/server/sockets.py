@@ -161,8 +161,8 @@ def _look(path: str) -> str | None:
         logger.warning("Another runner listens on %s: new connections are taken over from it", path)
     elif alive is None:
         logger.warning(
-            "A socket of %s at %s is replaced; whether a runner still listens there cannot be told: this user may not "
-            "connect to it",
+            "The socket of %s at %s is replaced. A runner may still listen there: this user may not connect to it, to "
+            "find out",
             owner,
             path,
         )

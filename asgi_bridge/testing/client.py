@@ -75,7 +75,7 @@ class PluginClient(TestClient):
         **kwargs: Any,
     ) -> None:
         if phase not in (None, "request", "response", "both"):
-            raise ConfigurationError(f'phase is "request", "response" or "both", not {phase!r}')
+            raise ConfigurationError(f'phase must be "request", "response" or "both", not {phase!r}')
         plugins = [(plugin, conf)] if isinstance(plugin, str) else list(plugin)
         application = _PluginApplication(bridge, plugins, upstream or _echo, dict(variables or {}), route_id, phase)
         super().__init__(application, **kwargs)

@@ -278,7 +278,7 @@ def test_a_plugins_factory_that_fails_shows_its_lines_only(command: Command, tmp
         f'  File "{tmp_path}/made.py", line 2, in make\n'
         "    return conf['missing']\n"
         "KeyError: 'missing'\n"
-        "asgi-bridge: plugin make: it could not be built: KeyError: 'missing'; --conf gives its configuration\n",
+        "asgi-bridge: plugin make: it could not be built: KeyError: 'missing'; give its configuration with --conf\n",
     )
 
 

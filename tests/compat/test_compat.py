@@ -165,7 +165,7 @@ def test_a_configuration_that_does_not_check_is_an_error(
     with pytest.raises(SystemExit, match="2"):
         main()
     assert capsys.readouterr().err == (
-        "asgi-bridge: plugin session: field 'secret_key': Field required; --conf gives its configuration\n"
+        "asgi-bridge: plugin session: field 'secret_key': Field required; give its configuration with --conf\n"
     )
 
 
@@ -318,8 +318,8 @@ def test_objects_that_a_middleware_needs_are_given_as_defaults(
         main()
     assert capsys.readouterr().err == (
         "asgi-bridge: plugin needs-object: field 'backend': Field required; field 'clock': Field required; field "
-        "'text': Field required; --conf gives its configuration, --default backend=module:attr, --default "
-        "clock=module:attr an object\n"
+        "'text': Field required; give its configuration with --conf, and objects with --default "
+        "backend=module:attr --default clock=module:attr\n"
     )
 
     given = [

@@ -239,12 +239,12 @@ def test_a_taken_upstream_port_is_an_error_and_never_the_upstream(tmp_path: Path
 @pytest.mark.parametrize(
     ("host", "said"),
     [
-        ("nosuchhost.invalid", "there is no host 'nosuchhost.invalid'; --host is an address of this machine"),
-        ("a..b", "there is no host 'a..b'; --host is an address of this machine"),
-        ("127.0.0.1.5", "there is no host '127.0.0.1.5'; --host is an address of this machine"),
+        ("nosuchhost.invalid", "there is no host 'nosuchhost.invalid'; --host must be an address of this machine"),
+        ("a..b", "there is no host 'a..b'; --host must be an address of this machine"),
+        ("127.0.0.1.5", "there is no host '127.0.0.1.5'; --host must be an address of this machine"),
         (
             "192.0.2.1",
-            "cannot listen on 192.0.2.1:0: Cannot assign requested address; --host has to be an address of this "
+            "cannot listen on 192.0.2.1:0: Cannot assign requested address; --host must be an address of this "
             "machine",
         ),
     ],

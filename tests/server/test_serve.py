@@ -331,7 +331,9 @@ def test_how_long_the_gateway_keeps_tokens(environment: pytest.MonkeyPatch, text
 @pytest.mark.parametrize("text", ["", "an hour", "0", "-1", "nan", "inf"])
 def test_a_time_that_is_none(environment: pytest.MonkeyPatch, text: str, path: str) -> None:
     environment.setenv("APISIX_CONF_EXPIRE_TIME", text)
-    with pytest.raises(ConfigurationError, match=f"APISIX_CONF_EXPIRE_TIME is '{text}'; it is a number of seconds"):
+    with pytest.raises(
+        ConfigurationError, match=f"APISIX_CONF_EXPIRE_TIME is '{text}'; it must be a positive number of seconds"
+    ):
         serve({}, uds=path)
     assert not os.path.exists(path)
 
@@ -354,12 +356,12 @@ def test_an_environment_file_that_cannot_be_read(folder: Path, path: str, conten
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"forwarded_headers": "aks"}, 'forwarded_headers is "trust" or "ask", not \'aks\''),
-        ({"limit_concurrency": 0}, "limit_concurrency is a number of calls, 1 or more, not 0"),
-        ({"limit_configuration_size": 0}, "limit_configuration_size is a number of bytes, 1 or more, not 0"),
-        ({"limit_configuration_size": "1"}, "limit_configuration_size is a number of bytes, 1 or more, not '1'"),
-        ({"uds_permissions": "660"}, "uds_permissions is a mode such as 0o660, not '660'"),
-        ({"timeout_graceful_shutdown": -1.0}, "timeout_graceful_shutdown is a number of seconds, not -1.0"),
+        ({"forwarded_headers": "aks"}, 'forwarded_headers must be "trust" or "ask", not \'aks\''),
+        ({"limit_concurrency": 0}, "limit_concurrency must be a number of calls, 1 or more, not 0"),
+        ({"limit_configuration_size": 0}, "limit_configuration_size must be a number of bytes, 1 or more, not 0"),
+        ({"limit_configuration_size": "1"}, "limit_configuration_size must be a number of bytes, 1 or more, not '1'"),
+        ({"uds_permissions": "660"}, "uds_permissions must be a mode such as 0o660, not '660'"),
+        ({"timeout_graceful_shutdown": -1.0}, "timeout_graceful_shutdown must be a number of seconds, not -1.0"),
     ],
 )
 def test_options_that_cannot_work(path: str, options: dict[str, Any], reason: str) -> None:
@@ -505,7 +507,7 @@ def test_as_a_library(start: Start, folder: Path, path: str) -> None:
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
 def test_a_grace_that_is_no_time(seconds: float, path: str) -> None:
-    with pytest.raises(ConfigurationError, match="timeout_graceful_shutdown is a number of seconds"):
+    with pytest.raises(ConfigurationError, match="timeout_graceful_shutdown must be a number of seconds"):
         Bridge().run(uds=path, timeout_graceful_shutdown=seconds)
 
 
