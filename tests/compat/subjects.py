@@ -251,7 +251,8 @@ class WSGIWatchingBody(WSGIWatching):
     """Looks at the body alone."""
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        return iter(self.app(environ, start_response))
+        chunks: Iterable[bytes] = self.app(environ, start_response)
+        return iter(chunks)
 
 
 class WSGIUser(WSGIWatching):
@@ -279,7 +280,7 @@ def limit() -> Any:
 
 @limiter.route("/<path:path>", methods=["GET", "HEAD", "POST", "DELETE", "OPTIONS"])
 def passed_on(path: str) -> Any:
-    return flask.Response.from_app(upstream, flask.request.environ)  # type: ignore[arg-type]
+    return flask.Response.from_app(upstream, flask.request.environ)
 
 
 limiting = Limiter(Middleware)  # type: ignore[arg-type]

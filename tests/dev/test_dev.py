@@ -244,8 +244,7 @@ def test_a_taken_upstream_port_is_an_error_and_never_the_upstream(tmp_path: Path
         ("127.0.0.1.5", "there is no host '127.0.0.1.5'; --host must be an address of this machine"),
         (
             "192.0.2.1",
-            "cannot listen on 192.0.2.1:0: Cannot assign requested address; --host must be an address of this "
-            "machine",
+            "cannot listen on 192.0.2.1:0: Cannot assign requested address; --host must be an address of this machine",
         ),
     ],
 )

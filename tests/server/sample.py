@@ -82,9 +82,8 @@ async def silent(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def asking(scope: Scope, receive: Receive, send: Send) -> None:
     names = apisix(scope).conf
-    found = await apisix(scope).var(*names)
-    if len(names) == 1:
-        found = {names[0]: found}
+    answer: Any = await apisix(scope).var(*names)
+    found: dict[str, bytes | None] = {names[0]: answer} if len(names) == 1 else answer
     texts = {name: None if value is None else value.decode() for name, value in found.items()}
     await respond(send, json.dumps(texts).encode())
 

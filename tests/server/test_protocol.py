@@ -74,7 +74,7 @@ def test_uvicorn_alone_can_use_the_protocol_class(path: str) -> None:
     config = uvicorn.Config(
         lambda: Runner(sample.bridge.plugins),
         factory=True,
-        http=RunnerProtocol,  # type: ignore[arg-type]
+        http=RunnerProtocol,
         uds=path,
         interface="asgi3",
         ws="none",
@@ -452,7 +452,7 @@ def in_loop(
         await runner.start()
         config = SimpleNamespace(loaded_app=runner)
         made = RunnerProtocol(config, ServerState())  # type: ignore[arg-type]
-        await loop.connect_accepted_socket(lambda: made, ours)  # type: ignore[arg-type]
+        await loop.connect_accepted_socket(lambda: made, ours)
         connection = Connection.__new__(Connection)
         connection.session, connection.sock = Session(Role.GATEWAY), theirs
         theirs.settimeout(60)
@@ -501,7 +501,12 @@ def test_each_loop_reads_in_the_way_that_is_quicker_for_it(loop: str) -> None:
 
     async def script(made: RunnerProtocol, connection: Connection, runner: Runner) -> None:
         update = made.buffer_updated
-        made.buffer_updated = lambda nbytes: (buffered.append(nbytes), update(nbytes))[1]  # type: ignore[method-assign]
+
+        def updated(nbytes: int) -> None:
+            buffered.append(nbytes)
+            update(nbytes)
+
+        made.buffer_updated = updated  # type: ignore[method-assign]
         made._transport.set_protocol(made)  # loops look the methods up once
         loop = asyncio.get_running_loop()
         token = await loop.run_in_executor(None, connection.token, "hello")
@@ -559,7 +564,7 @@ def test_a_connection_accepted_during_a_stop() -> None:
         runner.stopping = True
         ours, theirs = socket.socketpair()
         late = RunnerProtocol(SimpleNamespace(loaded_app=runner), ServerState())  # type: ignore[arg-type]
-        await asyncio.get_running_loop().connect_accepted_socket(lambda: late, ours)  # type: ignore[arg-type]
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: late, ours)
         with theirs:
             theirs.settimeout(60)
             assert await asyncio.to_thread(theirs.recv, 1) == b""

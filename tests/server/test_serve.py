@@ -19,7 +19,6 @@ import uvicorn
 from asgi_bridge import Bridge, ConfigurationError
 from asgi_bridge.loading import Source
 from asgi_bridge.logs import GUARD
-from asgi_bridge.server import process
 from asgi_bridge.server.process import runner_config
 from asgi_bridge.server.runner import conf_expire_of_environment
 from asgi_bridge.server.serve import LOG_CONFIG, RunnerServer, serve
@@ -574,7 +573,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunnerServer]:
         raise Stopped(status)
 
     ended: list[bool] = []
-    monkeypatch.setattr(process.os, "_exit", exit)
+    monkeypatch.setattr(os, "_exit", exit)
     yield RunnerServer(runner_config(), lambda: ended.append(True), "", seconds=0.01)
     monkeypatch.undo()
 

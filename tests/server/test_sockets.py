@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from asgi_bridge import ConfigurationError
-from asgi_bridge.server import sockets
 from asgi_bridge.server.sockets import bind, has_owner, socket_path
 
 from .client import Connection, body_of, until
@@ -132,7 +131,7 @@ def test_a_path_that_vanishes_while_it_is_looked_at(path: str, monkeypatch: pyte
         pass
     found = os.lstat(path)
     os.unlink(path)
-    monkeypatch.setattr(sockets.os, "lstat", lambda path: found)
+    monkeypatch.setattr(os, "lstat", lambda path: found)
     assert not has_owner(path)
 
 
@@ -210,7 +209,7 @@ def test_a_bind_that_fails_half_way_leaves_nothing(folder: Path, path: str, monk
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError("no renaming today")
 
-    monkeypatch.setattr(sockets.os, "rename", fail)
+    monkeypatch.setattr(os, "rename", fail)
     with pytest.raises(ConfigurationError, match="no renaming today"):
         bind(path)
     assert os.listdir(folder) == []
@@ -265,7 +264,7 @@ def test_links_put_into_the_folder_half_way_are_not_followed(
             if moment == "listen":
                 exchange(folder, victim)
 
-    monkeypatch.setattr(sockets.socket, "socket", Socket)
+    monkeypatch.setattr(socket, "socket", Socket)
     made = bind(path)
     monkeypatch.undo()
     with made.sock:
@@ -290,7 +289,7 @@ def test_a_private_folder_that_is_exchanged_is_not_used(
             make(folder / name)
             os.chmod(folder / name, 0o777)
 
-    monkeypatch.setattr(sockets.os, "mkdir", mkdir)
+    monkeypatch.setattr(os, "mkdir", mkdir)
     with pytest.raises(ConfigurationError, match=f"^cannot listen on {path}: "):
         bind(path)
     assert not os.path.lexists(path)

@@ -29,6 +29,7 @@ from asgi_bridge.wire import (
     Rewrite,
     Role,
     Stop,
+    TextEntry,
     UnknownUnion,
     Var,
     decode,
@@ -94,7 +95,7 @@ def test_errors_are_read_by_both_roles() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 62, 63, 64, 65, 66, 100, 1000])
 def test_vectors_around_the_prepared_lengths(count: int) -> None:
-    entries = [(b"n%d" % n, b"v" * n) for n in range(count)]
+    entries: list[TextEntry] = [(b"n%d" % n, b"v" * n) for n in range(count)]
     for message in (
         HTTPReqCallReq(headers=entries),
         HTTPReqCallResp(1, Stop(200, entries)),
@@ -355,7 +356,7 @@ def test_every_offset_is_checked() -> None:
 @pytest.mark.parametrize("name_last", [0, 1])
 def test_what_is_made_of_a_builders_frame_is_read_as_the_official_package_reads_it_or_refused(name_last: int) -> None:
     """Entries that overlap, share a vtable of another shape, come in another order, or nearly so."""
-    entries = [(b"a", b"1"), (b"longer-name", b"value"), (b"e", b""), (b"bcd", b"x" * 9)]
+    entries: list[TextEntry] = [(b"a", b"1"), (b"longer-name", b"value"), (b"e", b""), (b"bcd", b"x" * 9)]
     request = HTTPReqCallReq(1, b"\x7f\0\0\1", "POST", b"/x", entries[:2], entries, 5)
     payload = oracle.encode(request, lambda n: name_last)
     read = 0
@@ -521,7 +522,7 @@ def test_a_vtable_before_the_beginning_is_not_looked_for_at_the_end() -> None:
 
 
 def test_vectors_that_share_one_vector_are_bounded_together() -> None:
-    headers = [(b"n" * 100, b"v" * 100) for _ in range(1000)]
+    headers: list[TextEntry] = [(b"n" * 100, b"v" * 100) for _ in range(1000)]
     payload = bytearray(encode(HTTPReqCallResp(1, Rewrite(None, headers, [], [])))[HEADER_SIZE:])
     headers_at = 64 + struct.unpack_from("<I", payload, 64)[0]
     for field in (68, 72):
@@ -531,7 +532,7 @@ def test_vectors_that_share_one_vector_are_bounded_together() -> None:
 
 
 def test_a_frame_full_of_entries_is_read() -> None:
-    entries = [(b"%06d" % n, b"v") for n in range(400_000)]
+    entries: list[TextEntry] = [(b"%06d" % n, b"v") for n in range(400_000)]
     frame = encode(HTTPReqCallResp(1, Stop(200, entries)))
     assert len(frame) > 12_000_000
     assert decode(2, frame[HEADER_SIZE:], Role.GATEWAY) == HTTPReqCallResp(1, Stop(200, entries))
