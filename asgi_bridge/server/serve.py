@@ -16,7 +16,7 @@ from .process import GRACEFUL_SECONDS, RunnerServer, run_reloading, runner_confi
 from .runner import Runner, RunnerOptions, conf_expire_of_environment
 from .sockets import DEFAULT_PERMISSIONS, bind, has_owner, socket_path
 
-__all__ = ["LOG_CONFIG", "RunnerServer", "Source", "load_environment", "serve"]
+__all__ = ["Source", "serve"]
 
 Plugins: TypeAlias = Mapping[str, Plugin]
 """The mounted plugins, by name."""

@@ -174,7 +174,7 @@ def test_a_bridge_is_no_middleware() -> None:
         load("asgi_bridge_apps:bridge")
 
 
-# the project's own form, and WSGI
+# factories, applications and WSGI
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_what_cannot_be_built_is_an_error_in_one_line() -> None:
         examine(Subject("m:make", bridge.plugins["made"], "factory"), "{}")
 
 
-# what probes cannot tell
+# what the probes cannot show
 
 
 SUBJECTS = "tests.compat.subjects"

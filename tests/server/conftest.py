@@ -15,7 +15,7 @@ StartRunner = Callable[..., Runner]
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder with a short path, which a unix socket needs."""
+    """Make a folder with a short path, because that of a unix socket must be short."""
     path = tempfile.mkdtemp(prefix="ab-", dir="/tmp")
     yield Path(path)
     shutil.rmtree(path, ignore_errors=True)
@@ -23,13 +23,13 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def path(folder: Path) -> str:
-    """Of a socket."""
+    """Path of a socket."""
     return str(folder / "r.sock")
 
 
 @pytest.fixture
 def start(path: str) -> Iterator[StartRunner]:
-    """Starts runner processes, on `path` if nothing else is said."""
+    """Start runner processes, on `path` unless a test gives another one."""
     runners: list[Runner] = []
 
     def start(*arguments: str, **kwargs: Any) -> Runner:
@@ -44,7 +44,7 @@ def start(path: str) -> Iterator[StartRunner]:
 
 @pytest.fixture(params=LOOPS, scope="module")
 def runner(request: pytest.FixtureRequest) -> Iterator[ThreadRunner]:
-    """A runner on a thread of this process, with the plugins of sample.py, on both event loops."""
+    """Run a runner on a thread of this process, with the plugins of sample.py. Each test runs on both event loops."""
     with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as folder:
         runner = ThreadRunner(f"{folder}/r.sock", request.param)
         yield runner
@@ -53,7 +53,7 @@ def runner(request: pytest.FixtureRequest) -> Iterator[ThreadRunner]:
 
 @pytest.fixture(params=LOOPS)
 def serving(request: pytest.FixtureRequest, path: str) -> Iterator[Callable[..., ThreadRunner]]:
-    """Starts such runners with options."""
+    """Start such runners with options."""
     runners: list[ThreadRunner] = []
 
     def serving(**kwargs: Any) -> ThreadRunner:

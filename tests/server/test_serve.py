@@ -1,4 +1,4 @@
-"""What ``serve`` does around the server: logs, environment, reload, the library's way in."""
+"""What ``serve`` does around the server: logs, environment, reload, and the call from Python code."""
 
 import contextlib
 import json
@@ -19,9 +19,10 @@ import uvicorn
 from asgi_bridge import Bridge, ConfigurationError
 from asgi_bridge.loading import Source
 from asgi_bridge.logs import GUARD
-from asgi_bridge.server.process import runner_config
+from asgi_bridge.server.output import LOG_CONFIG
+from asgi_bridge.server.process import RunnerServer, runner_config
 from asgi_bridge.server.runner import conf_expire_of_environment
-from asgi_bridge.server.serve import LOG_CONFIG, RunnerServer, serve
+from asgi_bridge.server.serve import serve
 from asgi_bridge.tracebacks import own_lines
 from asgi_bridge.wire import ExtraInfoReq, PrepareConfReq, Var
 
@@ -49,7 +50,7 @@ def say(connection: Connection) -> bytes:
 
 @pytest.fixture(autouse=True)
 def loggers() -> Iterator[None]:
-    """What ``serve`` sets up in this process is taken back."""
+    """Undo what ``serve`` sets up in this process."""
     names = ("uvicorn", "uvicorn.error", "uvicorn.access", "asgi_bridge", "")
     before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in map(logging.getLogger, names)]
     last_resort = logging.lastResort
@@ -100,7 +101,7 @@ def test_a_log_level(start: Start) -> None:
 
 
 def configuration(path: Path, kind: str) -> None:
-    """A logging configuration that does not mention our loggers, as people have it for uvicorn."""
+    """Write a logging configuration for uvicorn, without our loggers."""
     if kind == "json":
         handler = {"class": "logging.StreamHandler", "formatter": "short"}
         formatter = {"format": "[%(levelname)s %(name)s] %(message)s"}
@@ -125,7 +126,7 @@ def test_a_logging_configuration(start: Start, folder: Path, kind: str) -> None:
     assert "[INFO asgi_bridge.server] Runner listens on" in runner.log
 
 
-# what plugins say
+# what plugins print and log
 
 TALKING = """
 import logging, sys, time
@@ -158,7 +159,7 @@ bridge.mount("block", block)
 
 
 def talking(start: Start, folder: Path, *arguments: str, setup: str = "") -> Runner:
-    """A runner whose plugin has spoken once."""
+    """Start a runner whose plugin has printed and logged once."""
     (folder / "talking.py").write_text(TALKING % setup)
     runner = start(*arguments, target="talking:bridge", app_dir=str(folder))
     with runner.connect() as connection:
@@ -171,7 +172,7 @@ def talking(start: Start, folder: Path, *arguments: str, setup: str = "") -> Run
 def test_what_plugins_print_arrives(start: Start, folder: Path, reload: bool, sig: int) -> None:
     runner = talking(start, folder, *(["--reload"] if reload else []))
     assert runner.process.stdout is not None
-    assert runner.process.stdout.readline() == b"printed\n"  # now, and not at the end
+    assert runner.process.stdout.readline() == b"printed\n"  # at once, and not at the end of the process
     runner.logged("complaint\n")
     runner.stop(sig)
     assert runner.process.stdout.read() == b"half a line"
@@ -404,7 +405,7 @@ def test_reload(start: Start, folder: Path, path: str, sig: int) -> None:
         edit_until(plugin, "import nowhere\n", lambda: "Reloading..." in runner.log)
         runner.logged("No module named 'nowhere'")
         runner.logged("Calls are refused until the next change")
-        with runner.connect() as connection:  # at once, not after a minute in the backlog
+        with runner.connect() as connection:  # APISIX learns it at once, and not after a minute in the backlog
             assert connection.receive() is None
         plugin.write_text("bridge = None\n")
         runner.logged("ERROR:    plugin:bridge is no Bridge")
@@ -420,7 +421,7 @@ def test_reload(start: Start, folder: Path, path: str, sig: int) -> None:
         os.killpg(runner.pid, sig) if sig == signal.SIGINT else os.kill(runner.pid, sig)
         assert runner.wait() == 0
         assert connection.receive() is None
-    until(lambda: not runner.left())  # multiprocessing's resource tracker goes last
+    until(lambda: not runner.left())  # multiprocessing's resource tracker ends last
     assert sorted(os.listdir(folder)) == ["app", "r.sock.d"]
 
 
@@ -457,7 +458,7 @@ def test_reload_of_another_folder(start: Start, folder: Path, path: str) -> None
 
 
 def edit_until(file: Path, text: str, condition: Callable[[], bool]) -> None:
-    """Writes `text` until somebody notices: a runner answers before its supervisor has begun to watch the files."""
+    """Write `text` until the reloader notices: a runner answers before its reloader begins to watch the files."""
     for _ in range(20):
         file.write_text(text)
         with contextlib.suppress(AssertionError):
@@ -467,7 +468,7 @@ def edit_until(file: Path, text: str, condition: Callable[[], bool]) -> None:
 
 
 def say_if_there(connection: Connection) -> bytes:
-    """Empty where the process has just ended."""
+    """Return the text; empty if the process has just ended."""
     try:
         return say(connection)
     except (AssertionError, OSError):
@@ -480,7 +481,7 @@ def test_reload_needs_a_name(path: str) -> None:
     assert not os.path.exists(path)
 
 
-# the library's way in
+# called from Python code
 
 
 def test_as_a_library(start: Start, folder: Path, path: str) -> None:
@@ -497,7 +498,7 @@ def test_as_a_library(start: Start, folder: Path, path: str) -> None:
     with runner.connect() as connection:
         assert body_of(connection.call(connection.token("hello"))) == b"hello"
     runner.stop(signal.SIGINT)
-    # the watchdog does not bite what comes after the server
+    # the watchdog does not end what runs after the server
     assert runner.process.returncode == 0
     assert runner.process.stdout is not None
     assert runner.process.stdout.read() == b"afterwards\n"
@@ -520,7 +521,7 @@ def test_an_error_inside_a_module_shows_its_traceback(start: Start, folder: Path
     assert runner.wait() == 2
     where = f'  File "{folder}/broken.py", line'
     lines = runner.log.partition("Traceback")[2].splitlines()
-    # Python 3.13 marks the places in the lines
+    # Python 3.13 marks the place in each line of code
     assert [line for line in lines if line.strip(" ~^")] == [
         " (most recent call last):",
         f"{where} 4, in <module>",

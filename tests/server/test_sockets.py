@@ -1,4 +1,4 @@
-"""The socket: stale ones, live owners, and paths that cannot be one."""
+"""The socket: stale ones, live owners, and paths that no socket can have."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ def listening(path: str, kind: int = socket.SOCK_STREAM) -> Iterator[socket.sock
 
 
 def refused(runner: Runner) -> str:
-    """The one line that a refused start leaves."""
+    """Return the one line that a refused start prints."""
     assert runner.wait() == 2
     (line,) = runner.log.splitlines()
     assert line.startswith("asgi-bridge: ")
@@ -63,7 +63,7 @@ def test_a_live_owner_is_taken_over(start: Start, path: str, folder: Path) -> No
         with second.connect() as new:
             new.token("pid")
             assert body_of(new.call(token)) == b"%d" % second.pid
-            # the old one goes on where it was, and leaves its successor's socket alone
+            # the old runner goes on with its connections, and does not remove its successor's socket
             assert body_of(old.call(token)) == b"%d" % first.pid
             first.stop()
             assert old.receive() is None
@@ -98,7 +98,7 @@ def test_there_is_no_moment_without_a_socket(start: Start, path: str) -> None:
                 Connection(path).close()
                 connects += 1
             except BlockingIOError:
-                pass  # nobody accepts yet, and the backlog is full
+                pass  # nobody accepts, and the backlog is full
             except OSError as exc:
                 failures.append(exc)
             time.sleep(0.001)
@@ -163,7 +163,7 @@ def test_a_folder_that_is_not_ours_to_write(folder: Path) -> None:
         said = "nothing"
         try:
             if os.geteuid() == 0:
-                os.setuid(65534)  # root may write everywhere
+                os.setuid(65534)  # root may write to every folder
             bind(path)
         except ConfigurationError as exc:
             said = str(exc)
@@ -227,12 +227,12 @@ def test_the_mode_is_the_one_asked_for_and_the_umask_stays(path: str, umask: int
         os.umask(before)
 
 
-# somebody else may write to the socket's folder
+# other users may write to the socket's folder
 
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Iterator[Path]:
-    """A file that nobody else may read, and still may not after the test."""
+    """Make a file that no other user may read, and check after the test that this is still so."""
     victim = tmp_path / "victim"
     victim.write_text("secret")
     victim.chmod(0o600)
@@ -241,7 +241,7 @@ def victim(tmp_path: Path) -> Iterator[Path]:
 
 
 def exchange(folder: Path, victim: Path) -> None:
-    """Puts a link to `victim` in the place of whatever hidden thing stands in `folder`."""
+    """Replace each hidden file or folder in `folder` with a link to `victim`."""
     for name in os.listdir(folder):
         if name.startswith(".") and not os.path.islink(folder / name):
             with contextlib.suppress(OSError):
@@ -329,7 +329,7 @@ def test_a_link_that_takes_the_sockets_place_is_left_alone(folder: Path, path: s
 
 
 def as_nobody(deed: Callable[[], object]) -> str:
-    """What `deed` says, or why it was refused, in a process of another user."""
+    """Call `deed` in a process of another user, and return its result or the error's text."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -409,7 +409,7 @@ def test_a_closed_socket_does_not_unlink_a_successor_with_the_same_inode(
     first.unlink()
     first.sock.close()
     second = bind(path)
-    # as if the file system had used the inode again, which it does when it likes
+    # as if the file system had reused the inode, which it may do at any time
     monkeypatch.setattr("asgi_bridge.server.sockets.os.lstat", lambda path: found)
     first.unlink()
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""The protocol by the official ``flatbuffers`` package, and a strict verifier: what our codec is compared with."""
+"""The protocol by the official ``flatbuffers`` package, and a strict verifier. Our codec is compared with both."""
 
 import struct
 from collections.abc import Callable
@@ -145,7 +145,7 @@ def _encode_table(builder: flatbuffers.Builder, message: Any, choose: Callable[[
     share = choose(4) == 3
 
     def string(text: bytes) -> int:
-        # Long ones that come often may not be shared: see the limits in test_codec.
+        # Our decoder refuses a buffer that shares long strings many times: test_codec has the limits.
         create = builder.CreateSharedString if share and len(text) < 16 else builder.CreateString
         at: int = create(text)
         return at
@@ -209,7 +209,7 @@ def _encode_entries(builder: Any, entries: list[TextEntry], string: Any, choose:
 
 
 def verify(kind: type, payload: bytes, *, nul: bool = True) -> None:
-    """Assert what strict verifiers want: alignment, strings with their NUL, everything inside of what it belongs to."""
+    """Check what strict verifiers check: alignment, a NUL after each string, all parts inside of the buffer."""
     assert len(payload) % 4 == 0
     _verify_table(kind, payload, _follow(payload, 0), nul)
 
