@@ -185,7 +185,7 @@ def test_an_endpoint_class_of_starlette_is_an_asgi_3_application() -> None:
             return PlainTextResponse("hello")
 
     bridge = Bridge()
-    bridge.mount("hello", Hello)  # type: ignore[arg-type]
+    bridge.mount("hello", Hello)
     bridge.plugin("made")(lambda: Hello)
 
     assert [PluginClient(bridge, name).get("/").text for name in ("hello", "made")] == ["hello", "hello"]
