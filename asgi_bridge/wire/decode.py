@@ -278,6 +278,7 @@ def _decode_http_req_call_req(buf: bytes) -> HTTPReqCallReq:
     size = len(buf)
     table, (id_at, src_ip_at, method_at, path_at, args_at, headers_at, token_at) = _root(buf, 7)
     src_ip: bytes | None = None
+    # The next two blocks do what `_octets` does. Each call that is saved counts here.
     if src_ip_at:
         start = table + src_ip_at
         start += _u32(buf, start)[0] + 4
