@@ -3,16 +3,13 @@
 import base64
 import json
 from collections.abc import Callable
-from typing import Any
 
-from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+from starlette.types import Receive, Scope, Send
 
 __all__ = ["echo_request"]
 
 
-async def echo_request(
-    scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable, target_of: Callable[[Any], bytes]
-) -> None:
+async def echo_request(scope: Scope, receive: Receive, send: Send, target_of: Callable[[Scope], bytes]) -> None:
     """Answer 200 with JSON: method, raw target, path, query, headers (a list of pairs) and body of the request.
 
     A body that is not UTF-8 comes as ``{"base64": ...}``. Bytes of headers and targets are shown as latin-1.
@@ -50,12 +47,6 @@ async def echo_request(
         "body": text,
     }
     content = json.dumps(answer, ensure_ascii=False, indent=1).encode() + b"\n"
-    await send(
-        {
-            "type": "http.response.start",
-            "status": 200,
-            "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())],
-            "trailers": False,
-        }
-    )
-    await send({"type": "http.response.body", "body": content, "more_body": False})
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": content})

@@ -1,6 +1,6 @@
 """The built-in upstream: an ASGI application that answers with what it got."""
 
-from typing import Any
+from typing import Any, cast
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
@@ -20,4 +20,4 @@ async def echo(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallabl
 
     A body that is not UTF-8 comes as ``{"base64": ...}``. Bytes of headers and targets are shown as latin-1.
     """
-    await echo_request(scope, receive, send, _target)
+    await echo_request(cast("Any", scope), cast("Any", receive), cast("Any", send), _target)

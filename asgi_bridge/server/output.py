@@ -129,7 +129,7 @@ def last_words(seconds: float) -> None:
 
 
 def _log_hard_exit() -> None:
-    logger.error("Not stopped in time; something blocks a thread: the process ends now")
+    logger.error("Not stopped in time, because something blocks a thread. The process ends now")
     for handler in (handler for name in ("uvicorn", "asgi_bridge") for handler in logging.getLogger(name).handlers):
         handler.flush()
 

@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from urllib.parse import quote
 
 from starlette.applications import Starlette
@@ -83,10 +83,10 @@ class PluginClient(TestClient):
 
 async def _echo(scope: Scope, receive: Receive, send: Send) -> None:
     """The upstream where the test gives none."""
-    await echo_request(cast("Any", scope), cast("Any", receive), cast("Any", send), _target)
+    await echo_request(scope, receive, send, _target)
 
 
-def _target(scope: Any) -> bytes:
+def _target(scope: Scope) -> bytes:
     query: bytes = scope["query_string"]
     path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
     return path + (b"?" + query if query else b"")

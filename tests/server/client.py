@@ -94,7 +94,7 @@ class Connection:
         return self.receive()
 
     def prepare(self, *plugins: tuple[str, Any], key: str = "route#1#ext-plugin-pre-req#1") -> Message | None:
-        conf: list[TextEntry] = [(name.encode(), json.dumps(value).encode()) for name, value in plugins]
+        conf = [(name.encode(), json.dumps(value).encode()) for name, value in plugins]
         return self.say(PrepareConfReq(conf, key.encode()))
 
     def token(self, plugin: str, conf: Any = None, **kwargs: Any) -> int:

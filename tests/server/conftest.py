@@ -29,7 +29,7 @@ def path(folder: Path) -> str:
 
 @pytest.fixture
 def start(path: str) -> Iterator[StartRunner]:
-    """Start runner processes, on `path` unless a test gives another one."""
+    """Starts runner processes, on `path` if nothing else is said."""
     runners: list[Runner] = []
 
     def start(*arguments: str, **kwargs: Any) -> Runner:

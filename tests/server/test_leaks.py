@@ -13,7 +13,7 @@ CALLS = int(os.environ.get("LEAK_CALLS", "5000"))
 
 
 def fail(connections: list[Connection], tokens: dict[str, int], runner: Runner) -> int:
-    """Make calls of each kind on each connection, and return their number."""
+    """Calls of each kind on each connection; how many."""
     for plugin, expected in (("raising", UNAVAILABLE), ("silent", UNAVAILABLE), ("unknown", NOT_FOUND)):
         for connection in connections:
             connection.begin(tokens[plugin])

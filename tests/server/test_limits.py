@@ -309,7 +309,7 @@ while True:
 
 
 def test_a_flood_of_connects_leaves_an_innocent_connection_its_calls(start: Callable[..., Runner], path: str) -> None:
-    """The flood takes most of the processor's time, so calls take longer. Without a bound it would be 5,000 times."""
+    """Calls take longer, since the flood takes most of the processor's time; without a bound, 5,000 times as long."""
 
     def seconds(calls: int) -> float:
         times = []

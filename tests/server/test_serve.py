@@ -159,7 +159,7 @@ bridge.mount("block", block)
 
 
 def talking(start: Start, folder: Path, *arguments: str, setup: str = "") -> Runner:
-    """Start a runner whose plugin has printed and logged once."""
+    """A runner whose plugin has spoken once."""
     (folder / "talking.py").write_text(TALKING % setup)
     runner = start(*arguments, target="talking:bridge", app_dir=str(folder))
     with runner.connect() as connection:

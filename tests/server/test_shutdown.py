@@ -25,7 +25,7 @@ Start = Callable[..., Runner]
 
 
 def busy(runner: Runner, *calls: tuple[str, float]) -> list[Connection]:
-    """Open connections, each with one running call."""
+    """Connections, each with one call that runs."""
     connections = []
     for plugin, seconds in calls:
         connection = runner.connect()
@@ -35,7 +35,7 @@ def busy(runner: Runner, *calls: tuple[str, float]) -> list[Connection]:
 
 
 def settle(runner: Runner) -> None:
-    """Wait until the runner has read everything."""
+    """Waits until the runner has read everything."""
     with runner.connect() as connection:
         connection.token("hello")
 

@@ -33,7 +33,7 @@ def listening(path: str, kind: int = socket.SOCK_STREAM) -> Iterator[socket.sock
 
 
 def refused(runner: Runner) -> str:
-    """Return the one line that a refused start prints."""
+    """The one line that a refused start leaves."""
     assert runner.wait() == 2
     (line,) = runner.log.splitlines()
     assert line.startswith("asgi-bridge: ")

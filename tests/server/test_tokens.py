@@ -11,7 +11,7 @@ FIRST = 10_000
 
 
 def test_hundreds_of_thousands_of_configurations(start: Callable[..., Runner]) -> None:
-    """None is refused, no two share a token, and the last costs as much as the first."""
+    """None is refused, none gets another's token, and the last costs what the first did."""
     runner = start()
     tokens: set[int] = set()
     figures: list[tuple[float, int]] = []
@@ -36,7 +36,7 @@ def prepared(connection: Connection, first: int, count: int) -> set[int]:
 
 
 def cpu(runner: Runner) -> float:
-    """Return the runner's processor time in seconds."""
+    """Seconds of processor time that the runner has had."""
     with open(f"/proc/{runner.pid}/stat") as stat:
         fields = stat.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

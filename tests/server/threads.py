@@ -15,13 +15,13 @@ __all__ = ["ThreadRunner"]
 
 
 class ThreadRunner:
-    """A runner as ``serve`` makes it, on a thread.
+    """What ``serve`` makes of a bridge, on a thread.
 
     Args:
-        path: path of the socket.
-        loop: name of the event loop, as uvicorn takes it.
-        bridge: the plugins; None: those of sample.py.
-        options: options of the runner.
+        path: of the socket.
+        loop: of uvicorn's.
+        bridge: those of sample.py without it.
+        options: of the runner.
     """
 
     def __init__(self, path: str, loop: str, bridge: Bridge = sample.bridge, **options: Any) -> None:
