@@ -52,7 +52,7 @@ async def examine_plugin(plugin: Plugin, conf: str) -> Findings:
             try:
                 trial.note_probe(probe, await trial.send(probe))
             except Exception as exc:
-                findings.errors[probe.name] = str(exc) if isinstance(exc, _TooLate) else f"{type(exc).__name__}: {exc}"
+                findings.errors[probe.name] = _error(exc)
         await _vary(trial)
         await _repeat(trial)
     return findings
@@ -83,9 +83,16 @@ async def _started(plugin: Plugin, conf: str, findings: Findings) -> AsyncIterat
             await lifespan.stop(SHUTDOWN_SECONDS)
 
 
-class _TooLate(Exception):
+class _NoAnswer(Exception):
+    """The plugin has not answered a probe in time."""
+
     def __init__(self) -> None:
         super().__init__(f"no answer within {PROBE_SECONDS:g} s")
+
+
+def _error(exc: Exception) -> str:
+    """Return what the report says about an exception."""
+    return str(exc) if isinstance(exc, _NoAnswer) else f"{type(exc).__name__}: {exc}"
 
 
 class _Upstream:
@@ -193,7 +200,7 @@ class _Trial:
                 await self._chain.enter(call, scope, receive, send)
         except TimeoutError:
             if limit.expired():
-                raise _TooLate from None
+                raise _NoAnswer from None
             raise
         outcome = _Outcome(upstream, *_response(messages))
         if upstream.scope is not None:
@@ -322,7 +329,7 @@ async def _repeat(trial: _Trial) -> None:
         try:
             outcome = await trial.send(PROBES[0])
         except Exception as exc:
-            findings.errors.setdefault(f"repeat {number}", f"{type(exc).__name__}: {exc}")
+            findings.errors.setdefault(f"repeat {number}", _error(exc))
             return
         if outcome.upstream.scope is None:
             if trial.is_replay(outcome):

@@ -376,10 +376,10 @@ def test_what_raises_as_either_is_reported_as_what_it_was_taken_for() -> None:
 
 
 def test_a_probe_that_is_not_answered_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asgi_bridge.compat.trial.PROBE_SECONDS", 0.05)
+    monkeypatch.setattr("asgi_bridge.compat.trial.PROBE_SECONDS", 0.5)
     assert examine(load(f"{SUBJECTS}:HangsOnPost"), "{}")[1].errors == {
-        "POST of a form": "no answer within 0.05 s",
-        "POST of JSON": "no answer within 0.05 s",
+        "POST of a form": "no answer within 0.5 s",
+        "POST of JSON": "no answer within 0.5 s",
     }
     assert examine(load(f"{SUBJECTS}:TimesOut"), "{}")[1].errors == {
         probe.name: "TimeoutError: its own" for probe in PROBES

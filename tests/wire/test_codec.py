@@ -441,7 +441,7 @@ def test_unknown_frame_types_lose_the_connection(frame_type: int) -> None:
 
 
 def shared(count: int, size: int, *, tables: int, fields: int = 2, value_first: bool = False) -> bytes:
-    """Make a PrepareConf.Req of `count` entries in `tables` tables, which all lead to one string of `size` bytes."""
+    """A PrepareConf.Req whose vector has `count` entries in `tables` tables, which all name one string of `size`."""
     start = 24 + 4 * count  # of the tables
     width = 4 + 4 * fields
     string = start + 8 + width * tables
@@ -490,7 +490,7 @@ def test_frames_of_entries_that_share_one_string_are_refused(count: int, size: i
 
 
 def overlapping(count: int, size: int, *, tables: int) -> bytes:
-    """Do as `shared`, in the layout of builders: each table has its own value behind it, and all share the name."""
+    """As `shared`, in the layout of builders: each table has its own value behind it, and the name is everybody's."""
     start = 24 + 4 * count + 8  # of the tables
     name = start + 20 * tables
     vector = struct.pack(f"<{count}I", *(start + 20 * (n % tables) - 24 - 4 * n for n in range(count)))
