@@ -1,4 +1,4 @@
-"""The bridge: mounting by name, and the description of a mounted plugin."""
+"""The bridge: mounting by name, and what a mounted plugin says of itself."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""Routes that the mounted plugins cannot serve as they say: found when the routes are read."""
+"""What routes ask of plugins, and these cannot give: said when the routes are read."""
 
 import logging
 from pathlib import Path
@@ -151,10 +151,10 @@ global_rules:
     findings = check_routes(parse_routes(text), make_bridge().plugins)
     assert [(each.severity, each.route, each.plugin, each.where) for each in findings] == [
         ("error", None, "answers", "apisix.yaml:26"),
-        # route a lists the plugin in both phases, once by a plugin_config
+        # route a has both halves, one of them from elsewhere
         ("warning", "b", "session", "apisix.yaml:11"),
         ("warning", "c", "session", "apisix.yaml:11"),
-        # a route lists the consumer's session plugin in the other phase
+        # the other half of the consumer's session is a route's
         ("error", None, "nowhere", "apisix.yaml:22"),
     ]
 

@@ -1,4 +1,4 @@
-"""Packages that an extra brings: if one is missing, the message names the extra."""
+"""Packages that an extra brings: where one is missing, the message says which extra."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ SESSION = MAIN.format(arguments=["plugins", "starlette.middleware.sessions:Sessi
 )  # fmt: skip
 def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, missing: str, code: str, said: str) -> None:
     (tmp_path / ".env").touch()
-    # import uvicorn first, because it needs h11 too
+    # h11 stands for itself: uvicorn would want it first
     hidden = f"import sys, uvicorn.protocols.http.auto; sys.modules[{missing!r}] = None\n"
     done = subprocess.run([sys.executable, "-c", hidden + code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0

@@ -15,7 +15,7 @@ HEAVY = {"asyncio", "pydantic", "pydantic_core", "starlette", "uvicorn"}
 
 
 def loaded(program: str) -> set[str]:
-    """Run a program in another interpreter, and return the top-level names of the modules that it loads."""
+    """Top-level names of the modules that a program loads in an interpreter of its own."""
     code = (
         f"import json, sys\nbefore = set(sys.modules)\n{program}\n"
         "print(json.dumps(sorted({name.partition('.')[0] for name in set(sys.modules) - before})))"
@@ -80,7 +80,7 @@ def test_an_unknown_name_is_an_attribute_error(name: str) -> None:
 
 
 def test_type_checkers_see_the_public_names() -> None:
-    """Type checkers do not run the module's `__getattr__`, so the module imports the same names for them."""
+    """They do not run the module's `__getattr__`, so the module imports the same names for them."""
     tree = ast.parse(Path(asgi_bridge.__file__).read_text())
     (block,) = (each for each in tree.body if isinstance(each, ast.If) and ast.unparse(each.test) == "TYPE_CHECKING")
     imported = {

@@ -69,7 +69,7 @@ ORIGINS = ["https://a.test"]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a folder without a pyproject.toml, with a module of plugins."""
+    """An empty folder to look for a pyproject.toml in, with a module of plugins to import."""
     modules = tmp_path / "modules"
     modules.mkdir()
     (modules / "some_plugins.py").write_text(MODULE)
@@ -390,7 +390,7 @@ def test_a_pyproject_that_is_not_utf_8_is_refused(folder: Path) -> None:
 
 
 def install(folder: Path, name: str, points: dict[str, str]) -> None:
-    """Write the metadata of an installed distribution, where importlib.metadata finds it."""
+    """What an installed distribution leaves in sys.path, for importlib.metadata to find."""
     info = folder / f"{name}-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
@@ -445,7 +445,7 @@ def test_an_entry_point_that_cannot_be_loaded_is_named(folder: Path, site: Path,
     assert refusal(None, folder) == f"entry point say = {value!r}: {reason}"
 
 
-# no plugins
+# nothing
 
 
 def test_nothing_to_run_is_an_error_that_says_what_to_do(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The content of the wheel."""
+"""What the wheel holds."""
 
 import tomllib
 from pathlib import Path

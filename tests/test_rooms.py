@@ -8,10 +8,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"asgi_bridge": "asgi_bridge", "apps": "asgi_bridge_apps"}
-"""Folder → name of its package."""
+"""Folder → the name that it is imported by."""
 
 Graph = dict[str, dict[str, int]]
-"""Module → the modules that it imports, each with the number of a line that imports it."""
+"""Module → the modules that it imports, each with a line of its that does."""
 
 SMALL = {"echo", "errors", "extras", "logs", "spelling", "tracebacks"}
 """Modules with one small subject, which any room may use."""
@@ -60,7 +60,7 @@ def modules() -> dict[str, Path]:
 
 
 def statements(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Yield all imports of a module: those inside functions too, but not those for type checkers."""
+    """All imports of a module, those inside functions too, but not those for type checkers."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test).rpartition(".")[2] == "TYPE_CHECKING":
             for other in node.orelse:
@@ -72,7 +72,7 @@ def statements(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
 
 
 def targets(statement: ast.Import | ast.ImportFrom, package: str) -> Iterator[str]:
-    """Yield the dotted names in an import in a module of `package`. Each is a module, or a name in one."""
+    """What a statement in a module of `package` names, as long as nobody knows which of it are modules."""
     if isinstance(statement, ast.Import):
         yield from (alias.name for alias in statement.names)
         return
@@ -83,7 +83,7 @@ def targets(statement: ast.Import | ast.ImportFrom, package: str) -> Iterator[st
 
 
 def graph_of(sources: dict[str, tuple[str, bool]]) -> Graph:
-    """Read who imports whom.
+    """Who imports whom.
 
     Args:
         sources: module → its text, and whether it is a package's ``__init__.py``.
@@ -93,7 +93,7 @@ def graph_of(sources: dict[str, tuple[str, bool]]) -> Graph:
         imported = graph[name] = {}
         for statement in statements(ast.parse(text)):
             for target in targets(statement, name if is_package else name.rpartition(".")[0]):
-                # the target is a module, or a name in the module before its last dot
+                # a name is a module of its own, or is in the module before its last dot
                 found = target if target in sources else target.rpartition(".")[0]
                 if found in sources and found != name:
                     imported.setdefault(found, statement.lineno)
@@ -101,7 +101,7 @@ def graph_of(sources: dict[str, tuple[str, bool]]) -> Graph:
 
 
 def circle_in(graph: Graph) -> list[str]:
-    """Find modules that import each other in a circle, the first one again at the end; empty: there is no circle."""
+    """Modules that import each other in a circle, the first one again at the end; empty: there is no circle."""
     done: set[str] = set()
 
     def search(name: str, path: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The tools for tests of plugins: PluginClient, in plain ASGI, and Gateway, through frames."""
+"""What authors of plugins test with: PluginClient, in plain ASGI, and Gateway, through frames."""
 
 import asyncio
 import json
@@ -26,11 +26,11 @@ class SizeConf(TypedDict):
 
 
 class App:
-    """An application that writes down its requests and its lifespan.
+    """An application with a lifespan that keeps a diary.
 
     Args:
-        diary: list that gets a line for each start-up, request and shutdown.
-        name: part of each line.
+        diary: gets a line for each start-up, request and shutdown.
+        name: stands in each of them.
         answers: what it does with a request.
     """
 
@@ -70,7 +70,7 @@ async def raising(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def noting(found: list[Any], what: Callable[[Scope], Any]) -> ASGIApp:
-    """Make a plugin that notes something of the scope, and passes the request on."""
+    """Notes something of the scope, and passes the request on."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
@@ -468,7 +468,7 @@ def test_gateway_runs_the_lifespans_once_around_all_requests() -> None:
         assert diary == ["upstream starts", "mounted starts"]
         diary.clear()
         assert [client.get(path).text for path in ("/1", "/2")] == ["hello", "hello"]
-        # a chain is built at its first request; the state of the upstream's lifespan belongs to the upstream's server
+        # a chain is built at its first request; what the upstream's lifespan left stays with the upstream's own server
         assert diary == [
             "built starts",
             "mounted /1 mounted", "built /1 built", "upstream /1 None",
@@ -535,7 +535,7 @@ def test_fault_behind_an_answer_is_not_raised_in_a_later_request(caplog: pytest.
 
 
 def test_exception_that_a_framework_answers_with_500_is_raised_in_the_test() -> None:
-    """Starlette's ServerErrorMiddleware sends its answer, and raises the exception again for tests."""
+    """Starlette's ServerErrorMiddleware sends its answer, and raises again so that tests can see why."""
 
     def broken(request: Request) -> PlainTextResponse:
         raise ValueError("in the view")

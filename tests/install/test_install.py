@@ -1,4 +1,4 @@
-"""The README's commands in fresh environments and fresh clones, as a new user runs them.
+"""The README's commands in fresh environments and fresh clones, as somebody meets them who has nothing yet.
 
 They take minutes and fetch packages: ``make test-install`` runs them.
 """
@@ -31,7 +31,7 @@ from asgi_bridge.wire import (
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 900.0
-"""Timeout of everything in seconds, long enough for a slow machine."""
+"""What anything may take on a slow machine."""
 
 pytestmark = [
     pytest.mark.install,
@@ -55,7 +55,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def user(clone: Path) -> Path:
-    """Make a user's folder with an environment, in which the README's command has installed this package."""
+    """A user's folder, with an environment into which the README's command has installed this package."""
     folder = clone.parent / "user"
     folder.mkdir()
     (command,) = re.findall(r"^\$ (pip install .*?)(?: +#.*)?$", (clone / "README.md").read_text(), re.MULTILINE)
@@ -135,7 +135,7 @@ def test_the_readmes_example_and_its_tests_work_as_installed(user: Path) -> None
 
 @pytest.fixture
 def running(clone: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """Start ``make run`` in the clone. Yields the process and the gateway's address."""
+    """``make run`` in the clone, and the gateway's address."""
     process = subprocess.Popen(
         ["make", "run", "PORT=0"], cwd=clone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True, env={**os.environ, "PYTHON": sys.executable, "PYTHONUNBUFFERED": "1"},
@@ -175,7 +175,7 @@ def test_make_run_in_a_fresh_clone(running: tuple["subprocess.Popen[str]", str])
 
 @pytest.fixture(scope="module")
 def plain(clone: Path) -> Path:
-    """Make a user's folder with an environment that has this package without extras, and one plugin."""
+    """A user's folder, with an environment that has this package without extras, and one plugin."""
     folder = clone.parent / "plain"
     folder.mkdir()
     run(sys.executable, "-m", "venv", ".venv", folder=folder)

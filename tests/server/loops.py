@@ -10,11 +10,11 @@ __all__ = ["LOOPS", "loop_factory"]
 
 _without = pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is not installed (the extra fast)")
 LOOPS = ["asyncio", pytest.param("uvloop", marks=_without)]
-"""Names of the event loops, as parameters of tests."""
+"""Their names, as parameters of tests."""
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return the function that makes a loop of that name."""
+    """What makes a loop of that name."""
     if name == "asyncio":
         return asyncio.new_event_loop
     import uvloop
