@@ -161,8 +161,8 @@ def _look(path: str) -> str | None:
         logger.warning("Another runner listens on %s: new connections are taken over from it", path)
     elif alive is None:
         logger.warning(
-            "The socket of %s at %s is replaced. A runner may still listen there: this user may not connect to it, to "
-            "find out",
+            "The socket of %s at %s is replaced. It is unknown whether a runner still listens there, because this user "
+            "may not connect to it",
             owner,
             path,
         )

@@ -370,7 +370,7 @@ def test_nobody_is_called_a_runner_who_may_not_be_asked(
 
         said = as_nobody(deed)
     assert "Another runner" not in said
-    assert f"The socket of user root at {path} is replaced. A runner may still listen there" in said
+    assert f"The socket of user root at {path} is replaced. It is unknown whether a runner still listens there" in said
 
 
 @needs_root
