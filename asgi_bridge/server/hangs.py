@@ -57,7 +57,7 @@ class HangWatch:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread that watches the loop."""
         self.turned()
         threading.Thread(target=self._watch, name="hang watch", daemon=True).start()
 

@@ -40,7 +40,7 @@ logger = logging.getLogger("asgi_bridge.testing")
 
 _echo = cast("ASGIApp", echo)
 _LIMITS = Limits(connect=60.0, lock=60.0)
-"""Seconds, in place of the gateway's 1 and 5. Those are short for a machine that is busy with tests."""
+"""Timeouts of the gateway in seconds. The defaults, 1 and 5, are short for a machine that is busy with tests."""
 
 
 class Gateway:
