@@ -59,7 +59,7 @@ _HOMES = {
     "apisix": ".plugins",
     "upstream": ".plugins",
 }
-"""Public names, and the modules that define them."""
+"""Public names and the modules that define them."""
 
 if not TYPE_CHECKING:  # a type checker would take every name for granted
 

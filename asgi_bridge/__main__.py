@@ -1,4 +1,4 @@
-"""``python -m asgi_bridge``."""
+"""``python -m asgi_bridge`` is the command line."""
 
 from .cli import main
 

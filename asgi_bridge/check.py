@@ -1,4 +1,4 @@
-"""Checks routes against the plugins that a runner has: what would only show when requests come, or never."""
+"""Check routes against the plugins of a runner, before the first request comes."""
 
 from collections.abc import Iterator, Mapping
 
@@ -15,19 +15,24 @@ _LISTS = {"request": REQUEST_LISTS, "response": POST_RESP}
 
 
 def check_routes(routes: Routes, plugins: Mapping[str, Plugin]) -> list[Finding]:
-    """Find what routes ask of a runner and it cannot give, or not whole.
+    """Find the plugins in routes that the runner cannot run as the routes say.
 
-    Found are plugins that are not mounted, plugins in the list of a phase that they are not for, and plugins of
-    ``phase="both"`` in the lists of one phase only. What the reader of the routes has found is in
-    `Routes.findings`, and not here.
+    These are plugins that are not mounted, plugins in the list of a phase that they are not for, and plugins of
+    ``phase="both"`` that stand in the lists of one phase only. `Routes.findings` has what is wrong about the routes
+    alone.
 
     Args:
-        routes: as they were read.
-        plugins: those that are mounted, by name (`Bridge.plugins`).
+        routes: the routes.
+        plugins: the mounted plugins, by name (`Bridge.plugins`).
 
     Returns:
-        What was found, each thing once, in the order of the routes. An ``"error"``: requests fail (or, with
-        ``allow_degradation``, go on without the plugins).
+        The findings, each once, in the order of the routes. With an ``"error"`` requests get 503; with
+        ``allow_degradation`` they go on without the plugins.
+
+    Example::
+
+        for finding in check_routes(load_routes("apisix.yaml"), bridge.plugins):
+            print(finding)
     """
     holders: list[tuple[str, str | None, Plugins]] = [("the global rules", None, routes.global_rules)]
     holders += [(f"route {route.id!r}", route.id, route.plugins) for route in routes.routes]
@@ -38,7 +43,7 @@ def check_routes(routes: Routes, plugins: Mapping[str, Plugin]) -> list[Finding]
     everywhere = [routes.global_rules, *(route.plugins for route in routes.routes)]
     for consumer in routes.consumers.values():
         what = f"consumer {consumer.username!r}"
-        # its plugins come over those of the routes, which may have the other half
+        # a route may list the plugin in the other phase
         for finding in _of_one(what, None, consumer.plugins, plugins, beside=everywhere):
             found.setdefault((finding.where, finding.message), finding)
     return list(found.values())
@@ -47,6 +52,15 @@ def check_routes(routes: Routes, plugins: Mapping[str, Plugin]) -> list[Finding]
 def _of_one(
     what: str, route_id: str | None, held: Plugins, plugins: Mapping[str, Plugin], beside: list[Plugins] | None = None
 ) -> Iterator[Finding]:
+    """Check the lists of one holder of plugins: a route, a consumer, or the global rules.
+
+    Args:
+        what: the holder, for messages.
+        route_id: id of the route; None: it is no route.
+        held: the plugins of the holder.
+        plugins: the mounted plugins, by name.
+        beside: plugins of other holders that may run in the same request.
+    """
     names = {phase: _names_in(held, phase) for phase in ("request", "response")}
     for other in beside or ():
         names = {phase: found | _names_in(other, phase) for phase, found in names.items()}
@@ -66,10 +80,10 @@ def _of_one(
                 yield Finding("error", route_id, name, where, f"{what}: {path}: {text}")
             elif plugin.options.phase == "both" and name not in names["response" if phase == "request" else "request"]:
                 text = (
-                    f'plugin {name} has phase="both" and stands in the request phase only, so responses pass it '
-                    f"unseen; list it under {POST_RESP} too"
+                    f'plugin {name} has phase="both" and stands in the request phase only, so it sees no responses; '
+                    f"list it under {POST_RESP} too"
                     if phase == "request"
-                    else f'plugin {name} has phase="both" and stands in {POST_RESP} only: there is no request half, so '
+                    else f'plugin {name} has phase="both" and stands in {POST_RESP} only: it has no request half, so '
                     f"{_without_request(plugin)}; list it under {REQUEST_LISTS} too"
                 )
                 yield Finding("warning", route_id, name, where, f"{what}: {path}: {text}")

@@ -1,4 +1,4 @@
-"""Everything that asgi_bridge raises on purpose."""
+"""The exceptions of asgi_bridge."""
 
 __all__ = [
     "BridgeError",
@@ -11,22 +11,23 @@ __all__ = [
 
 
 class BridgeError(Exception):
-    """The base of all errors of this package."""
+    """Base class of all exceptions of this package."""
 
 
 class ProtocolError(BridgeError):
-    """A rule of the external-plugin protocol was broken."""
+    """One side has broken a rule of the external-plugin protocol."""
 
 
 class LocalProtocolError(ProtocolError):
-    """Our own side asked for something that the protocol does not allow or cannot express now."""
+    """Our own side wants to send something that the protocol does not allow now, or cannot express."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The other side sent what the protocol does not allow.
+    """The other side has sent something that the protocol does not allow.
 
     Args:
-        recoverable: True when the frame's borders are still known, so the connection can go on with the next frame.
+        message: what is wrong.
+        recoverable: True: the end of the frame is known, so the connection can go on with the next one.
     """
 
     def __init__(self, message: str, *, recoverable: bool = True) -> None:
@@ -35,8 +36,8 @@ class RemoteProtocolError(ProtocolError):
 
 
 class ConfigurationError(BridgeError):
-    """What an operator or a route configured cannot work; the message says what, where and what to do."""
+    """The configuration of an operator or a route cannot work. The message says what is wrong, where and what to do."""
 
 
 class PluginError(BridgeError):
-    """A plugin did what ASGI or the protocol does not allow; the call is refused."""
+    """A plugin has done something that ASGI or the protocol does not allow. The call is refused."""

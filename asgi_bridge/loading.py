@@ -18,18 +18,18 @@ from .spelling import did_you_mean
 __all__ = ["Source", "load_bridge"]
 
 ENTRY_POINTS = "asgi_bridge.plugins"
-"""The group of the entry points."""
+"""Group of the entry points that name plugins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a process finds its plugins; plain data, so that it can be handed to a reloaded process.
+    """Where a process finds its plugins. It is plain data, so that it can be sent to a process that reloads.
 
     Attributes:
-        target: ``module:attr``, as :func:`load_bridge` has it.
+        target: ``module:attr``, as :func:`load_bridge` takes it; None: pyproject.toml or entry points.
         mounts: further plugins, name → ``module:attr``.
-        app_dir: put in front of ``sys.path``.
-        allow: files and servers that routes may name, to all plugins.
+        app_dir: path of the folder to import from; None: only ``sys.path`` as it is.
+        allow: files and servers that routes may name to all plugins.
     """
 
     target: str | None = None
@@ -38,7 +38,15 @@ class Source:
     allow: tuple[str, ...] = ()
 
     def load(self) -> Mapping[str, Plugin]:
-        """The plugins by name. Raises ConfigurationError, or what the modules raise."""
+        """Import the plugins.
+
+        Returns:
+            The plugins by name.
+
+        Raises:
+            ConfigurationError: there is nothing to run, or something that cannot work.
+            Exception: an imported module raises it.
+        """
         if self.app_dir is not None and self.app_dir not in sys.path:
             sys.path.insert(0, self.app_dir)
         start = Path(self.app_dir) if self.app_dir else None
@@ -46,7 +54,7 @@ class Source:
 
 
 def _of_target(target: str) -> Bridge:
-    """The bridge that ``module:attr`` names, or one with the application or middleware that it names."""
+    """Return the bridge that ``module:attr`` names, or a new one with the application or middleware that it names."""
     found = import_or_call(target)
     if isinstance(found, Bridge):
         return found
@@ -55,7 +63,7 @@ def _of_target(target: str) -> Bridge:
     if callable(found):
         alone.add(name, found, target)
     sources = {plugin.source for plugin in alone.plugins.values()}
-    if not sources or sources == {"factory"}:  # it may as well be a function of which somebody hoped for a Bridge
+    if not sources or sources == {"factory"}:  # or a function that was meant to return a Bridge
         raise ConfigurationError(
             f"{target} is no Bridge, no function that returns one, and no ASGI application, but {type(found).__name__}"
             + (f"; --mount {name}={target} mounts a factory" if sources else "")
@@ -64,7 +72,7 @@ def _of_target(target: str) -> Bridge:
 
 
 def _in_module(name: str) -> str:
-    """The ``module:attr`` of what a module is there for: its Bridge, else its application."""
+    """Return the ``module:attr`` of a module's Bridge, or else of its application."""
     module = import_module(name, name)
     bridges = [each for each, found in vars(module).items() if isinstance(found, Bridge)]
     if hasattr(module, "bridge"):  # not in vars(): a module may make it at its first use
@@ -82,7 +90,7 @@ def _in_module(name: str) -> str:
 
 
 _APPLICATIONS = ("app", "application", "api")
-"""Where a module has its application, as other servers look for it."""
+"""Names under which a module may have its application, as other servers look for it."""
 
 
 def load_bridge(
@@ -92,19 +100,25 @@ def load_bridge(
     start: Path | None = None,
     allow: Sequence[str] = (),
 ) -> Bridge:
-    """The bridge to run.
+    """Load the bridge to run.
 
     Args:
         target: ``module:attr`` of a Bridge, of a function that returns one, or of an application or middleware, which
-            is mounted under its name; a module alone stands for its Bridge, else its application. Without it
-            ``[tool.asgi_bridge]`` of the nearest pyproject.toml, else the entry points of group
+            is mounted under its name. A module alone stands for its Bridge, or else its application. None: the table
+            ``[tool.asgi_bridge]`` of the nearest pyproject.toml, or else the entry points of the group
             ``asgi_bridge.plugins``.
-        mounts: further plugins, name → ``module:attr``.
-        start: the folder from which upwards a pyproject.toml is looked for; the working directory without it.
-        allow: files and servers that routes may name, to all these plugins.
+        mounts: further plugins, name → ``module:attr``; None: none.
+        start: the folder where the search for a pyproject.toml begins; it goes on in the parents. None: the working
+            directory.
+        allow: files and servers that routes may name to all these plugins.
 
     Raises:
-        ConfigurationError: nothing to run, or something that cannot work.
+        ConfigurationError: there is nothing to run, or something that cannot work.
+        Exception: an imported module raises it.
+
+    Example::
+
+        load_bridge("gate:bridge", {"gzip": "starlette.middleware.gzip:GZipMiddleware"}).run()
     """
     bridge = Bridge()
     looked_at = []
@@ -134,12 +148,12 @@ def load_bridge(
         looked_at.append(f"{mounted} of --mount {name}")
     if not bridge.plugins and looked_at:
         raise ConfigurationError(
-            f"no plugins in {', '.join(looked_at)}; mount, add_middleware and plugin of a Bridge add one"
+            f"no plugins in {', '.join(looked_at)}; add one with mount, add_middleware or plugin of a Bridge"
         )
     if not bridge.plugins:
         raise ConfigurationError(
-            'no plugins: name a "module:attr" of a Bridge, or have a [tool.asgi_bridge] table in pyproject.toml, '
-            f"a package with entry points of the group {ENTRY_POINTS!r}, or --mount NAME=module:attr"
+            'no plugins: give the "module:attr" of a Bridge or --mount NAME=module:attr, write a [tool.asgi_bridge] '
+            f"table into pyproject.toml, or install a package with entry points of the group {ENTRY_POINTS!r}"
         )
     if allow:
         allowing = Bridge()
@@ -149,7 +163,7 @@ def load_bridge(
 
 
 def _pyproject(start: Path) -> tuple[Path, Mapping[str, Any]] | None:
-    """The nearest pyproject.toml at or above `start`, and its ``[tool.asgi_bridge]`` table; None: it has none."""
+    """Find the nearest pyproject.toml, in `start` or above, and its ``[tool.asgi_bridge]``; None: it has none."""
     for folder in (start, *start.parents):
         path = folder / "pyproject.toml"
         if path.is_file():
@@ -165,6 +179,6 @@ def _pyproject(start: Path) -> tuple[Path, Mapping[str, Any]] | None:
                     if did_you_mean(name, ("asgi_bridge",), 0.8):
                         raise ConfigurationError(f"{path} has a table [{shown}]; did you mean [tool.asgi_bridge]?")
             if found is not None and not isinstance(found, Mapping):
-                raise ConfigurationError(f"{path}: [tool.asgi_bridge] is a table")
+                raise ConfigurationError(f"{path}: [tool.asgi_bridge] must be a table")
             return None if found is None else (path, found)
     return None

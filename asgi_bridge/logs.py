@@ -1,7 +1,8 @@
-"""What our loggers write: a text cannot forge a line, no line is too long, and lines that repeat are counted.
+"""A filter on our loggers: one line for each message, of bounded length, and repeated messages are counted.
 
-Much of what is logged comes from others: plugin names and keys from routes, paths and headers from clients, texts from
-exceptions. So this stands on the loggers and not on a handler: it holds with any logging configuration.
+Much of what is logged comes from others: names of plugins from routes, paths and headers from clients, texts from
+exceptions. Such a text must not look like a log line of its own. The filter is set on the loggers and not on a handler,
+so it works with any logging configuration.
 """
 
 import functools
@@ -19,23 +20,29 @@ LOGGERS = tuple(
 )
 """All loggers of the package."""
 MAX_LINE = 8192
-"""Bytes of a logged line."""
+"""Maximum length of a logged line, in bytes."""
 MAX_TRACEBACK = 8 * MAX_LINE
-"""Bytes of a traceback, in all its lines."""
+"""Maximum length of a traceback with all its lines, in characters."""
 BURST = 20
-"""Lines of one kind that are logged in WINDOW_SECONDS; further ones are counted."""
+"""Maximum number of lines of one kind that are logged in WINDOW_SECONDS. Further ones are counted."""
 WINDOW_SECONDS = 10.0
+"""Seconds for which the lines of one kind are counted together."""
 MAX_KINDS = 1024
-"""Kinds of lines that are told apart. A peer can make up names, so beyond these all names are one, and beyond twice as
-many all messages of a logger."""
+"""Maximum number of kinds for which the first value counts. Others can make up any number of values. Beyond this number
+all lines with the same message are one kind, and beyond twice this number all lines of a logger."""
 
 _ROOM = 256
-"""Bytes of a line that are left for what a format puts in front, and for the note that a text was cut."""
+"""Bytes of a line that are reserved for the time and level that a log format adds, and for the note of a cut text."""
 _LEFT_OUT = "and %d more like it in %g s: %s"
+"""The log line for the lines of one kind that were counted only."""
 
 
 def one_line(text: str) -> str:
-    """`text` as one line of at most MAX_LINE bytes: what is not printable is escaped, and the end is cut off."""
+    """Return `text` as one line of at most MAX_LINE bytes.
+
+    Characters that are not printable, such as the ends of lines, are escaped. A longer text is cut off, and a note says
+    how long it was.
+    """
     most = MAX_LINE - _ROOM
     short, cut = text[:most], len(text) > most
     if not short.isprintable():
@@ -47,10 +54,14 @@ def one_line(text: str) -> str:
 
 
 def traceback_text(exc: BaseException) -> str:
-    """The traceback of `exc`, where the text of no exception makes a line of its own."""
+    """Return the traceback of `exc`. The text of each exception in it is made one line.
+
+    Args:
+        exc: the exception. Its ``__str__`` may raise.
+    """
     try:
         formatted = _formatted(exc)
-    except BaseException as failed:  # of attributes that only the exception's own code can give
+    except BaseException as failed:  # the exception's own code has raised this
         formatted = (
             f"Traceback (most recent call last):\n{''.join(traceback.format_tb(exc.__traceback__))}"
             f"{type(exc).__name__}: (it cannot be shown: {type(failed).__name__})"
@@ -73,11 +84,17 @@ def _formatted(exc: BaseException) -> str:
 
 
 def _exception_only(lines: Any, **options: Any) -> Iterator[str]:
-    said = False
+    """Do what ``TracebackException.format_exception_only`` does, with one line for each text.
+
+    Args:
+        lines: that method.
+        options: its arguments.
+    """
+    after_text = False
     for line in lines(**options):
         text = one_line(line.removesuffix("\n"))
-        yield f"    {text}\n" if said else f"{text}\n"  # below the exception's own line: its notes
-        said = said or not text.startswith(" ")
+        yield f"    {text}\n" if after_text else f"{text}\n"  # notes are indented, below the exception's text
+        after_text = after_text or not text.startswith(" ")
 
 
 @dataclass(slots=True)
@@ -85,10 +102,12 @@ class _Kind:
     """Lines of one kind in the current window.
 
     Attributes:
-        since: monotonic seconds.
-        logged: how many were.
-        left_out: how many were not.
-        text: of one that was logged.
+        logger: name of the logger.
+        level: level of the lines.
+        since: when the window began, in monotonic seconds.
+        text: one of the lines that were logged.
+        logged: number of lines that were logged.
+        left_out: number of lines that were counted only.
     """
 
     logger: str
@@ -103,8 +122,9 @@ class Guard(logging.Filter):
     """The filter of our loggers.
 
     Attributes:
-        counts: warnings and errors of one kind are logged BURST times in WINDOW_SECONDS, then counted. A kind is a
-            message, up to the end of its first line, and the first name in it. Needs somebody to call :meth:`sweep`.
+        counts: True: warnings and errors of one kind are logged BURST times in WINDOW_SECONDS, and then only counted.
+            Lines are of one kind if they have the same message, before its values are filled in, and the same first
+            value. Whoever sets this calls :meth:`sweep` from time to time.
     """
 
     def __init__(self) -> None:
@@ -113,6 +133,7 @@ class Guard(logging.Filter):
         self._kinds: dict[tuple[Any, ...], _Kind] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Make one line of the record's message. Returns False if the record is only counted."""
         kind = None
         if self.counts and record.levelno >= logging.WARNING and record.msg is not _LEFT_OUT:
             key = self._key(record)
@@ -130,7 +151,7 @@ class Guard(logging.Filter):
                 return False
         try:
             message = record.getMessage()
-        except BaseException as exc:  # of an exception that has no text, for example
+        except BaseException as exc:  # a value may be an exception whose __str__ raises
             message = f"{record.msg} (the values cannot be shown: {type(exc).__name__})"
             record.msg, record.args = message, ()
         text = one_line(message)
@@ -143,21 +164,22 @@ class Guard(logging.Filter):
         return True
 
     def sweep(self, now: float) -> None:
-        """Logs how many lines were left out, in windows that are over.
+        """Log how many lines were only counted, for all windows that are over.
 
         Args:
-            now: monotonic seconds; infinity: closes all windows.
+            now: the time, in monotonic seconds; infinity: all windows are over.
         """
         for key in [key for key, kind in list(self._kinds.items()) if now >= kind.since + WINDOW_SECONDS]:
             self._close(key, min(now, monotonic()))
 
     def _close(self, key: tuple[Any, ...], now: float) -> None:
-        kind = self._kinds.pop(key, None)  # another thread may have been here
+        kind = self._kinds.pop(key, None)  # another thread may have closed it
         if kind is not None and kind.left_out:
             seconds = round(now - kind.since, 1)
             logging.getLogger(kind.logger).log(kind.level, _LEFT_OUT, kind.left_out, seconds, kind.text)
 
     def _key(self, record: logging.LogRecord) -> tuple[Any, ...]:
+        """Return what lines of one kind have in common."""
         args = record.args
         first = args[0] if isinstance(args, tuple) and args and isinstance(args[0], str) else ""
         # asyncio puts its values into the message, in lines of their own
@@ -169,10 +191,15 @@ class Guard(logging.Filter):
 
 
 def guard(names: Iterable[str]) -> None:
-    """Sets the filter on loggers."""
+    """Set the filter on loggers.
+
+    Args:
+        names: names of the loggers.
+    """
     for name in names:
         logging.getLogger(name).addFilter(GUARD)
 
 
 GUARD = Guard()
+"""The one filter of this process."""
 guard(LOGGERS)

@@ -1,4 +1,4 @@
-"""What somebody may have meant by a name that is not known."""
+"""Find the known name that an unknown one may stand for."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,16 +6,19 @@ from collections.abc import Iterable
 __all__ = ["did_you_mean"]
 
 MAX_LENGTH = 64
-"""Characters of a name that is compared: comparing takes quadratic time, and a route may give any name."""
+"""Maximum length of a name that is compared, in characters. Comparing takes quadratic time."""
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """A question to add to an error message: ``"; did you mean 'uri'?"``, or nothing where no known name is near.
+    """Return a question to append to an error message.
 
     Args:
-        name: what was given.
-        known: the names that there are.
-        cutoff: how near it has to be, from 0 to 1 (:func:`difflib.get_close_matches`).
+        name: the unknown name.
+        known: the known names.
+        cutoff: how similar the names must be, from 0 to 1 (:func:`difflib.get_close_matches`).
+
+    Returns:
+        Such as ``"; did you mean 'uri'?"``; empty if no known name is similar.
     """
     if len(name) > MAX_LENGTH:
         return ""

@@ -1,4 +1,4 @@
-"""Tracebacks for people who write plugins: the lines of their own files, without what called those."""
+"""Tracebacks for authors of plugins: only the lines of their own files."""
 
 import sysconfig
 from pathlib import Path
@@ -19,7 +19,7 @@ _INSTALLED = ("/site-packages/", "/dist-packages/")
 
 
 def _is_own(filename: str) -> bool:
-    """Whether a file is the user's: none of this package, of the standard library, or of an installed package."""
+    """Whether a file is the user's: not of this package, the standard library, or an installed package."""
     if filename.startswith("<"):
         return False
     inside = (filename.startswith(f"{folder}/") for folder in _LIBRARY)
@@ -27,18 +27,21 @@ def _is_own(filename: str) -> bool:
 
 
 def _calls(filename: str) -> bool:
-    """Whether a file is of what imports and calls a user's code: this package and the import system."""
+    """Whether a file belongs to this package or to the import system, which import and call the user's code."""
     return filename.startswith(("<frozen ", f"{_HERE}/", f"{_PATHS['stdlib']}/importlib/"))
 
 
 def shorten(exc: Raised | None) -> Raised | None:
-    """Leave the user's own frames only in the tracebacks of `exc`, and of the exceptions that led to it.
+    """Keep only the user's own frames in the tracebacks of `exc` and of the exceptions that led to it.
 
-    Where none are the user's (a plugin of an installed package), what stays is all but this package's frames and those
-    of the import system. The tracebacks are changed in place: this is for an exception that is about to be shown.
+    If there are none (the plugin is an installed package), remove only the frames of this package and of the import
+    system. The tracebacks are changed in place, so use this for an exception that is about to be shown.
+
+    Args:
+        exc: the exception; None does nothing.
 
     Returns:
-        `exc`; None is for callers that have none.
+        `exc`.
     """
     seen: set[int] = set()
     pending: list[BaseException | None] = [exc]
@@ -55,30 +58,38 @@ def shorten(exc: Raised | None) -> Raised | None:
 
 
 def _own(traceback: TracebackType | None) -> TracebackType | None:
+    """Copy a traceback with the user's frames only."""
     frames: list[TracebackType] = []
     while traceback is not None:
         frames.append(traceback)
         traceback = traceback.tb_next
     kept = [each for each in frames if _is_own(each.tb_frame.f_code.co_filename)]
     kept = kept or [each for each in frames if not _calls(each.tb_frame.f_code.co_filename)]
-    following: TracebackType | None = None
+    shortened: TracebackType | None = None
     for each in reversed(kept):
-        following = TracebackType(following, each.tb_frame, each.tb_lasti, each.tb_lineno)
-    return following
+        shortened = TracebackType(shortened, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    return shortened
 
 
 def own_lines(exc: BaseException) -> str:
-    """The traceback of the user's error behind `exc`, as Python prints it, with the user's own frames only.
+    """Return the traceback of the user's error that led to `exc`, with the user's own frames only.
+
+    Args:
+        exc: an error of this package that was raised from the user's, or the user's error.
 
     Returns:
-        Lines with their ends; empty where no error of the user's is behind `exc`.
+        Lines with their ends, as Python prints them; empty if no error of the user's led to `exc`.
     """
     error = shorten(exc.__cause__ if isinstance(exc, BridgeError) else exc)
     return "" if error is None else "".join(TracebackException.from_exception(error).format())
 
 
 def calling_line(exc: BaseException) -> FrameSummary | None:
-    """The user's line that called what raised `exc` in this package; None: it was raised elsewhere."""
+    """Return the user's line that called this package; None: `exc` was not raised in this package.
+
+    Args:
+        exc: the exception, with its traceback.
+    """
     frames = extract_tb(exc.__traceback__)
     own = [frame for frame in frames if _is_own(frame.filename)]
     return own[-1] if own and frames[-1].filename.startswith(f"{_HERE}/") else None

@@ -185,7 +185,7 @@ def test_an_endpoint_class_of_starlette_is_an_asgi_3_application() -> None:
             return PlainTextResponse("hello")
 
     bridge = Bridge()
-    bridge.mount("hello", Hello)  # type: ignore[arg-type]
+    bridge.mount("hello", Hello)
     bridge.plugin("made")(lambda: Hello)
 
     assert [PluginClient(bridge, name).get("/").text for name in ("hello", "made")] == ["hello", "hello"]
@@ -201,7 +201,7 @@ def test_names_that_apisix_takes(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "a" * 129, 5, None])
 def test_names_that_apisix_does_not_take(name: Any) -> None:
-    with refused(f"a plugin's name has 1 to 128 characters (APISIX's schema), not {name!r}"):
+    with refused(f"a plugin's name must be a string of 1 to 128 characters (APISIX's schema), not {name!r}"):
         Bridge().mount(name, upstream)
 
 
@@ -235,7 +235,7 @@ def unchecked(conf: PlainTextResponse) -> Any: ...
         ),
         (
             lambda bridge: bridge.plugin(unchecked),
-            f"a plugin's name has 1 to 128 characters (APISIX's schema), not {unchecked!r}: write "
+            f"a plugin's name must be a string of 1 to 128 characters (APISIX's schema), not {unchecked!r}: write "
             '@bridge.plugin("unchecked")',
         ),
         (lambda bridge: bridge.add_middleware("x", 5), "plugin x: 5 is not a middleware"),
@@ -252,17 +252,17 @@ def unchecked(conf: PlainTextResponse) -> Any: ...
         (lambda bridge: bridge.plugin("x")(5), "plugin x: 5 is not a factory"),
         (
             lambda bridge: bridge.plugin("x")(two_configurations),
-            "plugin x: its factory is called with a configuration, by position, and wants more: second, third: "
+            "plugin x: its factory gets one positional argument, the configuration, but needs more: second, third: "
             "write def two_configurations(conf), or (app, conf) for a middleware",
         ),
         (
             lambda bridge: bridge.plugin("x")(by_keyword),
-            "plugin x: its factory is called with a configuration, by position, and wants more: conf: "
+            "plugin x: its factory gets one positional argument, the configuration, but needs more: conf: "
             "write def by_keyword(conf), or (app, conf) for a middleware",
         ),
         (
             lambda bridge: bridge.plugin("x")(any_keyword),
-            "plugin x: its factory is called with a configuration, by position, and wants more: conf: "
+            "plugin x: its factory gets one positional argument, the configuration, but needs more: conf: "
             "write def any_keyword(conf), or (app, conf) for a middleware",
         ),
         (

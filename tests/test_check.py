@@ -95,21 +95,21 @@ def test_what_is_right_is_not_mentioned(plugins: dict[str, Any]) -> None:
             "warning", "session",
             "route 'r': ext-plugin-pre-req.conf[0]: plugin session has phase=\"both\" and stands in the request "
             "phase only, "
-            "so responses pass it unseen; list it under ext-plugin-post-resp too",
+            "so it sees no responses; list it under ext-plugin-post-resp too",
         ),
         (
             {"ext-plugin-post-resp": listed("session")},
             "warning", "session",
             "route 'r': ext-plugin-post-resp.conf[0]: plugin session has phase=\"both\" and stands in "
             "ext-plugin-post-resp "
-            "only: there is no request half, so it runs in the form of the response phase, and cannot change what goes "
+            "only: it has no request half, so it runs in the form of the response phase, and cannot change what goes "
             "upstream; list it under ext-plugin-pre-req or ext-plugin-post-req too",
         ),
         (
             {"ext-plugin-post-resp": listed("strict-session"), "ext-plugin-pre-req": listed("session")},
             "warning", "strict-session",
             "route 'r': ext-plugin-post-resp.conf[0]: plugin strict-session has phase=\"both\" and stands in "
-            "ext-plugin-post-resp only: there is no request half, so each request is refused; list it under "
+            "ext-plugin-post-resp only: it has no request half, so each request is refused; list it under "
             "ext-plugin-pre-req or ext-plugin-post-req too",
         ),
     ],
@@ -166,7 +166,7 @@ def test_the_gateway_of_tests_logs_it(caplog: pytest.LogCaptureFixture) -> None:
         (logging.WARNING, "asgi_bridge.testing"),
         (logging.ERROR, "asgi_bridge.testing"),
     ]
-    assert "responses pass it unseen" in caplog.text and "plugin x is not mounted" in caplog.text
+    assert "so it sees no responses" in caplog.text and "plugin x is not mounted" in caplog.text
 
 
 def test_the_gateway_of_tests_refuses_what_it_does_not_have_unless_told_otherwise(

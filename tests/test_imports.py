@@ -44,6 +44,16 @@ def test_nothing_heavy_is_loaded(program: str) -> None:
     assert loaded(program) & HEAVY == set()
 
 
+def test_the_plugin_client_needs_no_gateway_and_no_server() -> None:
+    program = (
+        "from asgi_bridge.testing import PluginClient\n"
+        "assert not {'asgi_bridge.gateway', 'asgi_bridge.server'} & set(sys.modules)\n"
+        "from asgi_bridge.testing import Gateway\n"
+        "import asgi_bridge.testing.gateway as home; assert Gateway is home.Gateway"
+    )
+    assert "starlette" in loaded(program)
+
+
 @pytest.mark.parametrize("name", [name for name in asgi_bridge.__all__ if name != "__version__"])
 def test_each_public_name_is_there_at_its_first_use(name: str) -> None:
     program = f"from asgi_bridge import {name} as first; import asgi_bridge\nassert asgi_bridge.{name} is first"
@@ -65,6 +75,8 @@ def test_an_unknown_name_is_an_attribute_error(name: str) -> None:
         getattr(asgi_bridge, name)
     with pytest.raises(ImportError, match=f"cannot import name '{name}' from 'asgi_bridge'"):
         exec(f"from asgi_bridge import {name}")
+    with pytest.raises(ImportError, match=f"cannot import name '{name}' from 'asgi_bridge.testing'"):
+        exec(f"from asgi_bridge.testing import {name}")
 
 
 def test_type_checkers_see_the_public_names() -> None:

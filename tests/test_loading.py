@@ -79,9 +79,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return found
 
 
-SOURCES = '[tool.asgi_bridge.plugins.x] has one of app, middleware, factory, wsgi and wsgi_middleware, as "module:attr"'
+SOURCES = (
+    '[tool.asgi_bridge.plugins.x] must have one of app, middleware, factory, wsgi and wsgi_middleware, as "module:attr"'
+)
 
-ADD_ONE = "; mount, add_middleware and plugin of a Bridge add one"
+ADD_ONE = "; add one with mount, add_middleware or plugin of a Bridge"
 
 
 def table(folder: Path, text: str) -> None:
@@ -282,26 +284,26 @@ def test_a_nearest_pyproject_without_the_table_is_none(folder: Path, text: str) 
     assert kinds(load_bridge(None, {"app": "some_plugins:app"}, start=folder / "nearer")) == {"app": "application"}
 
 
-MISSHAPED = '[tool.asgi_bridge]: bridge is a string, "module:attr", and allow a list of strings'
+MISSHAPED = '[tool.asgi_bridge]: bridge must be a string, "module:attr", and allow a list of strings'
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("tool.asgi_bridge = 5", "FOLDER/pyproject.toml: [tool.asgi_bridge] is a table"),
+        ("tool.asgi_bridge = 5", "FOLDER/pyproject.toml: [tool.asgi_bridge] must be a table"),
         ("a = ", "FOLDER/pyproject.toml cannot be read: Invalid value (at end of document)"),
         (
             "[tool.asgi_bridge]\nbrige = 'a:b'\naap = 1",
-            "[tool.asgi_bridge] has no key aap, brige; it has bridge and plugins, and allow; did you mean 'bridge'?",
+            "[tool.asgi_bridge] has no key aap, brige; it has bridge, plugins and allow; did you mean 'bridge'?",
         ),
         ("[tool.asgi_bridge]\nbridge = 5", MISSHAPED),
         ("[tool.asgi_bridge]\nbridge = ['a:b']", MISSHAPED),
         ("[tool.asgi_bridge]\nbridge = 'a:b'\nallow = '/etc/keys/'", MISSHAPED),
         (
             "[tool.asgi_bridge]\nplugins = ['a:b']",
-            "[tool.asgi_bridge.plugins] is a table of tables, one for each plugin",
+            "[tool.asgi_bridge.plugins] must be a table of tables, one for each plugin",
         ),
-        ("[tool.asgi_bridge.plugins]\nx = 'a:b'", "[tool.asgi_bridge.plugins.x] is a table"),
+        ("[tool.asgi_bridge.plugins]\nx = 'a:b'", "[tool.asgi_bridge.plugins.x] must be a table"),
         (
             "[tool.asgi_bridge.plugins.x]",
             SOURCES,
@@ -312,11 +314,11 @@ MISSHAPED = '[tool.asgi_bridge]: bridge is a string, "module:attr", and allow a 
         ),
         (
             "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:app'\ndefaults = {}",
-            "[tool.asgi_bridge.plugins.x] has defaults, which only a middleware takes, or a factory",
+            "[tool.asgi_bridge.plugins.x] has defaults, which only a middleware or a factory takes",
         ),
         (
             "[tool.asgi_bridge.plugins.x]\nmiddleware = 'some_plugins:Both'\ndefaults = 5",
-            "[tool.asgi_bridge.plugins.x]: defaults is a table",
+            "[tool.asgi_bridge.plugins.x]: defaults must be a table",
         ),
         (
             "[tool.asgi_bridge.plugins.x]\nmiddleware = 'some_plugins:keywords'\ndefaults = {number = 'x'}",
@@ -450,16 +452,16 @@ def test_nothing_to_run_is_an_error_that_says_what_to_do(folder: Path) -> None:
     table(folder, "")
 
     assert refusal("some_plugins:nothing", folder) == (
-        "no plugins in the Bridge some_plugins:nothing; mount, add_middleware and plugin of a Bridge add one"
+        "no plugins in the Bridge some_plugins:nothing; add one with mount, add_middleware or plugin of a Bridge"
     )
     assert refusal("some_plugins:nothing", folder, {"x": "some_plugins:nothing"}) == (
-        "no plugins in the Bridge some_plugins:nothing, some_plugins:nothing of --mount x; mount, add_middleware and "
-        "plugin of a Bridge add one"
+        "no plugins in the Bridge some_plugins:nothing, some_plugins:nothing of --mount x; add one with mount, "
+        "add_middleware or plugin of a Bridge"
     )
     assert kinds(load_bridge("some_plugins:nothing", {"x": "some_plugins:app"}, start=folder)) == {"x": "application"}
     assert refusal(None, folder) == (
-        'no plugins: name a "module:attr" of a Bridge, or have a [tool.asgi_bridge] table in pyproject.toml, '
-        "a package with entry points of the group 'asgi_bridge.plugins', or --mount NAME=module:attr"
+        'no plugins: give the "module:attr" of a Bridge or --mount NAME=module:attr, write a [tool.asgi_bridge] table '
+        "into pyproject.toml, or install a package with entry points of the group 'asgi_bridge.plugins'"
     )
 
 

@@ -382,7 +382,7 @@ def test_a_route_that_lists_it_in_the_request_phase_only(
             super().__init__(*args, **kwargs)
             self.host = dataclasses.replace(self.host, parked=Watched(seconds=0.0))
 
-    monkeypatch.setattr("asgi_bridge.testing.Runner", Impatient)
+    monkeypatch.setattr("asgi_bridge.testing.gateway.Runner", Impatient)
 
     async def main() -> tuple[list[bytes], int, int]:
         gateway = Gateway(bridge_of(p="both"), [route(pre=["p"])], upstream=numbered)

@@ -338,7 +338,7 @@ def test_request_id_is_known_where_the_runner_has_asked_for_it(options: Any, pha
 
 
 def test_phase_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match='phase is "request", "response" or "both", not \'x\''):
+    with pytest.raises(ConfigurationError, match='phase must be "request", "response" or "both", not \'x\''):
         PluginClient(Bridge(), "p", phase="x")  # type: ignore[arg-type]
 
 

@@ -35,8 +35,8 @@ def compat(target: str, conf: str, defaults: tuple[tuple[str, str], ...], app_di
         subject, findings = examine(subject, conf)
     except ConfigurationError as exc:
         objects = [f"--default {name}=module:attr" for name in missing_objects(subject, str(exc))]
-        advice = f", {', '.join(objects)} an object" if objects else ""
-        raise ConfigurationError(f"{exc}; --conf gives its configuration{advice}") from exc.__cause__
+        advice = f", and objects with {' '.join(objects)}" if objects else ""
+        raise ConfigurationError(f"{exc}; give its configuration with --conf{advice}") from exc.__cause__
     for line in report(subject, parse_json(conf), findings):
         click.echo(line)
     if len(findings.errors) == len(PROBES):

@@ -25,8 +25,11 @@ __all__ = [
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FOLDER = click.Path(exists=True, file_okay=False)
+"""Type of an option whose value is a folder that exists."""
 FILE = click.Path(exists=True, dir_okay=False)
+"""Type of an option whose value is a file that exists."""
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
+"""Values of ``--log-level``."""
 
 
 class Mount(click.ParamType[tuple[str, str]]):
@@ -35,6 +38,7 @@ class Mount(click.ParamType[tuple[str, str]]):
     name = "NAME=module:attr"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Convert the value, as click wants it. Fails with click's usage error."""
         if isinstance(value, tuple):
             return value
         name, equals, target = value.partition("=")
@@ -49,6 +53,7 @@ class Permissions(click.ParamType[int]):
     name = "MODE"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Convert the value, as click wants it. Fails with click's usage error."""
         if isinstance(value, int):
             return value
         try:
@@ -101,6 +106,12 @@ def find_source(
 
     A file as `target` is a module of its own folder, or of `app_dir` where the user gives ``--app-dir``.
 
+    Args:
+        target: ``module:attr``, a module or a file; None: pyproject.toml or entry points.
+        mounts: values of ``--mount``: names and targets.
+        app_dir: value of ``--app-dir``.
+        allow: values of ``--allow``.
+
     Raises:
         ConfigurationError: ``--mount`` names a plugin twice, or a file does not exist or is not a module.
     """
@@ -120,7 +131,10 @@ def find_source(
 
 
 def read_environment(env_file: str | None) -> None:
-    """Read the file of ``--env-file`` into the environment. None does nothing.
+    """Read the file of ``--env-file`` into the environment.
+
+    Args:
+        env_file: path of the file; None does nothing.
 
     Raises:
         ConfigurationError: the file cannot be read, or python-dotenv is not installed.

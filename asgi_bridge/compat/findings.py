@@ -2,7 +2,35 @@
 
 from dataclasses import dataclass, field
 
-__all__ = ["Findings", "advise"]
+__all__ = ["Findings", "ResponseFindings", "advise"]
+
+
+@dataclass
+class ResponseFindings:
+    """What a plugin did with the upstream's responses.
+
+    Attributes:
+        headers: names of the response headers that it set, changed or removed.
+        lost: those of `headers` that a plugin can only set in the response phase.
+        varying: those of `headers` whose value differs between responses to the same request.
+        status: True: it changed the status.
+        body: True: it changed the body.
+        recodes: True: it set a content-encoding wherever it changed the body.
+        reacts: names of the responses that it treated otherwise than PAGE.
+    """
+
+    headers: set[str] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
+    varying: set[str] = field(default_factory=set)
+    status: bool = False
+    body: bool = False
+    recodes: bool = True
+    reacts: set[str] = field(default_factory=set)
+
+    @property
+    def changed(self) -> bool:
+        """True: the plugin made a change that it can only make to the real response."""
+        return self.body or self.status or bool(self.lost)
 
 
 @dataclass
@@ -15,13 +43,7 @@ class Findings:
         replays: True: it answered with a response that the upstream gave to an earlier request.
         request: parts of the request that it changed: ``method``, ``path``, ``query``, ``body``, ``header NAME``, …
         unmappable: those parts of `request` that the protocol cannot express.
-        headers: names of the response headers that it set, changed or removed.
-        lost: those of `headers` that a plugin can only set in the response phase.
-        varying: those of `headers` whose value differs between responses to the same request.
-        status: True: it changed the status of the upstream's response.
-        body: True: it changed the body of the upstream's response.
-        recodes: True: it set a content-encoding wherever it changed the body.
-        reacts: names of the upstream's responses that it treated otherwise than PAGE.
+        response: what it did with the responses of the upstream.
         wraps_send: True: it wraps ``send``, so it may look at the response.
         wraps_receive: True: it wraps ``receive``, so it may look at the request body.
         lifespan: True: it has a lifespan of its own.
@@ -35,13 +57,7 @@ class Findings:
     replays: bool = False
     request: set[str] = field(default_factory=set)
     unmappable: set[str] = field(default_factory=set)
-    headers: set[str] = field(default_factory=set)
-    lost: set[str] = field(default_factory=set)
-    varying: set[str] = field(default_factory=set)
-    status: bool = False
-    body: bool = False
-    recodes: bool = True
-    reacts: set[str] = field(default_factory=set)
+    response: ResponseFindings = field(default_factory=ResponseFindings)
     wraps_send: bool = False
     wraps_receive: bool = False
     lifespan: bool = False
@@ -51,25 +67,29 @@ class Findings:
 
 
 def advise(findings: Findings) -> tuple[str, str]:
-    """Say in which phase to mount the plugin.
+    """Say in which phase to mount a plugin.
 
     Probes show what a plugin does, never what it would do with another request. So one phase alone is advised only
     where the probes show that it is enough: the request phase for a plugin that acts on requests and looks at no
     response, the response phase for one that encodes bodies and lets all requests pass. Every other plugin is advised
     ``both``, where it sees what it sees under a server.
 
+    Args:
+        findings: what the plugin did with the probes.
+
     Returns:
         The phase, and the reason with what the probes cannot tell.
     """
     acts = bool(findings.request or findings.answers or findings.errors or findings.limit)
-    changes = changes_response(findings)
+    response = findings.response
+    changes = response.changed
     if findings.nothing:
         return "request", "with this configuration it is nothing but what it wraps"
     if findings.replays:
         return "both", "it keeps responses and answers with them, so it has to see the upstream's"
     if changes and acts:
         return "both", "it acts on the request and changes the real response"
-    if findings.body and findings.recodes and not findings.status and findings.varying <= findings.lost:
+    if response.body and response.recodes and not response.status and response.varying <= response.lost:
         return "response", "it changes the real response"
     if changes:
         return (
@@ -77,21 +97,21 @@ def advise(findings: Findings) -> tuple[str, str]:
             "it changes the real response, and the probes cannot tell whether it also refuses or changes some requests "
             "(response will do if it never does)",
         )
-    if findings.reacts:
-        return "both", f"what it does depends on the response: it is different with {listed(findings.reacts)}"
-    if findings.varying:
+    if response.reacts:
+        return "both", f"what it does depends on the response: it is different with {listed(response.reacts)}"
+    if response.varying:
         return (
             "both",
-            f"it sets {listed(findings.varying)} to another value each time, and the probes cannot tell whether that "
+            f"it sets {listed(response.varying)} to another value each time, and the probes cannot tell whether that "
             "comes from the response (else request will do)",
         )
-    if findings.wraps_send and not findings.headers:
+    if findings.wraps_send and not response.headers:
         return (
             "both",
             "it may watch the response, seen in the both form only, and the probes cannot tell what for (else request "
             "will do)",
         )
-    if findings.headers:
+    if response.headers:
         return "request", "it adds headers beside the upstream's (both, if their values depend on the response)"
     if acts and not findings.passed:
         return (
@@ -106,10 +126,6 @@ def advise(findings: Findings) -> tuple[str, str]:
     return "both", "it did nothing with any probe, so they cannot tell what it acts on"
 
 
-def changes_response(findings: Findings) -> bool:
-    """Whether the plugin makes a change that it can only make to the real response."""
-    return findings.body or findings.status or bool(findings.lost)
-
-
 def listed(names: set[str]) -> str:
+    """Join names for a sentence."""
     return ", ".join(sorted(names))

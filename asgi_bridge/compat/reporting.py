@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..apisix_constants import POST_RESP, PRE_REQ
-from .findings import Findings, advise, changes_response, listed
+from .findings import Findings, advise, listed
 from .probes import PROBES
 from .subject import Subject
 
@@ -23,7 +23,7 @@ def report(subject: Subject, conf: Any, findings: Findings) -> Iterator[str]:
     Returns:
         The lines, without their ends.
     """
-    plugin, source = subject.plugin, subject.source
+    plugin, source, response = subject.plugin, subject.source, findings.response
     yield f"{subject.target}, {_KINDS[source]}, on {len(PROBES)} probe requests:"
     for status in sorted(set(findings.answers.values())):
         probes = [probe for probe, answered in findings.answers.items() if answered == status]
@@ -37,17 +37,17 @@ def report(subject: Subject, conf: Any, findings: Findings) -> Iterator[str]:
         yield f"  changes the request: {', '.join(sorted(findings.request))}"
     if findings.unmappable:
         yield f"  which the protocol cannot express: {', '.join(sorted(findings.unmappable))}"
-    if findings.headers:
-        yield f"  response headers: {', '.join(sorted(findings.headers))}"
-    if findings.varying and not changes_response(findings):
-        yield f"  of these, another value each time: {listed(findings.varying)}"
-    if findings.reacts and not changes_response(findings):
-        yield f"  acts otherwise with these responses of the upstream: {listed(findings.reacts)}"
-    if findings.status:
+    if response.headers:
+        yield f"  response headers: {', '.join(sorted(response.headers))}"
+    if response.varying and not response.changed:
+        yield f"  of these, another value each time: {listed(response.varying)}"
+    if response.reacts and not response.changed:
+        yield f"  acts otherwise with these responses of the upstream: {listed(response.reacts)}"
+    if response.status:
         yield "  changes the status of the response"
-    if findings.body:
+    if response.body:
         yield "  changes the body of the response"
-    if findings.wraps_send and not (findings.headers or findings.status or findings.body):
+    if findings.wraps_send and not (response.headers or response.status or response.body):
         yield "  hands on a send of its own: it may watch the response"
     watches_body = findings.wraps_receive and "body" not in findings.request
     if watches_body:

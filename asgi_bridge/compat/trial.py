@@ -51,7 +51,7 @@ async def examine_plugin(plugin: Plugin, conf: str) -> Findings:
             try:
                 trial.note_probe(probe, await trial.send(probe))
             except Exception as exc:
-                findings.errors[probe.name] = str(exc) if isinstance(exc, _TooLate) else f"{type(exc).__name__}: {exc}"
+                findings.errors[probe.name] = _error(exc)
         await _vary(trial)
         await _repeat(trial)
     return findings
@@ -78,9 +78,16 @@ async def _started(plugin: Plugin, conf: str, findings: Findings) -> AsyncIterat
         await mounted.stop(SHUTDOWN_SECONDS)
 
 
-class _TooLate(Exception):
+class _NoAnswer(Exception):
+    """The plugin has not answered a probe in time."""
+
     def __init__(self) -> None:
         super().__init__(f"no answer within {PROBE_SECONDS:g} s")
+
+
+def _error(exc: Exception) -> str:
+    """Return what the report says about an exception."""
+    return str(exc) if isinstance(exc, _NoAnswer) else f"{type(exc).__name__}: {exc}"
 
 
 class _Upstream:
@@ -127,7 +134,7 @@ class _Outcome:
         return {name.decode("latin-1") for name, _ in set(self.headers) ^ set(self.upstream.headers)}
 
     def added(self, name: str) -> list[bytes]:
-        """Values of a response header that the plugin set."""
+        """Return the values of a response header that the plugin set."""
         own = [entry for entry in self.headers if entry not in self.upstream.headers]
         return [value for each, value in own if each == name.encode("latin-1")]
 
@@ -188,7 +195,7 @@ class _Trial:
                 await self._chain.enter(call, scope, receive, send)
         except TimeoutError:
             if limit.expired():
-                raise _TooLate from None
+                raise _NoAnswer from None
             raise
         outcome = _Outcome(upstream, *_response(messages))
         if upstream.scope is not None:
@@ -237,16 +244,16 @@ class _Trial:
             findings.request.add(f"header {name.decode('latin-1')}")
 
     def _compare_response(self, probe: Probe, outcome: _Outcome) -> None:
-        findings, upstream = self.findings, outcome.upstream
-        findings.status = findings.status or outcome.status != upstream.status
+        found, upstream = self.findings.response, outcome.upstream
+        found.status = found.status or outcome.status != upstream.status
         if probe.method != "HEAD" and outcome.body != upstream.content:  # no client gets a body with HEAD
-            findings.body = True
-            findings.recodes = findings.recodes and "content-encoding" in outcome.changed
+            found.body = True
+            found.recodes = found.recodes and "content-encoding" in outcome.changed
         for name in outcome.changed:
             raw = name.encode("latin-1")
-            findings.headers.add(name)
+            found.headers.add(name)
             if lost_in_request_phase(raw) or not outcome.added(name) or raw in dict(upstream.headers):
-                findings.lost.add(name)
+                found.lost.add(name)
 
 
 def _response(messages: list[Message]) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
@@ -273,7 +280,7 @@ async def _vary(trial: _Trial) -> None:
         try:
             outcome = await trial.send(probe, response)
         except Exception:  # the plugin can deal with PAGE, but not with this response
-            findings.reacts.add(response.name)
+            findings.response.reacts.add(response.name)
             continue
         if outcome.upstream.scope is None:
             if trial.is_replay(outcome):
@@ -285,14 +292,14 @@ async def _vary(trial: _Trial) -> None:
         kept_status = outcome.status == response.status or page.status != PAGE.status
         kept_body = outcome.body == response.body or page.body != PAGE.body
         if outcome.changed != page.changed or not (kept_status and kept_body):
-            findings.reacts.add(response.name)
+            findings.response.reacts.add(response.name)
     if len(outcomes) < 3:  # too few of them reached the upstream: take the outcomes of the other requests
         outcomes = [each for each in trial.outcomes.values() if each.upstream.scope is not None]
     known = {value for outcome in outcomes for _, value in outcome.upstream.scope["headers"]}  # type: ignore[index]
     for name in page.changed:
         values = [tuple(outcome.added(name)) for outcome in outcomes]
         if len(set(values)) > 1 and not all(value in known for each in values for value in each):
-            findings.varying.add(name)
+            findings.response.varying.add(name)
 
 
 async def _repeat(trial: _Trial) -> None:
@@ -317,7 +324,7 @@ async def _repeat(trial: _Trial) -> None:
         try:
             outcome = await trial.send(PROBES[0])
         except Exception as exc:
-            findings.errors.setdefault(f"repeat {number}", f"{type(exc).__name__}: {exc}")
+            findings.errors.setdefault(f"repeat {number}", _error(exc))
             return
         if outcome.upstream.scope is None:
             if trial.is_replay(outcome):

@@ -11,7 +11,11 @@ __all__ = ["explain", "print_call"]
 
 
 def print_call(call: Call) -> None:
-    """Print what a call did."""
+    """Print what a call did.
+
+    Args:
+        call: one call of the runner, as the gateway saw it.
+    """
     click.echo("\n".join(explain(call)))
 
 

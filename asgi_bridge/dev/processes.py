@@ -104,10 +104,10 @@ def _listen(host: str, port: int, instead: str) -> Iterator[socket.socket]:
             sock.bind((host, port))
             sock.listen(BACKLOG)
         except (socket.gaierror, UnicodeError):
-            raise ConfigurationError(f"there is no host {host!r}; --host is an address of this machine") from None
+            raise ConfigurationError(f"there is no host {host!r}; --host must be an address of this machine") from None
         except OSError as exc:
             what = {
-                errno.EADDRNOTAVAIL: "--host has to be an address of this machine",
+                errno.EADDRNOTAVAIL: "--host must be an address of this machine",
                 errno.EACCES: "ports below 1024 are for root; give another --port",
             }.get(exc.errno or 0, f"give another {instead}")
             raise ConfigurationError(f"cannot listen on {host}:{port}: {exc.strerror}; {what}") from None
@@ -127,7 +127,7 @@ def _runner(source: Source, uds: str, log_level: str | None) -> Iterator[None]:
     try:
         while not os.path.exists(uds):
             if process.poll() is not None:
-                raise ConfigurationError("the runner did not start; what it said stands above")
+                raise ConfigurationError("the runner did not start; its output above says why")
             time.sleep(0.02)
         yield
     finally:

@@ -88,7 +88,14 @@ class RouteFile:
         return plugins
 
     def reload(self, old: Routes) -> Routes:
-        """Read the routes after a change. Returns `old` where they cannot be read, and prints why."""
+        """Read the routes after a change, and print whether that worked.
+
+        Args:
+            old: the routes until now.
+
+        Returns:
+            The new routes; `old` if they cannot be read.
+        """
         try:
             routes = self.load()
         except ConfigurationError as exc:

@@ -49,10 +49,10 @@ class Acceptor:
         self._listen()
 
     def close(self) -> None:
-        """Accept the connections that wait in the backlog, and then no more: the end of the process would cut them off.
+        """Accept the connections that wait in the backlog, and then no more.
 
-        It accepts at most as many as a backlog holds. A client that goes on connecting cannot keep the runner from
-        stopping.
+        The end of the process would cut off the waiting ones. No more are accepted than a backlog holds, so a client
+        that goes on connecting cannot keep the runner from stopping.
         """
         self._accept(self._backlog + 1)
         self._loop.remove_reader(self._sock)

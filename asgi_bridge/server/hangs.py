@@ -57,7 +57,7 @@ class HangWatch:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread that watches the loop."""
         self.turned()
         threading.Thread(target=self._watch, name="hang watch", daemon=True).start()
 
@@ -76,8 +76,8 @@ class HangWatch:
         while not self._stopped.wait(LOOK_SECONDS):
             before, used_before, step_before = now, used, step
             now, used, step = time.monotonic(), time.process_time(), None
-            late = now - before - LOOK_SECONDS
-            if late > HANG_SECONDS and used - used_before < late / 10:
+            delay = now - before - LOOK_SECONDS
+            if delay > HANG_SECONDS and used - used_before < delay / 10:
                 self._turned = now  # the whole process did not run, as after SIGSTOP
             if now - self._turned <= HANG_SECONDS or now < quiet_until:
                 continue
@@ -85,7 +85,7 @@ class HangWatch:
             step = stack[-1][0] if stack else None
             # A turn of many short steps may take long when the loop is busy. A step blocks the loop if two looks have
             # found the same one, or if it held the interpreter's lock, so that this thread could not look.
-            if step is not None and (step is step_before or late > HANG_SECONDS):
+            if step is not None and (step is step_before or delay > HANG_SECONDS):
                 line = self._line(stack, now - self._turned)
                 if line is not None:
                     quiet_until = now + QUIET_SECONDS

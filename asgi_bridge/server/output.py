@@ -41,12 +41,12 @@ LOG_CONFIG = _log_config()
 
 
 def open_streams() -> None:
-    """Opens /dev/null in place of stdin, stdout and stderr, where the process was started without them.
+    """Open /dev/null in place of stdin, stdout and stderr, where the process was started without them.
 
     Otherwise the next file or socket would get the number of one of them, and no handler could write to it.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        file: str | int = os.devnull  # where something else has got the number already
+        file: str | int = os.devnull  # if something else has the number already
         try:
             os.fstat(number)
         except OSError:
@@ -121,7 +121,7 @@ def last_words(seconds: float) -> None:
         seconds: maximum time for both. A thread that blocks in writing may hold the lock that they need.
     """
     end = time.monotonic() + seconds
-    threads = [threading.Thread(target=deed, daemon=True) for deed in (_log_hard_exit, flush)]
+    threads = [threading.Thread(target=action, daemon=True) for action in (_log_hard_exit, flush)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -129,7 +129,7 @@ def last_words(seconds: float) -> None:
 
 
 def _log_hard_exit() -> None:
-    logger.error("Not stopped in time; something blocks a thread: the process ends now")
+    logger.error("Not stopped in time, because something blocks a thread. The process ends now")
     for handler in (handler for name in ("uvicorn", "asgi_bridge") for handler in logging.getLogger(name).handlers):
         handler.flush()
 

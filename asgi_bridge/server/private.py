@@ -20,6 +20,7 @@ __all__ = ["PrivateFolder"]
 logger = logging.getLogger("asgi_bridge.server")
 
 SUFFIX = ".d"
+"""What the folder's name has in addition to the socket's."""
 _OF_APISIX = re.compile(r"apisix-([0-9]{1,9})\.sock")
 """Name of the socket that APISIX chooses for a runner that it starts. The number is the process id of its master."""
 
@@ -45,7 +46,7 @@ class PrivateFolder:
             self.path = _temporary()
             logger.warning(
                 "The private folder %s cannot be used: %s. Tokens are kept in %s, until this runner ends. Remove the "
-                "folder, or give the runner's user the right to make it",
+                "folder, or give the runner's user the right to create it",
                 wanted,
                 reason,
                 self.path or "a temporary file",
@@ -59,7 +60,7 @@ class PrivateFolder:
 
 
 def _temporary() -> str | None:
-    """A new temporary folder; None: there is no place for one."""
+    """Create a temporary folder, and return its path; None: it cannot be created."""
     try:
         path = tempfile.mkdtemp(prefix="asgi_bridge-")
     except OSError:
@@ -70,10 +71,10 @@ def _temporary() -> str | None:
 
 
 def _make_usable(path: str) -> None:
-    """Gives our new folder its mode, whatever the process's umask has left of it."""
+    """Set the mode of our new folder, because the process's umask may have removed bits of it."""
     descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if os.fstat(descriptor).st_uid == os.geteuid():  # else somebody has exchanged it
+        if os.fstat(descriptor).st_uid == os.geteuid():  # otherwise somebody has exchanged it
             os.chmod(f"/proc/self/fd/{descriptor}", 0o700)
     finally:
         os.close(descriptor)
@@ -122,7 +123,7 @@ def _remove_dead(socket_path: str) -> None:
 
 
 def _remove_files(dead: str) -> None:
-    """Removes a folder of ours with the file of tokens. It stays where there is anything else in it."""
+    """Remove a folder of ours and its file of tokens. A folder with anything else in it stays."""
     descriptor = os.open(dead, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if os.fstat(descriptor).st_uid != os.geteuid():
@@ -136,6 +137,7 @@ def _remove_files(dead: str) -> None:
 
 
 def _lives(process: int) -> bool:
+    """Whether a process with this id runs."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -106,6 +106,9 @@ class RunnerServer(uvicorn.Server):
         A KeyboardInterrupt or SystemExit in any task or callback stops an event loop. Plugins may start tasks, but no
         plugin may end the runner. So the loop is started again, unless the exception comes out of uvicorn's own task.
         While uvicorn captures signals, these raise nothing.
+
+        Args:
+            sockets: a list of the listening sockets.
         """
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         runner = asyncio.Runner(loop_factory=self.config.get_loop_factory())
@@ -125,6 +128,7 @@ class RunnerServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
+        """Handle signals as uvicorn does, and write what the process buffers before it raises a signal again."""
         with super().capture_signals():
             self._capturing = True
             try:
@@ -140,6 +144,7 @@ class RunnerServer(uvicorn.Server):
         self._signals.put(None)
 
     async def startup(self, sockets: Any = None) -> None:
+        """Start as uvicorn does, but accept connections with our `Acceptor`."""
         await super().startup(sockets=[])
         self.servers.extend(Acceptor(sock, self._protocol) for sock in sockets)  # type: ignore[misc]
         logger.info("Runner listens on unix socket %s (Press CTRL+C to quit)", self._path)
@@ -149,12 +154,14 @@ class RunnerServer(uvicorn.Server):
         return RunnerProtocol(config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=None)
 
     async def shutdown(self, sockets: Any = None) -> None:
+        """Stop as uvicorn does, and tell the runner and the owner of the socket."""
         self._ended()
         runner_of(self.config).stopping = True
         await super().shutdown(sockets)
         self._finally()  # here, because uvicorn raises the signal again afterwards: no later line may be reached
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Handle a signal as uvicorn does, and start the watchdog's clock."""
         self._signals.put(sig)
         super().handle_exit(sig, frame)
 

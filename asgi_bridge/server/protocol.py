@@ -1,7 +1,8 @@
 """uvicorn's protocol class for the gateway's connections.
 
-uvicorn builds one for each connection, with the keywords ``config, server_state, app_state, _loop``, and expects it to
-keep ``server_state.connections``, ``tasks`` and ``total_requests``, and to offer ``shutdown()``.
+uvicorn makes an instance for each connection, with the keyword arguments ``config, server_state, app_state, _loop``. It
+expects the instance to maintain ``server_state.connections``, ``tasks`` and ``total_requests``, and to have
+``shutdown()``.
 """
 
 import asyncio
@@ -47,14 +48,21 @@ READ_SIZE = 16 * 1024
 
 
 class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
-    """One connection of the gateway: one call at a time, as :class:`~asgi_bridge.wire.Session` has it.
+    """One connection of the gateway. It has one call at a time; :class:`~asgi_bridge.wire.Session` checks that.
 
-    Both kinds of protocol, because each loop is quicker with another one, and takes that one. asyncio reads into a
-    buffer of ours, where it would allocate 256 KiB anew for each read of a plain protocol, which can cost more than
-    everything else in a call; uvloop hands over the bytes, which saves a call and a copy.
+    The class is both kinds of asyncio protocol, because each event loop is quicker with another one. asyncio takes the
+    buffered protocol, and reads into our buffer. For a plain protocol it would allocate 256 KiB for each read, which
+    can cost more than everything else in a call. uvloop takes the plain protocol, and gives us the bytes, which saves
+    a call and a copy.
 
-    Tasks do not start eagerly (Python 3.12): under load the loop reads what all connections brought before it runs the
-    calls, and that many times the same code in a row is a fifth quicker than each call from end to end.
+    Tasks do not start eagerly (Python 3.12), so under load the loop first reads from all connections, and then runs the
+    calls. Running the same code many times in a row is a fifth quicker than doing each call from end to end.
+
+    Args:
+        config: uvicorn's configuration, which has loaded the runner.
+        server_state: uvicorn's connections and tasks.
+        app_state: not used. uvicorn gives it.
+        _loop: the event loop; None: the running one.
     """
 
     def __init__(
@@ -78,49 +86,54 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self._asks: deque[tuple[asyncio.Future[list[bytes | None]], int, list[bytes | None]]] = deque()
         self._started = 0.0
 
-    # what the transport tells
+    # called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport. If the runner is stopping, close it once its call is answered."""
         self._transport = cast("asyncio.Transport", transport)
         self._server_state.connections.add(self)  # type: ignore[arg-type]
         if self._runner.stopping:
-            # accepted out of the backlog at the last moment, when uvicorn had told all others
+            # accepted out of the backlog at the last moment, after uvicorn had called shutdown() of all others
             self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Fail what the call still waits for, and tell it that the client has gone."""
         self._server_state.connections.discard(self)
-        self._forsake("the gateway has closed the connection")
+        self._fail_asks("the gateway has closed the connection")
         if self._call is not None:
             self._call.disconnect()
             self._call = None
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        """Return the buffer for asyncio's next read."""
         if self._view is None:
             self._view = memoryview(bytearray(READ_SIZE))
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
+        """Take the bytes that asyncio has read into the buffer."""
         assert self._view is not None
         self.data_received(self._view[:nbytes])
 
     def data_received(self, data: bytes | memoryview) -> None:
+        """Take the bytes of one read, and handle the messages that are complete now."""
         session = self._session
         session.receive_data(data)
         while not self._transport.is_closing():
             try:
                 message = session.next_message()
             except RemoteProtocolError as exc:
-                self._broken(exc)
+                self._refuse_unreadable(exc)
                 continue
             if message is None:
                 return
             if type(message) is HTTPReqCallReq:
-                self._begin(message)
+                self._start_call(message)
             else:
                 self._handle(message)
 
     def eof_received(self) -> None:
-        """The gateway has closed: it never closes its side only, so nobody reads an answer any more."""
+        """Close the connection. The gateway never closes only its own side, so nobody would read an answer."""
         self._session.receive_eof()
         try:
             self._session.next_message()
@@ -128,23 +141,24 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             logger.warning("connection: %s", exc)
 
     def pause_writing(self) -> None:
-        """The gateway does not read: it may not ask for more meanwhile, or its answers would pile up here."""
+        """Note that the gateway does not read. After this call no other one is read, or answers would pile up here."""
         self._full = True
 
     def resume_writing(self) -> None:
+        """Read again, because the gateway does."""
         self._full = False
         if self._paused and not self._transport.is_closing():
             self._paused = False
             self._transport.resume_reading()
 
     def shutdown(self) -> None:
-        """uvicorn is stopping: ends an idle connection now, one with a call after its answer."""
+        """Close the connection: now if it is idle, otherwise after the answer. uvicorn calls this when it stops."""
         self._closing = True
         if not self._busy and not self._transport.is_closing() and not self._unread():
             self._transport.close()
 
     def _unread(self) -> bool:
-        """Whether a call has arrived that was not read yet; closing would drop it."""
+        """Whether a call has arrived that was not read yet. Closing the connection would drop it."""
         sock = self._transport.get_extra_info("socket")
         (size,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.FIONREAD, b"\0" * 4))
         return bool(size)
@@ -153,24 +167,26 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def _handle(self, message: Message) -> None:
         if type(message) is ExtraInfoResp:
-            self._told(message.result)
+            self._take_info(message.result)
         elif type(message) is PrepareConfReq:
             self._busy = True
             self._spawn(self._prepare(message))
         elif type(message) is ErrResp:
-            self._told(PluginError(f"the gateway could not tell: error {message.code!r}"))
+            code = message.code.name if isinstance(message.code, ErrCode) else message.code
+            self._take_info(PluginError(f"the gateway did not give what it was asked for: error {code}"))
         else:
             assert type(message) is HTTPRespCallReq
-            self._begin(message)
+            self._start_call(message)
 
-    def _begin(self, message: HTTPReqCallReq | HTTPRespCallReq) -> None:
+    def _start_call(self, message: HTTPReqCallReq | HTTPRespCallReq) -> None:
+        """Run a call, or refuse it."""
         self._busy = True
         self._server_state.total_requests += 1
         runner = self._runner
         options = runner.options
         if options.access_log:
             self._started = time.perf_counter()
-        # before anything else is done for it: what is refused must not cost much
+        # check this first, because refusing a call must be cheap
         if options.limit_concurrency is not None and self._overloaded(message.conf_token):
             return
         chain = runner.store.find(message.conf_token)
@@ -180,11 +196,11 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             self._run(message, chain)
 
     def _overloaded(self, token: int) -> bool:
-        """Whether too many calls run; then this one is refused."""
+        """Refuse the call if too many run. Returns whether it was refused."""
         runner = self._runner
         if runner.admit(token):
             return False
-        self._end(_UNAVAILABLE)
+        self._send_answer(_UNAVAILABLE)
         if runner.options.access_log:
             chain = runner.store.find(token)
             names, route_id = ("?", None) if chain is None else (chain.names, chain.route_id)
@@ -200,16 +216,16 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             call = ResponseCall(cast("HTTPRespCallReq", message), chain, self, runner.host)
         self._call = call
         runner.calls.add(call)
-        call.task = task = asyncio.Task(call.run(self._ended), loop=self._loop, name=chain.names)
+        call.task = task = asyncio.Task(call.run(self._task_ended), loop=self._loop, name=chain.names)
         self._server_state.tasks.add(task)
 
-    def _ended(self, call: Call) -> None:
+    def _task_ended(self, call: Call) -> None:
         self._runner.calls.discard(call)
         assert call.task is not None
         self._server_state.tasks.discard(call.task)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task of its own, and so a context of its own: context variables must not leak into the next request."""
+        """Start a task. It has a context of its own, so context variables do not leak into the next call."""
         task = asyncio.Task(coroutine, loop=self._loop)
         self._server_state.tasks.add(task)
         task.add_done_callback(self._server_state.tasks.discard)
@@ -221,10 +237,10 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             token = await self._runner.store.prepare(message.key, message.conf or [])
             answer = PrepareConfResp(token)
         except ConfigurationError as exc:
-            answer = ErrResp(ErrCode.BAD_REQUEST)  # the store has said why
+            answer = ErrResp(ErrCode.BAD_REQUEST)  # the store has logged why
             self._runner.host.on_fault(exc)
         finally:
-            self._end(answer)
+            self._send_answer(answer)
 
     async def _restore(self, message: HTTPReqCallReq | HTTPRespCallReq) -> None:
         code = ErrCode.SERVICE_UNAVAILABLE
@@ -237,13 +253,22 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             self._runner.host.on_fault(exc)
         finally:
             if chain is None:
-                self._end(ErrResp(code))
+                self._send_answer(ErrResp(code))
         if chain is not None and not self._transport.is_closing() and not self._overloaded(message.conf_token):
             self._run(message, chain)
 
-    # one call's exchange
+    # called by a call
 
     def ask(self, infos: Sequence[Info]) -> "asyncio.Future[list[bytes | None]]":
+        """Ask the gateway for variables or bodies, all in one round trip.
+
+        Args:
+            infos: what to ask for.
+
+        Returns:
+            A future of the answers, in the same order; None stands for a variable that is not set. The future fails
+            with PluginError if the gateway answers with an error, or closes the connection.
+        """
         future: asyncio.Future[list[bytes | None]] = self._loop.create_future()
         if self._transport.is_closing():
             future.set_exception(PluginError("the gateway has closed the connection"))
@@ -252,7 +277,8 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self._asks.append((future, len(infos), []))
         return future
 
-    def _told(self, result: bytes | PluginError | None) -> None:
+    def _take_info(self, result: bytes | PluginError | None) -> None:
+        """Take the answer to the oldest ask."""
         future, wanted, results = self._asks[0]
         if isinstance(result, PluginError):
             if not future.done():
@@ -266,31 +292,40 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             if not future.done():
                 future.set_result(results)
 
-    def answer(self, message: Answer, said: str) -> None:
-        self._end(message)
-        # answers still on their way are swallowed by the session
+    def answer(self, message: Answer, outcome: str) -> None:
+        """Answer the call.
+
+        Args:
+            message: the answer.
+            outcome: the answer in a word or two, for the access log.
+
+        Raises:
+            LocalProtocolError: the answer does not fit into a frame. Nothing was sent.
+        """
+        self._send_answer(message)
+        # the session drops the answers to asks that are still on their way
         if self._asks:
-            self._forsake("the call has been answered: the gateway cannot be asked any more")
+            self._fail_asks("the call has been answered: the gateway cannot be asked any more")
         call, self._call = self._call, None
         if call is not None:
-            # what it still does (background tasks, waiting for its response half) is nobody's deadline
+            # it may go on (background tasks, waiting for the response call), but without a deadline
             self._runner.calls.discard(call)
             if self._runner.options.access_log:
-                self._log_access(call.plugins, call.route_id, said)
+                self._log_access(call.plugins, call.route_id, outcome)
 
-    def _forsake(self, reason: str) -> None:
-        """Nobody will tell what was asked."""
+    def _fail_asks(self, reason: str) -> None:
+        """Fail all asks that have no answer yet."""
         for future, _, _ in self._asks:
             if not future.done():
                 future.set_exception(PluginError(reason))
-                future.exception()  # seen: whoever asked may be gone
+                future.exception()  # no warning if nobody awaits the future any more
         self._asks.clear()
 
-    def _log_access(self, plugins: str, route_id: str | None, said: str) -> None:
+    def _log_access(self, plugins: str, route_id: str | None, outcome: str) -> None:
         milliseconds = (time.perf_counter() - self._started) * 1000
-        access_logger.info("%s - route %s - %s - %.1f ms", plugins, route_id or "?", said, milliseconds)
+        access_logger.info("%s - route %s - %s - %.1f ms", plugins, route_id or "?", outcome, milliseconds)
 
-    def _end(self, answer: Answer | PrepareConfResp) -> None:
+    def _send_answer(self, answer: Answer | PrepareConfResp) -> None:
         if self._transport.is_closing():
             return
         self._transport.write(self._session.send(answer))
@@ -298,20 +333,20 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         if self._closing:
             self._transport.close()
         elif self._full and not self._paused:
-            # only between calls: within one, the gateway may be writing to us before it reads
+            # only between calls: during a call the gateway may write to us before it reads
             self._paused = True
             self._transport.pause_reading()
 
-    def _broken(self, exc: RemoteProtocolError) -> None:
-        """The gateway sent what cannot be read: told so, and the connection closed where its framing is lost."""
+    def _refuse_unreadable(self, exc: RemoteProtocolError) -> None:
+        """Answer an error to a frame that cannot be read. Close the connection if the next frame cannot be found."""
         logger.error("connection: %s; is the other side an APISIX gateway?", exc)
         if not exc.recoverable:
             self._transport.close()
         elif self._asks:
-            self._told(PluginError(f"the gateway's answer cannot be read: {exc}"))
+            self._take_info(PluginError(f"the gateway's answer cannot be read: {exc}"))
         else:
-            # a call: nothing else may come while none is open, and nothing but answers to asks while one is
-            self._end(ErrResp(ErrCode.BAD_REQUEST))
+            # it was a call: during a call the session lets only answers to asks through
+            self._send_answer(ErrResp(ErrCode.BAD_REQUEST))
 
 
 def runner_of(config: Config) -> Runner:

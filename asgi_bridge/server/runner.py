@@ -63,7 +63,7 @@ def conf_expire_of_environment() -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise ConfigurationError(f"APISIX_CONF_EXPIRE_TIME is {text!r}; it is a number of seconds")
+        raise ConfigurationError(f"APISIX_CONF_EXPIRE_TIME is {text!r}; it must be a positive number of seconds")
     return seconds
 
 

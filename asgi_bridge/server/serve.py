@@ -16,7 +16,7 @@ from .process import GRACEFUL_SECONDS, RunnerServer, run_reloading, runner_confi
 from .runner import Runner, RunnerOptions, conf_expire_of_environment
 from .sockets import DEFAULT_PERMISSIONS, bind, has_owner, socket_path
 
-__all__ = ["LOG_CONFIG", "RunnerServer", "Source", "load_environment", "serve"]
+__all__ = ["Source", "serve"]
 
 Plugins: TypeAlias = Mapping[str, Plugin]
 """The mounted plugins, by name."""
@@ -55,7 +55,7 @@ def serve(
         source: the plugins by name, or where to find them. `reload` needs the latter.
         uds: path of the unix socket; None: ``APISIX_LISTEN_ADDRESS``.
         uds_permissions: mode of the socket file.
-        reload: True: start anew when a Python file changes.
+        reload: True: start again when a Python file changes.
         reload_dirs: folders to watch; None: the one that the source imports from.
         limit_concurrency: maximum number of calls that run at once. Further ones are refused. None: no limit.
         limit_configuration_size: maximum size of a route's configuration of one plugin, in bytes.
@@ -71,7 +71,9 @@ def serve(
         ConfigurationError: the socket cannot be taken, an option's value cannot work, or the plugins cannot be loaded.
     """
     if reload and isinstance(source, Mapping):
-        raise ConfigurationError('reload imports the plugins anew, so it needs their "module:attr": use the command')
+        raise ConfigurationError(
+            'reload imports the plugins again, so it needs their "module:attr": use asgi-bridge run --reload'
+        )
     _check_options(
         uds_permissions, limit_concurrency, limit_configuration_size, timeout_graceful_shutdown, forwarded_headers
     )
@@ -143,17 +145,19 @@ def _check_options(
 ) -> None:
     """Raise ConfigurationError for a value that cannot work. The command line checks types and ranges before."""
     if forwarded_headers not in ("trust", "ask"):
-        raise ConfigurationError(f'forwarded_headers is "trust" or "ask", not {forwarded_headers!r}')
+        raise ConfigurationError(f'forwarded_headers must be "trust" or "ask", not {forwarded_headers!r}')
     if limit_concurrency is not None and not (type(limit_concurrency) is int and limit_concurrency > 0):
-        raise ConfigurationError(f"limit_concurrency is a number of calls, 1 or more, not {limit_concurrency!r}")
+        raise ConfigurationError(f"limit_concurrency must be a number of calls, 1 or more, not {limit_concurrency!r}")
     if not (type(limit_configuration_size) is int and limit_configuration_size > 0):
         raise ConfigurationError(
-            f"limit_configuration_size is a number of bytes, 1 or more, not {limit_configuration_size!r}"
+            f"limit_configuration_size must be a number of bytes, 1 or more, not {limit_configuration_size!r}"
         )
     if not (type(uds_permissions) is int and 0 <= uds_permissions <= 0o777):
-        raise ConfigurationError(f"uds_permissions is a mode such as 0o660, not {uds_permissions!r}")
+        raise ConfigurationError(f"uds_permissions must be a mode such as 0o660, not {uds_permissions!r}")
     if not 0 <= timeout_graceful_shutdown < threading.TIMEOUT_MAX:
-        raise ConfigurationError(f"timeout_graceful_shutdown is a number of seconds, not {timeout_graceful_shutdown}")
+        raise ConfigurationError(
+            f"timeout_graceful_shutdown must be a number of seconds, not {timeout_graceful_shutdown}"
+        )
 
 
 def _load_runner(source: Source | Plugins, options: RunnerOptions) -> Runner:

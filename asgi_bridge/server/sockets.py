@@ -27,6 +27,7 @@ logger = logging.getLogger("asgi_bridge.server")
 MAX_PATH = 107
 """Bytes of ``sockaddr_un.sun_path`` without its final NUL (unix(7))."""
 BACKLOG = 2048
+"""Maximum number of connections that wait to be accepted."""
 DEFAULT_PERMISSIONS = 0o666
 """nginx's workers have to be able to connect. They run as nobody, and the runner as the user of the nginx master."""
 _NAME = "socket"
@@ -114,6 +115,9 @@ def bind(path: str, permissions: int = DEFAULT_PERMISSIONS) -> RunnerSocket:
 def has_owner(path: str) -> bool | None:
     """Whether a process listens on `path`.
 
+    Args:
+        path: absolute path of the socket.
+
     Returns:
         None where that is unknown: the socket belongs to another user, and its mode does not let this one connect.
 
@@ -157,8 +161,8 @@ def _look(path: str) -> str | None:
         logger.warning("Another runner listens on %s: new connections are taken over from it", path)
     elif alive is None:
         logger.warning(
-            "A socket of %s at %s is replaced; whether a runner still listens there cannot be told: this user may not "
-            "connect to it",
+            "The socket of %s at %s is replaced. It is unknown whether a runner still listens there, because this user "
+            "may not connect to it",
             owner,
             path,
         )

@@ -2,6 +2,9 @@
 
 These are errors, and what only the gateway sends. The package is slow, which does not matter here: the runner sends
 the known errors from constants, and the gateway is the stand-in for development and tests.
+
+Each function takes a message and returns its frame, as `asgi_bridge.wire.encode` does. It raises LocalProtocolError for
+a message that no frame can hold.
 """
 
 from collections.abc import Sequence
@@ -94,6 +97,12 @@ def _build_table(builder: Builder, references: Sequence[int | None]) -> int:
 
 
 def encode_unknown_action(number: int, action: UnknownUnion) -> bytes:
+    """Encode an answer to a request call with an action that the protocol does not have, for tests.
+
+    Args:
+        number: number of the call, 32 bits.
+        action: the action. Its table has no fields.
+    """
     if not LAST_ACTION < action.type <= 255:
         raise LocalProtocolError(f"{action.type} is not the type of an unknown action ({LAST_ACTION + 1} to 255)")
     builder = Builder(64)
@@ -106,6 +115,7 @@ def encode_unknown_action(number: int, action: UnknownUnion) -> bytes:
 
 
 def encode_err_resp(message: ErrResp) -> bytes:
+    """Encode an error. Frames of the known errors are constants."""
     found = _ERRORS.get(message.code)
     return _build_err_resp(message.code) if found is None else found
 
@@ -122,12 +132,14 @@ _ERRORS = {code.value: _build_err_resp(code) for code in ErrCode}
 
 
 def encode_prepare_conf_req(message: PrepareConfReq) -> bytes:
+    """Encode a preparation, which the gateway sends."""
     builder = Builder(1024)
     references = (_build_entries(builder, message.conf), _build_string(builder, message.key))
     return _framed(builder, FrameType.PREPARE_CONF, _build_table(builder, references))
 
 
 def encode_http_req_call_req(message: HTTPReqCallReq) -> bytes:
+    """Encode a request call, which the gateway sends."""
     if message.method not in METHODS:
         raise LocalProtocolError(f"the protocol has no method {message.method!r}")
     builder = Builder(1024)
@@ -146,6 +158,7 @@ def encode_http_req_call_req(message: HTTPReqCallReq) -> bytes:
 
 
 def encode_http_resp_call_req(message: HTTPRespCallReq) -> bytes:
+    """Encode a response call, which the gateway sends."""
     builder = Builder(1024)
     headers = _build_entries(builder, message.headers)
     builder.StartObject(4)

@@ -1,4 +1,4 @@
-"""The command line: what is read, what is passed on, what is said about mistakes."""
+"""The command line: what it reads, what it passes on, and its messages about mistakes."""
 
 import json
 import re
@@ -50,7 +50,7 @@ number = 3
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command line in a folder with a module of plugins; gives exit code, stdout and stderr."""
+    """Run a command line in a folder with a module of plugins. Returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     name = f"plugins_{abs(hash(tmp_path))}"
@@ -68,7 +68,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capt
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, dict[str, Any]]]:
-    """What ``run`` would serve."""
+    """Collect what ``run`` would serve."""
     calls: list[tuple[Source, dict[str, Any]]] = []
     monkeypatch.setattr("asgi_bridge.server.serve.serve", lambda source, **options: calls.append((source, options)))
     return calls
@@ -250,7 +250,7 @@ def test_an_error_of_a_module_shows_the_users_own_lines_only(
 
 
 def unmarked(text: str) -> str:
-    """Leave out the lines below the code of a traceback, which are others in each version of Python."""
+    """Drop the lines below the code in a traceback, which differ between versions of Python."""
     return re.sub(r"(?m)^ [ ~^]+\n", "", text)
 
 
@@ -278,7 +278,7 @@ def test_a_plugins_factory_that_fails_shows_its_lines_only(command: Command, tmp
         f'  File "{tmp_path}/made.py", line 2, in make\n'
         "    return conf['missing']\n"
         "KeyError: 'missing'\n"
-        "asgi-bridge: plugin make: it could not be built: KeyError: 'missing'; --conf gives its configuration\n",
+        "asgi-bridge: plugin make: it could not be built: KeyError: 'missing'; give its configuration with --conf\n",
     )
 
 

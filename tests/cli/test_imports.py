@@ -18,7 +18,7 @@ except SystemExit as exit:
 
 
 def ended(module: str, *arguments: str) -> tuple[str, list[object]]:
-    """What ``python -m module arguments`` prints; and its exit code and the heavy packages that it has loaded."""
+    """Run ``python -m module arguments``. Returns its output, its exit code and the heavy packages it has loaded."""
     code = LOADED.format(arguments=list(arguments), module=module, heavy=set(HEAVY))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     printed, _, last = done.stdout.rstrip("\n").rpartition("\n")

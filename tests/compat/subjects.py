@@ -1,4 +1,4 @@
-"""Plugins for ``compat`` to be tried on."""
+"""Plugins on which the tests try ``compat``."""
 
 import asyncio
 import itertools
@@ -21,7 +21,7 @@ def header(scope: Scope, name: bytes) -> bytes:
 
 
 class Middleware:
-    """The usual frame: subclasses say what they do with the request and with the response."""
+    """Base class. Subclasses say what they do with the request and with the response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -37,7 +37,7 @@ class Middleware:
 
 
 class StoreAndReplay(Middleware):
-    """Keeps the response to a POST by its idempotency key, and gives it again."""
+    """Keeps the response to a POST by its idempotency key, and repeats it."""
 
     def __init__(self, app: ASGIApp, header_name: str = "Idempotency-Key") -> None:
         super().__init__(app)
@@ -88,7 +88,7 @@ class Cache(Middleware):
 
 
 class Limiter(Middleware):
-    """So many requests pass; the rest is told in a header."""
+    """Lets a number of requests pass. A header says how many more may come."""
 
     def __init__(self, app: ASGIApp, limit: int = 40, tell: bool = True) -> None:
         super().__init__(app)
@@ -111,7 +111,7 @@ class Limiter(Middleware):
 
 
 class LimiterWithVary(Limiter):
-    """It changes a header that only the real response has."""
+    """Changes a header that only the real response has."""
 
     async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def varying(message: Message) -> None:
@@ -123,7 +123,7 @@ class LimiterWithVary(Limiter):
 
 
 class StripsHeadBody(Limiter):
-    """It keeps bodies from HEAD, as a careful middleware does."""
+    """Sends no body with HEAD, as a careful middleware does."""
 
     async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def stripping(message: Message) -> None:
@@ -160,7 +160,7 @@ class Wrapped:
 
 
 class Digest(Middleware):
-    """A header out of the body."""
+    """Sets a header that is made from the body."""
 
     async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         start: list[Message] = []
@@ -179,7 +179,7 @@ class Digest(Middleware):
 
 
 class Constant(Middleware):
-    """The same header on every response."""
+    """Sets the same header on every response."""
 
     async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def adding(message: Message) -> None:
@@ -191,7 +191,7 @@ class Constant(Middleware):
 
 
 class RaisesWithoutKey(Middleware):
-    """It refuses by raising, for something around it to answer."""
+    """Refuses by an exception, which something around it answers."""
 
     async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not header(scope, b"authorization"):
@@ -215,7 +215,7 @@ class Dispatching(BaseHTTPMiddleware):
 
 
 class WSGITiming:
-    """Tells how long the upstream took."""
+    """Sets a header with the time that the upstream took."""
 
     def __init__(self, application: Any) -> None:
         self.application = application
@@ -248,14 +248,15 @@ class WSGIWatching:
 
 
 class WSGIWatchingBody(WSGIWatching):
-    """Looks at the body alone."""
+    """Looks at the body only."""
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        return iter(self.app(environ, start_response))
+        chunks: Iterable[bytes] = self.app(environ, start_response)
+        return iter(chunks)
 
 
 class WSGIUser(WSGIWatching):
-    """Acts on the request alone."""
+    """Acts on the request only."""
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         environ["HTTP_X_USER"] = "somebody"
@@ -264,7 +265,7 @@ class WSGIUser(WSGIWatching):
 
 
 def wsgi_function(application: Any, level: int = 1) -> WSGIWatching:
-    """Only what it returns shows that it is none of ASGI."""
+    """Makes a WSGI middleware. Only what it returns shows that it is not for ASGI."""
     return WSGIWatching(application)
 
 
@@ -279,14 +280,14 @@ def limit() -> Any:
 
 @limiter.route("/<path:path>", methods=["GET", "HEAD", "POST", "DELETE", "OPTIONS"])
 def passed_on(path: str) -> Any:
-    return flask.Response.from_app(upstream, flask.request.environ)  # type: ignore[arg-type]
+    return flask.Response.from_app(upstream, flask.request.environ)
 
 
 limiting = Limiter(Middleware)  # type: ignore[arg-type]
 
 
 class HTMLOnly(Middleware):
-    """It can live with pages only."""
+    """Fails on responses that are no HTML pages."""
 
     async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def picky(message: Message) -> None:
@@ -298,7 +299,7 @@ class HTMLOnly(Middleware):
 
 
 class RaisesAtLast(Limiter):
-    """It refuses by raising, once there were enough requests."""
+    """Refuses by an exception after a number of requests."""
 
     async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.left -= 1
@@ -308,7 +309,7 @@ class RaisesAtLast(Limiter):
 
 
 class CachesAfterAWhile(Limiter):
-    """It begins to keep responses late."""
+    """Keeps responses after a number of requests."""
 
     def __init__(self, app: ASGIApp, limit: int = 20) -> None:
         super().__init__(app, limit)
@@ -361,7 +362,7 @@ class WSGIReturnsNothing:
 
 
 def wsgi_any(application: Any) -> Any:
-    """A WSGI middleware whose signature does not say so."""
+    """Makes a WSGI middleware, which its signature does not show."""
 
     def called(*args: Any) -> Any:
         environ, start_response = args

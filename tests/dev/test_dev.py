@@ -25,7 +25,7 @@ from asgi_bridge.wire import HTTPReqCallResp, HTTPRespCallResp, Rewrite, Stop
 ROOT = Path(__file__).parents[2]
 PLAYGROUND = ROOT / "examples/playground/apisix.yaml"
 SECONDS = 60.0
-"""What anything may take on a slow machine."""
+"""Timeout of everything in seconds, long enough for a slow machine."""
 
 
 class Dev:
@@ -54,7 +54,7 @@ class Dev:
 
 
 def living(group: int) -> list[str]:
-    """The processes of a process group, but for those that only wait for somebody to take note of their end."""
+    """Return the processes of a process group, without zombies."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -145,7 +145,7 @@ def test_code_and_routes_are_reloaded(tmp_path: Path) -> None:
         written = -3.0
 
         def edited() -> bool:
-            """Writes again now and then: the runner answers before its supervisor has begun to watch the files."""
+            """Write the file from time to time: the runner answers before its reloader begins to watch the files."""
             nonlocal written
             if time.monotonic() > written + 3:
                 written = time.monotonic()
@@ -217,7 +217,7 @@ def test_without_the_echo_upstream_requests_go_where_the_routes_say(tmp_path: Pa
 
 
 def refused(tmp_path: Path, *arguments: str) -> str:
-    """What dev says when it does not start."""
+    """Return what dev prints when it does not start."""
     result = subprocess.run(
         [sys.executable, "-m", "asgi_bridge", "dev", "asgi_bridge_apps:bridge", "--routes", str(PLAYGROUND),
          "--port", "0", "--upstream-port", "0", *arguments],
@@ -239,13 +239,12 @@ def test_a_taken_upstream_port_is_an_error_and_never_the_upstream(tmp_path: Path
 @pytest.mark.parametrize(
     ("host", "said"),
     [
-        ("nosuchhost.invalid", "there is no host 'nosuchhost.invalid'; --host is an address of this machine"),
-        ("a..b", "there is no host 'a..b'; --host is an address of this machine"),
-        ("127.0.0.1.5", "there is no host '127.0.0.1.5'; --host is an address of this machine"),
+        ("nosuchhost.invalid", "there is no host 'nosuchhost.invalid'; --host must be an address of this machine"),
+        ("a..b", "there is no host 'a..b'; --host must be an address of this machine"),
+        ("127.0.0.1.5", "there is no host '127.0.0.1.5'; --host must be an address of this machine"),
         (
             "192.0.2.1",
-            "cannot listen on 192.0.2.1:0: Cannot assign requested address; --host has to be an address of this "
-            "machine",
+            "cannot listen on 192.0.2.1:0: Cannot assign requested address; --host must be an address of this machine",
         ),
     ],
 )
@@ -283,7 +282,7 @@ class Terminal:
         self.screen = ""
 
     def wait_for(self, text: str, start: int = 0) -> None:
-        """Reads until `text` is on the screen, from its character `start` on."""
+        """Read until `text` is on the screen, after the character `start`."""
         while text not in self.screen[start:]:
             readable, _, _ = select.select([self._controller], [], [], SECONDS)
             assert readable, f"no {text!r} in:\n{self.screen}"
@@ -313,7 +312,7 @@ def terminal(folder: Path, *command: str) -> Iterator[Terminal]:
 
 
 def step_through(of_runner: Terminal, url: str) -> str:
-    """Makes a request, and answers the debugger that its plugin opens; what the client got."""
+    """Make a request, and step through the debugger that its plugin opens. Returns what the client got."""
     answers: list[str] = []
     request = threading.Thread(target=lambda: answers.append(httpx2.get(url + "/hello", timeout=SECONDS).text))
     request.start()
@@ -353,7 +352,7 @@ def test_a_runner_that_somebody_else_has_started_is_used(tmp_path: Path) -> None
         command = ("dev", "plugin.py", "--port", "0", "--upstream-port", "0", "--uds", uds)
         with terminal(tmp_path, *command) as gateway:
             assert step_through(runner, listening(gateway)) == "OTHER"
-        assert runner.process.poll() is None, "it is not dev's to end"
+        assert runner.process.poll() is None, "dev has ended a runner that it did not start"
 
 
 def test_plugins_that_cannot_be_loaded_are_an_error_before_anything_starts(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from asgi_bridge.wire import (
+    HTTPReqCallReq,
+    HTTPReqCallResp,
+    Message,
+    PrepareConfReq,
+    PrepareConfResp,
+    Role,
+    Session,
+    Stop,
+    TextEntry,
+)
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 900.0
@@ -120,7 +133,7 @@ def test_a_users_own_file_is_type_checked_against_the_installed_package(
         "bool",
         "bytes | None",
         "asgi_bridge.bridge.Bridge",
-        "asgi_bridge.testing.PluginClient",
+        "asgi_bridge.testing.client.PluginClient",
     ]
     said = run(".venv/bin/mypy", "--strict", "mistakes.py", folder=user, expect=1)
     assert re.findall(r"^mistakes.py:(\d+): error: .*\[(.*)\]$", said, re.MULTILINE) == [
@@ -184,3 +197,81 @@ def test_make_run_in_a_fresh_clone(running: tuple["subprocess.Popen[str]", str])
         except urllib.error.URLError:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
+
+
+# without any extra
+
+
+@pytest.fixture(scope="module")
+def plain(clone: Path) -> Path:
+    """A user's folder, with an environment that has this package without extras, and one plugin."""
+    folder = clone.parent / "plain"
+    folder.mkdir()
+    run(sys.executable, "-m", "venv", ".venv", folder=folder)
+    run(".venv/bin/python", "-m", "pip", "install", "--quiet", str(clone), folder=folder)
+    (folder / "gate.py").write_text(
+        "from asgi_bridge import Bridge\n"
+        "from starlette.responses import PlainTextResponse\n"
+        "bridge = Bridge()\n"
+        "bridge.mount('hello', PlainTextResponse('hello'))\n"
+    )
+    return folder
+
+
+def test_the_commands_work_without_extras(plain: Path) -> None:
+    assert "compat" in run(".venv/bin/asgi-bridge", "--help", folder=plain)
+    assert run(".venv/bin/asgi-bridge", "plugins", "gate:bridge", folder=plain) == "hello  application  auto\n"
+    said = run(".venv/bin/asgi-bridge", "compat", "starlette.middleware.gzip:GZipMiddleware", folder=plain)
+    assert 'Mount it with phase="response": it changes the real response.' in said.splitlines()
+
+
+def test_the_runner_answers_without_extras(plain: Path) -> None:
+    path = plain / "runner.sock"
+    command = [".venv/bin/asgi-bridge", "run", "gate:bridge", "--uds", str(path)]
+    process = subprocess.Popen(command, cwd=plain, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if "listens on" in line:
+                break
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(SECONDS)
+            connection.connect(str(path))
+            session = Session(Role.GATEWAY)
+
+            def answer_to(message: Message) -> Message:
+                connection.sendall(session.send(message))
+                while (answer := session.next_message()) is None:
+                    session.receive_data(connection.recv(65536))
+                return answer
+
+            # with these the runner has nothing to ask
+            origin: list[TextEntry] = [
+                (b"host", b"gateway.test"),
+                (b"x-forwarded-proto", b"http"),
+                (b"x-forwarded-host", b"gateway.test"),
+                (b"x-forwarded-port", b"80"),
+            ]
+            prepared = answer_to(PrepareConfReq([(b"hello", b"{}")], b"route#1#ext-plugin-pre-req#1"))
+            assert isinstance(prepared, PrepareConfResp)
+            answer = answer_to(HTTPReqCallReq(7, b"\x7f\0\0\1", "GET", b"/", [], origin, prepared.conf_token))
+        assert isinstance(answer, HTTPReqCallResp) and isinstance(answer.action, Stop)
+        assert (answer.id, answer.action.status, answer.action.body) == (7, 200, b"hello")
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.stderr.close()
+        assert process.wait(SECONDS) == 0
+
+
+def test_the_plugin_client_needs_only_what_starlettes_client_needs(plain: Path) -> None:
+    code = (
+        "from gate import bridge; from asgi_bridge.testing import PluginClient\n"
+        "bridge.mount('passing', __import__('asgi_bridge').upstream)\n"
+        "with PluginClient(bridge, 'hello') as client: assert client.get('/').text == 'hello'\n"
+        "with PluginClient(bridge, 'passing') as client: assert client.get('/a?b=c').json()['target'] == '/a?b=c'\n"
+    )
+    (extra,) = {*re.findall(r'"(httpx2[^"]*)"', (ROOT / "pyproject.toml").read_text())}
+    run(".venv/bin/python", "-m", "pip", "install", "--quiet", extra, folder=plain)
+    run(".venv/bin/python", "-c", code, folder=plain)
+    installed = run(".venv/bin/python", "-m", "pip", "list", "--format=freeze", folder=plain)
+    assert not {"PyYAML", "watchfiles", "PyJWT"} & {line.partition("==")[0] for line in installed.splitlines()}

@@ -432,19 +432,19 @@ def middleware_line(line: str) -> str:
         ),
         (
             lambda bridge: bridge.add_middleware("x", shapes.CORSMiddleware, allow_origins=["*"], max_age=5),
-            "plugin x: allow_origins, max_age are no options of a mount, but what CORSMiddleware takes: "
+            "plugin x: allow_origins, max_age are no options of a mount, but parameters of CORSMiddleware: "
             + middleware_line('"x", CORSMiddleware, defaults={"allow_origins": ..., "max_age": ...}'),
         ),
         (
             lambda bridge: bridge.add_middleware("x", WSGIMiddleware(shapes.ProxyFix), x_for=2, phase="request"),
-            "plugin x: x_for is no option of a mount, but what ProxyFix takes: "
+            "plugin x: x_for is no option of a mount, but a parameter of ProxyFix: "
             + middleware_line('"x", ProxyFix, defaults={"x_for": ...}'),
         ),
         (
             lambda bridge: bridge.configure(
                 {"plugins": {"x": {"middleware": "tests.plugins.shapes:Wrapping", "text": "a"}}}
             ),
-            "plugin x: text is no option of a mount, but what Wrapping takes: write defaults = { text = ... }",
+            "plugin x: text is no option of a mount, but a parameter of Wrapping: write defaults = { text = ... }",
         ),
         (
             lambda bridge: bridge.mount(shapes.here),

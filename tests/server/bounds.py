@@ -1,4 +1,4 @@
-"""Plugins whose configurations are checked in ways that may take long."""
+"""Plugins whose checks of a configuration may take long."""
 
 import threading
 import time
@@ -65,7 +65,7 @@ class Odd(BaseException):
 
 @bridge.plugin("raises")
 def raises(conf: dict[str, Any]) -> ASGIApp:
-    """Raises what it is configured to, at once or in its lifespan."""
+    """Raises the error that its configuration names, at once or in its lifespan."""
     exception = {"KeyboardInterrupt": KeyboardInterrupt, "SystemExit": SystemExit, "Odd": Odd}[conf["raises"]]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

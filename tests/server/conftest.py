@@ -16,7 +16,7 @@ StartRunner = Callable[..., RunnerProcess]
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder with a short path, which a unix socket needs."""
+    """Make a folder with a short path, because that of a unix socket must be short."""
     path = tempfile.mkdtemp(prefix="ab-", dir="/tmp")
     yield Path(path)
     shutil.rmtree(path, ignore_errors=True)
@@ -24,7 +24,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def path(folder: Path) -> str:
-    """Of a socket."""
+    """Path of a socket."""
     return str(folder / "r.sock")
 
 
@@ -47,7 +47,7 @@ def start(path: str) -> Iterator[StartRunner]:
 
 @pytest.fixture(params=LOOPS, scope="module")
 def runner(request: pytest.FixtureRequest) -> Iterator[ThreadRunner]:
-    """A runner on a thread of this process, with the plugins of sample.py, on both event loops."""
+    """Run a runner on a thread of this process, with the plugins of sample.py. Each test runs on both event loops."""
     with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as folder:
         runner = ThreadRunner(f"{folder}/r.sock", request.param, sample.bridge)
         yield runner
@@ -56,7 +56,7 @@ def runner(request: pytest.FixtureRequest) -> Iterator[ThreadRunner]:
 
 @pytest.fixture(params=LOOPS)
 def serving(request: pytest.FixtureRequest, path: str) -> Iterator[Callable[..., ThreadRunner]]:
-    """Starts such runners with options."""
+    """Start such runners with options."""
     runners: list[ThreadRunner] = []
 
     def serving(**kwargs: Any) -> ThreadRunner:

@@ -1,4 +1,4 @@
-"""The plugins that the tests' runners serve."""
+"""The plugins of the runners in these tests."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,7 @@ async def sleeping(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
-    """Until the gateway closes the connection; then leaves a file."""
+    """Waits until the gateway closes the connection, and then writes a file."""
     assert (await receive())["type"] == "http.request"
     assert (await receive())["type"] == "http.disconnect"
     with open(apisix(scope).conf, "w"):  # noqa: ASYNC230
@@ -82,9 +82,8 @@ async def silent(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def asking(scope: Scope, receive: Receive, send: Send) -> None:
     names = apisix(scope).conf
-    found = await apisix(scope).var(*names)
-    if len(names) == 1:
-        found = {names[0]: found}
+    answer: Any = await apisix(scope).var(*names)
+    found: dict[str, bytes | None] = {names[0]: answer} if len(names) == 1 else answer
     texts = {name: None if value is None else value.decode() for name, value in found.items()}
     await respond(send, json.dumps(texts).encode())
 
@@ -93,7 +92,7 @@ told: list[str] = []
 
 
 async def asking_behind(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers while a task of its own still asks."""
+    """Answers while a task that it has started still asks the gateway."""
 
     async def ask() -> None:
         try:
@@ -108,7 +107,7 @@ async def asking_behind(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def impatient(scope: Scope, receive: Receive, send: Send) -> None:
-    """Asks, and does not wait for the answer."""
+    """Asks the gateway, and does not wait for the answer."""
     try:
         await asyncio.wait_for(apisix(scope).var("a"), 0.01)
     except TimeoutError:
@@ -127,7 +126,7 @@ async def big(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def remembering(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers what a context variable held: nothing, or calls are not apart."""
+    """Answers the value of a context variable, which is empty unless calls share a context."""
     before = seen.get()
     seen.set("a call before")
     await respond(send, before.encode())
@@ -138,7 +137,7 @@ async def pid(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def census(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers what is alive in the process."""
+    """Answers how many tasks and calls the process has."""
     gc.collect()
     calls = sum(isinstance(each, Call) for each in gc.get_objects())
     await respond(send, json.dumps({"tasks": len(asyncio.all_tasks()), "calls": calls}).encode())

@@ -1,4 +1,4 @@
-"""What a configuration may cost the other routes: calls go on while the worst of configurations are prepared."""
+"""What a configuration may cost other routes: calls go on while the worst configurations are prepared."""
 
 import statistics
 import threading
@@ -51,14 +51,14 @@ WORST: dict[str, tuple[str, str, str]] = {
     "one name again and again": ("numbers", PRE, "{" + ", ".join(['"numbers": 1'] * (SIZE // 14)) + "}"),
     "a string without an end": ("numbers", PRE, '{"numbers": "' + '\\"' * (SIZE // 2)),
     "a long name": ("numbers", PRE, '{"' + "x" * SIZE + '": 1}'),
-    # what else a list may have
+    # plugins beside it in the list
     "a plugin's name of a MiB": ("x" * MEBIBYTE, PRE, "{}"),
     "a route's id of a MiB": ("unknown", f"route#{'9' * MEBIBYTE}#ext-plugin-pre-req#1", "{}"),
 }
 
 
 class Caller:
-    """Calls of another route, 100 a second, each with its time from when it should have begun to its answer."""
+    """Calls another route 100 times a second. A call's time begins when it was due, and ends with its answer."""
 
     def __init__(self, runner: RunnerProcess) -> None:
         self._connection = runner.connect()
@@ -67,7 +67,7 @@ class Caller:
         self.times: list[float] = []
 
     def call(self, count: int | None = None) -> float:
-        """The 99th percentile of so many calls, or of all until :meth:`stop`."""
+        """Return the 99th percentile of so many calls, or of all until :meth:`stop`."""
         self.times = []
         due = time.monotonic()
         while (count is None and not self._over.is_set()) or (count is not None and len(self.times) < count):
@@ -79,7 +79,7 @@ class Caller:
         return statistics.quantiles(self.times, n=100)[-1]
 
     def during(self, work: Callable[[], None]) -> float:
-        """The 99th percentile while `work` is done in another thread."""
+        """Return the 99th percentile while another thread does `work`."""
         failed: list[BaseException] = []
 
         def run() -> None:
@@ -164,7 +164,7 @@ def test_the_size_of_each_configuration_is_bounded_before_it_is_decoded(start: S
         fits, longer = b'{"body": "%s"}' % (b"x" * 8), b'{"body": "%s"}' % (b"x" * 9)
         assert isinstance(connection.say(PrepareConfReq([(b"say", fits)] * 3, PRE.encode())), PrepareConfResp)
         assert connection.say(PrepareConfReq([(b"say", fits), (b"say", longer)], PRE.encode())) == BAD_REQUEST
-        for _ in range(3):  # the log has it once: it is remembered for a while
+        for _ in range(3):  # logged once only, because the failure is remembered for a while
             key = b"route#8#ext-plugin-pre-req#1"
             assert connection.say(PrepareConfReq([(b"say", b"\xff" * 21)], key)) == BAD_REQUEST
         key = b"route#" + b"7" * 1100 + b"#ext-plugin-pre-req#1"
@@ -175,7 +175,7 @@ def test_the_size_of_each_configuration_is_bounded_before_it_is_decoded(start: S
 
 
 def test_a_check_that_never_ends_keeps_nobody_else_from_being_checked(start: StartRunner) -> None:
-    """Not the plugins that come after it, not the same plugin on another route, and not the end of the process."""
+    """The plugins after it, the same plugin on another route and the end of the process do not wait for it."""
     runner = start(target="bounds:bridge")
     with runner.connect() as hung, runner.connect() as connection:
         hung.send(PrepareConfReq([(b"hanging", b'{"value": 1}')], b"route#8#ext-plugin-pre-req#1"))

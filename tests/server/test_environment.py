@@ -1,4 +1,4 @@
-"""A runner as APISIX starts it: next to no environment, a foreign working directory, umask 0, nothing on stdin."""
+"""A runner as APISIX starts it: an almost empty environment, another working directory, umask 0, an empty stdin."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""Plugins that block the event loop, and what is said about them."""
+"""Plugins that block the event loop, and the log line about them."""
 
 import asyncio
 import re
@@ -68,7 +68,7 @@ async def passing_to_task(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Outer(BaseHTTPMiddleware):
-    """Runs what it wraps in a task of its own."""
+    """Runs the wrapped application in another task."""
 
 
 async def dispatch(request: Request, call_next: Any) -> Response:
@@ -157,7 +157,7 @@ def test_one_line_a_minute(serving: Callable[..., ThreadRunner], caplog: pytest.
 def test_a_loop_that_works_in_many_short_steps_is_left_in_peace(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No timer fires, but no step hangs."""
+    """No timer fires, but no single step blocks the loop."""
     seen = HangWatch._stack
     looks: list[bool] = []
 

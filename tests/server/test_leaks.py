@@ -1,4 +1,4 @@
-"""Calls that fail, again and again: what is left of them afterwards. LEAK_CALLS=100000 runs the long form."""
+"""Many calls that fail leave nothing behind. LEAK_CALLS=100000 makes more of them."""
 
 import json
 import os
@@ -14,7 +14,7 @@ CALLS = int(os.environ.get("LEAK_CALLS", "5000"))
 
 
 def fail(connections: list[Connection], tokens: dict[str, int], runner: RunnerProcess) -> int:
-    """Calls of each kind on each connection; how many."""
+    """Make calls of each kind on each connection, and return their number."""
     for plugin, expected in (("raising", UNAVAILABLE), ("silent", UNAVAILABLE), ("unknown", NOT_FOUND)):
         for connection in connections:
             connection.begin(tokens[plugin])

@@ -1,4 +1,4 @@
-"""Too much of everything: calls, time, connections, file descriptors, announced bytes."""
+"""Too many calls, connections, file descriptors and announced bytes, and calls that take too long."""
 
 import asyncio
 import contextlib
@@ -43,7 +43,7 @@ def test_more_calls_than_may_run_at_once(
     connections = [runner.connect() for _ in range(400)]
     for connection in connections:
         connection.begin(token)
-    # a call that is served asks, and stays open until it is told
+    # a running call asks the gateway, and stays open until the answer
     first = [connection.receive() for connection in connections]
     served = [connection for connection, answer in zip(connections, first, strict=True) if answer != UNAVAILABLE]
     assert len(served) == 100
@@ -51,7 +51,7 @@ def test_more_calls_than_may_run_at_once(
     for connection in served:
         connection.send(ExtraInfoResp(b"x"))
         assert body_of(connection.receive()) == b'{"a": "x"}'
-    # and there is room again, on the connections that were refused too
+    # now calls are accepted again, also on the connections whose calls were refused
     for connection in connections:
         connection.begin(token)
         assert isinstance(connection.receive(), ExtraInfoReq)
@@ -70,10 +70,10 @@ def test_more_calls_than_may_run_at_once(
 
 
 def test_a_refused_call_costs_at_most_half_of_a_served_one() -> None:
-    """About a third on a quiet machine. Neighbours that share its caches make both dearer by the same amount."""
+    """It is about a third on a quiet machine. Other processes slow down both by the same amount."""
 
     class Gone(asyncio.Transport):
-        """Where answers go."""
+        """A transport that drops what is written."""
 
         written = 0
 
@@ -84,7 +84,7 @@ def test_a_refused_call_costs_at_most_half_of_a_served_one() -> None:
             self.written += 1
 
     async def cost(limit: int | None) -> float:
-        """Seconds of the processor's time for a thousand calls, at best."""
+        """Return the least processor time of a thousand calls, in seconds."""
         runner = BridgeRunner(sample.bridge.plugins, RunnerOptions(limit_concurrency=limit))
         await runner.start()
         if limit is not None:
@@ -106,7 +106,7 @@ def test_a_refused_call_costs_at_most_half_of_a_served_one() -> None:
         await runner.stop()
         return min(times)
 
-    # a neighbour on the machine may spoil a pair; it cannot make one better than it is
+    # other processes can only make a pair worse, so take the best one
     pairs = ((asyncio.run(cost(1)), asyncio.run(cost(None))) for _ in range(5))
     assert any(refused < served / 2 for refused, served in pairs)
 
@@ -153,7 +153,7 @@ def test_out_of_file_descriptors(start: Callable[..., RunnerProcess], path: str)
         token = connection.token("hello")
     connections = [runner.connect() for _ in range(60)]
     runner.logged("No more connections can be accepted (Too many open files); they wait.")
-    # those that have no place yet get one as soon as others go
+    # the connections that wait are accepted when others are closed
     for connection in connections:
         assert body_of(connection.call(token)) == b"hello"
         connection.close()
@@ -217,7 +217,7 @@ def test_an_acceptor_that_is_closed_while_it_waits() -> None:
 
 
 class Hurried(asyncio.Protocol, asyncio.BufferedProtocol):
-    """A connection that is closed as soon as it is made."""
+    """Closes its connection as soon as it is made."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.close()
@@ -312,7 +312,7 @@ while True:
 def test_a_flood_of_connects_leaves_an_innocent_connection_its_calls(
     start: Callable[..., RunnerProcess], path: str
 ) -> None:
-    """Calls take longer, since the flood takes most of the processor's time; without a bound, 5,000 times as long."""
+    """The flood takes most of the processor's time, so calls take longer. Without a bound it would be 5,000 times."""
 
     def seconds(calls: int) -> float:
         times = []
@@ -362,6 +362,6 @@ def test_thousands_of_connections_that_come_and_go(start: Callable[..., RunnerPr
             Connection(path, patient=True).close()
         with runner.connect() as connection:
             assert body_of(connection.call(token)) == b"hello"
-        # the one that was idle all the time is still open
+        # the idle connection is still open
         assert body_of(idle.call(token)) == b"hello"
         until(lambda: len(os.listdir(f"/proc/{runner.pid}/fd")) <= len(files))

@@ -1,4 +1,4 @@
-"""Plugins that raise what ends a program: the runner goes on."""
+"""Plugins that raise SystemExit or KeyboardInterrupt: the runner goes on."""
 
 import asyncio
 import signal
@@ -96,7 +96,7 @@ async def in_thread(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Base(BaseHTTPMiddleware):
-    """Runs what it wraps in a task of its own."""
+    """Runs the wrapped application in another task."""
 
 
 async def dispatch(request: Request, call_next: Any) -> Response:

@@ -1,4 +1,4 @@
-"""The private folder beside the socket: what may be used, what may not, what is left."""
+"""The private folder beside the socket: which folders are used, which are not, and what remains at the end."""
 
 import os
 import stat
@@ -98,7 +98,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, lines: Callable[[], list[s
 
 
 def test_folders_of_gateways_that_are_gone_are_removed(tmp_path: Path) -> None:
-    """APISIX names the socket by its process id, so its next start would leave the folder behind."""
+    """APISIX names the socket by its process id, so each start of APISIX brings another folder."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     dead = tmp_path / f"apisix-{process.pid}.sock.d"
@@ -188,7 +188,7 @@ def test_tokens_outlive_the_process(start: Start, path: str, how: str) -> None:
     second = start()
     second.logged("Runner listens")
     with Connection(path, patient=True) as connection:
-        # the gateway does not know that there was a restart
+        # the gateway does not know that the runner has restarted
         assert [body_of(connection.call(token)) for token in tokens] == [b"hello"] * 5
         again = [connection.token("hello", key=f"route#{number}#ext-plugin-pre-req#2") for number in range(5)]
     assert again == tokens

@@ -1,4 +1,4 @@
-"""One connection after the other, on both event loops: what the runner answers to what the gateway may send."""
+"""What the runner answers to all that a gateway may send, on both event loops."""
 
 import asyncio
 import contextlib
@@ -75,7 +75,7 @@ def test_uvicorn_alone_can_use_the_protocol_class(path: str) -> None:
     config = uvicorn.Config(
         lambda: Runner(sample.bridge.plugins),
         factory=True,
-        http=RunnerProtocol,  # type: ignore[arg-type]
+        http=RunnerProtocol,
         uds=path,
         interface="asgi3",
         ws="none",
@@ -211,7 +211,7 @@ def test_an_undecodable_call_is_a_bad_request_and_the_connection_kept(
 ) -> None:
     with runner.connect() as connection:
         sound = [request(1), PrepareConfReq(), HTTPRespCallReq(1)]
-        # tells the session that a call is open
+        # so that the session knows the open call
         connection.session.send({2: sound[0], 1: sound[1], 4: sound[2]}[kind])  # type: ignore[arg-type]
         connection.sock.sendall(frame(kind, payload))
         assert connection.receive() == BAD_REQUEST
@@ -341,7 +341,7 @@ def test_an_error_in_place_of_an_answer_refuses_the_call(
             connection.send(ErrResp(ErrCode.SERVICE_UNAVAILABLE))
         assert connection.receive() == UNAVAILABLE
         assert body_of(connection.call(connection.token("hello"))) == b"hello"
-    assert "the gateway could not tell" in caplog.text
+    assert "the gateway did not give what it was asked for: error SERVICE_UNAVAILABLE" in caplog.text
 
 
 def test_another_type_in_place_of_an_answer_loses_the_connection(runner: ThreadRunner) -> None:
@@ -378,7 +378,7 @@ def test_an_ask_that_an_answer_has_overtaken(runner: ThreadRunner) -> None:
         connection.begin(connection.token("asking_behind"))
         assert connection.receive() == ExtraInfoReq(Var(b"a"))
         until(lambda: sample.told == ["the call has been answered: the gateway cannot be asked any more"])
-        # the gateway tells all the same, and only then reads the answer
+        # the gateway answers the ask all the same, and only then reads the answer to the call
         connection.send(ExtraInfoResp(b"x"))
         assert body_of(connection.receive()) == b"done"
         assert body_of(connection.call(connection.token("hello"))) == b"hello"
@@ -389,7 +389,7 @@ def test_an_ask_that_nobody_waits_for(runner: ThreadRunner, answer: ExtraInfoRes
     with runner.connect() as connection:
         connection.begin(connection.token("impatient"))
         assert connection.receive() == ExtraInfoReq(Var(b"a"))
-        time.sleep(0.05)  # its patience
+        time.sleep(0.05)  # until the plugin has given up
         if answer is not None:
             connection.send(answer)
             assert body_of(connection.receive()) == b"done"
@@ -416,12 +416,12 @@ def test_context_variables_of_one_call_are_not_seen_by_the_next(runner: ThreadRu
 
 
 def test_a_gateway_that_does_not_read_may_not_go_on(runner: ThreadRunner) -> None:
-    """Or its answers would pile up in our memory."""
+    """Otherwise the answers would fill our memory."""
     with runner.connect() as connection:
         token = connection.token("big", 2**20)
         before = runner.server.server_state.total_requests
         for _ in range(2):
-            # as if each had been answered
+            # as if each call had been answered
             connection.sock.sendall(Session(Role.GATEWAY).send(request(token)))
             settled(runner)
         assert runner.server.server_state.total_requests - before == 1
@@ -432,19 +432,19 @@ def test_a_gateway_that_does_not_read_may_not_go_on(runner: ThreadRunner) -> Non
 
 
 def settled(runner: ThreadRunner) -> None:
-    """Waits until the runner has taken what was sent before."""
+    """Wait until the runner has read everything that was sent before."""
     with runner.connect() as connection:
         connection.token("hello")
 
 
-# stopping, in slow motion
+# stopping, step by step
 
 
 def in_loop(
     script: Callable[[RunnerProtocol, Connection, Runner], Any],
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
 ) -> None:
-    """Runs `script` inside the loop, between a protocol and its gateway: nothing is read meanwhile."""
+    """Run `script` in the event loop of a protocol. The loop reads only while the script awaits."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -453,7 +453,7 @@ def in_loop(
         await runner.start()
         config = SimpleNamespace(loaded_app=runner)
         made = RunnerProtocol(config, ServerState())  # type: ignore[arg-type]
-        await loop.connect_accepted_socket(lambda: made, ours)  # type: ignore[arg-type]
+        await loop.connect_accepted_socket(lambda: made, ours)
         connection = Connection.__new__(Connection)
         connection.session, connection.sock = Session(Role.GATEWAY), theirs
         theirs.settimeout(60)
@@ -469,7 +469,7 @@ def in_loop(
 
 
 def test_an_idle_connection_is_never_closed_first() -> None:
-    """APISIX keeps it for 180 s; one that we close may be the one that it takes for its next call."""
+    """APISIX keeps it for 180 s, and its next call would fail if we had closed it."""
     hours = 0.0
 
     def loop_with_a_clock() -> asyncio.AbstractEventLoop:
@@ -485,7 +485,7 @@ def test_an_idle_connection_is_never_closed_first() -> None:
         for _ in range(3):
             assert body_of(await in_thread(connection.call, token)) == b"hello"
             hours += 1.0
-            for _ in range(20):  # timers of an hour run now, and what they set off
+            for _ in range(20):  # run the timers of the next hour, and what they start
                 await asyncio.sleep(0)
         assert not made._transport.is_closing()
         assert body_of(await in_thread(connection.call, token)) == b"hello"
@@ -502,8 +502,13 @@ def test_each_loop_reads_in_the_way_that_is_quicker_for_it(loop: str) -> None:
 
     async def script(made: RunnerProtocol, connection: Connection, runner: Runner) -> None:
         update = made.buffer_updated
-        made.buffer_updated = lambda nbytes: (buffered.append(nbytes), update(nbytes))[1]  # type: ignore[method-assign]
-        made._transport.set_protocol(made)  # loops look the methods up once
+
+        def updated(nbytes: int) -> None:
+            buffered.append(nbytes)
+            update(nbytes)
+
+        made.buffer_updated = updated  # type: ignore[method-assign]
+        made._transport.set_protocol(made)  # event loops look up the methods once
         loop = asyncio.get_running_loop()
         token = await loop.run_in_executor(None, connection.token, "hello")
         assert body_of(await loop.run_in_executor(None, connection.call, token)) == b"hello"
@@ -560,7 +565,7 @@ def test_a_connection_accepted_during_a_stop() -> None:
         runner.stopping = True
         ours, theirs = socket.socketpair()
         late = RunnerProtocol(SimpleNamespace(loaded_app=runner), ServerState())  # type: ignore[arg-type]
-        await asyncio.get_running_loop().connect_accepted_socket(lambda: late, ours)  # type: ignore[arg-type]
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: late, ours)
         with theirs:
             theirs.settimeout(60)
             assert await asyncio.to_thread(theirs.recv, 1) == b""

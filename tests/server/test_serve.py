@@ -1,4 +1,4 @@
-"""What ``serve`` does around the server: logs, environment, reload, the library's way in."""
+"""What ``serve`` does around the server: logs, environment, reload, and the call from Python code."""
 
 import contextlib
 import json
@@ -19,10 +19,10 @@ import uvicorn
 from asgi_bridge import Bridge, ConfigurationError
 from asgi_bridge.loading import Source
 from asgi_bridge.logs import GUARD
-from asgi_bridge.server import process
-from asgi_bridge.server.process import runner_config
+from asgi_bridge.server.output import LOG_CONFIG
+from asgi_bridge.server.process import RunnerServer, runner_config
 from asgi_bridge.server.runner import conf_expire_of_environment
-from asgi_bridge.server.serve import LOG_CONFIG, RunnerServer, serve
+from asgi_bridge.server.serve import serve
 from asgi_bridge.tracebacks import own_lines
 from asgi_bridge.wire import ExtraInfoReq, PrepareConfReq, Var
 
@@ -52,7 +52,7 @@ def say(connection: Connection) -> bytes:
 
 @pytest.fixture(autouse=True)
 def loggers() -> Iterator[None]:
-    """What ``serve`` sets up in this process is taken back."""
+    """Undo what ``serve`` sets up in this process."""
     names = ("uvicorn", "uvicorn.error", "uvicorn.access", "asgi_bridge", "")
     before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in map(logging.getLogger, names)]
     last_resort = logging.lastResort
@@ -103,7 +103,7 @@ def test_a_log_level(start: Start) -> None:
 
 
 def configuration(path: Path, kind: str) -> None:
-    """A logging configuration that does not mention our loggers, as people have it for uvicorn."""
+    """Write a logging configuration for uvicorn, without our loggers."""
     if kind == "json":
         handler = {"class": "logging.StreamHandler", "formatter": "short"}
         formatter = {"format": "[%(levelname)s %(name)s] %(message)s"}
@@ -128,7 +128,7 @@ def test_a_logging_configuration(start: Start, folder: Path, kind: str) -> None:
     assert "[INFO asgi_bridge.server] Runner listens on" in runner.log
 
 
-# what plugins say
+# what plugins print and log
 
 TALKING = """
 import logging, sys, time
@@ -161,7 +161,7 @@ bridge.mount("block", block)
 
 
 def talking(start: Start, folder: Path, *arguments: str, setup: str = "") -> RunnerProcess:
-    """A runner whose plugin has spoken once."""
+    """Start a runner whose plugin has printed and logged once."""
     (folder / "talking.py").write_text(TALKING % setup)
     runner = start(*arguments, target="talking:bridge", app_dir=str(folder))
     with runner.connect() as connection:
@@ -174,7 +174,7 @@ def talking(start: Start, folder: Path, *arguments: str, setup: str = "") -> Run
 def test_what_plugins_print_arrives(start: Start, folder: Path, reload: bool, sig: int) -> None:
     runner = talking(start, folder, *(["--reload"] if reload else []))
     assert runner.process.stdout is not None
-    assert runner.process.stdout.readline() == b"printed\n"  # now, and not at the end
+    assert runner.process.stdout.readline() == b"printed\n"  # at once, and not at the end of the process
     runner.logged("complaint\n")
     runner.stop(sig)
     assert runner.process.stdout.read() == b"half a line"
@@ -333,7 +333,9 @@ def test_how_long_the_gateway_keeps_tokens(environment: pytest.MonkeyPatch, text
 @pytest.mark.parametrize("text", ["", "an hour", "0", "-1", "nan", "inf"])
 def test_a_time_that_is_none(environment: pytest.MonkeyPatch, text: str, path: str) -> None:
     environment.setenv("APISIX_CONF_EXPIRE_TIME", text)
-    with pytest.raises(ConfigurationError, match=f"APISIX_CONF_EXPIRE_TIME is '{text}'; it is a number of seconds"):
+    with pytest.raises(
+        ConfigurationError, match=f"APISIX_CONF_EXPIRE_TIME is '{text}'; it must be a positive number of seconds"
+    ):
         serve({}, uds=path)
     assert not os.path.exists(path)
 
@@ -356,12 +358,12 @@ def test_an_environment_file_that_cannot_be_read(folder: Path, path: str, conten
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"forwarded_headers": "aks"}, 'forwarded_headers is "trust" or "ask", not \'aks\''),
-        ({"limit_concurrency": 0}, "limit_concurrency is a number of calls, 1 or more, not 0"),
-        ({"limit_configuration_size": 0}, "limit_configuration_size is a number of bytes, 1 or more, not 0"),
-        ({"limit_configuration_size": "1"}, "limit_configuration_size is a number of bytes, 1 or more, not '1'"),
-        ({"uds_permissions": "660"}, "uds_permissions is a mode such as 0o660, not '660'"),
-        ({"timeout_graceful_shutdown": -1.0}, "timeout_graceful_shutdown is a number of seconds, not -1.0"),
+        ({"forwarded_headers": "aks"}, 'forwarded_headers must be "trust" or "ask", not \'aks\''),
+        ({"limit_concurrency": 0}, "limit_concurrency must be a number of calls, 1 or more, not 0"),
+        ({"limit_configuration_size": 0}, "limit_configuration_size must be a number of bytes, 1 or more, not 0"),
+        ({"limit_configuration_size": "1"}, "limit_configuration_size must be a number of bytes, 1 or more, not '1'"),
+        ({"uds_permissions": "660"}, "uds_permissions must be a mode such as 0o660, not '660'"),
+        ({"timeout_graceful_shutdown": -1.0}, "timeout_graceful_shutdown must be a number of seconds, not -1.0"),
     ],
 )
 def test_options_that_cannot_work(path: str, options: dict[str, Any], reason: str) -> None:
@@ -405,7 +407,7 @@ def test_reload(start: Start, folder: Path, path: str, sig: int) -> None:
         edit_until(plugin, "import nowhere\n", lambda: "Reloading..." in runner.log)
         runner.logged("No module named 'nowhere'")
         runner.logged("Calls are refused until the next change")
-        with runner.connect() as connection:  # at once, not after a minute in the backlog
+        with runner.connect() as connection:  # APISIX learns it at once, and not after a minute in the backlog
             assert connection.receive() is None
         plugin.write_text("bridge = None\n")
         runner.logged("ERROR:    plugin:bridge is no Bridge")
@@ -421,7 +423,7 @@ def test_reload(start: Start, folder: Path, path: str, sig: int) -> None:
         os.killpg(runner.pid, sig) if sig == signal.SIGINT else os.kill(runner.pid, sig)
         assert runner.wait() == 0
         assert connection.receive() is None
-    until(lambda: not runner.left())  # multiprocessing's resource tracker goes last
+    until(lambda: not runner.left())  # multiprocessing's resource tracker ends last
     assert sorted(os.listdir(folder)) == ["app", "r.sock.d"]
 
 
@@ -458,7 +460,7 @@ def test_reload_of_another_folder(start: Start, folder: Path, path: str) -> None
 
 
 def edit_until(file: Path, text: str, condition: Callable[[], bool]) -> None:
-    """Writes `text` until somebody notices: a runner answers before its supervisor has begun to watch the files."""
+    """Write `text` until the reloader notices: a runner answers before its reloader begins to watch the files."""
     for _ in range(20):
         file.write_text(text)
         with contextlib.suppress(AssertionError):
@@ -468,7 +470,7 @@ def edit_until(file: Path, text: str, condition: Callable[[], bool]) -> None:
 
 
 def say_if_there(connection: Connection) -> bytes:
-    """Empty where the process has just ended."""
+    """Return the text; empty if the process has just ended."""
     try:
         return say(connection)
     except (AssertionError, OSError):
@@ -481,7 +483,7 @@ def test_reload_needs_a_name(path: str) -> None:
     assert not os.path.exists(path)
 
 
-# the library's way in
+# called from Python code
 
 
 def test_as_a_library(start: Start, folder: Path, path: str) -> None:
@@ -498,7 +500,7 @@ def test_as_a_library(start: Start, folder: Path, path: str) -> None:
     with runner.connect() as connection:
         assert body_of(connection.call(connection.token("hello"))) == b"hello"
     runner.stop(signal.SIGINT)
-    # the watchdog does not bite what comes after the server
+    # the watchdog does not end what runs after the server
     assert runner.process.returncode == 0
     assert runner.process.stdout is not None
     assert runner.process.stdout.read() == b"afterwards\n"
@@ -507,7 +509,7 @@ def test_as_a_library(start: Start, folder: Path, path: str) -> None:
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
 def test_a_grace_that_is_no_time(seconds: float, path: str) -> None:
-    with pytest.raises(ConfigurationError, match="timeout_graceful_shutdown is a number of seconds"):
+    with pytest.raises(ConfigurationError, match="timeout_graceful_shutdown must be a number of seconds"):
         Bridge().run(uds=path, timeout_graceful_shutdown=seconds)
 
 
@@ -521,7 +523,7 @@ def test_an_error_inside_a_module_shows_its_traceback(start: Start, folder: Path
     assert runner.wait() == 2
     where = f'  File "{folder}/broken.py", line'
     lines = runner.log.partition("Traceback")[2].splitlines()
-    # Python 3.13 marks the places in the lines
+    # Python 3.13 marks the place in each line of code
     assert [line for line in lines if line.strip(" ~^")] == [
         " (most recent call last):",
         f"{where} 4, in <module>",
@@ -574,7 +576,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunnerServer]:
         raise Stopped(status)
 
     ended: list[bool] = []
-    monkeypatch.setattr(process.os, "_exit", exit)
+    monkeypatch.setattr(os, "_exit", exit)
     yield RunnerServer(runner_config(), lambda: ended.append(True), "", seconds=0.01)
     monkeypatch.undo()
 

@@ -1,7 +1,7 @@
 """How a runner ends: APISIX sends SIGTERM, and SIGKILL one second later.
 
-What runs would go on for minutes: a process that ends has been ended. How soon is a matter of constants, since a busy
-machine may take any time.
+The plugins here would run for minutes, so a process that ends was ended by the runner. No test measures how long that
+takes, because a busy machine may take any time.
 """
 
 import fcntl
@@ -20,13 +20,13 @@ from ..doubles.waiting import until
 
 MINUTES = 600
 PATIENT = 60.0
-"""Seconds of a watchdog that does not end what ends by itself."""
+"""Seconds of a watchdog that is late enough for processes that end by themselves."""
 
 Start = Callable[..., RunnerProcess]
 
 
 def busy(runner: RunnerProcess, *calls: tuple[str, float]) -> list[Connection]:
-    """Connections, each with one call that runs."""
+    """Open connections, each with one running call."""
     connections = []
     for plugin, seconds in calls:
         connection = runner.connect()
@@ -36,7 +36,7 @@ def busy(runner: RunnerProcess, *calls: tuple[str, float]) -> list[Connection]:
 
 
 def settle(runner: RunnerProcess) -> None:
-    """Waits until the runner has read everything."""
+    """Wait until the runner has read everything."""
     with runner.connect() as connection:
         connection.token("hello")
 
@@ -54,7 +54,7 @@ def test_the_end_comes_within_four_fifths_of_the_second_that_the_gateway_leaves(
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
 def test_idle_connections_and_long_calls(start: Start, sig: int) -> None:
-    runner = start(watchdog=3.0)  # which ends it: the interpreter waits for threads
+    runner = start(watchdog=3.0)  # the watchdog, because the interpreter waits for threads
     idle = [runner.connect() for _ in range(32)]
     plugins = ("sleeping", "asyncio_thread", "anyio_thread", "stubborn")
     calls = busy(runner, *((plugin, MINUTES) for plugin in plugins))
@@ -138,7 +138,7 @@ def test_a_stop_while_modules_are_imported(start: Start, folder: object) -> None
 
 
 def test_a_log_that_nobody_reads_does_not_keep_it_alive(start: Start, folder: object) -> None:
-    """The event loop is blocked in writing the log, and holds its lock."""
+    """The event loop blocks in writing the log, and holds the lock of the log."""
     fifo = f"{folder}/log"
     os.mkfifo(fifo)
     end = os.open(fifo, os.O_RDWR)
@@ -155,7 +155,7 @@ def test_a_log_that_nobody_reads_does_not_keep_it_alive(start: Start, folder: ob
 
 
 def unanswered(connection: Connection, token: int) -> bool:
-    """Calls once more; whether no answer comes."""
+    """Call once more, and return whether no answer comes."""
     connection.sock.settimeout(1)
     try:
         assert connection.call(token) == UNAVAILABLE

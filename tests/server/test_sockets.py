@@ -1,4 +1,4 @@
-"""The socket: stale ones, live owners, and paths that cannot be one."""
+"""The socket: stale ones, live owners, and paths that no socket can have."""
 
 import contextlib
 import os
@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from asgi_bridge import ConfigurationError
-from asgi_bridge.server import sockets
 from asgi_bridge.server.sockets import bind, has_owner, socket_path
 
 from ..doubles.connection import Connection, body_of
@@ -35,7 +34,7 @@ def listening(path: str, kind: int = socket.SOCK_STREAM) -> Iterator[socket.sock
 
 
 def refused(runner: RunnerProcess) -> str:
-    """The one line that a refused start leaves."""
+    """Return the one line that a refused start prints."""
     assert runner.wait() == 2
     (line,) = runner.log.splitlines()
     assert line.startswith("asgi-bridge: ")
@@ -65,7 +64,7 @@ def test_a_live_owner_is_taken_over(start: Start, path: str, folder: Path) -> No
         with second.connect() as new:
             new.token("pid")
             assert body_of(new.call(token)) == b"%d" % second.pid
-            # the old one goes on where it was, and leaves its successor's socket alone
+            # the old runner goes on with its connections, and does not remove its successor's socket
             assert body_of(old.call(token)) == b"%d" % first.pid
             first.stop()
             assert old.receive() is None
@@ -100,7 +99,7 @@ def test_there_is_no_moment_without_a_socket(start: Start, path: str) -> None:
                 Connection(path).close()
                 connects += 1
             except BlockingIOError:
-                pass  # nobody accepts yet, and the backlog is full
+                pass  # nobody accepts, and the backlog is full
             except OSError as exc:
                 failures.append(exc)
             time.sleep(0.001)
@@ -133,7 +132,7 @@ def test_a_path_that_vanishes_while_it_is_looked_at(path: str, monkeypatch: pyte
         pass
     found = os.lstat(path)
     os.unlink(path)
-    monkeypatch.setattr(sockets.os, "lstat", lambda path: found)
+    monkeypatch.setattr(os, "lstat", lambda path: found)
     assert not has_owner(path)
 
 
@@ -165,7 +164,7 @@ def test_a_folder_that_is_not_ours_to_write(folder: Path) -> None:
         said = "nothing"
         try:
             if os.geteuid() == 0:
-                os.setuid(65534)  # root may write everywhere
+                os.setuid(65534)  # root may write to every folder
             bind(path)
         except ConfigurationError as exc:
             said = str(exc)
@@ -211,7 +210,7 @@ def test_a_bind_that_fails_half_way_leaves_nothing(folder: Path, path: str, monk
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError("no renaming today")
 
-    monkeypatch.setattr(sockets.os, "rename", fail)
+    monkeypatch.setattr(os, "rename", fail)
     with pytest.raises(ConfigurationError, match="no renaming today"):
         bind(path)
     assert os.listdir(folder) == []
@@ -229,12 +228,12 @@ def test_the_mode_is_the_one_asked_for_and_the_umask_stays(path: str, umask: int
         os.umask(before)
 
 
-# somebody else may write to the socket's folder
+# other users may write to the socket's folder
 
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Iterator[Path]:
-    """A file that nobody else may read, and still may not after the test."""
+    """Make a file that no other user may read, and check after the test that this is still so."""
     victim = tmp_path / "victim"
     victim.write_text("secret")
     victim.chmod(0o600)
@@ -243,7 +242,7 @@ def victim(tmp_path: Path) -> Iterator[Path]:
 
 
 def exchange(folder: Path, victim: Path) -> None:
-    """Puts a link to `victim` in the place of whatever hidden thing stands in `folder`."""
+    """Replace each hidden file or folder in `folder` with a link to `victim`."""
     for name in os.listdir(folder):
         if name.startswith(".") and not os.path.islink(folder / name):
             with contextlib.suppress(OSError):
@@ -266,7 +265,7 @@ def test_links_put_into_the_folder_half_way_are_not_followed(
             if moment == "listen":
                 exchange(folder, victim)
 
-    monkeypatch.setattr(sockets.socket, "socket", Socket)
+    monkeypatch.setattr(socket, "socket", Socket)
     made = bind(path)
     monkeypatch.undo()
     with made.sock:
@@ -291,7 +290,7 @@ def test_a_private_folder_that_is_exchanged_is_not_used(
             make(folder / name)
             os.chmod(folder / name, 0o777)
 
-    monkeypatch.setattr(sockets.os, "mkdir", mkdir)
+    monkeypatch.setattr(os, "mkdir", mkdir)
     with pytest.raises(ConfigurationError, match=f"^cannot listen on {path}: "):
         bind(path)
     assert not os.path.lexists(path)
@@ -331,7 +330,7 @@ def test_a_link_that_takes_the_sockets_place_is_left_alone(folder: Path, path: s
 
 
 def as_nobody(deed: Callable[[], object]) -> str:
-    """What `deed` says, or why it was refused, in a process of another user."""
+    """Call `deed` in a process of another user, and return its result or the error's text."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -372,7 +371,7 @@ def test_nobody_is_called_a_runner_who_may_not_be_asked(
 
         said = as_nobody(deed)
     assert "Another runner" not in said
-    assert f"A socket of user root at {path} is replaced; whether a runner still listens there cannot be told" in said
+    assert f"The socket of user root at {path} is replaced. It is unknown whether a runner still listens there" in said
 
 
 @needs_root
@@ -411,7 +410,7 @@ def test_a_closed_socket_does_not_unlink_a_successor_with_the_same_inode(
     first.unlink()
     first.sock.close()
     second = bind(path)
-    # as if the file system had used the inode again, which it does when it likes
+    # as if the file system had reused the inode, which it may do at any time
     monkeypatch.setattr("asgi_bridge.server.sockets.os.lstat", lambda path: found)
     first.unlink()
     monkeypatch.undo()

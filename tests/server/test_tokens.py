@@ -1,4 +1,4 @@
-"""Tokens under load: as many configurations as an editor of routes can write. TOKENS=300000 runs the long form."""
+"""Tokens of very many configurations. TOKENS=300000 makes more of them."""
 
 import os
 from collections.abc import Callable
@@ -11,7 +11,7 @@ FIRST = 10_000
 
 
 def test_hundreds_of_thousands_of_configurations(start: Callable[..., RunnerProcess]) -> None:
-    """None is refused, none gets another's token, and the last costs what the first did."""
+    """None is refused, no two share a token, and the last costs as much as the first."""
     runner = start()
     tokens: set[int] = set()
     figures: list[tuple[float, int]] = []
@@ -36,7 +36,7 @@ def prepared(connection: Connection, first: int, count: int) -> set[int]:
 
 
 def cpu(runner: RunnerProcess) -> float:
-    """Seconds of processor time that the runner has had."""
+    """Return the runner's processor time in seconds."""
     with open(f"/proc/{runner.pid}/stat") as stat:
         fields = stat.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,4 +1,4 @@
-"""Runs every test of this folder on every codec."""
+"""Run every test of this folder on every codec."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from asgi_bridge.wire.codec import CODECS, Codec
 
 @pytest.fixture(params=CODECS, ids=lambda codec: codec.name, scope="module", autouse=True)
 def codec(request: pytest.FixtureRequest) -> Iterator[Codec]:
-    """The codec that the package, its sessions and the test module use."""
+    """Make the package, its sessions and the test module use one codec."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (wire, session, request.module):
             for name in ("decode", "encode"):

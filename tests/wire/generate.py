@@ -1,4 +1,4 @@
-"""Messages made from arbitrary bytes: cheap to draw by the ten thousand, and they shrink with the bytes."""
+"""Make messages from arbitrary bytes. Ten thousands are drawn quickly, and hypothesis shrinks them with the bytes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ _TEXT = bytes(range(256)) * 3
 
 
 class Source:
-    """Numbers from bytes; zeros when they are used up."""
+    """Give numbers made from bytes, and zeros after the last byte."""
 
     def __init__(self, data: bytes) -> None:
         self._bytes = iter(data)
@@ -56,7 +56,7 @@ class Source:
         if size < 224:
             size &= 31
         elif size > 250:
-            size += 100  # beyond the lengths that are prepared
+            size += 100  # longer than any string with a prepared struct
         return _TEXT[start : start + size]
 
     def maybe_octets(self) -> bytes | None:
@@ -78,7 +78,7 @@ class Source:
         if count < 8:
             return None
         if count == 63:
-            # more than there are prepared structs for; their content repeats, as after the end of the source
+            # more entries than any prepared struct has; their content is that of an exhausted source
             return [self.entry() for _ in range(4)] * 15 + [self.entry() for _ in range(self.below(10))]
         return [self.entry() for _ in range((count - 8) % 6)]
 

@@ -1,12 +1,13 @@
-"""The protocol by the official ``flatbuffers`` package, and a strict verifier: what our codec is compared with."""
+"""The protocol by the official ``flatbuffers`` package, and a strict verifier. Our codec is compared with both."""
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import flatbuffers
+import flatbuffers  # type: ignore[import-untyped]
 from flatbuffers import number_types as N
-from flatbuffers.table import Table
+from flatbuffers.table import Table  # type: ignore[import-untyped]
 
 from asgi_bridge.wire import (
     METHODS,
@@ -144,10 +145,12 @@ def _encode_table(builder: flatbuffers.Builder, message: Any, choose: Callable[[
     share = choose(4) == 3
 
     def string(text: bytes) -> int:
-        # Long ones that come often may not be shared: see the limits in test_codec.
-        return builder.CreateSharedString(text) if share and len(text) < 16 else builder.CreateString(text)
+        # Our decoder refuses a buffer that shares long strings many times: test_codec has the limits.
+        create = builder.CreateSharedString if share and len(text) < 16 else builder.CreateString
+        at: int = create(text)
+        return at
 
-    steps: list[Callable[[], None]] = []
+    steps: list[Callable[[], object]] = []
     slot = 0
     if kind is not UnknownUnion:
         for attribute, field in SCHEMA[kind]:
@@ -157,14 +160,14 @@ def _encode_table(builder: flatbuffers.Builder, message: Any, choose: Callable[[
                     kinds = UNIONS[kind]
                     member = value.type if isinstance(value, UnknownUnion) else kinds.index(type(value)) + 1
                     at = _encode_table(builder, value, choose)
-                    steps.append(lambda s=slot, v=member: builder.PrependUint8Slot(s, v, 0))
-                    steps.append(lambda s=slot + 1, v=at: builder.PrependUOffsetTRelativeSlot(s, v, 0))
+                    steps.append(partial(builder.PrependUint8Slot, slot, member, 0))
+                    steps.append(partial(builder.PrependUOffsetTRelativeSlot, slot + 1, at, 0))
                 slot += 2
                 continue
             if field in SCALARS:
                 number = METHODS.index(value) if field == "method" else int(value)
                 put = {1: builder.PrependUint8Slot, 2: builder.PrependUint16Slot, 4: builder.PrependUint32Slot}
-                steps.append(lambda p=put[SCALARS[field].bytewidth], s=slot, v=number: p(s, v, 0))
+                steps.append(partial(put[SCALARS[field].bytewidth], slot, number, 0))
             elif value is not None:
                 if field == "string":
                     at = string(value)
@@ -172,7 +175,7 @@ def _encode_table(builder: flatbuffers.Builder, message: Any, choose: Callable[[
                     at = builder.CreateByteVector(value)
                 else:
                     at = _encode_entries(builder, value, string, choose)
-                steps.append(lambda s=slot, v=at: builder.PrependUOffsetTRelativeSlot(s, v, 0))
+                steps.append(partial(builder.PrependUOffsetTRelativeSlot, slot, at, 0))
             slot += 1
     if steps and choose(2):
         turn = choose(len(steps))
@@ -180,7 +183,8 @@ def _encode_table(builder: flatbuffers.Builder, message: Any, choose: Callable[[
     builder.StartObject(slot)
     for step in steps:
         step()
-    return builder.EndObject()
+    root: int = builder.EndObject()
+    return root
 
 
 def _encode_entries(builder: Any, entries: list[TextEntry], string: Any, choose: Callable[[int], int]) -> int:
@@ -197,14 +201,15 @@ def _encode_entries(builder: Any, entries: list[TextEntry], string: Any, choose:
     builder.StartVector(4, len(tables), 4)
     for table in reversed(tables):
         builder.PrependUOffsetTRelative(table)
-    return builder.EndVector()
+    vector: int = builder.EndVector()
+    return vector
 
 
 # --- verifying ------------------------------------------------------------------------------------------------------
 
 
 def verify(kind: type, payload: bytes, *, nul: bool = True) -> None:
-    """Assert what strict verifiers want: alignment, strings with their NUL, everything inside of what it belongs to."""
+    """Check what strict verifiers check: alignment, a NUL after each string, all parts inside of the buffer."""
     assert len(payload) % 4 == 0
     _verify_table(kind, payload, _follow(payload, 0), nul)
 
@@ -213,7 +218,8 @@ def _follow(buf: bytes, at: int) -> int:
     assert at % 4 == 0 and at + 4 <= len(buf)
     (offset,) = struct.unpack_from("<I", buf, at)
     assert offset >= 4 and (at + offset) % 4 == 0
-    return at + offset
+    followed: int = at + offset
+    return followed
 
 
 def _verify_fields(buf: bytes, table: int, widths: list[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""The codec against the official package, at its limits, and with bytes that mean nothing."""
+"""The codec: compared with the official package, at its limits, and with arbitrary bytes."""
 
 import random
 import struct
@@ -48,7 +48,7 @@ many = settings(
     suppress_health_check=list(HealthCheck),
 )
 
-# Who reads a message, and in a frame of which type it comes.
+# For each message: the role that reads it, and the type of its frame.
 READ_BY: dict[type, tuple[Role, FrameType]] = {
     ErrResp: (Role.GATEWAY, FrameType.ERROR),
     PrepareConfReq: (Role.RUNNER, FrameType.PREPARE_CONF),
@@ -95,7 +95,7 @@ def test_errors_are_read_by_both_roles() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 62, 63, 64, 65, 66, 100, 1000])
 def test_vectors_around_the_prepared_lengths(count: int) -> None:
-    entries = [(b"n%d" % n, b"v" * n) for n in range(count)]
+    entries: list[TextEntry] = [(b"n%d" % n, b"v" * n) for n in range(count)]
     for message in (
         HTTPReqCallReq(headers=entries),
         HTTPReqCallResp(1, Stop(200, entries)),
@@ -237,7 +237,7 @@ def test_what_is_no_message_is_refused() -> None:
 
 
 def decoded_bytes(message: Any) -> int:
-    """Bytes that a message holds, with some for each entry."""
+    """Return how many bytes a message holds, with some for each entry."""
     if isinstance(message, bytes):
         return len(message)
     if isinstance(message, list | tuple):
@@ -247,7 +247,7 @@ def decoded_bytes(message: Any) -> int:
 
 
 def message_or_error(frame_type: int, payload: bytes, role: Role) -> Any:
-    """Decode; a message is what the official package reads, and does not hold more than a multiple of the buffer."""
+    """Decode. If that gives a message, check that the official package reads the same, and that its size is bounded."""
     try:
         message = decode(frame_type, payload, role)
     except RemoteProtocolError as exc:
@@ -270,13 +270,13 @@ WORDS = [0, 1, 2, 4, 6, 8, 12, 16, 0xFFFFFFFC, 0x00080004, 0x000C0008, 0x0008000
 @many
 @given(st.integers(0, 4), st.sampled_from(Role), st.binary(max_size=100))
 def test_any_small_offsets_are_a_message_or_an_error(frame_type: int, role: Role, choices: bytes) -> None:
-    """Random bytes seldom get past the root; words that may be offsets and vtables do."""
+    """Random bytes seldom get past the root. Small words do, because they may be offsets and vtables."""
     words = [WORDS[choice % len(WORDS)] for choice in choices]
     message_or_error(frame_type, struct.pack(f"<{len(words)}I", *words), role)
 
 
 def recorded_frames() -> list[tuple[int, bytes, Role]]:
-    """Recorded frames of each shape: one for each role, type and hundred bytes of length."""
+    """Return recorded frames of each shape: one for each role, type and hundred bytes of length."""
     found: dict[tuple[int, Role, int], bytes] = {}
     for case in load_cases():
         for rpc in case["rpcs"]:
@@ -297,11 +297,11 @@ def damaged(payload: bytes, chance: random.Random) -> bytes:
     data = bytearray(payload)
     for _ in range(chance.randrange(1, 4)):
         match chance.randrange(5):
-            case 0 if data:  # a bit
+            case 0 if data:  # flip a bit
                 data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
-            case 1 if data:  # a byte
+            case 1 if data:  # change a byte
                 data[chance.randrange(len(data))] = chance.choice((0, 1, 4, 127, 128, 255))
-            case 2 if len(data) >= 4:  # a word
+            case 2 if len(data) >= 4:  # change a word
                 at = chance.randrange(len(data) // 4) * 4
                 word = chance.choice((0, 4, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, len(data), len(data) - at))
                 struct.pack_into("<I", data, at, word & 0xFFFFFFFF)
@@ -330,7 +330,7 @@ def test_every_cut_of_a_frame_is_a_message_or_an_error(frame_type: int, payload:
 
 
 def offset_table(payload: bytes) -> Iterator[bytes]:
-    """The payload with each of its words replaced by ones that lead out of it."""
+    """Yield the payload with each of its words replaced by an offset that leads out of it."""
     for at in range(0, len(payload) - 3, 4):
         for word in (0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, len(payload), len(payload) - at, len(payload) - at - 1):
             yield payload[:at] + struct.pack("<I", word) + payload[at + 4 :]
@@ -355,8 +355,8 @@ def test_every_offset_is_checked() -> None:
 
 @pytest.mark.parametrize("name_last", [0, 1])
 def test_what_is_made_of_a_builders_frame_is_read_as_the_official_package_reads_it_or_refused(name_last: int) -> None:
-    """Entries that overlap, share a vtable of another shape, come in another order, or nearly so."""
-    entries = [(b"a", b"1"), (b"longer-name", b"value"), (b"e", b""), (b"bcd", b"x" * 9)]
+    """The changes make entries overlap, share a vtable of another shape, or come in another order."""
+    entries: list[TextEntry] = [(b"a", b"1"), (b"longer-name", b"value"), (b"e", b""), (b"bcd", b"x" * 9)]
     request = HTTPReqCallReq(1, b"\x7f\0\0\1", "POST", b"/x", entries[:2], entries, 5)
     payload = oracle.encode(request, lambda n: name_last)
     read = 0
@@ -368,7 +368,7 @@ def test_what_is_made_of_a_builders_frame_is_read_as_the_official_package_reads_
                 message = decode(2, other, Role.RUNNER)
             except RemoteProtocolError:
                 continue
-            # the official package cuts what would reach beyond the end; with more behind it, it does not
+            # the official package cuts off strings that reach beyond the end, unless more bytes follow
             assert oracle.decode(HTTPReqCallReq, other + bytes(100_000)) == message
             read += 1
     assert read > 1000
@@ -446,7 +446,7 @@ def _head(count: int) -> bytes:
 
 
 def shared(count: int, size: int, *, tables: int, fields: int = 2, value_first: bool = False) -> bytes:
-    """An HTTPRespCall.Req whose headers are `count` entries in `tables` tables, which all name one string of `size`."""
+    """Make an HTTPRespCall.Req of `count` headers in `tables` tables, which all lead to one string of `size` bytes."""
     start = 28 + 4 * count  # of the tables
     width = 4 + 4 * fields
     string = start + 8 + width * tables
@@ -495,7 +495,7 @@ def test_frames_of_entries_that_share_one_string_are_refused(count: int, size: i
 
 
 def overlapping(count: int, size: int, *, tables: int) -> bytes:
-    """As `shared`, in the layout of builders: each table has its own value behind it, and the name is everybody's."""
+    """Do as `shared`, in the layout of builders: each table has its own value behind it, and all share the name."""
     start = 28 + 4 * count + 8  # of the tables
     name = start + 20 * tables
     vector = struct.pack(f"<{count}I", *(start + 20 * (n % tables) - 28 - 4 * n for n in range(count)))
@@ -527,7 +527,7 @@ def test_a_vtable_before_the_beginning_is_not_looked_for_at_the_end() -> None:
 
 
 def test_vectors_that_share_one_vector_are_bounded_together() -> None:
-    headers = [(b"n" * 100, b"v" * 100) for _ in range(1000)]
+    headers: list[TextEntry] = [(b"n" * 100, b"v" * 100) for _ in range(1000)]
     payload = bytearray(encode(HTTPReqCallResp(1, Rewrite(None, headers, [], [])))[HEADER_SIZE:])
     headers_at = 64 + struct.unpack_from("<I", payload, 64)[0]
     for field in (68, 72):
@@ -537,7 +537,7 @@ def test_vectors_that_share_one_vector_are_bounded_together() -> None:
 
 
 def test_a_frame_full_of_entries_is_read() -> None:
-    entries = [(b"%06d" % n, b"v") for n in range(400_000)]
+    entries: list[TextEntry] = [(b"%06d" % n, b"v") for n in range(400_000)]
     frame = encode(HTTPReqCallResp(1, Stop(200, entries)))
     assert len(frame) > 12_000_000
     assert decode(2, frame[HEADER_SIZE:], Role.GATEWAY) == HTTPReqCallResp(1, Stop(200, entries))
@@ -567,9 +567,9 @@ def test_a_vector_longer_than_the_buffer_is_refused_at_once() -> None:
 
 
 def test_decoding_takes_linear_time() -> None:
-    """Sixteen times the entries may take some 16 times the time; quadratic would be 256."""
+    """Sixteen times the entries may take about 16 times as long. Quadratic time would be 256 times as long."""
 
-    def seconds(count: int) -> float:  # of this thread alone: on a busy machine it waits for others in between
+    def seconds(count: int) -> float:  # the time of this thread alone, which does not count while other processes run
         payload = encode(HTTPReqCallResp(1, Stop(200, [(b"name", b"value")] * count)))[HEADER_SIZE:]
         best = 1e9
         for _ in range(5):

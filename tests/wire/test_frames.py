@@ -1,4 +1,4 @@
-"""The frame reader: however the bytes are cut, and without work or memory for what has not come."""
+"""The frame reader: bytes cut anywhere, and no work or memory for bytes that have not arrived."""
 
 import random
 import time
@@ -93,7 +93,7 @@ def test_any_cuts_and_any_moments_of_taking() -> None:
 
 
 def test_what_is_kept_is_copied() -> None:
-    """A server reads into the same buffer again and again."""
+    """A server reuses its read buffer."""
     buffer = bytearray(64)
     view = memoryview(buffer)
     reader = FrameReader()
@@ -147,7 +147,7 @@ def test_memory_of_a_long_frame_is_given_back() -> None:
 
 
 def fastest(data: bytes, step: int) -> float:
-    """Seconds of this thread alone: on a busy machine it waits for others in between."""
+    """Return the seconds of this thread alone, which do not count while other processes run."""
     best = 1e9
     for _ in range(5):
         reader = FrameReader()
@@ -161,7 +161,7 @@ def fastest(data: bytes, step: int) -> float:
 
 
 def test_reading_takes_linear_time() -> None:
-    """Sixteen times the bytes may take some 16 times the time; quadratic would be 256."""
+    """Sixteen times the bytes may take about 16 times as long. Quadratic time would be 256 times as long."""
     small, big = frame(2, bytes(2**14)), frame(2, bytes(2**18))
     assert fastest(big, 7) < 80 * fastest(small, 7)
     many, more = frame(2, b"12345") * 2**10, frame(2, b"12345") * 2**14

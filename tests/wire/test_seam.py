@@ -1,4 +1,4 @@
-"""The choice of the codec: one place, which all of the package and all of these tests follow."""
+"""The choice of the codec: the package and these tests all follow one place."""
 
 import subprocess
 import sys

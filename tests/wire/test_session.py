@@ -1,4 +1,4 @@
-"""The session: what may come when, in both roles, as tables of state, event and bytes."""
+"""The session: which message may come when, in both roles, as tables of state, message and next state."""
 
 from collections.abc import Callable
 from typing import Any
@@ -49,7 +49,7 @@ FROM_RUNNER: list[Message] = [PREPARED, REQ_ANSWER, RESP_ANSWER, ASK, ERROR]
 SENT_BY = {Role.RUNNER: FROM_RUNNER, Role.GATEWAY: FROM_GATEWAY}
 OTHER = {Role.RUNNER: Role.GATEWAY, Role.GATEWAY: Role.RUNNER}
 
-# What has been said: "g" by the gateway, "r" by the runner.
+# What each side has sent so far: "g" the gateway, "r" the runner.
 Said = tuple[tuple[str, Message], ...]
 IDLE: Said = ()
 PREPARING: Said = (("g", PREPARE),)
@@ -61,7 +61,7 @@ REQ_ASKED_TWICE: Said = (("g", REQ), ("r", ASK), ("r", ASK))
 DRAINING: Said = (("g", REQ), ("r", ASK), ("r", REQ_ANSWER))
 DRAINING_TWO: Said = (("g", REQ), ("r", ASK), ("r", ASK), ("r", ERROR))
 
-# Before, by whom, what, state after, asks without answer after. Whatever is not here is not allowed.
+# Sent before, sender, message, state afterwards, unanswered asks afterwards. All other messages are not allowed.
 Move = tuple[Said, str, Message, State, int]
 MOVES: list[Move] = [
     (IDLE, "g", PREPARE, State.PREPARING, 0),
@@ -80,7 +80,7 @@ MOVES: list[Move] = [
     (RESP_ASKED, "g", INFO, State.RESP_CALLED, 0),
     (RESP_ASKED, "g", ERROR, State.RESP_CALLED, 0),
 ]
-# These the runner alone lives through: the gateway's session holds back what comes before it has answered an ask.
+# Only a runner can be in these: a gateway's session holds back frames until it has answered the ask before them.
 RUNNER_MOVES: list[Move] = [
     (REQ_ASKED, "r", ASK, State.REQ_CALLED, 2),
     (RESP_ASKED, "r", ASK, State.RESP_CALLED, 2),
@@ -106,7 +106,7 @@ def is_ours(role: Role, who: str) -> bool:
 
 
 def session(role: Role, said: Said) -> Session:
-    """A session that has lived through that."""
+    """Make a session on which all that was sent and received."""
     made = Session(role)
     for who, message in said:
         if is_ours(role, who):
@@ -142,7 +142,7 @@ def test_moves(
             assert tried.next_message() is None
             assert tried.state is before
         tried.receive_data(last)
-        # the late answers to asks are swallowed
+        # the late answers to asks are dropped
         assert tried.next_message() == (None if before is State.DRAINING else message)
         if not (role is Role.GATEWAY and asks):
             assert tried.next_message() is None
@@ -180,7 +180,7 @@ def test_forbidden_moves(role: Role, said: Said, who: str, message: Message) -> 
 
 
 def assert_broken(tried: Session) -> None:
-    """No way leads out of an error."""
+    """Check that the session stays broken."""
     assert tried.state is State.ERROR
     for action in (tried.next_message, lambda: tried.receive_data(b"")):
         with pytest.raises(RemoteProtocolError, match="before") as caught:
@@ -312,7 +312,7 @@ def test_several_asks_at_once_are_answered_in_order() -> None:
 
 
 def test_gateway_holds_back_the_answer_until_the_asks_before_it_are_answered() -> None:
-    """`extra-pipelined-with-answer` of the recorded cases: APISIX reads on when it has answered."""
+    """APISIX reads the next frame when it has answered (recorded case `extra-pipelined-with-answer`)."""
     runner, gateway = session(Role.RUNNER, REQ_CALLED), session(Role.GATEWAY, REQ_CALLED)
     gateway.receive_data(runner.send(ASK) + runner.send(ASK) + runner.send(REQ_ANSWER))
     assert (runner.state, runner.asks) == (State.DRAINING, 2)
@@ -337,6 +337,11 @@ def test_a_call_that_comes_while_another_is_open_breaks_the_connection() -> None
     assert_broken(runner)
 
 
+def state_of(session: Session) -> State:
+    """Return the state now. mypy assumes that a property keeps the value of an earlier assert."""
+    return session.state
+
+
 # --- sending --------------------------------------------------------------------------------------------------------
 
 
@@ -344,9 +349,9 @@ def test_what_cannot_be_encoded_leaves_the_call_open() -> None:
     runner = session(Role.RUNNER, REQ_CALLED)
     with pytest.raises(LocalProtocolError, match="too long"):
         runner.send(HTTPReqCallResp(0, Rewrite(body=bytes(MAX_PAYLOAD))))
-    assert runner.state is State.REQ_CALLED
+    assert state_of(runner) is State.REQ_CALLED
     runner.send(ERROR)
-    assert runner.state is State.IDLE
+    assert state_of(runner) is State.IDLE
 
 
 # --- the end of the stream ------------------------------------------------------------------------------------------
@@ -374,9 +379,9 @@ def test_what_came_before_the_end_is_given_out() -> None:
     runner.receive_data(encode(REQ))
     runner.receive_eof()
     assert runner.next_message() == REQ
-    assert runner.state is State.REQ_CALLED
+    assert state_of(runner) is State.REQ_CALLED
     assert runner.next_message() is None
-    assert runner.state is State.CLOSED
+    assert state_of(runner) is State.CLOSED
 
 
 @pytest.mark.parametrize("size", range(1, 5))
@@ -401,7 +406,7 @@ def assert_broken_after_eof(tried: Session) -> None:
 
 
 def outcome(tried: Session) -> list[Any]:
-    """All that comes out, until more bytes are needed or the connection is broken; what can be answered is."""
+    """Read and answer messages until more bytes are needed or the connection is broken, and return what was read."""
     found: list[Any] = []
     while True:
         try:

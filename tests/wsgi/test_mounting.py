@@ -142,9 +142,9 @@ def test_keys_of_a_file(tmp_path: Path) -> None:
     ("table", "reason"),
     [
         ({"wsgi": f"{__name__}:hello", "threads": 0}, "threads is a number of threads, not 0"),
-        ({"wsgi": f"{__name__}:hello", "defaults": {}}, "has defaults, which only a middleware takes"),
+        ({"wsgi": f"{__name__}:hello", "defaults": {}}, "has defaults, which only a middleware or a factory takes"),
         ({"wsgi": f"{__name__}:__name__"}, "is not a WSGI application"),
-        ({"wsgi": f"{__name__}:hello", "app": f"{__name__}:hello"}, "has one of"),
+        ({"wsgi": f"{__name__}:hello", "app": f"{__name__}:hello"}, "must have one of"),
         ({"wsgi_middleware": f"{__name__}:Named", "defaults": {"word": "c"}}, "default 'word'"),
         ({"app": "asgi_bridge:upstream", "threads": 1}, "threads"),
         ({"app": f"{__name__}:hello"}, f'write wsgi = "{__name__}:hello" in'),
