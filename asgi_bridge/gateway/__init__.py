@@ -4,12 +4,12 @@ from asgi_bridge.extras import extra_of
 
 try:
     from asgi_bridge.gateway.app import GatewayApp
-    from asgi_bridge.gateway.calls import Call
-    from asgi_bridge.gateway.connection import Limits
-    from asgi_bridge.gateway.echo import echo
     from asgi_bridge.gateway.places import Finding
     from asgi_bridge.gateway.route_file import load_routes, parse_routes, read_routes
     from asgi_bridge.gateway.routes import ExtPlugin, Node, Plugins, Route, Routes, Upstream
+    from asgi_bridge.gateway.runner.calls import Call
+    from asgi_bridge.gateway.runner.connection import Limits
+    from asgi_bridge.gateway.upstream.echo import echo
 except ModuleNotFoundError as exc:
     missing = extra_of(exc)
     if not missing:

@@ -16,18 +16,18 @@ from typing import Any
 import httpx2
 from asgiref.typing import ASGI3Application
 
-from asgi_bridge.gateway.answer import exit_with, instead, refuse, send_generated, send_page, send_upstream
 from asgi_bridge.gateway.builtin import BUILTIN, Refusal, rewrite, with_error_response
-from asgi_bridge.gateway.calls import Observer, RunnerFailed, call_runner, configuration_key
-from asgi_bridge.gateway.connection import Limits
+from asgi_bridge.gateway.builtin.filters import lookup, runs
 from asgi_bridge.gateway.exchange import Breaks, ClientGone, CutOff, Exchange, ResponseSource
-from asgi_bridge.gateway.filters import lookup, runs
-from asgi_bridge.gateway.headers import LuaError, SentHeaders
-from asgi_bridge.gateway.inprocess import ASGIUpstream
+from asgi_bridge.gateway.nginx.answer import exit_with, instead, refuse, send_generated, send_page, send_upstream
+from asgi_bridge.gateway.nginx.headers import LuaError, SentHeaders
 from asgi_bridge.gateway.routes import Plugins, Route, Routes
-from asgi_bridge.gateway.runner import RunnerClient
+from asgi_bridge.gateway.runner.calls import Observer, RunnerFailed, call_runner, configuration_key
+from asgi_bridge.gateway.runner.client import RunnerClient
+from asgi_bridge.gateway.runner.connection import Limits
 from asgi_bridge.gateway.server import allow_all_statuses
-from asgi_bridge.gateway.upstream import (
+from asgi_bridge.gateway.upstream.inprocess import ASGIUpstream
+from asgi_bridge.gateway.upstream.requests import (
     BadUpstreamURI,
     FetchError,
     UpstreamClient,

@@ -11,9 +11,8 @@ from typing import Any
 
 import httpx2
 
-from asgi_bridge.gateway.headers import Header, RequestHeaders, ResponseHeaders
-from asgi_bridge.gateway.routes import Consumer, Node, Plugins, Route, Upstream
-from asgi_bridge.gateway.uri import (
+from asgi_bridge.gateway.nginx.headers import Header, RequestHeaders, ResponseHeaders
+from asgi_bridge.gateway.nginx.uri import (
     Args,
     encode_args,
     escape_uri,
@@ -23,6 +22,7 @@ from asgi_bridge.gateway.uri import (
     split_authority,
     split_target,
 )
+from asgi_bridge.gateway.routes import Consumer, Node, Plugins, Route, Upstream
 
 __all__ = ["TARGET", "Breaks", "ClientGone", "CutOff", "Exchange", "ResponseSource", "target_of"]
 

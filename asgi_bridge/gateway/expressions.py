@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from asgi_bridge.gateway.nginx.uri import raw
 from asgi_bridge.gateway.places import shown
-from asgi_bridge.gateway.uri import raw
 
 __all__ = ["Expression", "Lookup", "parse_expression"]
 

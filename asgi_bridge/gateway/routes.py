@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from asgi_bridge.gateway.expressions import Expression, Lookup
+from asgi_bridge.gateway.nginx.uri import raw
 from asgi_bridge.gateway.places import Finding
-from asgi_bridge.gateway.uri import raw
 from asgi_bridge.wire.messages import TextEntry
 
 __all__ = ["PHASES", "Consumer", "ExtPlugin", "Network", "Node", "Plugins", "Route", "Routes", "Upstream"]

@@ -22,7 +22,7 @@ import uvicorn
 import yaml
 
 from asgi_bridge.gateway import GatewayApp, Limits, parse_routes
-from asgi_bridge.gateway.runner import RunnerClient
+from asgi_bridge.gateway.runner.client import RunnerClient
 from asgi_bridge.gateway.server import http_protocol
 from asgi_bridge.wire import Role, decode, encode
 from asgi_bridge.wire.messages import (

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from asgi_bridge.gateway import GatewayApp, read_routes
-from asgi_bridge.gateway.network import NetworkTransport
+from asgi_bridge.gateway.upstream.network import NetworkTransport
 from asgi_bridge.wire.messages import HTTPRespCallResp
 from tests.gateway.runner_double import RunnerDouble
 from tests.gateway.test_app import RESP, called
@@ -140,7 +140,7 @@ def test_kept_connection_that_was_closed_is_not_used(monkeypatch: pytest.MonkeyP
 
     async def work(transport: NetworkTransport, port: int) -> None:
         await get(transport, port)
-        monkeypatch.setattr("asgi_bridge.gateway.network.time", SimpleNamespace(monotonic=lambda: 1e12))
+        monkeypatch.setattr("asgi_bridge.gateway.upstream.network.time", SimpleNamespace(monotonic=lambda: 1e12))
         await get(transport, port)
         assert server.accepted == 2
 

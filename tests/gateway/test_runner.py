@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from asgi_bridge.gateway.connection import Limits, RunnerError, TokenNotFound
-from asgi_bridge.gateway.headers import LuaError
-from asgi_bridge.gateway.runner import RunnerClient
+from asgi_bridge.gateway.nginx.headers import LuaError
+from asgi_bridge.gateway.runner.client import RunnerClient
+from asgi_bridge.gateway.runner.connection import Limits, RunnerError, TokenNotFound
 from asgi_bridge.wire import encode
 from asgi_bridge.wire.messages import (
     ErrCode,
@@ -206,7 +206,7 @@ def test_garbage_for_prepare_holds_the_lock(runner: RunnerDouble, monkeypatch: p
             await call(client, "other")
         # until nobody respects it any more
         later = time.monotonic() + 601
-        monkeypatch.setattr("asgi_bridge.gateway.runner.time", SimpleNamespace(monotonic=lambda: later))
+        monkeypatch.setattr("asgi_bridge.gateway.runner.client.time", SimpleNamespace(monotonic=lambda: later))
         await call(client, "other")
 
     run(work, runner.path, lock=0.05, lock_held=600.0)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.testclient import TestClient
 
 from asgi_bridge.gateway import GatewayApp, read_routes
-from asgi_bridge.gateway.tls import client_context
+from asgi_bridge.gateway.upstream.tls import client_context
 
 
 @functools.cache

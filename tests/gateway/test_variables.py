@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from asgi_bridge.gateway.exchange import Exchange
+from asgi_bridge.gateway.nginx.variables import variable
 from asgi_bridge.gateway.routes import Consumer, Node, Route, Upstream
-from asgi_bridge.gateway.variables import variable
 
 
 def exchange(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from asgi_bridge.errors import LocalProtocolError, RemoteProtocolError
-from asgi_bridge.gateway.headers import LuaError
+from asgi_bridge.gateway.nginx.headers import LuaError
 from asgi_bridge.wire import Role, decode, encode
 from asgi_bridge.wire.frames import FrameReader, FrameType
 from asgi_bridge.wire.messages import ErrCode, ErrResp, Message

@@ -7,7 +7,7 @@ from typing import Any
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
 from asgi_bridge.gateway.exchange import target_of
-from asgi_bridge.gateway.uri import split_authority
+from asgi_bridge.gateway.nginx.uri import split_authority
 
 __all__ = ["echo"]
 

@@ -1,7 +1,7 @@
 """APISIX's own plugins that the stand-in emulates: as much of each as the recorded cases use, and no more.
 
 A configuration that goes further is not understood, which is said when the routes are read. What these plugins do to a
-response is in `asgi_bridge.gateway.answer`, where the other filters are.
+response is in `asgi_bridge.gateway.nginx.answer`, where the other filters are.
 """
 
 import json
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from asgi_bridge.gateway.exchange import Exchange
+from asgi_bridge.gateway.nginx.uri import escape_controls, escape_uri, raw
 from asgi_bridge.gateway.places import shown
 from asgi_bridge.gateway.routes import Consumer
-from asgi_bridge.gateway.uri import escape_controls, escape_uri, raw
 
 __all__ = [
     "BUILTIN",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from asgi_bridge.gateway.exchange import Exchange
-from asgi_bridge.gateway.uri import parse_args, raw
+from asgi_bridge.gateway.nginx.uri import parse_args, raw
 
 __all__ = ["variable"]
 

@@ -10,13 +10,13 @@ from email.utils import formatdate
 from typing import Any
 
 from asgi_bridge.gateway.builtin import header_operations
+from asgi_bridge.gateway.builtin.filters import running
 from asgi_bridge.gateway.conditions import status_after_conditions
 from asgi_bridge.gateway.exchange import Exchange
-from asgi_bridge.gateway.filters import running
-from asgi_bridge.gateway.headers import Header, ResponseHeaders
-from asgi_bridge.gateway.pages import CLOSING, VARIANTS_OF_400, page
+from asgi_bridge.gateway.nginx.headers import Header, ResponseHeaders
+from asgi_bridge.gateway.nginx.pages import CLOSING, VARIANTS_OF_400, page
+from asgi_bridge.gateway.nginx.uri import raw
 from asgi_bridge.gateway.routes import Plugins
-from asgi_bridge.gateway.uri import raw
 
 __all__ = ["SERVER", "exit_with", "instead", "refuse", "send_generated", "send_page", "send_upstream"]
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from asgi_bridge.gateway.connection import Limits, RunnerConnection, RunnerError, decoded
-from asgi_bridge.gateway.headers import LuaError
+from asgi_bridge.gateway.nginx.headers import LuaError
+from asgi_bridge.gateway.runner.connection import Limits, RunnerConnection, RunnerError, decoded
 from asgi_bridge.wire.frames import FrameType
 from asgi_bridge.wire.messages import (
     ExtraInfoReq,

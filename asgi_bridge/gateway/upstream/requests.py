@@ -8,9 +8,9 @@ from typing import Any
 import httpx2
 
 from asgi_bridge.gateway.exchange import Exchange
-from asgi_bridge.gateway.headers import Header
-from asgi_bridge.gateway.network import NetworkTransport
-from asgi_bridge.gateway.uri import escape_uri, raw
+from asgi_bridge.gateway.nginx.headers import Header
+from asgi_bridge.gateway.nginx.uri import escape_uri, raw
+from asgi_bridge.gateway.upstream.network import NetworkTransport
 
 __all__ = ["BadUpstreamURI", "FetchError", "UpstreamClient", "chunks_of", "fetch_request", "proxied_request"]
 

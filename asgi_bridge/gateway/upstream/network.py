@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 import h11
 import httpx2
 
-from asgi_bridge.gateway.tls import client_context
+from asgi_bridge.gateway.upstream.tls import client_context
 
 __all__ = ["NetworkTransport"]
 

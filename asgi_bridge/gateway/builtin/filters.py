@@ -5,10 +5,10 @@ from typing import Any
 
 from asgi_bridge.gateway.exchange import Exchange
 from asgi_bridge.gateway.expressions import Lookup
-from asgi_bridge.gateway.headers import Header
+from asgi_bridge.gateway.nginx.headers import Header
+from asgi_bridge.gateway.nginx.uri import raw
+from asgi_bridge.gateway.nginx.variables import variable
 from asgi_bridge.gateway.routes import Plugins
-from asgi_bridge.gateway.uri import raw
-from asgi_bridge.gateway.variables import variable
 
 __all__ = ["lookup", "running", "runs"]
 

@@ -6,7 +6,7 @@ header set to an empty value leaves the list but stays in the table.
 
 from collections.abc import Iterable, Iterator
 
-from asgi_bridge.gateway.uri import escape_header_name, escape_header_value, host_name
+from asgi_bridge.gateway.nginx.uri import escape_header_name, escape_header_value, host_name
 
 __all__ = ["Header", "LuaError", "RequestHeaders", "ResponseHeaders", "SentHeaders"]
 

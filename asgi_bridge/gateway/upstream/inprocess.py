@@ -11,7 +11,7 @@ from asgiref.typing import ASGI3Application
 from asgi_bridge.gateway.exchange import TARGET
 
 if TYPE_CHECKING:
-    from asgi_bridge.gateway.headers import Header
+    from asgi_bridge.gateway.nginx.headers import Header
 
 __all__ = ["ASGIUpstream"]
 
