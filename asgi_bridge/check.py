@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
-from .gateway.places import Finding
-from .gateway.routes import ExtPlugin, Plugins, Routes
+from .gateway.routes.places import Finding
+from .gateway.routes.route import ExtPlugin, Plugins, Routes
 from .plugins import Plugin
 from .spelling import did_you_mean
 

@@ -4,9 +4,9 @@ from asgi_bridge.extras import extra_of
 
 try:
     from asgi_bridge.gateway.app import GatewayApp
-    from asgi_bridge.gateway.places import Finding
-    from asgi_bridge.gateway.route_file import load_routes, parse_routes, read_routes
-    from asgi_bridge.gateway.routes import ExtPlugin, Node, Plugins, Route, Routes, Upstream
+    from asgi_bridge.gateway.routes.places import Finding
+    from asgi_bridge.gateway.routes.reader import load_routes, parse_routes, read_routes
+    from asgi_bridge.gateway.routes.route import ExtPlugin, Node, Plugins, Route, Routes, Upstream
     from asgi_bridge.gateway.runner.calls import Call
     from asgi_bridge.gateway.runner.connection import Limits
     from asgi_bridge.gateway.upstream.echo import echo

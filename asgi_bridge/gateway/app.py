@@ -21,7 +21,7 @@ from asgi_bridge.gateway.builtin.filters import lookup, runs
 from asgi_bridge.gateway.exchange import Breaks, ClientGone, CutOff, Exchange, ResponseSource
 from asgi_bridge.gateway.nginx.answer import exit_with, instead, refuse, send_generated, send_page, send_upstream
 from asgi_bridge.gateway.nginx.headers import LuaError, SentHeaders
-from asgi_bridge.gateway.routes import Plugins, Route, Routes
+from asgi_bridge.gateway.routes.route import Plugins, Route, Routes
 from asgi_bridge.gateway.runner.calls import Observer, RunnerFailed, call_runner, configuration_key
 from asgi_bridge.gateway.runner.client import RunnerClient
 from asgi_bridge.gateway.runner.connection import Limits

@@ -22,7 +22,7 @@ from asgi_bridge.gateway.nginx.uri import (
     split_authority,
     split_target,
 )
-from asgi_bridge.gateway.routes import Consumer, Node, Plugins, Route, Upstream
+from asgi_bridge.gateway.routes.route import Consumer, Node, Plugins, Route, Upstream
 
 __all__ = ["TARGET", "Breaks", "ClientGone", "CutOff", "Exchange", "ResponseSource", "target_of"]
 

@@ -5,7 +5,7 @@ import pytest
 
 from asgi_bridge.gateway.exchange import Exchange
 from asgi_bridge.gateway.nginx.variables import variable
-from asgi_bridge.gateway.routes import Consumer, Node, Route, Upstream
+from asgi_bridge.gateway.routes.route import Consumer, Node, Route, Upstream
 
 
 def exchange(

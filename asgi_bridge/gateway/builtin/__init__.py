@@ -13,8 +13,8 @@ from typing import Any
 
 from asgi_bridge.gateway.exchange import Exchange
 from asgi_bridge.gateway.nginx.uri import escape_controls, escape_uri, raw
-from asgi_bridge.gateway.places import shown
-from asgi_bridge.gateway.routes import Consumer
+from asgi_bridge.gateway.routes.places import shown
+from asgi_bridge.gateway.routes.route import Consumer
 
 __all__ = [
     "BUILTIN",

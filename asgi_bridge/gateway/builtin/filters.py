@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from asgi_bridge.gateway.exchange import Exchange
-from asgi_bridge.gateway.expressions import Lookup
 from asgi_bridge.gateway.nginx.headers import Header
 from asgi_bridge.gateway.nginx.uri import raw
 from asgi_bridge.gateway.nginx.variables import variable
-from asgi_bridge.gateway.routes import Plugins
+from asgi_bridge.gateway.routes.expressions import Lookup
+from asgi_bridge.gateway.routes.route import Plugins
 
 __all__ = ["lookup", "running", "runs"]
 

@@ -16,7 +16,7 @@ from asgi_bridge.gateway.exchange import Exchange
 from asgi_bridge.gateway.nginx.headers import Header, ResponseHeaders
 from asgi_bridge.gateway.nginx.pages import CLOSING, VARIANTS_OF_400, page
 from asgi_bridge.gateway.nginx.uri import raw
-from asgi_bridge.gateway.routes import Plugins
+from asgi_bridge.gateway.routes.route import Plugins
 
 __all__ = ["SERVER", "exit_with", "instead", "refuse", "send_generated", "send_page", "send_upstream"]
 

@@ -10,7 +10,7 @@ from asgi_bridge.gateway.exchange import ClientGone, Exchange
 from asgi_bridge.gateway.nginx.headers import LuaError
 from asgi_bridge.gateway.nginx.uri import escape_uri
 from asgi_bridge.gateway.nginx.variables import variable
-from asgi_bridge.gateway.routes import ExtPlugin
+from asgi_bridge.gateway.routes.route import ExtPlugin
 from asgi_bridge.gateway.runner.client import MAX_TRIES, RunnerClient
 from asgi_bridge.gateway.runner.connection import RunnerError, TokenNotFound
 from asgi_bridge.wire.messages import (

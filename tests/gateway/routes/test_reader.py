@@ -6,7 +6,7 @@ import pytest
 
 from asgi_bridge.errors import ConfigurationError
 from asgi_bridge.gateway import ExtPlugin, Node, Plugins, Route, Upstream, load_routes, parse_routes, read_routes
-from asgi_bridge.gateway.routes import Consumer
+from asgi_bridge.gateway.routes.route import Consumer
 from asgi_bridge.tracebacks import own_lines
 
 GOOD = """\

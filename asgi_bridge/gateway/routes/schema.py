@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from asgi_bridge.gateway.places import Place, named, shown
+from .places import Place, named, shown
 
 __all__ = [
     "CERTIFICATE",

@@ -15,21 +15,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asgi_bridge.errors import ConfigurationError
-from asgi_bridge.gateway import limits
-from asgi_bridge.gateway.builtin import BUILTIN, Unsupported, check_builtin
-from asgi_bridge.gateway.builtin.names import PLUGINS
-from asgi_bridge.gateway.expressions import Expression, parse_expression
-from asgi_bridge.gateway.nginx.uri import raw
-from asgi_bridge.gateway.places import LinedList, LinedMapping, Misplaced, Place, Report, named, shown
-from asgi_bridge.gateway.route_forms import SECTIONS, Form, standalone
-from asgi_bridge.gateway.route_text import ALIAS, END, read_text, replace_in_values
-from asgi_bridge.gateway.routes import PHASES, Consumer, ExtPlugin, Node, Plugins, Route, Routes, Upstream
-from asgi_bridge.gateway.upstream.tls import client_context
-from asgi_bridge.spelling import did_you_mean
+from ...errors import ConfigurationError
+from ...spelling import did_you_mean
+from ..builtin import BUILTIN, Unsupported, check_builtin
+from ..nginx.uri import raw
+from ..upstream.tls import client_context
+from . import schema as limits
+from .expressions import Expression, parse_expression
+from .forms import SECTIONS, Form, standalone
+from .places import LinedList, LinedMapping, Misplaced, Place, Report, named, shown
+from .plugin_names import PLUGINS
+from .route import PHASES, Consumer, ExtPlugin, Node, Plugins, Route, Routes, Upstream
+from .text import ALIAS, END, read_text, replace_in_values
 
 if TYPE_CHECKING:
-    from asgi_bridge.wire.messages import TextEntry
+    from ...wire.messages import TextEntry
 
 __all__ = ["CLUSTER", "load_routes", "parse_routes", "read_routes"]
 

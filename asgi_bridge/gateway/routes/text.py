@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from asgi_bridge.errors import ConfigurationError
-from asgi_bridge.gateway.places import LinedList, LinedMapping, shown
+from ...errors import ConfigurationError
+from .places import LinedList, LinedMapping, shown
 
 __all__ = ["ALIAS", "END", "Text", "read_text", "replace_in_values", "replace_variables"]
 

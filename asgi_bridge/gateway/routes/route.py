@@ -1,6 +1,6 @@
 """Routes: what a request is matched against, and what its plugins and its upstream are.
 
-`asgi_bridge.gateway.route_file` reads them from APISIX's ``apisix.yaml``.
+`asgi_bridge.gateway.routes.reader` reads them from APISIX's ``apisix.yaml``.
 """
 
 import functools
@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from asgi_bridge.gateway.expressions import Expression, Lookup
-from asgi_bridge.gateway.nginx.uri import raw
-from asgi_bridge.gateway.places import Finding
-from asgi_bridge.wire.messages import TextEntry
+from ...wire.messages import TextEntry
+from ..nginx.uri import raw
+from .expressions import Expression, Lookup
+from .places import Finding
 
 __all__ = ["PHASES", "Consumer", "ExtPlugin", "Network", "Node", "Plugins", "Route", "Routes", "Upstream"]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from asgi_bridge.errors import ConfigurationError
+from ...errors import ConfigurationError
 
 __all__ = ["Finding", "LinedList", "LinedMapping", "Misplaced", "Place", "Report", "named", "shown"]
 

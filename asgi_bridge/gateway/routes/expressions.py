@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from asgi_bridge.gateway.nginx.uri import raw
-from asgi_bridge.gateway.places import shown
+from ..nginx.uri import raw
+from .places import shown
 
 __all__ = ["Expression", "Lookup", "parse_expression"]
 

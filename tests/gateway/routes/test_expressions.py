@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from asgi_bridge.gateway.expressions import Expression, parse_expression
+from asgi_bridge.gateway.routes.expressions import Expression, parse_expression
 
 VARIABLES = {
     "arg_n": b"10", "arg_text": b"abc", "arg_empty": b"", "http_x": b"Yes", "remote_addr": b"10.1.2.3", "six": b"::1",

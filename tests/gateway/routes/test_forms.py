@@ -16,11 +16,11 @@ import yaml
 
 from asgi_bridge.errors import ConfigurationError
 from asgi_bridge.gateway import ExtPlugin, Node, Plugins, Route, Routes, Upstream, load_routes, parse_routes
-from asgi_bridge.gateway.expressions import parse_expression
-from asgi_bridge.gateway.route_text import replace_variables
-from asgi_bridge.gateway.routes import Consumer
+from asgi_bridge.gateway.routes.expressions import parse_expression
+from asgi_bridge.gateway.routes.route import Consumer
+from asgi_bridge.gateway.routes.text import replace_variables
 
-FILES = Path(__file__).parents[1] / "data" / "routes"
+FILES = Path(__file__).parents[2] / "data" / "routes"
 NAMES = sorted(path.name for path in FILES.iterdir() if path.is_file())
 ENVIRONMENT = {
     "DEGRADE": "true",

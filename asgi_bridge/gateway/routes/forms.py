@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from asgi_bridge.gateway.places import LinedList, LinedMapping, Place, Report, named, shown
-from asgi_bridge.gateway.route_text import Text
+from .places import LinedList, LinedMapping, Place, Report, named, shown
+from .text import Text
 
 __all__ = ["SECTIONS", "Form", "standalone"]
 
