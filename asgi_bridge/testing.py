@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,9 +27,6 @@ from .plugins.lifespan import Lifespan
 from .server.process import runner_config
 from .server.protocol import RunnerProtocol
 from .server.runner import Runner, RunnerOptions
-
-if TYPE_CHECKING:
-    from asgiref.typing import ASGI3Application
 
 try:
     from starlette.testclient import TestClient
@@ -49,7 +46,6 @@ logger = logging.getLogger("asgi_bridge.testing")
 Conf = Any
 """The configuration of a plugin on a route: anything that JSON has, or JSON text."""
 
-_echo = cast("ASGIApp", echo)
 _LIMITS = Limits(connect=60.0, lock=60.0)
 """Seconds, in place of the gateway's 1 and 5: those are short for a machine that is busy with tests."""
 STARTUP_SECONDS = 60.0
@@ -97,7 +93,7 @@ class PluginClient(TestClient):
         if phase not in (None, "request", "response", "both"):
             raise ConfigurationError(f'phase is "request", "response" or "both", not {phase!r}')
         plugins = [(plugin, conf)] if isinstance(plugin, str) else list(plugin)
-        application = _PluginApplication(bridge, plugins, upstream or _echo, dict(variables or {}), route_id, phase)
+        application = _PluginApplication(bridge, plugins, upstream or echo, dict(variables or {}), route_id, phase)
         super().__init__(application, **kwargs)
 
 
@@ -216,7 +212,7 @@ class Gateway:
         self._routes = _routes(routes, strict)
         for finding in (*self._routes.findings, *check_routes(self._routes, bridge.plugins)):
             logger.log(logging.ERROR if finding.severity == "error" else logging.WARNING, "%s", finding)
-        self._upstream = upstream or _echo
+        self._upstream = upstream or echo
         self._options = options
         self._app: GatewayApp | None = None
         self._faults: list[BaseException] = []
@@ -273,14 +269,12 @@ class Gateway:
             server = await asyncio.get_running_loop().create_unix_server(
                 lambda: RunnerProtocol(config=config, server_state=state), path
             )
-            app = GatewayApp(self._routes, path, upstream=cast("ASGI3Application", self._upstream), limits=_LIMITS)
-            app.runner.start()
-            app.upstream.start()
+            app = GatewayApp(self._routes, path, upstream=self._upstream, limits=_LIMITS)
+            app.start()
             try:
                 yield app
             finally:
-                await app.runner.stop()
-                await app.upstream.stop()
+                await app.stop()
                 server.close()
                 for connection in list(state.connections):
                     connection.shutdown()

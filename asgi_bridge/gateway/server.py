@@ -11,7 +11,7 @@ from typing import Any, cast
 import h11
 from uvicorn.protocols.http import h11_impl
 
-from asgi_bridge.gateway.exchange import TARGET
+from .nginx.request import TARGET
 
 __all__ = ["allow_all_statuses", "http_protocol"]
 

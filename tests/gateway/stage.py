@@ -36,6 +36,7 @@ from asgi_bridge.wire.messages import (
     Stop,
 )
 from tests.cases import UPSTREAM_SCRIPT
+from tests.gateway.props import VARIABLES, serverless
 
 __all__ = ["PARSERS", "Client", "Response", "Stage", "stage"]
 
@@ -416,7 +417,8 @@ class Stage:
         self.upstream_port: int = self.upstream.s.getsockname()[1]
         self.runner = Runner(f"{directory}/runner.sock")
         self.runner.up()
-        self.app = GatewayApp(parse_routes(self._route_file(cases)), self.runner.path, limits=QUICK)
+        routes = parse_routes(self._route_file(cases))
+        self.app = GatewayApp(routes, self.runner.path, limits=QUICK, variables=VARIABLES)
         self.log = LogLines()
         self.ports: dict[str, int] = {}
         self._started = threading.Event()
@@ -551,6 +553,11 @@ class Stage:
 @contextlib.contextmanager
 def stage(cases: list[dict[str, Any]], directory: str) -> Iterator[Stage]:
     """Set everything up for some cases."""
+    with serverless():
+        yield from _standing(cases, directory)
+
+
+def _standing(cases: list[dict[str, Any]], directory: str) -> Iterator[Stage]:
     standing = Stage(cases, directory)
     logger = logging.getLogger("asgi_bridge.gateway")
     logger.addHandler(standing.log)

@@ -2,16 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx2
 import pytest
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge.errors import ConfigurationError
 from asgi_bridge.gateway import Call, GatewayApp, Limits, Routes, echo, read_routes
+from asgi_bridge.gateway.nginx.request import TARGET
+from asgi_bridge.gateway.upstream import BrokenAnswer, UpstreamTimeout
 from asgi_bridge.wire.messages import (
     ErrCode,
     ErrResp,
@@ -47,6 +47,16 @@ def client(runner: RunnerDouble, plugins: dict[str, Any] | None = None, **option
 
 def action(answer: Any) -> Any:
     return lambda message, ask: HTTPReqCallResp(message.id, answer)
+
+
+def answering(status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> ASGIApp:
+    """Give an upstream that always answers the same."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
 
 
 def test_without_plugins_the_upstream_gets_the_request_as_nginx_sends_it(runner: RunnerDouble) -> None:
@@ -530,56 +540,54 @@ def test_websockets_are_refused(runner: RunnerDouble) -> None:
         pass
 
 
-def test_transport_of_httpx_as_upstream(runner: RunnerDouble) -> None:
+def test_upstream_application_gets_the_target_as_nginx_writes_it(runner: RunnerDouble) -> None:
     targets: list[Any] = []
 
-    def handle(request: httpx2.Request) -> httpx2.Response:
-        targets.append(request.extensions["target"])
-        return httpx2.Response(200, headers={"X-A": "1"}, content=b"mock")
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        targets.append(scope["extensions"][TARGET])
+        await answering(200, [(b"X-A", b"1")], b"mock")(scope, receive, send)
 
-    answer = client(runner, upstream=httpx2.MockTransport(handle)).get("/x//y")
+    answer = client(runner, upstream=handle).get("/x//y")
     assert (answer.text, answer.headers["x-a"], targets) == ("mock", "1", [b"/x//y"])
 
 
 def test_broken_upstream_body_breaks_the_connection(runner: RunnerDouble) -> None:
-    class Broken(httpx2.AsyncByteStream):
-        def __init__(self, parts: list[bytes]) -> None:
-            self.parts = parts
+    def broken(*parts: bytes, **headers: str) -> ASGIApp:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+            await send({"type": "http.response.start", "status": 200, "headers": pairs})
+            for part in parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            raise BrokenAnswer("broken")
 
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            for part in self.parts:
-                yield part
-            raise httpx2.ReadError("broken")
+        return app
 
-    def transport(*parts: bytes, **headers: str) -> httpx2.MockTransport:
-        return httpx2.MockTransport(lambda request: httpx2.Response(200, headers=headers, stream=Broken(list(parts))))
-
-    with pytest.raises(httpx2.ReadError):
-        client(runner, upstream=transport(b"x")).get("/x")
+    with pytest.raises(BrokenAnswer):
+        client(runner, upstream=broken(b"x")).get("/x")
     # post-resp: what came, as if it were whole; 502 if nothing did
     runner.calls(lambda message, ask: HTTPRespCallResp(message.id))
-    assert client(runner, RESP, upstream=transport(b"x")).get("/x").text == "x"
-    assert client(runner, RESP, upstream=transport()).get("/x").status_code == 502
+    assert client(runner, RESP, upstream=broken(b"x")).get("/x").text == "x"
+    assert client(runner, RESP, upstream=broken()).get("/x").status_code == 502
     # a body of known length is read whole before anything is sent; the runner's headers are there already
     runner.calls(lambda message, ask: HTTPRespCallResp(message.id, 200, [(b"X-A", b"1")]))
-    answer = client(runner, RESP, upstream=transport(b"x", **{"Content-Length": "2", "X-Up": "1"})).get("/x")
+    answer = client(runner, RESP, upstream=broken(b"x", **{"Content-Length": "2", "X-Up": "1"})).get("/x")
     assert (answer.status_code, answer.headers["x-a"]) == (502, "1")
     assert "502 Bad Gateway" in answer.text
 
 
 def test_timeout_of_the_upstream(runner: RunnerDouble) -> None:
-    def late(request: httpx2.Request) -> httpx2.Response:
-        raise httpx2.ReadTimeout("late")
+    async def late(scope: Scope, receive: Receive, send: Send) -> None:
+        raise UpstreamTimeout("late")
 
-    answer = client(runner, upstream=httpx2.MockTransport(late)).get("/x")
+    answer = client(runner, upstream=late).get("/x")
     assert (answer.status_code, answer.headers["x-apisix-upstream-status"]) == (504, "504")
 
 
 def test_upstream_errors_are_shown_in_a_header(runner: RunnerDouble) -> None:
-    transport = httpx2.MockTransport(lambda request: httpx2.Response(500, content=b"x"))
-    assert client(runner, upstream=transport).get("/x").headers["x-apisix-upstream-status"] == "500"
+    failing = answering(500, [], b"x")
+    assert client(runner, upstream=failing).get("/x").headers["x-apisix-upstream-status"] == "500"
     runner.calls(action(Rewrite(resp_headers=[(b"X-APISIX-Upstream-Status", b"1")])))
-    answer = client(runner, PRE, upstream=transport).get("/x")
+    answer = client(runner, PRE, upstream=failing).get("/x")
     assert answer.headers.get_list("x-apisix-upstream-status") == ["500"]
 
 
@@ -791,9 +799,8 @@ def test_request_id_of_the_rewrite_phase_is_put_on_responses_that_have_none(runn
 
 def test_second_fetch_keeps_the_content_type_of_the_runner(runner: RunnerDouble) -> None:
     runner.calls(lambda message, ask: HTTPRespCallResp(message.id, 0, [(b"Content-Type", b"a/b")]))
-    for up, seen in (({}, "a/b"), ({"Content-Type": "c/d"}, "c/d")):
-        transport = httpx2.MockTransport(lambda request, up=up: httpx2.Response(304, headers=up))
-        assert client(runner, RESP, upstream=transport).get("/x").headers["content-type"] == seen
+    for headers, seen in (([], "a/b"), ([(b"Content-Type", b"c/d")], "c/d")):
+        assert client(runner, RESP, upstream=answering(304, headers)).get("/x").headers["content-type"] == seen
 
 
 def test_status_that_lua_cannot_set(runner: RunnerDouble) -> None:
@@ -805,10 +812,8 @@ def test_status_that_lua_cannot_set(runner: RunnerDouble) -> None:
 
 def test_response_length_is_compared_with_a_streamed_body(runner: RunnerDouble) -> None:
     runner.calls(lambda message, ask: HTTPRespCallResp(message.id, 0, [(b"Content-Length", b"5")]))
-    transport = httpx2.MockTransport(lambda request: httpx2.Response(200, content=b"12345"))
-    assert client(runner, RESP, upstream=transport).get("/x").content == b"12345"
-    transport = httpx2.MockTransport(lambda request: httpx2.Response(200, content=b"1"))
-    assert client(runner, RESP, upstream=transport).get("/x").status_code == 502
+    assert client(runner, RESP, upstream=answering(200, [], b"12345")).get("/x").content == b"12345"
+    assert client(runner, RESP, upstream=answering(200, [], b"1")).get("/x").status_code == 502
 
 
 @pytest.mark.parametrize(

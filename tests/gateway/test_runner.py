@@ -32,18 +32,9 @@ async def nothing(asked: ExtraInfoReq) -> bytes | None:
     return None
 
 
-async def unchanged(answer: Any) -> Any:
-    return answer
-
-
 async def call(client: RunnerClient, key: str = "k", tell: Any = nothing) -> Any:
-    return await client.call(
-        key,
-        [(b"a", b"{}")],
-        lambda number, token: HTTPReqCallReq(number, conf_token=token),
-        tell,
-        unchanged,
-    )
+    async with client.call(key, [(b"a", b"{}")]) as made:
+        return await made.ask(HTTPReqCallReq(made.id, conf_token=made.token), tell)
 
 
 def run(work: Callable[[RunnerClient], Awaitable[Any]], path: str, **limits: Any) -> Any:
@@ -168,12 +159,11 @@ def test_faults(runner: RunnerDouble, answer: Any, error: type[Exception], text:
 
 
 def test_apply_that_raises_closes_the_connection(runner: RunnerDouble) -> None:
-    async def bad(answer: Any) -> None:
-        raise LuaError("bad")
-
     async def work(client: RunnerClient) -> int:
         with pytest.raises(LuaError):
-            await client.call("k", None, lambda number, token: HTTPReqCallReq(number), nothing, bad)
+            async with client.call("k", None) as made:
+                await made.ask(HTTPReqCallReq(made.id), nothing)
+                raise LuaError("bad")
         return client.idle_connections
 
     assert run(work, runner.path) == 1
@@ -224,6 +214,7 @@ def test_answers_have_a_time(runner: RunnerDouble) -> None:
         loops.append(asyncio.get_running_loop())
         await call(client)
         runner.calls(hang)
+        await client.stop()
         client.limits = Limits(exchange=0.05)
         with pytest.raises(RunnerError, match="failed to receive RPC_HTTP_REQ_CALL: timeout"):
             await call(client)
@@ -255,9 +246,8 @@ def test_runner_that_does_not_read(tmp_path: Path) -> None:
 
     async def work(client: RunnerClient) -> None:
         with pytest.raises(RunnerError, match="timeout"):
-            await client.call(
-                "k", [(b"a", b"x" * (1 << 23))], lambda number, token: HTTPReqCallReq(), nothing, lambda answer: None
-            )
+            async with client.call("k", [(b"a", b"x" * (1 << 23))]) as made:
+                await made.ask(HTTPReqCallReq(), nothing)
 
     run(work, path, exchange=0.05)
     listener.close()

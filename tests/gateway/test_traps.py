@@ -9,7 +9,8 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge.gateway import GatewayApp, echo, read_routes
-from asgi_bridge.gateway.exchange import TARGET, CutOff
+from asgi_bridge.gateway.exchange import CutOff
+from asgi_bridge.gateway.nginx.request import TARGET
 from asgi_bridge.wire.messages import (
     HTTPReqCallReq,
     HTTPReqCallResp,

@@ -4,9 +4,10 @@ APISIX keeps the request's headers twice: nginx's list goes upstream, the Lua ta
 header set to an empty value leaves the list but stays in the table.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 
-from asgi_bridge.gateway.nginx.uri import escape_header_name, escape_header_value, host_name
+from .uri import escape_header_name, escape_header_value, host_name
 
 __all__ = ["Header", "LuaError", "RequestHeaders", "ResponseHeaders", "SentHeaders"]
 
@@ -24,6 +25,9 @@ _ONE_LINE = frozenset(
     b"host authorization expect if-match if-none-match if-modified-since if-unmodified-since if-range content-length "
     b"transfer-encoding".split()
 )
+
+# get_cookie_table of lua-resty-cookie: a space ends a value too
+_COOKIE = re.compile(rb"([^=]*)=([^; \t]*)(?:[; \t][ \t]*)?")
 
 MAX_HEADERS = 100
 """``ngx.req.get_headers`` shows the first 100 (entries, not names) unless told otherwise."""
@@ -44,6 +48,7 @@ class RequestHeaders:
     def __init__(self, headers: Iterable[Header]) -> None:
         self.nginx: list[Header] = list(headers)
         self._table: dict[bytes, list[bytes]] | None = None
+        self._cookies: dict[bytes, bytes] | None = None
 
     @property
     def table(self) -> dict[bytes, list[bytes]]:
@@ -57,6 +62,24 @@ class RequestHeaders:
     def values(self, name: bytes) -> list[bytes]:
         """Give the values of a lower-case name, as nginx has them."""
         return [value for key, value in self.nginx if key.lower() == name]
+
+    @property
+    def content_length(self) -> int | None:
+        """The number in Content-Length; None: there is none."""
+        values = self.values(b"content-length")
+        return int(values[-1]) if values and values[-1].isdigit() else None
+
+    def cookie(self, name: bytes) -> bytes | None:
+        """Give the value of a cookie, the last of its name; None: there is none.
+
+        APISIX parses the cookies once. What a plugin makes of the header later does not count.
+        """
+        if self._cookies is None:
+            lines = self.values(b"cookie")
+            if not lines:
+                return None
+            self._cookies = dict(_COOKIE.findall(b"; ".join(lines).lstrip(b" \t")))
+        return self._cookies.get(name)
 
     def set(self, name: bytes, value: bytes | None) -> None:
         """``core.request.set_header``: replaces the name; None or an empty value deletes all of it (in nginx's list).
@@ -142,9 +165,13 @@ class ResponseHeaders:
     def __iter__(self) -> Iterator[Header]:
         return iter(self.items)
 
+    def values(self, name: bytes) -> list[bytes]:
+        """Give the values of a lower-case name."""
+        return [value for key, value in self.items if key.lower() == name]
+
     def get(self, name: bytes) -> bytes | None:
         """Give the first value of a lower-case name."""
-        return next((value for key, value in self.items if key.lower() == name), None)
+        return next(iter(self.values(name)), None)
 
     def remove(self, *names: bytes) -> None:
         """Delete all of some lower-case names."""

@@ -1,4 +1,7 @@
-"""The variables a runner may ask for (ExtraInfo Var): nginx's, and those that APISIX adds (``core/ctx.lua``)."""
+"""The variables that a runner may ask for (ExtraInfo Var), and that routes compare: nginx's and APISIX's own.
+
+What `variable` finds it keeps in `Exchange.variables`, as ``core/ctx.lua`` does.
+"""
 
 import base64
 import json
@@ -6,13 +9,15 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from asgi_bridge.gateway.exchange import Exchange
-from asgi_bridge.gateway.nginx.uri import parse_args, raw
+from ..exchange import Exchange
+from ..routes.expressions import Lookup
+from .headers import Header
+from .uri import parse_args, raw
 
-__all__ = ["variable"]
+__all__ = ["lookup", "variable"]
 
 # an operation and the first field of its selection; JSON has a quoted name there
 _GRAPHQL = re.compile(r"\s*(?:(query|mutation|subscription)\b)?\s*(\w+)?[^{]*\{\s*(?:\w|\.\.\.)")
@@ -20,9 +25,6 @@ _GRAPHQL = re.compile(r"\s*(?:(query|mutation|subscription)\b)?\s*(\w+)?[^{]*\{\
 # Read afresh each time. Everything else is kept as it was when it was first there (trap: core/ctx.lua keeps arg_NAME
 # and the like too, whatever an earlier plugin has rewritten). The upstream_ ones are written through.
 _NOT_CACHED = frozenset({"args", "is_args", "upstream_uri", "upstream_host", "upstream_scheme"})
-
-# get_cookie_table of lua-resty-cookie: a space ends a value too
-_COOKIE = re.compile(rb"([^=]*)=([^; \t]*)(?:[; \t][ \t]*)?")
 
 
 def _text(value: str | int | None) -> bytes | None:
@@ -41,8 +43,8 @@ _BODY_BUFFER = 16 * 1024
 
 def _request_body(exchange: Exchange) -> bytes | None:
     # Only what has been read already and is not empty. Trap: a body that fills the buffer lies in a file.
-    body = exchange.body or b""
-    in_memory = exchange.body_changed or len(body) < _BODY_BUFFER * (1.0 if exchange.chunked else 1.25)
+    body = exchange.body.content or b""
+    in_memory = exchange.body.replaced or len(body) < _BODY_BUFFER * (1.0 if exchange.request.chunked else 1.25)
     return (body or None) if in_memory else None
 
 
@@ -70,52 +72,39 @@ _HOSTNAME = socket.gethostname()
 _CONSTANT: Mapping[str, bytes] = {
     "server_name": b"_",
     "nginx_version": b"1.27.1",
-    "request_completion": b"",
-    "status": b"0",
-    "bytes_sent": b"0",
-    "body_bytes_sent": b"0",
-    "limit_rate": b"0",
-    "connection_requests": b"1",
-    "pipe": b".",
-    "resp_body": b"",
     "request_type": b"traditional_http",
-    "tcpinfo_rtt": b"30",
-    "tcpinfo_rttvar": b"15",
-    "tcpinfo_snd_cwnd": b"10",
-    "tcpinfo_rcv_space": b"43690",
-    "_ctx": b"table: 0x7f0000000010",
-    "_cache": b"table: 0x7f0000000020",
-    "_request": b"cdata<void *>: 0x7f0000000030",
+    "status": b"0",
+    "resp_body": b"",
 }
 
 _COMPUTED: Mapping[str, Callable[[Exchange], bytes | None]] = {
     "uri": lambda e: e.path,
     "document_uri": lambda e: e.path,
-    "request_uri": lambda e: e.path + (b"?" + e.original_args if e.original_args else b""),
-    "real_request_uri": lambda e: e.target,
-    "request": lambda e: b"%s %s %s" % (e.request_method.encode(), e.target, _protocol(e)),
-    "args": lambda e: e.args,
-    "query_string": lambda e: e.args,
-    "is_args": lambda e: b"?" if e.args else b"",
-    "host": lambda e: e.host,
-    "http_host": lambda e: e.http_host,
-    "var_x_forwarded_host": lambda e: e.forwarded_host,
-    "var_x_forwarded_proto": lambda e: e.scheme.encode(),
-    "var_x_forwarded_port": lambda e: e.forwarded_port,
-    "remote_addr": lambda e: _text(e.remote_address),
+    "request_uri": lambda e: e.path + (b"?" + e.request.args if e.request.args else b""),
+    "real_request_uri": lambda e: e.request.target,
+    "request": lambda e: b"%s %s %s" % (e.request.method.encode(), e.request.target, _protocol(e)),
+    "args": lambda e: e.outgoing.args,
+    "query_string": lambda e: e.outgoing.args,
+    "is_args": lambda e: b"?" if e.outgoing.args else b"",
+    "host": lambda e: e.request.host,
+    "http_host": lambda e: e.request.http_host,
+    "var_x_forwarded_host": lambda e: e.request.forwarded_host,
+    "var_x_forwarded_proto": lambda e: e.request.scheme.encode(),
+    "var_x_forwarded_port": lambda e: e.request.forwarded_port,
+    "remote_addr": lambda e: _text(e.request.remote[0]),
     "remote_user": _remote_user,
-    "realip_remote_addr": lambda e: _text(e.client_address),
-    "remote_port": lambda e: _text(e.remote_port or ""),
-    "realip_remote_port": lambda e: _text(e.client_port),
-    "binary_remote_addr": lambda e: e.src_ip,
-    "server_addr": lambda e: _text(e.server_address),
-    "server_port": lambda e: _text(e.server_port),
+    "realip_remote_addr": lambda e: _text(e.request.client[0]),
+    "remote_port": lambda e: _text(e.request.remote[1] or ""),
+    "realip_remote_port": lambda e: _text(e.request.client[1]),
+    "binary_remote_addr": lambda e: e.client_address,
+    "server_addr": lambda e: _text(e.request.server[0]),
+    "server_port": lambda e: _text(e.request.server[1]),
     "server_protocol": lambda e: _protocol(e),
-    "scheme": lambda e: e.scheme.encode(),
-    "https": lambda e: b"on" if e.scheme == "https" else b"",
-    "request_method": lambda e: _text(e.request_method),
-    "method": lambda e: _text(e.method),
-    "request_length": lambda e: _text(e.head_size + len(e.body or b"")),
+    "scheme": lambda e: e.request.scheme.encode(),
+    "https": lambda e: b"on" if e.request.scheme == "https" else b"",
+    "request_method": lambda e: _text(e.request.method),
+    "method": lambda e: _text(e.outgoing.method),
+    "request_length": lambda e: _text(sum(e.request.head_lines) + len(e.body.content or b"")),
     "content_length": _content_length,
     "http_content_length": _content_length,
     "content_type": lambda e: _join(e, b"content_type"),
@@ -124,20 +113,20 @@ _COMPUTED: Mapping[str, Callable[[Exchange], bytes | None]] = {
     "balancer_ip": lambda e: _address_of_node(e, False),
     "balancer_port": lambda e: _address_of_node(e, True),
     "upstream_unresolved_host": lambda e: _address_of_node(e, False),
-    "upstream_host": lambda e: e.upstream_host,
+    "upstream_host": lambda e: e.outgoing.host,
     "upstream_scheme": lambda e: _text(e.upstream.scheme if e.upstream is not None else "http"),
-    "upstream_uri": lambda e: e.upstream_uri,
+    "upstream_uri": lambda e: e.outgoing.uri,
     "route_id": lambda e: _text(e.route.id if e.route is not None else None),
     "route_name": lambda e: _text(e.route.name if e.route is not None else None),
     "service_id": lambda e: _text(e.route.service_id if e.route is not None else None),
     "service_name": lambda e: _text(e.route.service_name if e.route is not None else None),
     "consumer_name": lambda e: _text(e.consumer.username if e.consumer is not None else None),
     "proxy_add_x_forwarded_for": lambda e: b", ".join(
-        [*e.headers.values(b"x-forwarded-for"), e.remote_address.encode()]
+        [*e.headers.values(b"x-forwarded-for"), e.request.remote[0].encode()]
     ),
-    "request_id": lambda e: e.request_id.encode(),
-    "apisix_request_id": lambda e: e.request_id.encode(),
-    "request_time": lambda e: b"%.3f" % (time.monotonic() - e.clock),
+    "request_id": lambda e: e.request.id.encode(),
+    "apisix_request_id": lambda e: e.request.id.encode(),
+    "request_time": lambda e: b"%.3f" % (time.monotonic() - e.request.clock),
     "msec": lambda e: b"%.3f" % time.time(),
     "time_iso8601": lambda e: time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()).encode(),
     "time_local": lambda e: time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime()).encode(),
@@ -148,13 +137,34 @@ _COMPUTED: Mapping[str, Callable[[Exchange], bytes | None]] = {
 
 
 def _protocol(exchange: Exchange) -> bytes:
-    version = exchange.http_version
+    version = exchange.request.http_version
     return b"HTTP/" + (version if "." in version else version + ".0").encode()
 
 
 def _first(values: list[bytes | None]) -> bytes:
     # true in Lua, which tostring makes a word
     return b"true" if values[0] is None else values[0]
+
+
+def lookup(exchange: Exchange, status: int | None = None, headers: Iterable[Header] = ()) -> Lookup:
+    """Give the way to the variables of a request.
+
+    Args:
+        exchange: the request.
+        status, headers: of its response, once there is one.
+    """
+    sent = [(name.lower().replace(b"-", b"_"), value) for name, value in headers]
+
+    async def look(name: str) -> bytes | None:
+        lower = name.lower()
+        if status is not None and lower in ("status", "upstream_status"):
+            return str(status).encode()
+        if status is not None and lower.startswith(("sent_http_", "upstream_http_")):
+            wanted = raw(lower.partition("_http_")[2])
+            return next((value for each, value in sent if each == wanted), None)
+        return await variable(exchange, raw(name))
+
+    return look
 
 
 async def variable(exchange: Exchange, name: bytes) -> bytes | None:
@@ -177,7 +187,7 @@ async def variable(exchange: Exchange, name: bytes) -> bytes | None:
 # nginx's own names ignore case, APISIX's do not
 _OF_APISIX = (
     "method route_id route_name service_id service_name consumer_name balancer_ip balancer_port resp_body "
-    "real_request_uri _ctx _cache _request graphql_name graphql_operation graphql_root_fields"
+    "real_request_uri graphql_name graphql_operation graphql_root_fields"
 ).split()
 
 
@@ -186,7 +196,7 @@ async def _value(exchange: Exchange, text: str, lower: str) -> bytes | None:
         return None
     if text != lower == "request_uri":
         # APISIX has put the decoded one over nginx's, under this spelling only
-        return exchange.target
+        return exchange.request.target
     if lower in _COMPUTED:
         return _COMPUTED[lower](exchange)
     if lower in _CONSTANT:
@@ -195,10 +205,10 @@ async def _value(exchange: Exchange, text: str, lower: str) -> bytes | None:
         wanted = lower.removeprefix("http_").replace("-", "_")
         return _join(exchange, wanted.encode("latin-1")) if wanted else None
     if lower.startswith("arg_"):
-        values = exchange.uri_args().get(text[len("arg_") :].encode("latin-1"))
+        values = exchange.outgoing.uri_args().get(text[len("arg_") :].encode("latin-1"))
         return _first(values) if values else None
     if lower.startswith("cookie_"):
-        return _cookie(exchange, text[len("cookie_") :].encode("latin-1"))
+        return exchange.headers.cookie(text[len("cookie_") :].encode("latin-1"))
     if lower.startswith("post_arg"):
         return await _post_arg(exchange, text[len("post_arg") :])
     if lower.startswith("graphql_"):
@@ -206,19 +216,9 @@ async def _value(exchange: Exchange, text: str, lower: str) -> bytes | None:
     return None
 
 
-def _cookie(exchange: Exchange, wanted: bytes) -> bytes | None:
-    if exchange.cookies is None:
-        header = _join(exchange, b"cookie", b"; ")
-        if header is None:
-            return None
-        # parsed once: what a plugin makes of the header later does not count; the last of a name does
-        exchange.cookies = dict(_COOKIE.findall(header.lstrip(b" \t")))
-    return exchange.cookies.get(wanted)
-
-
 async def _json(exchange: Exchange) -> Any:
     try:
-        return json.loads(await exchange.read_body())
+        return json.loads(await exchange.body.read())
     except (ValueError, RecursionError):
         # too deep: lua-cjson does not read it either
         return None
@@ -231,7 +231,7 @@ async def _post_arg(exchange: Exchange, rest: str) -> bytes | None:
     if not path or rest[0] not in "._":
         return None
     if b"application/x-www-form-urlencoded" in content_type:
-        values = parse_args(await exchange.read_body()).get(path.encode("latin-1"))
+        values = parse_args(await exchange.body.read()).get(path.encode("latin-1"))
         return _first(values) if values else None
     if rest[0] == "_" or b"application/json" not in content_type:
         return None
@@ -260,10 +260,10 @@ def _lua_text(value: Any) -> bytes | None:
 async def _graphql(exchange: Exchange, what: str) -> bytes | None:
     if what not in ("name", "operation", "root_fields"):
         return None
-    body = await exchange.read_body()
-    if exchange.method == "GET":
-        query = _first(exchange.uri_args().get(b"query", [b""])).decode(errors="replace")
-    elif exchange.method != "POST":
+    body = await exchange.body.read()
+    if exchange.outgoing.method == "GET":
+        query = _first(exchange.outgoing.uri_args().get(b"query", [b""])).decode(errors="replace")
+    elif exchange.outgoing.method != "POST":
         return None
     elif exchange.headers.values(b"content-type")[:1] == [b"application/json"]:
         # trap: with a parameter, "; charset=utf-8", the JSON itself would be the query

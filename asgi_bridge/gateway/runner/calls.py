@@ -4,16 +4,9 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from asgi_bridge.gateway.builtin import Refusal
-from asgi_bridge.gateway.exchange import ClientGone, Exchange
-from asgi_bridge.gateway.nginx.headers import LuaError
-from asgi_bridge.gateway.nginx.uri import escape_uri
-from asgi_bridge.gateway.nginx.variables import variable
-from asgi_bridge.gateway.routes.route import ExtPlugin
-from asgi_bridge.gateway.runner.client import MAX_TRIES, RunnerClient
-from asgi_bridge.gateway.runner.connection import RunnerError, TokenNotFound
-from asgi_bridge.wire.messages import (
+from ...wire.messages import (
     METHODS,
     ExtraInfoReq,
     HTTPReqCallReq,
@@ -26,13 +19,21 @@ from asgi_bridge.wire.messages import (
     TextEntry,
     Var,
 )
+from ..builtin import Refusal
+from ..exchange import ClientGone, Exchange
+from ..nginx.headers import LuaError
+from ..nginx.uri import escape_uri
+from ..nginx.variables import variable
+from ..routes.route import ExtPlugin
+from .client import MAX_TRIES, RunnerCall, RunnerClient
+from .connection import RunnerError, TokenNotFound
 
 __all__ = ["Call", "Observer", "RunnerFailed", "call_runner", "configuration_key"]
 
 logger = logging.getLogger("asgi_bridge.gateway")
 
 # Rewrite.resp_headers are dropped when they are named here; post-resp copies all but these from the upstream
-NOT_FROM_RUNNER = frozenset(
+_DROPPED = frozenset(
     b"connection content-length transfer-encoding location server www-authenticate content-encoding content-type "
     b"content-location content-language".split()
 )
@@ -73,7 +74,7 @@ Observer = Callable[[Call], None]
 
 
 class RunnerFailed(Exception):
-    """The call failed and nothing allows to go on: 503."""
+    """The call failed, and the route does not allow to go on without it: 503."""
 
 
 def configuration_key(exchange: Exchange, phase: str, version: int, *, of_global_rules: bool) -> str:
@@ -88,64 +89,63 @@ def configuration_key(exchange: Exchange, phase: str, version: int, *, of_global
     kinds, ids, versions = ["route"], [route.id], [str(version)]
     if route.plugin_config_id is not None:
         versions[0] += f"#{version}"
-    if route.service_id is not None:
-        kinds.append("service")
-        ids.append(route.service_id)
-        versions.append(str(version))
-    if exchange.consumer is not None:
-        kinds.append("consumer")
-        ids.append(exchange.consumer.username)
-        versions.append(str(version))
+    consumer = None if exchange.consumer is None else exchange.consumer.username
+    for kind, name in (("service", route.service_id), ("consumer", consumer)):
+        if name is not None:
+            kinds.append(kind)
+            ids.append(name)
+            versions.append(str(version))
     return f"{'&'.join(kinds)}#{'&'.join(ids)}#{phase}#{'&'.join(versions)}"
 
 
-def _request_call(exchange: Exchange) -> Callable[[int, int], HTTPReqCallReq]:
-    path, question, query = exchange.upstream_uri.partition(b"?")
-    if not exchange.upstream_uri:
-        path = exchange.path
-    elif question:
+def _request_call(exchange: Exchange, call: RunnerCall) -> HTTPReqCallReq:
+    outgoing = exchange.outgoing
+    path, question, query = outgoing.uri.partition(b"?") if outgoing.uri else (exchange.path, b"", b"")
+    if question:
         # another plugin has rewritten the URI, and put the query into it
-        exchange.set_args(query)
-
-    def build(number: int, token: int) -> HTTPReqCallReq:
-        # a variable too, so it stays as the first call had it, whatever proxy-rewrite makes of the method
-        method = exchange.variables.setdefault("method", exchange.method.encode()).decode()
-        if method not in METHODS:
-            raise LuaError(f"method {method} has no number: attempt to compare nil with number")
-        args: list[TextEntry] = [(name, value) for name, values in exchange.uri_args().items() for value in values]
-        headers: list[TextEntry] = [
-            (name, exchange.upstream_host if name == b"host" else value)
-            for name, values in exchange.headers.table.items()
-            for value in values
-        ]
-        return HTTPReqCallReq(number, exchange.src_ip, method, path, args, headers, token)
-
-    return build
+        outgoing.set_args(query)
+    # a variable too, so it stays as the first call had it, whatever proxy-rewrite makes of the method
+    method = exchange.variables.setdefault("method", outgoing.method.encode()).decode()
+    if method not in METHODS:
+        raise LuaError(f"method {method} has no number: attempt to compare nil with number")
+    args: list[TextEntry] = [(name, value) for name, values in outgoing.uri_args().items() for value in values]
+    headers: list[TextEntry] = [
+        (name, outgoing.host if name == b"host" else value)
+        for name, values in exchange.headers.table.items()
+        for value in values
+    ]
+    return HTTPReqCallReq(call.id, exchange.client_address, method, path, args, headers, call.token)
 
 
-def _response_call(exchange: Exchange) -> Callable[[int, int], HTTPRespCallReq]:
-    source = exchange.source
-    assert source is not None
-    headers: list[TextEntry] = list(source.headers)
-    return lambda number, token: HTTPRespCallReq(number, source.status, headers, token)
+def _response_call(exchange: Exchange, call: RunnerCall) -> HTTPRespCallReq:
+    fetched = exchange.fetched
+    assert fetched is not None
+    return HTTPRespCallReq(call.id, fetched.status, [*fetched.headers], call.token)
 
 
-async def _tell(exchange: Exchange, asked: ExtraInfoReq) -> bytes | None:
+async def _extra_info(exchange: Exchange, asked: ExtraInfoReq) -> bytes | None:
     match asked.info:
         case Var(name):
             if name is None:
                 raise LuaError("invalid argument, expect string value")
             return await variable(exchange, name)
         case ReqBody():
-            return await exchange.read_body() or None
-    if exchange.source is None:
+            return await exchange.body.read() or None
+    if exchange.fetched is None:
         logger.error("failed to read response body: there is none in this phase")
         return None
-    return await exchange.source.ask()
+    return await exchange.fetched.ask()
 
 
-async def _apply_request(exchange: Exchange, answer: HTTPReqCallResp | HTTPRespCallResp) -> Refusal | None:
-    assert isinstance(answer, HTTPReqCallResp)
+async def _apply(exchange: Exchange, answer: HTTPReqCallResp | HTTPRespCallResp) -> Refusal | None:
+    if isinstance(answer, HTTPRespCallResp):
+        assert exchange.fetched is not None
+        if answer.headers:
+            # trap: one header of the runner's, and none of the upstream's is left
+            exchange.response.take_entries(answer.headers)
+        else:
+            exchange.response.take_entries(exchange.fetched.headers, drop=_DROPPED, lower=False)
+        return Refusal(answer.status, answer.body or None)
     match answer.action:
         case Stop(status, headers, body):
             exchange.response.take_entries(headers or ())
@@ -158,17 +158,18 @@ async def _apply_request(exchange: Exchange, answer: HTTPReqCallResp | HTTPRespC
 
 async def _rewrite(exchange: Exchange, action: Rewrite) -> None:
     # in APISIX's order: what stands before an entry that raises has been done
+    outgoing = exchange.outgoing
     for name, value in action.headers or ():
         if name is None:
             raise LuaError('invalid header name "nil": got nil, expected string')
         exchange.set_header(name, value)
         if name.lower() == b"host":
-            exchange.upstream_host = value or b""
+            outgoing.host = value or b""
     if action.body:
         await exchange.replace_body(action.body)
-    exchange.response.take_entries(action.resp_headers or (), drop=NOT_FROM_RUNNER)
+    exchange.response.take_entries(action.resp_headers or (), drop=_DROPPED)
     if action.args:
-        args = exchange.uri_args()
+        args = outgoing.uri_args()
         changed: set[bytes] = set()
         for name, value in action.args:
             if name is None:
@@ -180,28 +181,26 @@ async def _rewrite(exchange: Exchange, action: Rewrite) -> None:
             else:
                 args[name] = [value]
                 changed.add(name)
-        exchange.set_args(args)
+        outgoing.set_args(args)
     if action.path is not None:
-        exchange.upstream_uri = escape_uri(action.path)
+        outgoing.uri = escape_uri(action.path)
         # trap: an empty path counts as one (it is true in Lua), so that only the query is left
-        if exchange.args:
-            exchange.upstream_uri += b"?" + exchange.args
-
-
-async def _apply_response(exchange: Exchange, answer: HTTPReqCallResp | HTTPRespCallResp) -> Refusal | None:
-    assert isinstance(answer, HTTPRespCallResp) and exchange.source is not None
-    if answer.headers:
-        # trap: one header of the runner's, and none of the upstream's is left
-        exchange.response.take_entries(answer.headers)
-    else:
-        exchange.response.take_entries(exchange.source.headers, drop=NOT_FROM_RUNNER, lower=False)
-    return Refusal(answer.status, answer.body or None)
+        if outgoing.args:
+            outgoing.uri += b"?" + outgoing.args
 
 
 async def call_runner(
     runner: RunnerClient, exchange: Exchange, phase: str, plugin: ExtPlugin, key: str, observe: Observer | None
 ) -> Refusal | None:
     """Call the runner for one ``ext-plugin-*`` (``communicate`` in ext-plugin/init.lua).
+
+    Args:
+        runner: which one.
+        exchange: the request.
+        phase: name of the ``ext-plugin-*``.
+        plugin: its configuration.
+        key: of the configuration.
+        observe: called after each try.
 
     Returns:
         What ends the request. In the response phase: status (0: the upstream's) and body (None: the upstream's).
@@ -211,60 +210,46 @@ async def call_runner(
         RunnerFailed: 503.
         LuaError: 500.
     """
-    if phase == "ext-plugin-post-resp":
-        build: Callable[[int, int], HTTPReqCallReq | HTTPRespCallReq] = _response_call(exchange)
-        apply = _apply_response
-    else:
-        build = _request_call(exchange)
-        apply = _apply_request
-    answer: HTTPReqCallResp | HTTPRespCallResp | None = None
-
-    async def applied(message: HTTPReqCallResp | HTTPRespCallResp) -> Refusal | None:
-        nonlocal answer
-        answer = message
-        return await apply(exchange, message)
-
-    tries = 0
-    while True:
-        tries += 1
+    build = _response_call if phase == "ext-plugin-post-resp" else _request_call
+    for tries in range(1, MAX_TRIES + 1):
+        answer: HTTPReqCallResp | HTTPRespCallResp | None = None
         again = degraded = False
         error: str | None = None
         status = 0
         started = time.perf_counter()
         try:
-            return await runner.call(key, plugin.conf, build, lambda asked: _tell(exchange, asked), applied)
-        except TokenNotFound as exc:
-            error = str(exc)
-            runner.flush_tokens()
-            logger.warning(
-                "%s (route %s): the runner lost its token: %s", exchange.request_line, exchange.route_id, exc
-            )
-            again = tries < MAX_TRIES
-            degraded = plugin.allow_degradation and not again
-            status = 0 if again or degraded else 503
+            async with runner.call(key, plugin.conf) as call:
+                answer = await call.ask(build(exchange, call), partial(_extra_info, exchange))
+                return await _apply(exchange, answer)
         except RunnerError as exc:
             error = str(exc)
-            degraded = plugin.allow_degradation
-            status = 0 if degraded else 503
+            if isinstance(exc, TokenNotFound):
+                runner.flush_tokens()
+                logger.warning("%s: the runner lost its token: %s", exchange, exc)
+                again = tries < MAX_TRIES
+            degraded = plugin.allow_degradation and not again
+            status = 0 if again or degraded else 503
         except LuaError as exc:
-            error = str(exc)
-            status = 500
-            logger.error("%s (route %s): lua entry thread aborted: %s", exchange.request_line, exchange.route_id, exc)
+            error, status = str(exc), 500
+            logger.error("%s: lua entry thread aborted: %s", exchange, exc)
             raise
         except BaseException as exc:
             error = "the client went away" if isinstance(exc, ClientGone) else f"{type(exc).__name__}: {exc}"
             raise
         finally:
             if observe is not None:
-                call = Call(
-                    exchange.route_id, phase, tuple(plugin.names), exchange.request_line, answer,
-                    (time.perf_counter() - started) * 1000, error, degraded, tries, again, status,
+                milliseconds = (time.perf_counter() - started) * 1000
+                names = tuple(plugin.names)
+                observe(
+                    Call(
+                        exchange.route_id, phase, names, exchange.request.line, answer,
+                        milliseconds, error, degraded, tries, again, status,
+                    )
                 )  # fmt: skip
-                observe(call)
-        if again:
-            continue
-        logger.error("%s (route %s): %s", exchange.request_line, exchange.route_id, error)
-        if not degraded:
-            raise RunnerFailed(error)
-        logger.warning("%s: the plugin runner is wrong, allow degradation", exchange.request_line)
-        return None
+        if not again:
+            break
+    logger.error("%s: %s", exchange, error)
+    if not degraded:
+        raise RunnerFailed(error)
+    logger.warning("%s: the plugin runner is wrong, allow degradation", exchange.request.line)
+    return None

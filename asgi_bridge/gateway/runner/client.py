@@ -1,18 +1,16 @@
-"""The gateway's side of the socket: the pool of idle connections, tokens, and one call.
+"""The gateway's calls of its runner: connections, tokens, and what passes in a call.
 
 After ``ext-plugin/init.lua``: a connection carries one RPC at a time; a call without a token keeps its connection open
 while PrepareConf runs on a second one; whatever fails closes the connection it failed on.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
 
-from asgi_bridge.gateway.nginx.headers import LuaError
-from asgi_bridge.gateway.runner.connection import Limits, RunnerConnection, RunnerError, decoded
-from asgi_bridge.wire.frames import FrameType
-from asgi_bridge.wire.messages import (
+from ...wire.frames import FrameType
+from ...wire.messages import (
     ExtraInfoReq,
     ExtraInfoResp,
     HTTPReqCallReq,
@@ -24,23 +22,72 @@ from asgi_bridge.wire.messages import (
     TextEntry,
     UnknownUnion,
 )
+from ..nginx.headers import LuaError
+from ..pool import Pool
+from .connection import Limits, RunnerConnection, RunnerError, decoded
 
-__all__ = ["MAX_TRIES", "RunnerClient"]
-
-_T = TypeVar("_T")
+__all__ = ["MAX_TRIES", "RunnerCall", "RunnerClient"]
 
 MAX_TRIES = 3
-"""So often a call is made when the runner does not know its token (``communicate`` in ext-plugin/init.lua)."""
+"""Number of times that a call is made while the runner does not know its token (``communicate`` in init.lua)."""
 
 MAX_ID = 1 << 22
 """Ids of a worker count up to here and begin again at 0."""
 
 
+class RunnerCall:
+    """One call of the runner.
+
+    Attributes:
+        id: the number of the call.
+        token: of the configuration.
+    """
+
+    def __init__(self, connection: RunnerConnection, number: int, token: int) -> None:
+        self._connection = connection
+        self.id = number
+        self.token = token
+
+    async def ask(
+        self,
+        message: HTTPReqCallReq | HTTPRespCallReq,
+        extra_info: Callable[[ExtraInfoReq], Awaitable[bytes | None]],
+    ) -> HTTPReqCallResp | HTTPRespCallResp:
+        """Send the call and wait for its answer.
+
+        Args:
+            message: the call.
+            extra_info: answers what the runner asks in the middle of the call.
+
+        Raises:
+            TokenNotFound: the runner does not know the token.
+            RunnerError: the call failed.
+            LuaError: the answer cannot be decoded.
+        """
+        of_request = isinstance(message, HTTPReqCallReq)
+        expected = FrameType.HTTP_REQ_CALL if of_request else FrameType.HTTP_RESP_CALL
+        await self._connection.send(message)
+        while True:
+            frame_type, payload = await self._connection.receive(f"RPC_{expected.name}")
+            if frame_type != FrameType.EXTRA_INFO:
+                break
+            asked = decoded(frame_type, payload, ExtraInfoReq)
+            if asked.info is None or isinstance(asked.info, UnknownUnion):
+                number = 0 if asked.info is None else asked.info.type
+                raise RunnerError(f"failed to handle RPC_EXTRA_INFO: unsupported info type: {number}")
+            try:
+                await self._connection.send(ExtraInfoResp(await extra_info(asked)))
+            except RunnerError as exc:
+                raise RunnerError(f"failed to reply RPC_EXTRA_INFO: {exc}") from exc
+        if frame_type != expected:
+            raise RunnerError(f"failed to receive RPC_{expected.name}: unexpected type {frame_type}")
+        if of_request:
+            return decoded(frame_type, payload, HTTPReqCallResp)
+        return decoded(frame_type, payload, HTTPRespCallResp)
+
+
 class RunnerClient:
     """What the gateway knows of its runner: the path of the socket, idle connections, tokens.
-
-    Idle connections are kept between `start` and `stop` only: nobody else would close them when the event loop ends,
-    and Starlette's TestClient makes a new loop for each request.
 
     Args:
         path: the runner's socket.
@@ -51,128 +98,72 @@ class RunnerClient:
         self.path = path
         self.limits = limits
         self.next_id = 0
-        self._idle: list[RunnerConnection] = []
-        self._keeping = False
+        self._pool: Pool[RunnerConnection] = Pool(limits.pool, limits.idle)
         self._tokens: dict[str, tuple[int, float]] = {}
         self._locked_until = 0.0
 
     def start(self) -> None:
-        """Begin to keep idle connections."""
-        self._keeping = True
+        """Keep idle connections from now on."""
+        self._pool.start()
 
     async def stop(self) -> None:
-        """Close idle connections and keep no more."""
-        self._keeping = False
-        await self.close_idle()
-
-    async def close_idle(self) -> None:
-        """Close idle connections."""
-        while self._idle:
-            await self._idle.pop().close()
+        """Close idle connections, and keep no more."""
+        await self._pool.stop()
 
     @property
     def idle_connections(self) -> int:
         """How many connections wait for a call."""
-        return len(self._idle)
+        return len(self._pool)
 
     def flush_tokens(self) -> None:
         """Forget all tokens, of all routes; that is what one CONF_TOKEN_NOT_FOUND does."""
         self._tokens.clear()
 
-    async def call(
-        self,
-        key: str,
-        conf: list[TextEntry] | None,
-        request: Callable[[int, int], HTTPReqCallReq | HTTPRespCallReq],
-        tell: Callable[[ExtraInfoReq], Awaitable[bytes | None]],
-        apply: Callable[[HTTPReqCallResp | HTTPRespCallResp], Awaitable[_T]],
-    ) -> _T:
-        """Make one call, prepare its configuration before if there is no token. It is one try.
+    @contextlib.asynccontextmanager
+    async def call(self, key: str, conf: list[TextEntry] | None) -> AsyncIterator[RunnerCall]:
+        """Give one try of a call. Its configuration is prepared before, if there is no token.
+
+        The connection is kept for another call after the context, or closed if an exception ends it.
 
         Args:
             key: of the configuration.
             conf: plugin names and configurations.
-            request: gives the request for an id and a token.
-            tell: answers what the runner asks in the middle of the call.
-            apply: does what the answer says; what it gives is given back. The connection is closed when it raises, and
-                kept only after it.
 
         Raises:
-            TokenNotFound: the runner does not know the token (`flush_tokens`, then another try).
-            RunnerError: the call failed.
-            LuaError: the answer cannot be decoded or applied.
+            RunnerError: there is no connection, or the configuration cannot be prepared.
+            LuaError: the runner's answer to PrepareConf cannot be decoded.
         """
-        connection = await self._connect()
-        try:
+        async with self._connection() as connection:
             token = await self._token(key, conf)
-            message = request(self._take_id(), token)
-            expected = FrameType.HTTP_REQ_CALL if isinstance(message, HTTPReqCallReq) else FrameType.HTTP_RESP_CALL
-            await connection.send(message, self.limits.exchange)
-            while True:
-                frame_type, payload = await self._receive(connection, f"RPC_{expected.name}")
-                if frame_type != FrameType.EXTRA_INFO:
-                    break
-                asked = decoded(frame_type, payload, ExtraInfoReq)
-                if asked.info is None or isinstance(asked.info, UnknownUnion):
-                    number = 0 if asked.info is None else asked.info.type
-                    raise RunnerError(f"failed to handle RPC_EXTRA_INFO: unsupported info type: {number}")
-                try:
-                    await connection.send(ExtraInfoResp(await tell(asked)), self.limits.exchange)
-                except RunnerError as exc:
-                    raise RunnerError(f"failed to reply RPC_EXTRA_INFO: {exc}") from exc
-            if frame_type != expected:
-                raise RunnerError(f"failed to receive RPC_{expected.name}: unexpected type {frame_type}")
-            answer: HTTPReqCallResp | HTTPRespCallResp
-            if expected is FrameType.HTTP_REQ_CALL:
-                answer = decoded(frame_type, payload, HTTPReqCallResp)
-            else:
-                answer = decoded(frame_type, payload, HTTPRespCallResp)
-            result = await apply(answer)
+            number = self.next_id
+            self.next_id = (number + 1) % MAX_ID
+            yield RunnerCall(connection, number, token)
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[RunnerConnection]:
+        connection = await self._pool.take(self.path) or await self._connect()
+        connection.idle = False
+        try:
+            yield connection
         except BaseException:
             await connection.close()
             raise
-        await self._release(connection)
-        return result
-
-    def _take_id(self) -> int:
-        number = self.next_id
-        self.next_id = (number + 1) % MAX_ID
-        return number
+        connection.idle = True
+        await self._pool.put(self.path, connection)
 
     async def _connect(self) -> RunnerConnection:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.reusable and time.monotonic() < connection.idle_until:
-                connection.idle = False
-                return connection
-            await connection.close()
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.limits.connect):
-                _, connection = await loop.create_unix_connection(RunnerConnection, self.path)
+                _, connection = await loop.create_unix_connection(
+                    lambda: RunnerConnection(self.limits.exchange), self.path
+                )
         except TimeoutError:
             raise RunnerError(f"failed to connect to the unix socket unix:{self.path}: timeout") from None
         except OSError as exc:
             reason = (exc.strerror or str(exc)).lower()
             raise RunnerError(f"failed to connect to the unix socket unix:{self.path}: {reason}") from exc
         return connection
-
-    async def _release(self, connection: RunnerConnection) -> None:
-        if not self._keeping or not connection.reusable:
-            await connection.close()
-            return
-        connection.idle = True
-        connection.idle_until = time.monotonic() + self.limits.idle
-        self._idle.append(connection)
-        if len(self._idle) > self.limits.pool:
-            # the one that has waited longest makes room (lua-nginx-module, ngx_http_lua_socket_tcp.c)
-            await self._idle.pop(0).close()
-
-    async def _receive(self, connection: RunnerConnection, what: str) -> tuple[int, bytes]:
-        try:
-            return await connection.receive(self.limits.exchange)
-        except RunnerError as exc:
-            raise type(exc)(f"failed to receive {what}: {exc}") from exc
 
     def _known(self, key: str) -> int | None:
         token, until = self._tokens.get(key, (0, 0.0))
@@ -182,33 +173,25 @@ class RunnerClient:
         known = self._known(key)
         if known is not None:
             return known
-        connection = await self._connect()
-        try:
+        async with self._connection() as connection:
             await self._lock()
-            known = self._known(key)
-            if known is not None:
-                self._unlock()
-                await self._release(connection)
-                return known
             try:
-                token = await self._prepare(connection, key, conf)
+                token = self._known(key)
+                if token is None:
+                    token = await self._prepare(connection, key, conf)
+                    self._tokens[key] = token, time.monotonic() + self.limits.token
             except LuaError:
                 # Trap: nothing unlocks after a Lua error, so for 30 s every unprepared route waits 5 s and fails.
                 raise
             except BaseException:
-                self._unlock()
+                self._locked_until = 0.0
                 raise
-            self._unlock()
-        except BaseException:
-            await connection.close()
-            raise
-        self._tokens[key] = token, time.monotonic() + self.limits.token
-        await self._release(connection)
+            self._locked_until = 0.0
         return token
 
     async def _prepare(self, connection: RunnerConnection, key: str, conf: list[TextEntry] | None) -> int:
-        await connection.send(PrepareConfReq(conf, key.encode()), self.limits.exchange)
-        frame_type, payload = await self._receive(connection, "RPC_PREPARE_CONF")
+        await connection.send(PrepareConfReq(conf, key.encode()))
+        frame_type, payload = await connection.receive("RPC_PREPARE_CONF")
         if frame_type != FrameType.PREPARE_CONF:
             raise RunnerError(f"failed to receive RPC_PREPARE_CONF: unexpected type {frame_type}")
         return decoded(frame_type, payload, PrepareConfResp).conf_token
@@ -223,6 +206,3 @@ class RunnerClient:
             await asyncio.sleep(step)
             step = min(step * 2, 0.1)
         self._locked_until = time.monotonic() + self.limits.lock_held
-
-    def _unlock(self) -> None:
-        self._locked_until = 0.0

@@ -1,14 +1,14 @@
-"""One connection to the runner: frames in and out, with times, and the errors of both sides as exceptions."""
+"""One connection to the runner: frames in and out, with timeouts, and the errors of both sides as exceptions."""
 
 import asyncio
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from asgi_bridge.errors import LocalProtocolError, RemoteProtocolError
-from asgi_bridge.gateway.nginx.headers import LuaError
-from asgi_bridge.wire import Role, decode, encode
-from asgi_bridge.wire.frames import FrameReader, FrameType
-from asgi_bridge.wire.messages import ErrCode, ErrResp, Message
+from ...errors import LocalProtocolError, RemoteProtocolError
+from ...wire import Role, decode, encode
+from ...wire.frames import FrameReader, FrameType
+from ...wire.messages import ErrCode, ErrResp, Message
+from ..nginx.headers import LuaError
 
 __all__ = ["Limits", "RunnerConnection", "RunnerError", "TokenNotFound", "decoded"]
 
@@ -54,18 +54,22 @@ _ERROR_TEXTS = {
 
 
 class RunnerConnection(asyncio.Protocol):
-    """One connection to the runner. Bytes that come while it is idle belong to no call, so they end it."""
+    """One connection to the runner. Bytes that come while it is idle belong to no call, so they end it.
+
+    Args:
+        seconds: for each send and each receive.
+    """
 
     transport: asyncio.Transport
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self._frames = FrameReader()
         self._arrived = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
         self._lost = asyncio.Event()
         self.idle = False
-        self.idle_until = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclass of asyncio's
@@ -90,10 +94,15 @@ class RunnerConnection(asyncio.Protocol):
 
     @property
     def reusable(self) -> bool:
-        """An answer with something behind it, or a closed other end: not for the next call."""
+        """Whether the other end is open, and nothing has come behind the last answer."""
         return not (self._frames.pending or self._lost.is_set() or self.transport.is_closing())
 
-    async def send(self, message: Message, seconds: float) -> None:
+    async def send(self, message: Message) -> None:
+        """Send a message.
+
+        Raises:
+            RunnerError: it fits no frame, or cannot be sent in time.
+        """
         if self._lost.is_set():
             raise RunnerError("closed")
         try:
@@ -101,38 +110,51 @@ class RunnerConnection(asyncio.Protocol):
         except LocalProtocolError as exc:
             raise RunnerError(str(exc)) from exc
         self.transport.write(frame)
+        await self._wait(self._writable)
+
+    async def receive(self, what: str) -> tuple[int, bytes]:
+        """Wait for one frame: its type and payload.
+
+        Args:
+            what: is waited for, for the message of an error.
+
+        Raises:
+            TokenNotFound, RunnerError: the runner says so.
+            RunnerError: nothing comes in time.
+        """
         try:
-            async with asyncio.timeout(seconds):
-                await self._writable.wait()
+            while (frame := self._frames.next_frame()) is None:
+                if self._lost.is_set():
+                    raise RunnerError("closed")
+                self._arrived.clear()
+                await self._wait(self._arrived)
+            if frame[0] == FrameType.ERROR:
+                code = decoded(*frame, ErrResp).code
+                error = TokenNotFound if code == ErrCode.CONF_TOKEN_NOT_FOUND else RunnerError
+                raise error(_ERROR_TEXTS[code] if isinstance(code, ErrCode) else f"unknown err {code}")
+        except RunnerError as exc:
+            raise type(exc)(f"failed to receive {what}: {exc}") from exc
+        return frame
+
+    async def _wait(self, event: asyncio.Event) -> None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                await event.wait()
         except TimeoutError:
             raise RunnerError("timeout") from None
 
-    async def receive(self, seconds: float) -> tuple[int, bytes]:
-        """Wait for one frame. An error frame is raised as what it says."""
-        while (frame := self._frames.next_frame()) is None:
-            if self._lost.is_set():
-                raise RunnerError("closed")
-            self._arrived.clear()
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._arrived.wait()
-            except TimeoutError:
-                raise RunnerError("timeout") from None
-        if frame[0] == FrameType.ERROR:
-            error = decoded(*frame, ErrResp)
-            if error.code == ErrCode.CONF_TOKEN_NOT_FOUND:
-                raise TokenNotFound(_ERROR_TEXTS[ErrCode.CONF_TOKEN_NOT_FOUND])
-            code = error.code
-            raise RunnerError(_ERROR_TEXTS[code] if isinstance(code, ErrCode) else f"unknown err {code}")
-        return frame
-
     async def close(self) -> None:
+        """Close the connection, whatever is still to be sent."""
         self.transport.abort()
         await self._lost.wait()
 
 
 def decoded(frame_type: int, payload: bytes, expected: type[_T]) -> _T:
-    """Decode a payload. APISIX's Lua raises on a malformed one, which nothing catches: 500."""
+    """Decode a payload.
+
+    Raises:
+        LuaError: it is malformed. APISIX's Lua raises then, and nothing catches that: 500.
+    """
     try:
         message = decode(frame_type, payload, Role.GATEWAY)
     except RemoteProtocolError as exc:

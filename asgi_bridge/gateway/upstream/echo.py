@@ -2,21 +2,16 @@
 
 import base64
 import json
-from typing import Any
 
-from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+from starlette.types import Receive, Scope, Send
 
-from asgi_bridge.gateway.exchange import target_of
-from asgi_bridge.gateway.nginx.uri import split_authority
+from ..nginx.request import target_of
+from ..nginx.uri import split_authority
 
 __all__ = ["echo"]
 
 
-def _target(scope: Any) -> bytes:
-    return split_authority(target_of(scope))[1]
-
-
-async def echo(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with JSON of method, raw target, path, query, headers (a list of pairs) and body.
 
     A body that is not UTF-8 comes as ``{"base64": ...}``. Bytes of headers and targets are shown as latin-1.
@@ -38,19 +33,13 @@ async def echo(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallabl
         text = {"base64": base64.b64encode(body).decode()}
     answer = {
         "method": scope["method"],
-        "target": _target(scope).decode("latin-1"),
+        "target": split_authority(target_of(scope))[1].decode("latin-1"),
         "path": scope["path"],
         "query": scope["query_string"].decode("latin-1"),
         "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]],
         "body": text,
     }
     content = json.dumps(answer, ensure_ascii=False, indent=1).encode() + b"\n"
-    await send(
-        {
-            "type": "http.response.start",
-            "status": 200,
-            "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())],
-            "trailers": False,
-        }
-    )
-    await send({"type": "http.response.body", "body": content, "more_body": False})
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": content})

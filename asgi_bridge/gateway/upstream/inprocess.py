@@ -1,143 +1,134 @@
-"""An ASGI application as the upstream, in process: what it is called with is what the wire would have carried."""
+"""An ASGI application as the upstream, in this process. It is called with what the wire would have carried."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import httpx2
-from asgiref.typing import ASGI3Application
+from starlette.types import ASGIApp, Message, Scope
 
-from asgi_bridge.gateway.exchange import TARGET
+from ..nginx.request import TARGET
+from . import BrokenAnswer, Request, Response
 
-if TYPE_CHECKING:
-    from asgi_bridge.gateway.nginx.headers import Header
-
-__all__ = ["ASGIUpstream"]
+__all__ = ["InProcessUpstream"]
 
 
-class _Body(httpx2.AsyncByteStream):
-    def __init__(self, call: "_Call") -> None:
-        self._call = call
+class _Run:
+    """A run of the application, in a task of its own. It hands over its answer message by message."""
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while True:
-            message = await self._call.next_message()
-            if message is None:
-                return
-            body: bytes = message.get("body", b"")
-            if body:
-                yield bytes(body)
-            if not message.get("more_body", False):
-                self._call.complete = True
-                # what the application does after its answer is part of the call: its exceptions are the caller's
-                await self._call.task
-                return
-
-    async def aclose(self) -> None:
-        await self._call.close()
-
-
-class _Call:
-    """One call of the application, in a task of its own. Its answer is handed over message by message."""
-
-    def __init__(self, app: ASGI3Application, scope: Any, body: bytes) -> None:
-        self._messages: asyncio.Queue[Any] = asyncio.Queue(maxsize=1)
+    def __init__(self, app: ASGIApp, scope: Scope, body: bytes) -> None:
+        self._messages: asyncio.Queue[Message | None] = asyncio.Queue()
         self._body: bytes | None = body
-        self._disconnected = asyncio.Event()
-        self.complete = False
-        self.task = asyncio.ensure_future(self._run(app, scope))
+        self._over = asyncio.Event()
+        self._task = asyncio.ensure_future(self._run(app, scope))
+        self._task.add_done_callback(lambda task: self._messages.put_nowait(None))
 
-    async def _run(self, app: ASGI3Application, scope: Any) -> None:
+    async def _run(self, app: ASGIApp, scope: Scope) -> None:
         await app(scope, self._receive, self._send)
 
-    async def _receive(self) -> Any:
+    async def _receive(self) -> Message:
         # a loop's turn, so that a poll for a disconnect does not swallow the body
         await asyncio.sleep(0)
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        await self._disconnected.wait()
+        await self._over.wait()
         return {"type": "http.disconnect"}
 
-    async def _send(self, message: Any) -> None:
-        if message["type"] in ("http.response.start", "http.response.body") and not self._disconnected.is_set():
-            await self._messages.put(message)
+    async def _send(self, message: Message) -> None:
+        if message["type"] in ("http.response.start", "http.response.body") and not self._over.is_set():
+            self._messages.put_nowait(message)
+            # until it has been taken
+            await self._messages.join()
             if message["type"] == "http.response.body" and not message.get("more_body", False):
-                self._disconnected.set()
+                self._over.set()
 
-    async def next_message(self) -> Any:
-        """Wait for a message; None: the application has returned without one."""
-        if self._messages.empty() and not self.task.done():
-            getter = asyncio.ensure_future(self._messages.get())
-            try:
-                await asyncio.wait({getter, self.task}, return_when=asyncio.FIRST_COMPLETED)
-                if getter.done():
-                    return getter.result()
-            finally:
-                getter.cancel()
-        if not self._messages.empty():
-            return self._messages.get_nowait()
-        # raises what the application has raised
-        self.task.result()
-        return None
+    async def next_message(self) -> Message | None:
+        """Wait for a message. Raises what the application raises; None: it has returned without a further message."""
+        message = await self._messages.get()
+        self._messages.task_done()
+        if message is None:
+            self._task.result()
+        return message
 
-    async def close(self) -> None:
-        self._disconnected.set()
-        if not self.task.done():
-            self.task.cancel()
-            await asyncio.wait({self.task})
-        if not self.task.cancelled() and self.task.exception() is not None and self.complete:
-            self.task.result()
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Give the parts of the body, and wait for the application's end: what it raises there is the caller's too."""
+        while (message := await self.next_message()) is not None:
+            if message.get("body", b""):
+                yield bytes(message["body"])
+            if not message.get("more_body", False):
+                await self._task
+
+    async def end(self) -> None:
+        """End the application, if it still runs: nobody wants the rest of its answer."""
+        self._over.set()
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        if not self._task.cancelled():
+            # whoever has read up to here has had it
+            self._task.exception()
 
 
-class ASGIUpstream(httpx2.AsyncBaseTransport):
-    """A transport that calls an application.
+class InProcessUpstream:
+    """Takes all requests to one application, and lets its exceptions through.
 
-    Its exceptions propagate to the caller. The scope has the raw path, the query and the headers exactly as they would
-    have gone over the wire, and ``http_version`` 1.1.
+    The scope has the raw path, the query and the headers exactly as they would have gone over the wire, and
+    ``http_version`` 1.1.
 
     Args:
         app: the upstream.
     """
 
-    def __init__(self, app: ASGI3Application) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Call the application, and give its response once it has begun."""
-        target: bytes = request.extensions.get("target", request.url.raw_path)
-        raw_path, _, query = target.partition(b"?")
-        assert isinstance(request.stream, httpx2.AsyncByteStream)
-        body = b"".join([chunk async for chunk in request.stream])
-        declared = dict(request.headers.raw).get(b"content-length", b"")
-        if declared.isdigit():
-            # a server would not read on
-            body = body[: int(declared)]
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": request.method,
-            "scheme": request.url.scheme,
-            "path": unquote_to_bytes(raw_path).decode("utf-8", "replace"),
-            "raw_path": raw_path,
-            "query_string": query,
-            "root_path": "",
-            # as a server reads them: without blanks around the values
-            "headers": [(name.lower(), value.strip(b" \t")) for name, value in request.headers.raw],
-            "client": ("127.0.0.1", 0),
-            "server": (request.url.host, request.url.port or (443 if request.url.scheme == "https" else 80)),
-            "state": {},
-            "extensions": {TARGET: target},
-        }
-        call = _Call(self.app, scope, body)
+    def start(self) -> None:
+        """Does nothing: there are no connections."""
+
+    async def stop(self) -> None:
+        """Does nothing: there are no connections."""
+
+    @contextlib.asynccontextmanager
+    async def send(self, request: Request) -> AsyncIterator[Response]:
+        """Call the application, and give its response once it has begun.
+
+        Raises:
+            BrokenAnswer: the application returned without an answer.
+        """
+        run = _Run(self._app, _scope(request), _read(request))
         try:
-            start = await call.next_message()
+            start = await run.next_message()
             if start is None:
-                raise httpx2.RemoteProtocolError("the upstream application returned without an answer")
-        except BaseException:
-            await call.close()
-            raise
-        headers: list[Header] = [(bytes(name), bytes(value).strip(b" \t")) for name, value in start.get("headers", [])]
-        return httpx2.Response(start["status"], headers=headers, stream=_Body(call))
+                raise BrokenAnswer("the upstream application returned without an answer")
+            headers = [(bytes(name), bytes(value).strip(b" \t")) for name, value in start.get("headers", [])]
+            yield Response(start["status"], headers, run.chunks())
+        finally:
+            await run.end()
+
+
+def _scope(request: Request) -> dict[str, Any]:
+    raw_path, _, query = request.target.partition(b"?")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": request.method,
+        "scheme": request.upstream.scheme,
+        "path": unquote_to_bytes(raw_path).decode("utf-8", "replace"),
+        "raw_path": raw_path,
+        "query_string": query,
+        "root_path": "",
+        # as a server reads them: without blanks around the values
+        "headers": [(name.lower(), value.strip(b" \t")) for name, value in request.headers],
+        "client": ("127.0.0.1", 0),
+        "server": (request.node.host, request.node.port),
+        "state": {},
+        "extensions": {TARGET: request.target},
+    }
+
+
+def _read(request: Request) -> bytes:
+    """The body as a server reads it: as much as Content-Length says."""
+    declared = dict(request.headers).get(b"content-length", b"")
+    return request.body[: int(declared)] if declared.isdigit() else request.body

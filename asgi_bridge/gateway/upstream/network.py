@@ -1,227 +1,161 @@
-"""An HTTP/1.1 transport for httpx2 that writes the head of a request byte for byte as it is given.
+"""Requests over TCP, whose heads are written byte for byte as they are given.
 
-httpx2's own transport leaves requests to h11, which rightly refuses what nginx sends all the same: a request without
-Host (a plugin has deleted it), a target with bytes over 127 (post-resp sends the decoded path). So the request is
-written here, and h11 reads the response.
+An HTTP client's library rightly refuses what nginx sends all the same: a request without Host (a plugin has deleted
+it), a target with bytes over 127 (post-resp sends the decoded path). So the request is written here, and h11 reads the
+response.
 """
 
 import asyncio
 import contextlib
 import ssl
-import time
 from collections.abc import AsyncIterator
 
 import h11
-import httpx2
 
-from asgi_bridge.gateway.upstream.tls import client_context
+from ..pool import Pool
+from . import BrokenAnswer, CannotConnect, Request, Response, UpstreamError, UpstreamTimeout
+from .tls import client_context
 
-__all__ = ["NetworkTransport"]
+__all__ = ["NetworkUpstream"]
 
 READ_SIZE = 64 * 1024
+"""Bytes that are read at a time."""
+
 MAX_HEAD = 100 * 1024
-"""So large may a response's head be, in bytes."""
+"""Maximum size of a response's head, in bytes."""
 
 MAX_IDLE = 32
+"""Number of idle connections that are kept."""
+
 IDLE_SECONDS = 60.0
-"""How many idle connections are kept for how long: ``keepalive_pool`` of APISIX keeps them for 60 s."""
+"""How long an idle connection is kept, as by ``keepalive_pool`` of APISIX."""
 
 _NOT_REPEATED = frozenset({"POST", "LOCK", "PATCH"})
 
 
 class _Connection:
+    """A connection, and the parser of the answer that it carries."""
+
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-        self.idle_until = 0.0
+        self._reader = reader
+        self._writer = writer
+        self._parser = h11.Connection(h11.CLIENT)
+
+    @property
+    def reusable(self) -> bool:
+        whole = self._parser.their_state is h11.DONE and not self._parser.trailing_data[0]
+        return whole and not self._reader.at_eof()
 
     async def close(self) -> None:
-        self.writer.close()
+        self._writer.close()
         with contextlib.suppress(OSError):
-            await self.writer.wait_closed()
+            await self._writer.wait_closed()
 
+    async def ask(self, request: Request) -> h11.Response:
+        """Write the request, and read the head of its answer."""
+        # what h11 has to know of the request: its method, because of HEAD
+        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+        self._parser.send(h11.Request(method=request.method, target=b"/", headers=[(b"Host", b"-")]))
+        self._parser.send(h11.EndOfMessage())
+        lines = [b"%s %s HTTP/1.1" % (request.method.encode(), request.target)]
+        lines += [name + b": " + value for name, value in request.headers]
+        # an upstream may answer before it has read all, and close
+        with contextlib.suppress(OSError):
+            self._writer.write(b"\r\n".join([*lines, b"", request.body]))
+            await self._writer.drain()
+        while not isinstance(event := await self._next_event(request.upstream.read), h11.Response):
+            if not isinstance(event, h11.InformationalResponse) or event.status_code == 101:
+                raise BrokenAnswer("the upstream switched protocols unasked")
+        return event
 
-class _Body(httpx2.AsyncByteStream):
-    """The body of a response; the connection goes back to the pool, or is closed, when it ends."""
+    async def chunks(self, seconds: float) -> AsyncIterator[bytes]:
+        """Read the body; each part has to come within some seconds."""
+        while isinstance(event := await self._next_event(seconds), h11.Data):
+            yield bytes(event.data)
 
-    def __init__(
-        self, transport: "NetworkTransport", origin: tuple[str, str, int] | None, read_timeout: float | None
-    ) -> None:
-        self._transport = transport
-        self._origin = origin
-        self._timeout = read_timeout
-        self.connection: _Connection | None = None
-        self.parser: h11.Connection
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        connection = self.connection
-        if connection is None:
-            return
-        while True:
-            event = await _next_event(connection, self.parser, self._timeout)
-            if isinstance(event, h11.Data):
-                yield bytes(event.data)
-            else:
-                break
-        if self._origin is not None and self.parser.their_state is h11.DONE and not self.parser.trailing_data[0]:
-            self.connection = None
-            await self._transport.keep(self._origin, connection)
-
-    async def aclose(self) -> None:
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            await connection.close()
-
-
-async def _next_event(connection: _Connection, parser: h11.Connection, seconds: float | None) -> h11.Event:
-    while True:
+    async def _next_event(self, seconds: float) -> h11.Event:
         try:
-            event = parser.next_event()
-        except h11.RemoteProtocolError as exc:
-            raise httpx2.RemoteProtocolError(str(exc)) from exc
-        if event is h11.NEED_DATA:
-            try:
+            while (event := self._parser.next_event()) is h11.NEED_DATA:
                 async with asyncio.timeout(seconds):
-                    data = await connection.reader.read(READ_SIZE)
-            except TimeoutError as exc:
-                raise httpx2.ReadTimeout("the upstream sent nothing in time") from exc
-            except OSError as exc:
-                raise httpx2.ReadError(str(exc)) from exc
-            if not data and parser.their_state is h11.SEND_RESPONSE:
-                raise httpx2.RemoteProtocolError("the upstream closed the connection without an answer")
-            parser.receive_data(data)
-        else:
-            assert isinstance(event, h11.Event)
-            return event
+                    data = await self._reader.read(READ_SIZE)
+                if not data and self._parser.their_state is h11.SEND_RESPONSE:
+                    raise BrokenAnswer("the upstream closed the connection without an answer")
+                self._parser.receive_data(data)
+        except TimeoutError as exc:
+            raise UpstreamTimeout("the upstream sent nothing in time") from exc
+        except (OSError, h11.RemoteProtocolError) as exc:
+            raise BrokenAnswer(str(exc)) from exc
+        assert isinstance(event, h11.Event)
+        return event
 
 
-class NetworkTransport(httpx2.AsyncBaseTransport):
-    """Requests over TCP, with a small pool of idle connections.
+class NetworkUpstream:
+    """Takes requests to the servers that they name."""
 
-    The target is ``extensions["target"]``, timeouts are ``extensions["timeout"]``, both as httpx2 has them;
-    ``extensions["keep"]`` False: a connection of its own; ``extensions["verify"]`` True: the server's certificate is
-    checked, whatever `verify` says; ``extensions["certificate"]`` is a certificate and its key, in PEM, that the server
-    is shown. Connections are kept between `start` and `aclose` only, for the reason that `RunnerClient` gives.
-
-    Args:
-        verify: True or a context: check the certificate of every server; False: where a request asks for it.
-    """
-
-    def __init__(self, verify: ssl.SSLContext | bool = False) -> None:
-        # APISIX does not verify the certificates of upstreams unless told to
-        self._verify = verify
-        self._keeping = False
-        self._idle: dict[tuple[str, str, int], list[_Connection]] = {}
+    def __init__(self) -> None:
+        self._pool: Pool[_Connection] = Pool(MAX_IDLE, IDLE_SECONDS)
 
     def start(self) -> None:
-        """Begin to keep idle connections."""
-        self._keeping = True
+        """Keep idle connections from now on."""
+        self._pool.start()
 
-    async def aclose(self) -> None:
-        """Close idle connections and keep no more."""
-        self._keeping = False
-        for connections in self._idle.values():
-            while connections:
-                await connections.pop().close()
+    async def stop(self) -> None:
+        """Close idle connections, and keep no more."""
+        await self._pool.stop()
 
-    async def keep(self, origin: tuple[str, str, int], connection: _Connection) -> None:
-        """Take a connection back."""
-        idle = self._idle.setdefault(origin, [])
-        if self._keeping and len(idle) < MAX_IDLE:
-            connection.idle_until = time.monotonic() + IDLE_SECONDS
-            idle.append(connection)
-        else:
-            await connection.close()
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send one request. An idle connection that turns out closed is made up for by a new one, once.
+    @contextlib.asynccontextmanager
+    async def send(self, request: Request) -> AsyncIterator[Response]:
+        """Send a request. Where an idle connection turns out closed, a new one is tried, once.
 
         Raises:
-            httpx2.TransportError: there is no answer. Its attribute ``tries`` says how often the request was sent.
+            UpstreamError: there is no answer.
         """
-        url = request.url
-        port = url.port or (443 if url.scheme == "https" else 80)
-        origin = url.scheme, url.host, port
-        keep = request.extensions.get("keep", True)
-        idle = self._idle.get(origin, []) if keep else []
-        tries = 0
-        while True:
-            tries += 1
-            connection = None
-            while idle and connection is None:
-                connection = idle.pop()
-                if connection.reader.at_eof() or time.monotonic() > connection.idle_until:
-                    await connection.close()
-                    connection = None
-            reused = connection is not None
+        upstream = request.upstream
+        alone = request.fetch or bool(upstream.client_cert)
+        server = None if alone else (upstream.scheme, request.node)
+        connection, head = await self._answered(request, None if alone else await self._pool.take(server))
+        try:
+            yield Response(head.status_code, head.headers.raw_items(), connection.chunks(upstream.read))
+        finally:
+            await (connection.close() if alone else self._pool.put(server, connection))
+
+    async def _answered(self, request: Request, idle: _Connection | None) -> tuple[_Connection, h11.Response]:
+        if idle is not None:
             try:
-                if connection is None:
-                    connection = await self._connect(origin, request)
-                return await self._exchange(connection, origin, request)
-            except httpx2.TransportError as exc:
+                return idle, await _asked(idle, request)
+            except UpstreamError as exc:
                 # nginx tries again after a kept connection broke, unless the method forbids it
-                if reused and request.method not in _NOT_REPEATED and not isinstance(exc, httpx2.TimeoutException):
-                    idle = []
-                    continue
-                exc.tries = tries  # type: ignore[attr-defined]
-                raise
-
-    async def _connect(self, origin: tuple[str, str, int], request: httpx2.Request) -> _Connection:
-        scheme, host, port = origin
-        tls: ssl.SSLContext | None = None
-        asked = request.extensions.get("verify", False)
-        if scheme == "https":
-            tls = self._verify if isinstance(self._verify, ssl.SSLContext) else ssl.create_default_context()
-            if self._verify is False and not asked:
-                tls = client_context(*request.extensions.get("certificate", ("", "")))
+                if request.method in _NOT_REPEATED or isinstance(exc, UpstreamTimeout):
+                    raise
         try:
-            async with asyncio.timeout(request.extensions.get("timeout", {}).get("connect")):
-                reader, writer = await asyncio.open_connection(host, port, ssl=tls)
-        except TimeoutError as exc:
-            raise httpx2.ConnectTimeout("the upstream could not be reached in time") from exc
-        except ssl.SSLCertVerificationError as exc:
-            why = "; the fetch of ext-plugin-post-resp checks the upstream's certificate, plain proxying does not"
-            raise httpx2.ConnectError(f"{exc}{why if asked else ''}") from exc
-        except OSError as exc:
-            raise httpx2.ConnectError(str(exc)) from exc
-        return _Connection(reader, writer)
-
-    async def _exchange(
-        self, connection: _Connection, origin: tuple[str, str, int], request: httpx2.Request
-    ) -> httpx2.Response:
-        seconds = request.extensions.get("timeout", {}).get("read")
-        target: bytes = request.extensions.get("target", request.url.raw_path)
-        head = [request.method.encode(), b" ", target, b" HTTP/1.1\r\n"]
-        for name, value in request.headers.raw:
-            head += [name, b": ", value, b"\r\n"]
-        head.append(b"\r\n")
-        # What h11 has to know of the request: its method, because of HEAD.
-        parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
-        parser.send(h11.Request(method=request.method, target=b"/", headers=[(b"Host", b"-")]))
-        parser.send(h11.EndOfMessage())
-        body = _Body(self, origin if request.extensions.get("keep", True) else None, seconds)
-        body.parser = parser
-        try:
-            connection.writer.write(b"".join(head))
-            try:
-                assert isinstance(request.stream, httpx2.AsyncByteStream)
-                async for chunk in request.stream:
-                    connection.writer.write(chunk)
-                    await connection.writer.drain()
-            except OSError:
-                # the upstream may have answered before it closed
-                pass
-            while True:
-                event = await _next_event(connection, parser, seconds)
-                if isinstance(event, h11.Response):
-                    break
-                if not isinstance(event, h11.InformationalResponse) or event.status_code == 101:
-                    raise httpx2.RemoteProtocolError("the upstream switched protocols unasked")
-        except BaseException:
-            await connection.close()
+            connection = await _connect(request)
+            return connection, await _asked(connection, request)
+        except UpstreamError as exc:
+            exc.tries = 1 if idle is None else 2
             raise
-        body.connection = connection
-        headers = event.headers.raw_items()
-        return httpx2.Response(
-            event.status_code, headers=headers, stream=body, extensions={"http_version": b"HTTP/1.1"}
-        )
+
+
+async def _asked(connection: _Connection, request: Request) -> h11.Response:
+    try:
+        return await connection.ask(request)
+    except BaseException:
+        await connection.close()
+        raise
+
+
+async def _connect(request: Request) -> _Connection:
+    upstream, tls = request.upstream, None
+    if upstream.scheme == "https":
+        # APISIX does not check certificates of upstreams unless it is told to; lua-resty-http does
+        certificate = upstream.client_cert, upstream.client_key
+        tls = ssl.create_default_context() if request.fetch else client_context(*certificate)
+    try:
+        async with asyncio.timeout(upstream.connect):
+            return _Connection(*await asyncio.open_connection(request.node.host, request.node.port, ssl=tls))
+    except TimeoutError as exc:
+        raise UpstreamTimeout("the upstream could not be reached in time") from exc
+    except ssl.SSLCertVerificationError as exc:
+        why = "the fetch of ext-plugin-post-resp checks the upstream's certificate, plain proxying does not"
+        raise CannotConnect(f"{exc}; {why}") from exc
+    except OSError as exc:
+        raise CannotConnect(str(exc)) from exc
