@@ -270,11 +270,11 @@ class Gateway:
                 lambda: RunnerProtocol(config=config, server_state=state), path
             )
             app = GatewayApp(self._routes, path, upstream=self._upstream, limits=_LIMITS)
-            app.start()
+            app.pool.start()
             try:
                 yield app
             finally:
-                await app.stop()
+                await app.pool.stop()
                 server.close()
                 for connection in list(state.connections):
                     connection.shutdown()

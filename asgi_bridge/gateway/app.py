@@ -17,13 +17,14 @@ from .nginx.answer import exit_with, instead, refuse, send_page, send_upstream
 from .nginx.headers import LuaError
 from .nginx.request import refusal as nginx_refusal
 from .nginx.variables import lookup
+from .pool import Pool
 from .post_resp import POST_RESP, ResponsePhase
 from .routes.route import Route, Routes
 from .runner.calls import Observer, RunnerFailed, call_runner, configuration_key
 from .runner.client import RunnerClient
 from .runner.connection import Limits
 from .server import allow_all_statuses
-from .upstream import Sender, UpstreamError, UpstreamTimeout
+from .upstream import UpstreamError, UpstreamTimeout
 from .upstream.inprocess import InProcessUpstream
 from .upstream.network import NetworkUpstream
 from .upstream.requests import BadUpstreamURI, proxied_request
@@ -46,6 +47,10 @@ class GatewayApp:
     Idle connections are kept from the lifespan's start-up to its shutdown; without a lifespan everything works too,
     with a connection for each call.
 
+    Attributes:
+        pool: idle connections.
+        runner: the way to the runner.
+
     Args:
         routes: what to match requests against; may be replaced at any time (`routes`).
         runner_socket: path of the runner's unix socket.
@@ -66,9 +71,10 @@ class GatewayApp:
         limits: Limits | None = None,
         variables: Mapping[str, bytes] | None = None,
     ) -> None:
-        self.runner = RunnerClient(runner_socket, limits or Limits())
-        self.upstream: Sender = NetworkUpstream() if upstream is None else InProcessUpstream(upstream)
-        self._response_phase = ResponsePhase(self.upstream, self._call)
+        self.pool = Pool()
+        self.runner = RunnerClient(runner_socket, limits or Limits(), self.pool)
+        self.upstream = NetworkUpstream(self.pool) if upstream is None else InProcessUpstream(upstream)
+        self._response_phase = ResponsePhase(self.upstream.send, self._call)
         self._observe = observe
         self._variables = variables
         self._routes = routes
@@ -87,24 +93,14 @@ class GatewayApp:
         _warn_of_two_lists(routes)
         self._version = max(self._version + 1, int(time.time() * 1000))
 
-    def start(self) -> None:
-        """Keep idle connections from now on."""
-        self.runner.start()
-        self.upstream.start()
-
-    async def stop(self) -> None:
-        """Close idle connections, and keep no more."""
-        await self.runner.stop()
-        await self.upstream.stop()
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI call: http, or lifespan. WebSockets are refused."""
         if scope["type"] == "lifespan":
             await receive()
-            self.start()
+            self.pool.start()
             await send({"type": "lifespan.startup.complete"})
             await receive()
-            await self.stop()
+            await self.pool.stop()
             await send({"type": "lifespan.shutdown.complete"})
         elif scope["type"] == "websocket":
             logger.warning("%s: refused, the stand-in does not proxy WebSockets", scope["path"])

@@ -4,16 +4,18 @@ import asyncio
 import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .nginx.headers import RequestHeaders, ResponseHeaders
 from .nginx.request import ClientRequest
 from .nginx.uri import Args, encode_args, parse_args
 from .routes.expressions import Lookup
 from .routes.route import Consumer, Node, Plugins, Route, Upstream
-from .upstream import Response, UpstreamError
 
-__all__ = ["ActivePlugins", "Breaks", "ClientGone", "CutOff", "Exchange", "FetchedResponse"]
+if TYPE_CHECKING:
+    from .upstream import Response
+
+__all__ = ["ActivePlugins", "Breaks", "ClientGone", "CutOff", "Exchange"]
 
 logger = logging.getLogger("asgi_bridge.gateway")
 
@@ -154,38 +156,6 @@ class Outgoing:
         self._parsed = None
 
 
-class FetchedResponse:
-    """The response that post-resp has fetched, and that ExtraInfo RespBody reads.
-
-    Attributes:
-        status, headers: the upstream's.
-        chunks: reads the body, once.
-        asked: the runner has asked for the body.
-        body: what it got; None: the body cannot be read.
-    """
-
-    def __init__(self, response: Response) -> None:
-        self.status = response.status
-        self.headers = response.headers
-        self.chunks = response.chunks
-        self.asked = False
-        self.body: bytes | None = None
-
-    async def ask(self) -> bytes | None:
-        """RespBody: the whole body; None: it cannot be read.
-
-        Trap: the second one gets nothing, the reader in Lua has come to its end.
-        """
-        if self.asked:
-            return None
-        self.asked = True
-        try:
-            self.body = b"".join([chunk async for chunk in self.chunks])
-        except UpstreamError as exc:
-            logger.error("read response failed: %s", exc)
-        return self.body
-
-
 class ActivePlugins:
     """The plugins of all global rules, or those of the route, and which of them run for this request.
 
@@ -257,7 +227,7 @@ class Exchange:
         self.plugins = ActivePlugins()
         self.consumer: Consumer | None = None
         self.plugin_request_id: bytes | None = None
-        self.fetched: FetchedResponse | None = None
+        self.fetched: Response | None = None
         self.variables: dict[str, bytes] = dict(variables or {})
 
     def __str__(self) -> str:

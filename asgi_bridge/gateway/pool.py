@@ -1,7 +1,7 @@
 """Idle connections, to the runner and to upstreams."""
 
 import time
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 __all__ = ["Pool"]
 
@@ -11,28 +11,18 @@ class _Connection(Protocol):
     def reusable(self) -> bool:
         """Both ends are open, and nothing has come that belongs to no answer."""
 
-    async def close(self) -> None:
-        """Close the connection."""
+    async def close(self) -> None: ...
 
 
-_C = TypeVar("_C", bound=_Connection)
-
-
-class Pool(Generic[_C]):
+class Pool:
     """Keeps idle connections, and gives the one that was used last.
 
     It keeps them between `start` and `stop` only: nobody else would close them when the event loop ends, and
     Starlette's TestClient makes a new loop for each request.
-
-    Args:
-        size: number of connections that are kept.
-        seconds: how long an idle connection is kept.
     """
 
-    def __init__(self, size: int, seconds: float) -> None:
-        self._size = size
-        self._seconds = seconds
-        self._idle: list[tuple[object, float, _C]] = []
+    def __init__(self) -> None:
+        self._idle: list[tuple[object, float, _Connection]] = []
         self._keeping = False
 
     def __len__(self) -> int:
@@ -48,30 +38,31 @@ class Pool(Generic[_C]):
         while self._idle:
             await self._idle.pop()[2].close()
 
-    async def take(self, peer: object) -> _C | None:
-        """Take out an idle connection.
+    async def take(self, peer: object) -> Any:
+        """Take out an idle connection to somebody; None: there is none."""
+        for entry in [entry for entry in reversed(self._idle) if entry[0] == peer]:
+            self._idle.remove(entry)
+            _, until, connection = entry
+            if connection.reusable and time.monotonic() < until:
+                return connection
+            await connection.close()
+        return None
+
+    async def put(self, peer: object, connection: _Connection, *, size: int, seconds: float) -> None:
+        """Keep a connection for the next one who wants it, or close it.
 
         Args:
             peer: where the connection leads.
-
-        Returns:
-            None: there is none.
+            connection: what `take` gives.
+            size: so many connections to the same peer are kept.
+            seconds: how long it is kept.
         """
-        for entry in reversed(self._idle):
-            _, until, connection = entry
-            if entry[0] == peer:
-                self._idle.remove(entry)
-                if connection.reusable and time.monotonic() < until:
-                    return connection
-                await connection.close()
-        return None
-
-    async def put(self, peer: object, connection: _C) -> None:
-        """Keep a connection for the next one who wants it, or close it."""
         if not self._keeping or not connection.reusable:
             await connection.close()
             return
-        self._idle.append((peer, time.monotonic() + self._seconds, connection))
-        if len(self._idle) > self._size:
+        self._idle.append((peer, time.monotonic() + seconds, connection))
+        same = [entry for entry in self._idle if entry[0] == peer]
+        if len(same) > size:
             # the one that has waited longest makes room (lua-nginx-module, ngx_http_lua_socket_tcp.c)
-            await self._idle.pop(0)[2].close()
+            self._idle.remove(same[0])
+            await same[0][2].close()

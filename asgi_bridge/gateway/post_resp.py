@@ -5,11 +5,11 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from .builtin import Refusal, with_error_response
-from .exchange import ActivePlugins, Breaks, CutOff, Exchange, FetchedResponse
+from .exchange import ActivePlugins, Breaks, CutOff, Exchange
 from .nginx.answer import exit_with, send_generated, send_page
 from .nginx.headers import LuaError, SentHeaders
 from .runner.calls import RunnerFailed
-from .upstream import Sender, UpstreamError
+from .upstream import Request, Response, UpstreamError
 from .upstream.requests import fetch_request
 
 __all__ = ["POST_RESP", "ResponsePhase"]
@@ -24,14 +24,16 @@ class ResponsePhase:
     """The response phase of a gateway.
 
     Args:
-        upstream: fetches the responses.
+        send: sends a request upstream.
         call: calls the runner for the list of some plugins.
     """
 
     def __init__(
-        self, upstream: Sender, call: Callable[[Exchange, str, ActivePlugins], Awaitable[Refusal | None]]
+        self,
+        send: Callable[[Request], contextlib.AbstractAsyncContextManager[Response]],
+        call: Callable[[Exchange, str, ActivePlugins], Awaitable[Refusal | None]],
     ) -> None:
-        self._upstream = upstream
+        self._send = send
         self._call = call
 
     async def answer(self, exchange: Exchange, lists: list[ActivePlugins]) -> bool:
@@ -60,7 +62,7 @@ class ResponsePhase:
         return False
 
     @contextlib.asynccontextmanager
-    async def _fetched(self, exchange: Exchange) -> AsyncIterator[FetchedResponse]:
+    async def _fetched(self, exchange: Exchange) -> AsyncIterator[Response]:
         """Fetch the response.
 
         Raises:
@@ -70,14 +72,14 @@ class ResponsePhase:
         assert exchange.upstream is not None
         exchange.node = exchange.upstream.node
         _check_fetch(exchange, await exchange.body.read())
-        async with self._upstream.send(fetch_request(exchange)) as response:
-            exchange.fetched = FetchedResponse(response)
+        async with self._send(fetch_request(exchange)) as response:
+            exchange.fetched = response
             yield exchange.fetched
 
     async def _respond(
         self,
         exchange: Exchange,
-        fetched: FetchedResponse,
+        fetched: Response,
         plugins: ActivePlugins,
         further: list[ActivePlugins],
     ) -> bool:

@@ -92,7 +92,7 @@ class RunnerDouble:
             answer = read()
             if answer is None:
                 raise ConnectionError
-            return answer.result  # type: ignore[union-attr, no-any-return]
+            return answer.result  # type: ignore[union-attr]
 
         with contextlib.suppress(OSError):
             while (message := read()) is not None:

@@ -482,12 +482,10 @@ class Stage:
     def _reset(self, first_id: int, keep_tokens: bool) -> None:
         async def reset() -> None:
             old = self.app.runner
-            self.app.runner = RunnerClient(self.runner.path, QUICK)
+            self.app.runner = RunnerClient(self.runner.path, QUICK, self.app.pool)
             if keep_tokens:
                 self.app.runner._tokens = old._tokens
-            self.app.runner.start()
             self.app.runner.next_id = first_id
-            await old.stop()
 
         asyncio.run_coroutine_threadsafe(reset(), self._loop).result(60)
 

@@ -42,7 +42,7 @@ def routes(plugins: dict[str, Any] | None = None, **fields: Any) -> Routes:
 
 def client(runner: RunnerDouble, plugins: dict[str, Any] | None = None, **options: Any) -> TestClient:
     options.setdefault("upstream", echo)
-    return TestClient(GatewayApp(routes(plugins), runner.path, **options))  # type: ignore[arg-type]
+    return TestClient(GatewayApp(routes(plugins), runner.path, **options))
 
 
 def action(answer: Any) -> Any:
@@ -290,7 +290,7 @@ def test_bodies_are_streamed(runner: RunnerDouble) -> None:
                 arrived.set()
 
         async with asyncio.timeout(60):
-            app = GatewayApp(routes(plugins), runner.path, upstream=slow)  # type: ignore[arg-type]
+            app = GatewayApp(routes(plugins), runner.path, upstream=slow)
             await app(scope_of("GET", "/x", []), receive_nothing(), send)
         return parts
 
@@ -355,7 +355,7 @@ def test_upstream_is_left_when_the_client_goes_away(runner: RunnerDouble, caplog
             started.set()
             await asyncio.sleep(0)
 
-        app = GatewayApp(routes(), runner.path, upstream=endless)  # type: ignore[arg-type]
+        app = GatewayApp(routes(), runner.path, upstream=endless)
         async with asyncio.timeout(60):
             await app(scope_of("GET", "/x", []), receive, send)
         return ended
@@ -466,10 +466,10 @@ def test_head_of_what_nginx_refuses_has_no_body(runner: RunnerDouble) -> None:
 
 
 def test_no_route_and_no_upstream(runner: RunnerDouble) -> None:
-    answer = TestClient(GatewayApp(Routes(), runner.path)).get("/x")  # type: ignore[arg-type]
+    answer = TestClient(GatewayApp(Routes(), runner.path)).get("/x")
     assert (answer.status_code, answer.json()) == (404, {"error_msg": "404 Route Not Found"})
     without = read_routes({"routes": [{"uri": "/*", "plugins": {}}]})
-    assert TestClient(GatewayApp(without, runner.path)).get("/x").status_code == 503  # type: ignore[arg-type]
+    assert TestClient(GatewayApp(without, runner.path)).get("/x").status_code == 503
 
 
 def test_method_stays_as_the_first_call_had_it(runner: RunnerDouble) -> None:
@@ -499,7 +499,7 @@ def test_observer_sees_failures(tmp_path: Any) -> None:
     for degradation, status in ((False, 503), (True, 200)):
         conf = {"ext-plugin-pre-req": {**CONF, "allow_degradation": degradation}}
         app = GatewayApp(routes(conf), str(tmp_path / "nobody.sock"), upstream=echo, observe=seen.append)
-        assert TestClient(app).get("/x").status_code == status  # type: ignore[arg-type]
+        assert TestClient(app).get("/x").status_code == status
     assert [(call.degraded, call.status) for call in seen] == [(False, 503), (True, 0)]
     assert "no such file or directory" in (seen[0].error or "")
 
@@ -507,7 +507,7 @@ def test_observer_sees_failures(tmp_path: Any) -> None:
 def test_new_routes_prepare_again(runner: RunnerDouble) -> None:
     runner.calls(action(None))
     app = GatewayApp(routes(PRE), runner.path, upstream=echo)
-    caller = TestClient(app)  # type: ignore[arg-type]
+    caller = TestClient(app)
     caller.get("/x")
     caller.get("/x")
     app.routes = routes(PRE)
@@ -521,16 +521,16 @@ def test_new_routes_prepare_again(runner: RunnerDouble) -> None:
 def test_connections_are_kept_only_within_a_lifespan(runner: RunnerDouble) -> None:
     runner.calls(action(None))
     app = GatewayApp(routes(PRE), runner.path, upstream=echo)
-    with TestClient(app) as caller:  # type: ignore[arg-type]
+    with TestClient(app) as caller:
         for _ in range(3):
             assert caller.get("/x").status_code == 200
         # one for the call, one for PrepareConf
-        assert (runner.accepted, app.runner.idle_connections) == (2, 2)
-    assert app.runner.idle_connections == 0
-    caller = TestClient(app)  # type: ignore[arg-type]
+        assert (runner.accepted, len(app.pool)) == (2, 2)
+    assert len(app.pool) == 0
+    caller = TestClient(app)
     for _ in range(2):
         assert caller.get("/x").status_code == 200
-    assert (runner.accepted, app.runner.idle_connections) == (4, 0)
+    assert (runner.accepted, len(app.pool)) == (4, 0)
 
 
 def test_websockets_are_refused(runner: RunnerDouble) -> None:
@@ -836,7 +836,7 @@ def test_key_auth_elsewhere_and_hidden(runner: RunnerDouble) -> None:
         "routes": [{"id": "r", "uri": "/*", "plugins": {"key-auth": conf}, "upstream": up}],
         "consumers": [{"username": "bob", "plugins": {"key-auth": {"key": "s"}}}],
     }
-    caller = TestClient(GatewayApp(read_routes(data), runner.path, upstream=echo))  # type: ignore[arg-type]
+    caller = TestClient(GatewayApp(read_routes(data), runner.path, upstream=echo))
     assert caller.get("/x?apikey=s").status_code == 401
     assert "x-key" not in dict(caller.get("/x", headers={"X-Key": "s"}).json()["headers"])
     assert caller.get("/x?a=1&k=s").json()["target"] == "/x?a=1"
@@ -855,7 +855,7 @@ def test_key_auth(runner: RunnerDouble) -> None:
         "consumers": [{"username": "bob", "plugins": {"key-auth": {"key": "k"}, **PRE, "request-id": {}}}],
     }
     runner.calls(action(None))
-    caller = TestClient(GatewayApp(read_routes(data), runner.path, upstream=echo))  # type: ignore[arg-type]
+    caller = TestClient(GatewayApp(read_routes(data), runner.path, upstream=echo))
     assert caller.get("/x").json() == {"message": "Missing API key in request"}
     assert caller.get("/x?apikey=k", headers={"X-Request-Id": "7"}).headers["x-request-id"] == "7"
     assert caller.get("/x", headers={"apikey": "k"}).status_code == 200
@@ -867,7 +867,7 @@ def with_global_rules(runner: RunnerDouble, plugins: dict[str, Any], own: dict[s
     up = {"nodes": {"up.test:80": 1}}
     route = {"id": "r", "uri": "/x", "plugins": own, "upstream": up}
     data = {"routes": [route], "global_rules": [{"id": 7, "plugins": plugins}], **fields}
-    return TestClient(GatewayApp(read_routes(data), runner.path, upstream=echo))  # type: ignore[arg-type]
+    return TestClient(GatewayApp(read_routes(data), runner.path, upstream=echo))
 
 
 def prepared(runner: RunnerDouble) -> list[bytes]:
@@ -999,9 +999,9 @@ def test_limits_can_be_given(runner: RunnerDouble) -> None:
     limits = Limits(pool=1)
     runner.calls(action(None))
     app = GatewayApp(routes(PRE), runner.path, upstream=echo, limits=limits)
-    with TestClient(app) as caller:  # type: ignore[arg-type]
+    with TestClient(app) as caller:
         caller.get("/x")
-        assert app.runner.idle_connections == 1
+        assert len(app.pool) == 1
 
 
 def test_routes_of_a_bad_mapping_are_a_configuration_error() -> None:

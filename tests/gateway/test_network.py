@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from asgi_bridge.gateway import GatewayApp, Node, Upstream, read_routes
+from asgi_bridge.gateway.pool import Pool
 from asgi_bridge.gateway.upstream import BrokenAnswer, CannotConnect, Request, UpstreamTimeout
 from asgi_bridge.gateway.upstream.network import NetworkUpstream
 from asgi_bridge.wire.messages import HTTPRespCallResp
@@ -53,13 +54,13 @@ class Server:
 def run(server: Server, work: Callable[[NetworkUpstream, int], Awaitable[Any]]) -> Any:
     async def main() -> Any:
         listening = await asyncio.start_server(server, "127.0.0.1", 0)
-        sender = NetworkUpstream()
-        sender.start()
+        pool = Pool()
+        pool.start()
         try:
             async with asyncio.timeout(60):
-                return await work(sender, listening.sockets[0].getsockname()[1])
+                return await work(NetworkUpstream(pool), listening.sockets[0].getsockname()[1])
         finally:
-            await sender.stop()
+            await pool.stop()
             listening.close()
 
     return asyncio.run(main())
@@ -101,7 +102,7 @@ def test_connections_are_kept_where_that_is_wanted() -> None:
         assert server.accepted == 1
         await get(sender, port, fetch=True)
         assert server.accepted == 2
-        await sender.stop()
+        await sender._pool.stop()
         await get(sender, port)
         assert server.accepted == 3
 
@@ -173,7 +174,7 @@ def test_bad_answers(answer: bytes, error: type[Exception]) -> None:
 
 def test_nobody_listens() -> None:
     async def main(**seconds: float) -> None:
-        await get(NetworkUpstream(), 1, **seconds)
+        await get(NetworkUpstream(Pool()), 1, **seconds)
 
     with pytest.raises(CannotConnect):
         asyncio.run(main())
@@ -203,7 +204,7 @@ def test_tls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asyncio.open_connection", refuse)
     for fetch in (False, True):
         with pytest.raises(CannotConnect):
-            asyncio.run(get(NetworkUpstream(), 443, fetch=fetch, scheme="https"))
+            asyncio.run(get(NetworkUpstream(Pool()), 443, fetch=fetch, scheme="https"))
     assert [context.verify_mode for context in contexts] == [ssl.CERT_NONE, ssl.CERT_REQUIRED]
 
 

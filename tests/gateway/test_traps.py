@@ -80,7 +80,7 @@ def test_deleting_a_built_in_header_takes_all_its_lines(
     runner: RunnerDouble, entries: list[TextEntry], left: list[str]
 ) -> None:
     runner.calls(action(Rewrite(headers=entries)))
-    answer = client(runner, PRE).get("/x", headers=[("Via", "1"), ("via", "2")])  # type: ignore[arg-type]
+    answer = client(runner, PRE).get("/x", headers=[("Via", "1"), ("via", "2")])
     assert seen(answer, "via") == left
 
 
@@ -96,7 +96,7 @@ def test_rewrite_replaces_all_lines_of_other_headers(runner: RunnerDouble, name:
 def test_runner_sees_the_first_line_only_after_a_rewrite(runner: RunnerDouble) -> None:
     """The Lua table has the new value alone, while nginx's list has the client's second line too."""
     runner.calls(action(Rewrite(headers=[(b"Via", b"mine")])))
-    answer = client(runner, {**PRE, **POST}).get("/x", headers=[("Via", "1"), ("via", "2")])  # type: ignore[arg-type]
+    answer = client(runner, {**PRE, **POST}).get("/x", headers=[("Via", "1"), ("via", "2")])
     calls = [message for message in runner.got if isinstance(message, HTTPReqCallReq)]
     assert [[v for n, v in call.headers or () if n == b"via"] for call in calls] == [[b"1", b"2"], [b"mine"]]
     assert seen(answer, "via") == ["mine", "2"]
@@ -311,7 +311,7 @@ def test_headers_and_bodies_of_a_rewrite_beyond_ascii(runner: RunnerDouble) -> N
 
     async def keeping(scope: Scope, receive: Receive, send: Send) -> None:
         got.extend(value for name, value in scope["headers"] if name in (b"x-u", b"x-v"))
-        await echo(scope, receive, send)  # type: ignore[arg-type]
+        await echo(scope, receive, send)
 
     sent = asyncio.run(called(GatewayApp(routes(plugins), runner.path, upstream=keeping)))
     assert got == ["ü".encode(), "日".encode()]

@@ -25,7 +25,7 @@ from ..nginx.headers import LuaError
 from ..nginx.uri import escape_uri
 from ..nginx.variables import variable
 from ..routes.route import ExtPlugin
-from .client import MAX_TRIES, RunnerCall, RunnerClient
+from .client import MAX_TRIES, RunnerClient
 from .connection import RunnerError, TokenNotFound
 
 __all__ = ["Call", "Observer", "RunnerFailed", "call_runner", "configuration_key"]
@@ -98,7 +98,7 @@ def configuration_key(exchange: Exchange, phase: str, version: int, *, of_global
     return f"{'&'.join(kinds)}#{'&'.join(ids)}#{phase}#{'&'.join(versions)}"
 
 
-def _request_call(exchange: Exchange, call: RunnerCall) -> HTTPReqCallReq:
+def _request_call(exchange: Exchange, number: int, token: int) -> HTTPReqCallReq:
     outgoing = exchange.outgoing
     path, question, query = outgoing.uri.partition(b"?") if outgoing.uri else (exchange.path, b"", b"")
     if question:
@@ -114,13 +114,13 @@ def _request_call(exchange: Exchange, call: RunnerCall) -> HTTPReqCallReq:
         for name, values in exchange.headers.table.items()
         for value in values
     ]
-    return HTTPReqCallReq(call.id, exchange.client_address, method, path, args, headers, call.token)
+    return HTTPReqCallReq(number, exchange.client_address, method, path, args, headers, token)
 
 
-def _response_call(exchange: Exchange, call: RunnerCall) -> HTTPRespCallReq:
+def _response_call(exchange: Exchange, number: int, token: int) -> HTTPRespCallReq:
     fetched = exchange.fetched
     assert fetched is not None
-    return HTTPRespCallReq(call.id, fetched.status, [*fetched.headers], call.token)
+    return HTTPRespCallReq(number, fetched.status, [*fetched.headers], token)
 
 
 async def _extra_info(exchange: Exchange, asked: ExtraInfoReq) -> bytes | None:
@@ -218,8 +218,8 @@ async def call_runner(
         status = 0
         started = time.perf_counter()
         try:
-            async with runner.call(key, plugin.conf) as call:
-                answer = await call.ask(build(exchange, call), partial(_extra_info, exchange))
+            async with runner.call(key, plugin.conf) as (connection, number, token):
+                answer = await connection.ask(build(exchange, number, token), partial(_extra_info, exchange))
                 return await _apply(exchange, answer)
         except RunnerError as exc:
             error = str(exc)

@@ -7,26 +7,15 @@ while PrepareConf runs on a second one; whatever fails closes the connection it 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 from ...wire.frames import FrameType
-from ...wire.messages import (
-    ExtraInfoReq,
-    ExtraInfoResp,
-    HTTPReqCallReq,
-    HTTPReqCallResp,
-    HTTPRespCallReq,
-    HTTPRespCallResp,
-    PrepareConfReq,
-    PrepareConfResp,
-    TextEntry,
-    UnknownUnion,
-)
+from ...wire.messages import PrepareConfReq, PrepareConfResp, TextEntry
 from ..nginx.headers import LuaError
 from ..pool import Pool
 from .connection import Limits, RunnerConnection, RunnerError, decoded
 
-__all__ = ["MAX_TRIES", "RunnerCall", "RunnerClient"]
+__all__ = ["MAX_TRIES", "RunnerClient"]
 
 MAX_TRIES = 3
 """Number of times that a call is made while the runner does not know its token (``communicate`` in init.lua)."""
@@ -35,95 +24,33 @@ MAX_ID = 1 << 22
 """Ids of a worker count up to here and begin again at 0."""
 
 
-class RunnerCall:
-    """One call of the runner.
-
-    Attributes:
-        id: the number of the call.
-        token: of the configuration.
-    """
-
-    def __init__(self, connection: RunnerConnection, number: int, token: int) -> None:
-        self._connection = connection
-        self.id = number
-        self.token = token
-
-    async def ask(
-        self,
-        message: HTTPReqCallReq | HTTPRespCallReq,
-        extra_info: Callable[[ExtraInfoReq], Awaitable[bytes | None]],
-    ) -> HTTPReqCallResp | HTTPRespCallResp:
-        """Send the call and wait for its answer.
-
-        Args:
-            message: the call.
-            extra_info: answers what the runner asks in the middle of the call.
-
-        Raises:
-            TokenNotFound: the runner does not know the token.
-            RunnerError: the call failed.
-            LuaError: the answer cannot be decoded.
-        """
-        of_request = isinstance(message, HTTPReqCallReq)
-        expected = FrameType.HTTP_REQ_CALL if of_request else FrameType.HTTP_RESP_CALL
-        await self._connection.send(message)
-        while True:
-            frame_type, payload = await self._connection.receive(f"RPC_{expected.name}")
-            if frame_type != FrameType.EXTRA_INFO:
-                break
-            asked = decoded(frame_type, payload, ExtraInfoReq)
-            if asked.info is None or isinstance(asked.info, UnknownUnion):
-                number = 0 if asked.info is None else asked.info.type
-                raise RunnerError(f"failed to handle RPC_EXTRA_INFO: unsupported info type: {number}")
-            try:
-                await self._connection.send(ExtraInfoResp(await extra_info(asked)))
-            except RunnerError as exc:
-                raise RunnerError(f"failed to reply RPC_EXTRA_INFO: {exc}") from exc
-        if frame_type != expected:
-            raise RunnerError(f"failed to receive RPC_{expected.name}: unexpected type {frame_type}")
-        if of_request:
-            return decoded(frame_type, payload, HTTPReqCallResp)
-        return decoded(frame_type, payload, HTTPRespCallResp)
-
-
 class RunnerClient:
     """What the gateway knows of its runner: the path of the socket, idle connections, tokens.
 
     Args:
         path: the runner's socket.
         limits: times and sizes.
+        pool: keeps idle connections.
     """
 
-    def __init__(self, path: str, limits: Limits) -> None:
+    def __init__(self, path: str, limits: Limits, pool: Pool) -> None:
         self.path = path
         self.limits = limits
         self.next_id = 0
-        self._pool: Pool[RunnerConnection] = Pool(limits.pool, limits.idle)
+        self._pool = pool
         self._tokens: dict[str, tuple[int, float]] = {}
         self._locked_until = 0.0
-
-    def start(self) -> None:
-        """Keep idle connections from now on."""
-        self._pool.start()
-
-    async def stop(self) -> None:
-        """Close idle connections, and keep no more."""
-        await self._pool.stop()
-
-    @property
-    def idle_connections(self) -> int:
-        """How many connections wait for a call."""
-        return len(self._pool)
 
     def flush_tokens(self) -> None:
         """Forget all tokens, of all routes; that is what one CONF_TOKEN_NOT_FOUND does."""
         self._tokens.clear()
 
     @contextlib.asynccontextmanager
-    async def call(self, key: str, conf: list[TextEntry] | None) -> AsyncIterator[RunnerCall]:
-        """Give one try of a call. Its configuration is prepared before, if there is no token.
+    async def call(self, key: str, conf: list[TextEntry] | None) -> AsyncIterator[tuple[RunnerConnection, int, int]]:
+        """Get ready for one try of a call: give the connection, the call's number and the token.
 
-        The connection is kept for another call after the context, or closed if an exception ends it.
+        The configuration is prepared first, if there is no token. The connection is kept for another call after the
+        context, or closed if an exception ends it.
 
         Args:
             key: of the configuration.
@@ -137,11 +64,11 @@ class RunnerClient:
             token = await self._token(key, conf)
             number = self.next_id
             self.next_id = (number + 1) % MAX_ID
-            yield RunnerCall(connection, number, token)
+            yield connection, number, token
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[RunnerConnection]:
-        connection = await self._pool.take(self.path) or await self._connect()
+        connection: RunnerConnection = await self._pool.take(self) or await self._connect()
         connection.idle = False
         try:
             yield connection
@@ -149,7 +76,7 @@ class RunnerClient:
             await connection.close()
             raise
         connection.idle = True
-        await self._pool.put(self.path, connection)
+        await self._pool.put(self, connection, size=self.limits.pool, seconds=self.limits.idle)
 
     async def _connect(self) -> RunnerConnection:
         loop = asyncio.get_running_loop()
@@ -190,11 +117,8 @@ class RunnerClient:
         return token
 
     async def _prepare(self, connection: RunnerConnection, key: str, conf: list[TextEntry] | None) -> int:
-        await connection.send(PrepareConfReq(conf, key.encode()))
-        frame_type, payload = await connection.receive("RPC_PREPARE_CONF")
-        if frame_type != FrameType.PREPARE_CONF:
-            raise RunnerError(f"failed to receive RPC_PREPARE_CONF: unexpected type {frame_type}")
-        return decoded(frame_type, payload, PrepareConfResp).conf_token
+        connection.send(PrepareConfReq(conf, key.encode()))
+        return decoded(*await connection.receive(FrameType.PREPARE_CONF), PrepareConfResp).conf_token
 
     async def _lock(self) -> None:
         # Polled, as lua-resty-lock does: a primitive of asyncio would be tied to one event loop.

@@ -1,13 +1,25 @@
 """One connection to the runner: frames in and out, with timeouts, and the errors of both sides as exceptions."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from ...errors import LocalProtocolError, RemoteProtocolError
 from ...wire import Role, decode, encode
 from ...wire.frames import FrameReader, FrameType
-from ...wire.messages import ErrCode, ErrResp, Message
+from ...wire.messages import (
+    ErrCode,
+    ErrResp,
+    ExtraInfoReq,
+    ExtraInfoResp,
+    HTTPReqCallReq,
+    HTTPReqCallResp,
+    HTTPRespCallReq,
+    HTTPRespCallResp,
+    Message,
+    UnknownUnion,
+)
 from ..nginx.headers import LuaError
 
 __all__ = ["Limits", "RunnerConnection", "RunnerError", "TokenNotFound", "decoded"]
@@ -21,7 +33,7 @@ class Limits:
 
     Attributes:
         connect: for a connection to be made.
-        exchange: for each send and each receive.
+        exchange: for each receive.
         idle: how long an idle connection is kept.
         pool: how many idle connections are kept.
         token: how long a token is kept.
@@ -57,7 +69,7 @@ class RunnerConnection(asyncio.Protocol):
     """One connection to the runner. Bytes that come while it is idle belong to no call, so they end it.
 
     Args:
-        seconds: for each send and each receive.
+        seconds: for each receive.
     """
 
     transport: asyncio.Transport
@@ -66,8 +78,6 @@ class RunnerConnection(asyncio.Protocol):
         self._seconds = seconds
         self._frames = FrameReader()
         self._arrived = asyncio.Event()
-        self._writable = asyncio.Event()
-        self._writable.set()
         self._lost = asyncio.Event()
         self.idle = False
 
@@ -84,64 +94,83 @@ class RunnerConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost.set()
         self._arrived.set()
-        self._writable.set()
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
 
     @property
     def reusable(self) -> bool:
         """Whether the other end is open, and nothing has come behind the last answer."""
         return not (self._frames.pending or self._lost.is_set() or self.transport.is_closing())
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
         """Send a message.
 
         Raises:
-            RunnerError: it fits no frame, or cannot be sent in time.
+            RunnerError: it fits no frame, or the connection is closed.
         """
         if self._lost.is_set():
             raise RunnerError("closed")
         try:
-            frame = encode(message)
+            self.transport.write(encode(message))
         except LocalProtocolError as exc:
             raise RunnerError(str(exc)) from exc
-        self.transport.write(frame)
-        await self._wait(self._writable)
 
-    async def receive(self, what: str) -> tuple[int, bytes]:
+    async def receive(self, expected: FrameType, *others: FrameType) -> tuple[int, bytes]:
         """Wait for one frame: its type and payload.
 
         Args:
-            what: is waited for, for the message of an error.
+            expected, others: types that it may have.
 
         Raises:
             TokenNotFound, RunnerError: the runner says so.
-            RunnerError: nothing comes in time.
+            RunnerError: nothing comes in time, or something else.
         """
         try:
             while (frame := self._frames.next_frame()) is None:
                 if self._lost.is_set():
                     raise RunnerError("closed")
                 self._arrived.clear()
-                await self._wait(self._arrived)
+                async with asyncio.timeout(self._seconds):
+                    await self._arrived.wait()
             if frame[0] == FrameType.ERROR:
                 code = decoded(*frame, ErrResp).code
                 error = TokenNotFound if code == ErrCode.CONF_TOKEN_NOT_FOUND else RunnerError
                 raise error(_ERROR_TEXTS[code] if isinstance(code, ErrCode) else f"unknown err {code}")
+            if frame[0] not in (expected, *others):
+                raise RunnerError(f"unexpected type {frame[0]}")
+        except TimeoutError:
+            raise RunnerError(f"failed to receive RPC_{expected.name}: timeout") from None
         except RunnerError as exc:
-            raise type(exc)(f"failed to receive {what}: {exc}") from exc
+            raise type(exc)(f"failed to receive RPC_{expected.name}: {exc}") from exc
         return frame
 
-    async def _wait(self, event: asyncio.Event) -> None:
-        try:
-            async with asyncio.timeout(self._seconds):
-                await event.wait()
-        except TimeoutError:
-            raise RunnerError("timeout") from None
+    async def ask(
+        self,
+        message: HTTPReqCallReq | HTTPRespCallReq,
+        extra_info: Callable[[ExtraInfoReq], Awaitable[bytes | None]],
+    ) -> HTTPReqCallResp | HTTPRespCallResp:
+        """Make a call and wait for its answer.
+
+        Args:
+            message: the call.
+            extra_info: answers what the runner asks in the middle of the call.
+
+        Raises:
+            TokenNotFound: the runner does not know the token.
+            RunnerError: the call failed.
+            LuaError: the answer cannot be decoded.
+        """
+        of_request = isinstance(message, HTTPReqCallReq)
+        expected = FrameType.HTTP_REQ_CALL if of_request else FrameType.HTTP_RESP_CALL
+        self.send(message)
+        while (frame := await self.receive(expected, FrameType.EXTRA_INFO))[0] == FrameType.EXTRA_INFO:
+            asked = decoded(*frame, ExtraInfoReq)
+            if asked.info is None or isinstance(asked.info, UnknownUnion):
+                number = 0 if asked.info is None else asked.info.type
+                raise RunnerError(f"failed to handle RPC_EXTRA_INFO: unsupported info type: {number}")
+            try:
+                self.send(ExtraInfoResp(await extra_info(asked)))
+            except RunnerError as exc:
+                raise RunnerError(f"failed to reply RPC_EXTRA_INFO: {exc}") from exc
+        return decoded(*frame, HTTPReqCallResp) if of_request else decoded(*frame, HTTPRespCallResp)
 
     async def close(self) -> None:
         """Close the connection, whatever is still to be sent."""

@@ -1,14 +1,18 @@
-"""The way to the upstream: one interface, over the network or to an ASGI application in this process."""
+"""The way to the upstream: ``async with sender.send(request) as response``.
 
+`network.NetworkUpstream` goes over the network, `inprocess.InProcessUpstream` to an ASGI application in this process.
+"""
+
+import logging
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
 
 from ..nginx.headers import Header
 from ..routes.route import Node, Upstream
 
-__all__ = ["BrokenAnswer", "CannotConnect", "Request", "Response", "Sender", "UpstreamError", "UpstreamTimeout"]
+__all__ = ["BrokenAnswer", "CannotConnect", "Request", "Response", "UpstreamError", "UpstreamTimeout"]
+
+logger = logging.getLogger("asgi_bridge.gateway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +39,6 @@ class Request:
     fetch: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """An upstream's response, whose body is still to be read.
-
-    Attributes:
-        status: what the upstream answered.
-        headers: as they came.
-        chunks: the parts of the body. They can be read once, and raise `UpstreamError` where the body breaks off.
-    """
-
-    status: int
-    headers: list[Header]
-    chunks: AsyncIterator[bytes]
-
-
 class UpstreamError(Exception):
     """The upstream gives no answer, or breaks it off.
 
@@ -72,19 +61,36 @@ class BrokenAnswer(UpstreamError):
     """The upstream closed the connection too early, or what it sent is no HTTP/1.1."""
 
 
-class Sender(Protocol):
-    """What takes requests to their upstreams."""
+class Response:
+    """An upstream's response, whose body is still to be read.
 
-    def start(self) -> None:
-        """Keep idle connections from now on."""
+    Args:
+        status: what the upstream answered.
+        headers: as they came.
+        chunks: the parts of the body. They can be read once, and raise `UpstreamError` where the body breaks off.
 
-    async def stop(self) -> None:
-        """Close idle connections, and keep no more."""
+    Attributes:
+        asked: the runner has asked for the body.
+        body: what the runner got; None: the body cannot be read.
+    """
 
-    def send(self, request: Request) -> AbstractAsyncContextManager[Response]:
-        """Send a request. The response can be read inside of the context.
+    def __init__(self, status: int, headers: list[Header], chunks: AsyncIterator[bytes]) -> None:
+        self.status = status
+        self.headers = headers
+        self.chunks = chunks
+        self.asked = False
+        self.body: bytes | None = None
 
-        Raises:
-            UpstreamError: there is no answer.
+    async def ask(self) -> bytes | None:
+        """ExtraInfo RespBody: give the whole body; None: it cannot be read.
+
+        Trap: who asks a second time gets nothing, the reader in Lua has come to its end.
         """
-        ...
+        if self.asked:
+            return None
+        self.asked = True
+        try:
+            self.body = b"".join([chunk async for chunk in self.chunks])
+        except UpstreamError as exc:
+            logger.error("read response failed: %s", exc)
+        return self.body

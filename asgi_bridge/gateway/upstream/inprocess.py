@@ -83,12 +83,6 @@ class InProcessUpstream:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    def start(self) -> None:
-        """Does nothing: there are no connections."""
-
-    async def stop(self) -> None:
-        """Does nothing: there are no connections."""
-
     @contextlib.asynccontextmanager
     async def send(self, request: Request) -> AsyncIterator[Response]:
         """Call the application, and give its response once it has begun.

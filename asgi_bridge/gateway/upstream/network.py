@@ -25,7 +25,7 @@ MAX_HEAD = 100 * 1024
 """Maximum size of a response's head, in bytes."""
 
 MAX_IDLE = 32
-"""Number of idle connections that are kept."""
+"""Number of idle connections to one server that are kept."""
 
 IDLE_SECONDS = 60.0
 """How long an idle connection is kept, as by ``keepalive_pool`` of APISIX."""
@@ -52,20 +52,24 @@ class _Connection:
             await self._writer.wait_closed()
 
     async def ask(self, request: Request) -> h11.Response:
-        """Write the request, and read the head of its answer."""
+        """Write the request, and read the head of its answer. Without one the connection is closed."""
         # what h11 has to know of the request: its method, because of HEAD
         self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
         self._parser.send(h11.Request(method=request.method, target=b"/", headers=[(b"Host", b"-")]))
         self._parser.send(h11.EndOfMessage())
         lines = [b"%s %s HTTP/1.1" % (request.method.encode(), request.target)]
         lines += [name + b": " + value for name, value in request.headers]
-        # an upstream may answer before it has read all, and close
-        with contextlib.suppress(OSError):
-            self._writer.write(b"\r\n".join([*lines, b"", request.body]))
-            await self._writer.drain()
-        while not isinstance(event := await self._next_event(request.upstream.read), h11.Response):
-            if not isinstance(event, h11.InformationalResponse) or event.status_code == 101:
-                raise BrokenAnswer("the upstream switched protocols unasked")
+        try:
+            # an upstream may answer before it has read all, and close
+            with contextlib.suppress(OSError):
+                self._writer.write(b"\r\n".join([*lines, b"", request.body]))
+                await self._writer.drain()
+            while not isinstance(event := await self._next_event(request.upstream.read), h11.Response):
+                if not isinstance(event, h11.InformationalResponse) or event.status_code == 101:
+                    raise BrokenAnswer("the upstream switched protocols unasked")
+        except BaseException:
+            await self.close()
+            raise
         return event
 
     async def chunks(self, seconds: float) -> AsyncIterator[bytes]:
@@ -90,18 +94,14 @@ class _Connection:
 
 
 class NetworkUpstream:
-    """Takes requests to the servers that they name."""
+    """Takes requests to the servers that they name.
 
-    def __init__(self) -> None:
-        self._pool: Pool[_Connection] = Pool(MAX_IDLE, IDLE_SECONDS)
+    Args:
+        pool: keeps idle connections.
+    """
 
-    def start(self) -> None:
-        """Keep idle connections from now on."""
-        self._pool.start()
-
-    async def stop(self) -> None:
-        """Close idle connections, and keep no more."""
-        await self._pool.stop()
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
 
     @contextlib.asynccontextmanager
     async def send(self, request: Request) -> AsyncIterator[Response]:
@@ -117,30 +117,25 @@ class NetworkUpstream:
         try:
             yield Response(head.status_code, head.headers.raw_items(), connection.chunks(upstream.read))
         finally:
-            await (connection.close() if alone else self._pool.put(server, connection))
+            if alone:
+                await connection.close()
+            else:
+                await self._pool.put(server, connection, size=MAX_IDLE, seconds=IDLE_SECONDS)
 
     async def _answered(self, request: Request, idle: _Connection | None) -> tuple[_Connection, h11.Response]:
         if idle is not None:
             try:
-                return idle, await _asked(idle, request)
+                return idle, await idle.ask(request)
             except UpstreamError as exc:
                 # nginx tries again after a kept connection broke, unless the method forbids it
                 if request.method in _NOT_REPEATED or isinstance(exc, UpstreamTimeout):
                     raise
         try:
             connection = await _connect(request)
-            return connection, await _asked(connection, request)
+            return connection, await connection.ask(request)
         except UpstreamError as exc:
             exc.tries = 1 if idle is None else 2
             raise
-
-
-async def _asked(connection: _Connection, request: Request) -> h11.Response:
-    try:
-        return await connection.ask(request)
-    except BaseException:
-        await connection.close()
-        raise
 
 
 async def _connect(request: Request) -> _Connection:
