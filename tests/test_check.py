@@ -193,7 +193,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
 def test_dev_reads_a_users_own_file_and_prints_what_it_passes_over(
     name: str, source: Source, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.gateway.test_route_forms import ENVIRONMENT
+    from tests.gateway.routes.test_forms import ENVIRONMENT
 
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     for variable, value in ENVIRONMENT.items():

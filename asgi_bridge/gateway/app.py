@@ -7,7 +7,6 @@ is what plugins are tried on.
 
 import logging
 import time
-from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -58,7 +57,6 @@ class GatewayApp:
             over the network, to the route's upstream.
         observe: called after each call of the runner.
         limits: times and sizes; APISIX's by default.
-        variables: further variables for plugins and routes to read, by name.
     """
 
     def __init__(
@@ -69,14 +67,12 @@ class GatewayApp:
         upstream: ASGIApp | None = None,
         observe: Observer | None = None,
         limits: Limits | None = None,
-        variables: Mapping[str, bytes] | None = None,
     ) -> None:
         self.pool = Pool()
         self.runner = RunnerClient(runner_socket, limits or Limits(), self.pool)
         self.upstream = NetworkUpstream(self.pool) if upstream is None else InProcessUpstream(upstream)
         self._response_phase = ResponsePhase(self.upstream.send, self._call)
         self._observe = observe
-        self._variables = variables
         self._routes = routes
         self._version = int(time.time() * 1000)
         _warn_of_two_lists(routes)
@@ -107,7 +103,7 @@ class GatewayApp:
             await receive()
             await send({"type": "websocket.close", "code": 1000, "reason": ""})
         else:
-            exchange = Exchange(scope, receive, send, self._variables)
+            exchange = Exchange(scope, receive, send)
             try:
                 await self._answer(exchange)
             except ClientGone:

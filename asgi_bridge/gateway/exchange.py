@@ -190,7 +190,6 @@ class Exchange:
     Args:
         scope: an ASGI scope of type http; ``raw_path``, ``asgi``, ``client`` and ``server`` may be missing.
         receive, send: of the ASGI call.
-        variables: further variables, by name.
 
     Attributes:
         request: what the client sent.
@@ -207,13 +206,7 @@ class Exchange:
         variables: those that have been read, by name.
     """
 
-    def __init__(
-        self,
-        scope: Any,
-        receive: Callable[[], Awaitable[Any]],
-        send: Callable[[Any], Awaitable[None]],
-        variables: Mapping[str, bytes] | None = None,
-    ) -> None:
+    def __init__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]):
         self.request = ClientRequest(scope)
         self.body = RequestBody(self.request, receive)
         self.send = send
@@ -228,7 +221,7 @@ class Exchange:
         self.consumer: Consumer | None = None
         self.plugin_request_id: bytes | None = None
         self.fetched: Response | None = None
-        self.variables: dict[str, bytes] = dict(variables or {})
+        self.variables: dict[str, bytes] = {}
 
     def __str__(self) -> str:
         """Request line and route, for people."""

@@ -40,7 +40,7 @@ class Pool:
 
     async def take(self, peer: object) -> Any:
         """Take out an idle connection to somebody; None: there is none."""
-        for entry in [entry for entry in reversed(self._idle) if entry[0] == peer]:
+        while (entry := next((entry for entry in reversed(self._idle) if entry[0] == peer), None)) is not None:
             self._idle.remove(entry)
             _, until, connection = entry
             if connection.reusable and time.monotonic() < until:

@@ -9,10 +9,11 @@ from unittest.mock import patch
 from asgi_bridge.gateway.builtin import BUILTIN, Builtin, Unsupported
 from asgi_bridge.gateway.exchange import Exchange
 from asgi_bridge.gateway.nginx.uri import raw
+from asgi_bridge.gateway.nginx.variables import VARIABLES
 
-__all__ = ["VARIABLES", "serverless"]
+__all__ = ["props"]
 
-VARIABLES = {
+_VARIABLES = {
     "request_completion": b"",
     "bytes_sent": b"0",
     "body_bytes_sent": b"0",
@@ -51,8 +52,9 @@ def _rewrite(exchange: Exchange, conf: Any, consumers: Any) -> None:
 
 
 @contextlib.contextmanager
-def serverless() -> Iterator[None]:
-    """Let the stand-in have serverless-pre-function, as far as the recorded cases use it."""
+def props() -> Iterator[None]:
+    """Let the stand-in have serverless-pre-function, as far as the recorded cases use it, and further variables."""
     plugin = Builtin(10000, "phase functions", check=_check, rewrite=_rewrite)
-    with patch.dict(BUILTIN, {"serverless-pre-function": plugin}):
+    variables = {name: lambda exchange, value=value: value for name, value in _VARIABLES.items()}
+    with patch.dict(BUILTIN, {"serverless-pre-function": plugin}), patch.dict(VARIABLES, variables):
         yield

@@ -36,7 +36,7 @@ from asgi_bridge.wire.messages import (
     Stop,
 )
 from tests.cases import UPSTREAM_SCRIPT
-from tests.gateway.props import VARIABLES, serverless
+from tests.gateway.props import props
 
 __all__ = ["PARSERS", "Client", "Response", "Stage", "stage"]
 
@@ -418,7 +418,7 @@ class Stage:
         self.runner = Runner(f"{directory}/runner.sock")
         self.runner.up()
         routes = parse_routes(self._route_file(cases))
-        self.app = GatewayApp(routes, self.runner.path, limits=QUICK, variables=VARIABLES)
+        self.app = GatewayApp(routes, self.runner.path, limits=QUICK)
         self.log = LogLines()
         self.ports: dict[str, int] = {}
         self._started = threading.Event()
@@ -551,7 +551,7 @@ class Stage:
 @contextlib.contextmanager
 def stage(cases: list[dict[str, Any]], directory: str) -> Iterator[Stage]:
     """Set everything up for some cases."""
-    with serverless():
+    with props():
         yield from _standing(cases, directory)
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..exchange import Exchange
@@ -17,25 +17,20 @@ from ..routes.expressions import Lookup
 from .headers import Header
 from .uri import parse_args, raw
 
-__all__ = ["lookup", "variable"]
-
-# an operation and the first field of its selection; JSON has a quoted name there
-_GRAPHQL = re.compile(r"\s*(?:(query|mutation|subscription)\b)?\s*(\w+)?[^{]*\{\s*(?:\w|\.\.\.)")
+__all__ = ["VARIABLES", "lookup", "variable"]
 
 # Read afresh each time. Everything else is kept as it was when it was first there (trap: core/ctx.lua keeps arg_NAME
 # and the like too, whatever an earlier plugin has rewritten). The upstream_ ones are written through.
 _NOT_CACHED = frozenset({"args", "is_args", "upstream_uri", "upstream_host", "upstream_scheme"})
 
+# nginx's own names ignore case, APISIX's do not
+_OF_APISIX = (
+    "method route_id route_name service_id service_name consumer_name balancer_ip balancer_port resp_body "
+    "real_request_uri graphql_name graphql_operation graphql_root_fields"
+).split()
 
-def _text(value: str | int | None) -> bytes | None:
-    return None if value is None else raw(str(value))
-
-
-def _address_of_node(exchange: Exchange, port: bool) -> bytes | None:
-    # set when the balancer has picked a server: in the request phase it has not
-    node = exchange.node
-    return None if node is None else _text(node.port if port else node.host)
-
+# an operation and the first field of its selection; JSON has a quoted name there
+_GRAPHQL = re.compile(r"\s*(?:(query|mutation|subscription)\b)?\s*(\w+)?[^{]*\{\s*(?:\w|\.\.\.)")
 
 # client_body_buffer_size; a body of known length may be a quarter longer (ngx_http_read_client_request_body)
 _BODY_BUFFER = 16 * 1024
@@ -48,13 +43,9 @@ def _request_body(exchange: Exchange) -> bytes | None:
     return (body or None) if in_memory else None
 
 
-def _join(exchange: Exchange, name: bytes, separator: bytes = b", ") -> bytes | None:
+def _joined(exchange: Exchange, name: bytes, separator: bytes = b", ") -> bytes | None:
     values = [value for key, value in exchange.headers.nginx if key.lower().replace(b"-", b"_") == name]
     return separator.join(values) if values else None
-
-
-def _content_length(exchange: Exchange) -> bytes | None:
-    return _join(exchange, b"content_length")
 
 
 def _remote_user(exchange: Exchange) -> bytes | None:
@@ -68,82 +59,84 @@ def _remote_user(exchange: Exchange) -> bytes | None:
     return user if user and colon and scheme.lower() == b"basic" else None
 
 
-_HOSTNAME = socket.gethostname()
-_CONSTANT: Mapping[str, bytes] = {
-    "server_name": b"_",
-    "nginx_version": b"1.27.1",
-    "request_type": b"traditional_http",
-    "status": b"0",
-    "resp_body": b"",
-}
+def _protocol(exchange: Exchange) -> str:
+    version = exchange.request.http_version
+    return f"HTTP/{version}" if "." in version else f"HTTP/{version}.0"
 
-_COMPUTED: Mapping[str, Callable[[Exchange], bytes | None]] = {
+
+VARIABLES: dict[str, Callable[[Exchange], bytes | str | int | None]] = {
+    # the request line
+    "request": lambda e: b"%s %s %s" % (e.request.method.encode(), e.request.target, _protocol(e).encode()),
+    "request_method": lambda e: e.request.method,
+    "method": lambda e: e.outgoing.method,
     "uri": lambda e: e.path,
     "document_uri": lambda e: e.path,
     "request_uri": lambda e: e.path + (b"?" + e.request.args if e.request.args else b""),
     "real_request_uri": lambda e: e.request.target,
-    "request": lambda e: b"%s %s %s" % (e.request.method.encode(), e.request.target, _protocol(e)),
     "args": lambda e: e.outgoing.args,
     "query_string": lambda e: e.outgoing.args,
     "is_args": lambda e: b"?" if e.outgoing.args else b"",
+    "server_protocol": _protocol,
+    # headers and body
     "host": lambda e: e.request.host,
     "http_host": lambda e: e.request.http_host,
-    "var_x_forwarded_host": lambda e: e.request.forwarded_host,
-    "var_x_forwarded_proto": lambda e: e.request.scheme.encode(),
-    "var_x_forwarded_port": lambda e: e.request.forwarded_port,
-    "remote_addr": lambda e: _text(e.request.remote[0]),
+    "content_length": lambda e: _joined(e, b"content_length"),
+    "content_type": lambda e: _joined(e, b"content_type"),
+    "http_cookie": lambda e: _joined(e, b"cookie", b"; "),
     "remote_user": _remote_user,
-    "realip_remote_addr": lambda e: _text(e.request.client[0]),
-    "remote_port": lambda e: _text(e.request.remote[1] or ""),
-    "realip_remote_port": lambda e: _text(e.request.client[1]),
-    "binary_remote_addr": lambda e: e.client_address,
-    "server_addr": lambda e: _text(e.request.server[0]),
-    "server_port": lambda e: _text(e.request.server[1]),
-    "server_protocol": lambda e: _protocol(e),
-    "scheme": lambda e: e.request.scheme.encode(),
-    "https": lambda e: b"on" if e.request.scheme == "https" else b"",
-    "request_method": lambda e: _text(e.request.method),
-    "method": lambda e: _text(e.outgoing.method),
-    "request_length": lambda e: _text(sum(e.request.head_lines) + len(e.body.content or b"")),
-    "content_length": _content_length,
-    "http_content_length": _content_length,
-    "content_type": lambda e: _join(e, b"content_type"),
-    "http_cookie": lambda e: _join(e, b"cookie", b"; "),
     "request_body": _request_body,
-    "balancer_ip": lambda e: _address_of_node(e, False),
-    "balancer_port": lambda e: _address_of_node(e, True),
-    "upstream_unresolved_host": lambda e: _address_of_node(e, False),
-    "upstream_host": lambda e: e.outgoing.host,
-    "upstream_scheme": lambda e: _text(e.upstream.scheme if e.upstream is not None else "http"),
-    "upstream_uri": lambda e: e.outgoing.uri,
-    "route_id": lambda e: _text(e.route.id if e.route is not None else None),
-    "route_name": lambda e: _text(e.route.name if e.route is not None else None),
-    "service_id": lambda e: _text(e.route.service_id if e.route is not None else None),
-    "service_name": lambda e: _text(e.route.service_name if e.route is not None else None),
-    "consumer_name": lambda e: _text(e.consumer.username if e.consumer is not None else None),
+    "request_length": lambda e: sum(e.request.head_lines) + len(e.body.content or b""),
+    # both ends of the connection
+    "scheme": lambda e: e.request.scheme,
+    "https": lambda e: "on" if e.request.scheme == "https" else "",
+    "remote_addr": lambda e: e.request.remote[0],
+    "remote_port": lambda e: e.request.remote[1] or "",
+    "realip_remote_addr": lambda e: e.request.client[0],
+    "realip_remote_port": lambda e: e.request.client[1],
+    "binary_remote_addr": lambda e: e.client_address,
+    "server_addr": lambda e: e.request.server[0],
+    "server_port": lambda e: e.request.server[1],
+    "server_name": lambda e: "_",
+    "hostname": lambda e: socket.gethostname(),
+    "connection": lambda e: id(e) % 100000,
+    "pid": lambda e: os.getpid(),
+    "nginx_version": lambda e: "1.27.1",
     "proxy_add_x_forwarded_for": lambda e: b", ".join(
         [*e.headers.values(b"x-forwarded-for"), e.request.remote[0].encode()]
     ),
-    "request_id": lambda e: e.request.id.encode(),
-    "apisix_request_id": lambda e: e.request.id.encode(),
-    "request_time": lambda e: b"%.3f" % (time.monotonic() - e.request.clock),
-    "msec": lambda e: b"%.3f" % time.time(),
-    "time_iso8601": lambda e: time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()).encode(),
-    "time_local": lambda e: time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime()).encode(),
-    "pid": lambda e: _text(os.getpid()),
-    "connection": lambda e: _text(id(e) % 100000),
-    "hostname": lambda e: _HOSTNAME.encode(),
+    "var_x_forwarded_host": lambda e: e.request.forwarded_host,
+    "var_x_forwarded_proto": lambda e: e.request.scheme,
+    "var_x_forwarded_port": lambda e: e.request.forwarded_port,
+    # what APISIX has found
+    "route_id": lambda e: getattr(e.route, "id", None),
+    "route_name": lambda e: getattr(e.route, "name", None),
+    "service_id": lambda e: getattr(e.route, "service_id", None),
+    "service_name": lambda e: getattr(e.route, "service_name", None),
+    "consumer_name": lambda e: getattr(e.consumer, "username", None),
+    # set when the balancer has picked a server: in the request phase it has not
+    "balancer_ip": lambda e: getattr(e.node, "host", None),
+    "balancer_port": lambda e: getattr(e.node, "port", None),
+    "upstream_unresolved_host": lambda e: getattr(e.node, "host", None),
+    "upstream_host": lambda e: e.outgoing.host,
+    "upstream_scheme": lambda e: e.upstream.scheme if e.upstream else "http",
+    "upstream_uri": lambda e: e.outgoing.uri,
+    "request_type": lambda e: "traditional_http",
+    "status": lambda e: 0,
+    "resp_body": lambda e: "",
+    # numbers and times
+    "request_id": lambda e: e.request.id,
+    "apisix_request_id": lambda e: e.request.id,
+    "request_time": lambda e: f"{time.monotonic() - e.request.clock:.3f}",
+    "msec": lambda e: f"{time.time():.3f}",
+    "time_iso8601": lambda e: time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
+    "time_local": lambda e: time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime()),
 }
+"""Variables by their name in lower case, without those that end in a name. Who wants another one puts it in here."""
 
 
-def _protocol(exchange: Exchange) -> bytes:
-    version = exchange.request.http_version
-    return b"HTTP/" + (version if "." in version else version + ".0").encode()
-
-
-def _first(values: list[bytes | None]) -> bytes:
+def _first(values: list[bytes | None] | None) -> bytes | None:
     # true in Lua, which tostring makes a word
-    return b"true" if values[0] is None else values[0]
+    return (b"true" if values[0] is None else values[0]) if values else None
 
 
 def lookup(exchange: Exchange, status: int | None = None, headers: Iterable[Header] = ()) -> Lookup:
@@ -184,29 +177,20 @@ async def variable(exchange: Exchange, name: bytes) -> bytes | None:
     return value
 
 
-# nginx's own names ignore case, APISIX's do not
-_OF_APISIX = (
-    "method route_id route_name service_id service_name consumer_name balancer_ip balancer_port resp_body "
-    "real_request_uri graphql_name graphql_operation graphql_root_fields"
-).split()
-
-
 async def _value(exchange: Exchange, text: str, lower: str) -> bytes | None:
     if text != lower and (lower in _OF_APISIX or lower.startswith("post_arg")) and not text.startswith("post_arg"):
         return None
     if text != lower == "request_uri":
         # APISIX has put the decoded one over nginx's, under this spelling only
         return exchange.request.target
-    if lower in _COMPUTED:
-        return _COMPUTED[lower](exchange)
-    if lower in _CONSTANT:
-        return _CONSTANT[lower]
+    if lower in VARIABLES:
+        value = VARIABLES[lower](exchange)
+        return value if value is None or isinstance(value, bytes) else raw(str(value))
     if lower.startswith("http_"):
         wanted = lower.removeprefix("http_").replace("-", "_")
-        return _join(exchange, wanted.encode("latin-1")) if wanted else None
+        return _joined(exchange, wanted.encode("latin-1")) if wanted else None
     if lower.startswith("arg_"):
-        values = exchange.outgoing.uri_args().get(text[len("arg_") :].encode("latin-1"))
-        return _first(values) if values else None
+        return _first(exchange.outgoing.uri_args().get(text[len("arg_") :].encode("latin-1")))
     if lower.startswith("cookie_"):
         return exchange.headers.cookie(text[len("cookie_") :].encode("latin-1"))
     if lower.startswith("post_arg"):
@@ -231,8 +215,7 @@ async def _post_arg(exchange: Exchange, rest: str) -> bytes | None:
     if not path or rest[0] not in "._":
         return None
     if b"application/x-www-form-urlencoded" in content_type:
-        values = parse_args(await exchange.body.read()).get(path.encode("latin-1"))
-        return _first(values) if values else None
+        return _first(parse_args(await exchange.body.read()).get(path.encode("latin-1")))
     if rest[0] == "_" or b"application/json" not in content_type:
         return None
     value = await _json(exchange)
@@ -262,7 +245,7 @@ async def _graphql(exchange: Exchange, what: str) -> bytes | None:
         return None
     body = await exchange.body.read()
     if exchange.outgoing.method == "GET":
-        query = _first(exchange.outgoing.uri_args().get(b"query", [b""])).decode(errors="replace")
+        query = (_first(exchange.outgoing.uri_args().get(b"query")) or b"").decode(errors="replace")
     elif exchange.outgoing.method != "POST":
         return None
     elif exchange.headers.values(b"content-type")[:1] == [b"application/json"]:
