@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from .builtin import Refusal, with_error_response
 from .exchange import ActivePlugins, Breaks, CutOff, Exchange
 from .nginx.answer import exit_with, send_generated, send_page
-from .nginx.headers import LuaError, SentHeaders
+from .nginx.headers import LuaError, ResponseHeaders
 from .runner.calls import RunnerFailed
 from .upstream import Request, Response, UpstreamError
 from .upstream.requests import fetch_request
@@ -129,7 +129,7 @@ class ResponsePhase:
             CutOff: as always, unless the call fails or there is no header to set.
         """
         length = exchange.response.content_length
-        exchange.response = SentHeaders()
+        exchange.response = ResponseHeaders(sent=True)
         for plugins in lists:
             try:
                 async with self._fetched(exchange) as fetched:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from .uri import escape_header_name, escape_header_value, host_name
 
-__all__ = ["Header", "LuaError", "RequestHeaders", "ResponseHeaders", "SentHeaders"]
+__all__ = ["Header", "LuaError", "RequestHeaders", "ResponseHeaders"]
 
 Header = tuple[bytes, bytes]
 
@@ -40,6 +40,15 @@ class LuaError(Exception):
 def _is_length(value: bytes) -> bool:
     """Whether nginx takes it for a length (``ngx_atoof``): digits, up to the largest file."""
     return value.isdigit() and len(value) < 20 and int(value) < 1 << 63
+
+
+def _put(items: list[Header], name: bytes, entry: Header | None, *, first_only: bool = False) -> list[Header]:
+    """Put a header in the place of those of a lower-case name, or of the first of them; None: there is no header."""
+    place = next((number for number, item in enumerate(items) if item[0].lower() == name), len(items))
+    rest = items[place + 1 :]
+    if not first_only:
+        rest = [item for item in rest if item[0].lower() != name]
+    return [*items[:place], *([] if entry is None else [entry]), *rest]
 
 
 class RequestHeaders:
@@ -102,19 +111,8 @@ class RequestHeaders:
             self._table.pop(lower, None)
         else:
             self._table[lower] = [value]
-        entry = (escape_header_name(name), escape_header_value(value)) if value else None
-        kept: list[Header] = []
-        for old in self.nginx:
-            if old[0].lower() != lower:
-                kept.append(old)
-            elif entry is not None:
-                kept.append(entry)
-                entry = None
-            elif value and lower in _FIRST_LINE_ONLY:
-                kept.append(old)
-        if entry is not None and name:
-            kept.append(entry)
-        self.nginx = kept
+        entry = (escape_header_name(name), escape_header_value(value)) if value and name else None
+        self.nginx = _put(self.nginx, lower, entry, first_only=bool(value) and lower in _FIRST_LINE_ONLY)
 
     def add(self, name: bytes, value: bytes) -> None:
         """``core.request.add_header``: beside those of the name.
@@ -150,13 +148,17 @@ def _hyphenated(name: bytes) -> bytes:
 class ResponseHeaders:
     """What plugins have put on the response so far (``r->headers_out``).
 
+    Args:
+        sent: the client has the head already, so Lua fails where it sets a header.
+
     Attributes:
         content_type: None: not set, so nginx writes its default; empty: deleted, so there is none.
         content_length: as the plugin gave it; it is believed.
         date_set: nginx adds no Date then. Trap: to delete it is to set it too (ngx_http_set_builtin_header).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, sent: bool = False) -> None:
+        self._sent = sent
         self.items: list[Header] = []
         self.content_type: bytes | None = None
         self.content_length: int | None = None
@@ -178,6 +180,8 @@ class ResponseHeaders:
         self.items = [item for item in self.items if item[0].lower() not in names]
 
     def _special(self, lower: bytes, value: bytes) -> bool:
+        if self._sent:
+            raise LuaError("headers have already been sent")
         if lower == b"content-type":
             self.content_type = value
         elif lower == b"content-length":
@@ -197,18 +201,10 @@ class ResponseHeaders:
         if self._special(lower, value):
             return
         name = escape_header_name(name)
-        entry = (name, value) if value else None
-        kept: list[Header] = []
-        for old in self.items:
-            if old[0].lower() != name.lower():
-                kept.append(old)
-            elif entry is not None:
-                # the place and the spelling of the first stay
-                kept.append((old[0], value))
-                entry = None
-        if entry is not None:
-            kept.append(entry)
-        self.items = kept
+        lower = name.lower()
+        # the spelling of the first stays
+        spelling = next((key for key, _ in self.items if key.lower() == lower), name)
+        self.items = _put(self.items, lower, (spelling, value) if value else None)
 
     def add(self, name: bytes, value: bytes) -> None:
         """``core.response.add_header``: beside those of the name, except where nginx knows only one."""
@@ -254,13 +250,3 @@ class ResponseHeaders:
                 # an absent value on a repeat deletes the earlier ones
                 self.set(key if lower else name, value)
                 seen.add(key)
-
-
-class SentHeaders(ResponseHeaders):
-    """The headers of a response whose head the client has already: Lua fails where it sets one."""
-
-    def set(self, name: bytes, value: bytes | None) -> None:
-        raise LuaError("headers have already been sent")
-
-    def add(self, name: bytes, value: bytes) -> None:
-        raise LuaError("headers have already been sent")
