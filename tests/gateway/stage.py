@@ -226,10 +226,10 @@ class Runner:
 
 def _long_body(value: Any) -> bytes | None:
     if isinstance(value, dict):
-        body = b"x" * value["len"]
+        body: bytes = b"x" * value["len"]
         assert hashlib.sha256(body).hexdigest() == value["sha256"]
         return body
-    return None if value is None else base64.b64decode(value)
+    return None if value is None else base64.b64decode(str(value))
 
 
 def _frame_out(rpc: dict[str, Any]) -> bytes | None:
@@ -401,13 +401,13 @@ class Stage:
     def __init__(self, cases: list[dict[str, Any]], directory: str) -> None:
         spec = importlib.util.spec_from_file_location("apisix_cases_upstream", UPSTREAM_SCRIPT)
         assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
+        module: Any = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         # the byte that names the operating system, which not every Python sets as the recording one did
         module.GZ = module.GZ[:9] + b"\x03" + module.GZ[10:]
         self.seen = threading.Condition()
 
-        class Upstream(module.Upstream):  # type: ignore[name-defined, misc]
+        class Upstream(module.Upstream):  # type: ignore[misc]
             def add(upstream, entry: dict[str, Any]) -> None:
                 super().add(entry)
                 with self.seen:

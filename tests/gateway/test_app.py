@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ def client(runner: RunnerDouble, plugins: dict[str, Any] | None = None, **option
     return TestClient(GatewayApp(routes(plugins), runner.path, **options))
 
 
-def action(answer: Any) -> Any:
+def action(answer: Any) -> Callable[[Any, Ask], Message]:
     return lambda message, ask: HTTPReqCallResp(message.id, answer)
 
 

@@ -184,7 +184,7 @@ def test_there_are_no_args_without_a_query(
     app = GatewayApp(routes(PRE), runner.path, upstream=echo)
     path, _, query = target.partition(b"?")
     extensions = {TARGET: target}
-    scope = {"raw_path": path, "query_string": query, "extensions": extensions}
+    scope: dict[str, Any] = {"raw_path": path, "query_string": query, "extensions": extensions}
     sent = asyncio.run(called(app, path=path.decode(), headers=[(b"host", b"h")], **scope))
     assert asked == [args, args, b"?" if args else b"", upstream.encode()]
     assert f'"target": "{upstream}"'.encode() in sent[1]["body"]
@@ -430,7 +430,7 @@ def test_disabled_plugin_of_a_route_takes_the_place_of_the_farther_one(
 
 def test_disabled_authentication_of_a_route_is_off(runner: RunnerDouble) -> None:
     """It seems to be tested where the service's runs, and is not on in production."""
-    key_auth = {"key-auth": {}}
+    key_auth: dict[str, Any] = {"key-auth": {}}
     config = held({"key-auth": OFF}, key_auth, "service")
     assert TestClient(GatewayApp(read_routes(config), runner.path, upstream=echo)).get("/x").status_code == 200
     config = held({}, key_auth, "service")

@@ -194,7 +194,7 @@ def test_graphql(made: Exchange, expected: list[bytes | None]) -> None:
      (16384, {"Transfer_Encoding": "chunked"}, False)],
 )  # fmt: skip
 def test_request_body_that_lies_in_a_file_is_no_variable(size: int, headers: dict[str, str], kept: bool) -> None:
-    made = exchange("POST", **headers)
+    made = exchange("POST", b"", b"", **headers)
     made.body.content = b"x" * size
     assert values(made, "request_body") == [made.body.content if kept else None]
     made.set_body(b"y" * size)
