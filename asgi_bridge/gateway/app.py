@@ -1,8 +1,7 @@
 """The gateway: an ASGI application that does to requests and responses what APISIX 3.18 does to them.
 
-The phases of a request, in APISIX's order: rewrite (plugins by priority, then those that came with the consumer),
-access, before_proxy (post-resp), proxy, header filter; in each of them global rules come first. Not for production: it
-is what plugins are tried on.
+A request goes through APISIX's phases: rewrite (plugins by priority, then those of the consumer), access, before_proxy
+(post-resp), proxy, header filter. In each of them global rules come first. Use it to try plugins, not in production.
 """
 
 import logging
@@ -40,11 +39,11 @@ _NO_ROUTE = b'{"error_msg":"404 Route Not Found"}\n'
 class GatewayApp:
     """APISIX's half of the external-plugin protocol, as an ASGI application.
 
-    Any ASGI server will do. Under uvicorn, `asgi_bridge.gateway.server.http_protocol` hands on the request target as
-    the client wrote it, which an ASGI scope does not hold.
+    Any ASGI server can serve it. With `asgi_bridge.gateway.server.http_protocol`, uvicorn also passes on the request
+    target as the client wrote it, which an ASGI scope does not hold.
 
-    Idle connections are kept from the lifespan's start-up to its shutdown; without a lifespan everything works too,
-    with a connection for each call.
+    It keeps idle connections from the lifespan's start-up to its shutdown. Without a lifespan it makes a connection for
+    each call.
 
     Attributes:
         pool: idle connections.
@@ -155,7 +154,7 @@ class GatewayApp:
     # --- request phases ---------------------------------------------------------------------------------------------
 
     async def _request_phases(self, exchange: Exchange) -> Refusal | None:
-        # global rules first, in each phase (and, in the end, for nothing where there is no route)
+        # global rules come first in each phase, and run even where there is no route
         refusal = await self._rewrite(exchange, exchange.global_rules)
         if refusal is None and exchange.route is not None:
             exchange.plugins = ActivePlugins(exchange.route.plugins)
@@ -173,14 +172,14 @@ class GatewayApp:
         refusal = await self._rewrite(exchange, own)
         if refusal is not None or exchange.consumer is None:
             return refusal
-        # the consumer's plugins come over the route's; those the route did not have run now (rewrite_in_consumer)
+        # the consumer's plugins replace the route's; those that the route does not have run now (rewrite_in_consumer)
         exchange.plugins = ActivePlugins(exchange.consumer.plugins.over(own.plugins))
         return await self._rewrite(exchange, exchange.plugins, but=own)
 
     async def _rewrite(
         self, exchange: Exchange, active: ActivePlugins, but: ActivePlugins | None = None
     ) -> Refusal | None:
-        """Run the rewrite phase of some plugins, but for those that others have too."""
+        """Run the rewrite phase of plugins, without those whose names `but` has too."""
         plugins = active.plugins
         priorities: dict[str, int] = {
             name: conf.get("_meta", {}).get("priority", BUILTIN[name].priority)
@@ -209,7 +208,7 @@ class GatewayApp:
         return None if refusal is None else with_error_response(refusal, conf.get("_meta", {}).get("error_response"))
 
     async def _ext(self, exchange: Exchange, phase: str, active: ActivePlugins) -> Refusal | None:
-        """Run a list of the request phases."""
+        """Call the runner for the list of a request phase, if the plugins have one."""
         plugin = active.plugins.ext.get(phase)
         if plugin is None or not await active.runs(phase, lookup(exchange)):
             return None
@@ -227,7 +226,7 @@ class GatewayApp:
     # --- the upstream -----------------------------------------------------------------------------------------------
 
     async def _proxy(self, exchange: Exchange) -> None:
-        """Proxy as nginx does. Its request body is buffered whole, as nginx does unless told otherwise."""
+        """Send the request upstream, and the response to the client, as nginx does: it reads the whole body first."""
         assert exchange.upstream is not None
         exchange.node = exchange.upstream.node
         body, length = await exchange.body.read(), exchange.body.length
@@ -254,7 +253,7 @@ class GatewayApp:
         except UpstreamError as exc:
             logger.error("%s: the upstream failed: %s", exchange.request.line, str(exc) or type(exc).__name__)
             if started:
-                # the head is out, so all that is left is to break the connection, as nginx does
+                # the client has the head already, so the connection is broken, as nginx does
                 raise
             status = 504 if isinstance(exc, UpstreamTimeout) else 502
             await send_page(exchange, status, upstream_status=", ".join([str(status)] * exc.tries).encode())

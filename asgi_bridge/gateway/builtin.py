@@ -1,6 +1,6 @@
-"""APISIX's own plugins, as much of each as plugins of a runner have to do with.
+"""Those of APISIX's own plugins that the stand-in emulates, with the commonest part of their configuration.
 
-A configuration that goes further is not understood, which is said when the routes are read.
+A configuration that goes further is refused when the routes are read.
 """
 
 import json
@@ -25,7 +25,12 @@ Consumers: TypeAlias = Mapping[str, Consumer]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A plugin ends the request: status and body; None: it gives no body."""
+    """The answer of a plugin that ends the request.
+
+    Attributes:
+        status: of the response.
+        body: None: the plugin gives none.
+    """
 
     status: int
     body: bytes | None = None
@@ -48,7 +53,7 @@ def with_error_response(refusal: Refusal, error_response: str | Conf | None) -> 
 
 
 class Unsupported(ValueError):
-    """A configuration is right for APISIX and goes further than the stand-in does."""
+    """A configuration that is valid in APISIX, and that the stand-in does not emulate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,7 @@ def check_builtin(name: str, conf: Conf) -> None:
 
 
 def finish(exchange: Exchange, head: Head, running: Mapping[str, Conf]) -> None:
-    """Run the header filters of plugins: name and configuration."""
+    """Run the header filters of plugins, which are given by name with their configurations."""
     for name, plugin in BUILTIN.items():
         if name in running and plugin.finish is not None:
             plugin.finish(exchange, head, running[name])
@@ -102,7 +107,7 @@ _HEADER_LINE = re.compile(r"([^:\s]+)\s*:\s*([^:]+)")
 
 
 class _Change(NamedTuple):
-    """What is done to a header. No value: it is removed. Beside: those of its name stay."""
+    """A change of one header. Without a value it is removed; with `beside` the earlier ones of its name stay."""
 
     name: bytes
     value: bytes | None
@@ -110,11 +115,11 @@ class _Change(NamedTuple):
 
 
 def _header_changes(conf: Conf, *, lines: bool) -> list[_Change]:
-    """Read ``headers`` of a rewriting plugin (``create_header_operation``).
+    """Read ``headers`` of proxy-rewrite or response-rewrite (``create_header_operation``).
 
     Args:
         conf: of the plugin.
-        lines: ``headers.add`` is a list of lines, in place of a mapping.
+        lines: ``headers.add`` is a list of lines, not a mapping.
 
     Raises:
         ValueError, Unsupported: as `check_builtin`.
@@ -211,9 +216,9 @@ def _check_patterns(value: Any) -> None:
 
 
 def _substituted(path: bytes, patterns: list[str]) -> bytes:
-    """``regex_uri``: the first pattern that matches counts, and its first match is replaced.
+    """Apply ``regex_uri``: replace the first match of the first pattern that matches.
 
-    PCRE is told nothing of UTF-8, so a dot matches a byte.
+    APISIX does not switch on UTF-8 in PCRE, so a dot matches one byte.
     """
     for pattern, text in zip(patterns[::2], patterns[1::2], strict=True):
         found = re.search(raw(pattern), path)
@@ -230,7 +235,7 @@ def _substituted(path: bytes, patterns: list[str]) -> bytes:
 
 
 def _proxy_rewrite(exchange: Exchange, conf: Conf, consumers: Consumers) -> None:
-    # the URI is set even when only the method changes, so a later Rewrite.args is lost (proxy-rewrite.lua)
+    # proxy-rewrite.lua sets the URI even when only the method changes, so a later Rewrite.args is lost
     outgoing = exchange.outgoing
     path, question, query = raw(conf.get("uri", "")).partition(b"?")
     if not path and "regex_uri" in conf:
@@ -276,7 +281,7 @@ def _response_rewrite(exchange: Exchange, head: Head, conf: Conf) -> None:
         else:
             headers.set(name, value)
     if conf.get("status_code") == 204:
-        # only of a status that Lua has set, not of the upstream's own (ngx_http_header_filter_module.c, status_line)
+        # for a status that Lua has set, not for the upstream's own (ngx_http_header_filter_module.c, status_line)
         headers.content_type, head.length, head.chunked = None, None, False
 
 
@@ -292,7 +297,7 @@ def _request_id(exchange: Exchange, conf: Conf, consumers: Consumers) -> None:
 
 
 def _request_id_of_response(exchange: Exchange, head: Head, conf: Conf) -> None:
-    # what the rewrite phase has found or made, unless the response has an id already
+    # an id that the response has already stays
     if exchange.response.get(b"x-request-id") is None:
         exchange.response.set(b"X-Request-Id", exchange.plugin_request_id)
 
@@ -362,4 +367,4 @@ BUILTIN: dict[str, Builtin] = {
         finish=_response_rewrite,
     ),
 }
-"""The emulated plugins by name. Who wants another one puts it in here before the routes are read."""
+"""The emulated plugins by name. To add one, put it in here before the routes are read."""

@@ -28,12 +28,12 @@ class Breaks(Exception):
     """APISIX would hang here, or break a connection. The client gets 502, and the log says what APISIX would do.
 
     Args:
-        what: it would have done: "closed the connection".
+        what: what APISIX would have done, such as "closed the connection".
     """
 
 
 class CutOff(Exception):
-    """APISIX breaks a response off that has begun. All that is left is to break the client's connection, as it does."""
+    """APISIX breaks off a response that has begun. The gateway breaks the client's connection, as APISIX does."""
 
 
 class RequestBody:
@@ -44,10 +44,11 @@ class RequestBody:
         receive: of the ASGI call.
 
     Attributes:
-        length: so many bytes nginx reads of the client, and sends upstream (``content_length_n``); None: no number.
-        content: what has been read, or put in its place; None: nothing yet.
-        replaced: a plugin has put another body in its place.
-        unread: so many bytes nginx leaves unread.
+        length: number of bytes that nginx reads from the client and sends upstream (``content_length_n``); None:
+            unknown.
+        content: the body, as read or as a plugin replaced it; None: it has not been read.
+        replaced: a plugin has replaced the body.
+        unread: number of bytes that nginx leaves unread.
     """
 
     def __init__(self, request: ClientRequest, receive: Callable[[], Awaitable[Any]]) -> None:
@@ -59,7 +60,7 @@ class RequestBody:
         self.unread = 0
 
     async def read(self) -> bytes:
-        """Give the whole body, as nginx buffers it before it goes on.
+        """Give the whole body, which nginx buffers before it goes on.
 
         Raises:
             Breaks: a plugin has changed Content-Length, which says how much nginx reads.
@@ -78,7 +79,7 @@ class RequestBody:
         )
 
     async def buffer(self) -> bytes:
-        """Read the body, be it too long for the length that a plugin has set."""
+        """Read the body, even if it is longer than the length that a plugin has set."""
         if self.content is not None:
             return self.content
         parts: list[bytes] = []
@@ -102,7 +103,7 @@ class RequestBody:
         return self.content
 
     async def while_client_waits(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something for the client. It ends when the client goes away, so that nobody reads the upstream in vain.
+        """Do some work until the client goes away, so that nobody reads the upstream in vain.
 
         Raises:
             ClientGone: the client went away first.
@@ -130,7 +131,7 @@ class Outgoing:
     Attributes:
         method: the request's.
         host: the Host header (``$upstream_host``).
-        uri: what a plugin has written, with the query (``$upstream_uri``); empty: no plugin has.
+        uri: path and query that a plugin has written (``$upstream_uri``); empty: none has.
         args: the query (``$args``); None: there is none.
         args_changed: a plugin has set the query. Until then nginx sends the target upstream as the client wrote it.
     """
@@ -168,7 +169,7 @@ class ActivePlugins:
         self._runs: dict[str, bool] = {}
 
     async def runs(self, name: str, lookup: Lookup) -> bool:
-        """Whether ``_meta.filter`` of a plugin holds (``meta_filter`` in plugin.lua).
+        """Whether a plugin runs: its ``_meta.filter`` holds (``meta_filter`` in plugin.lua).
 
         The first answer counts for the rest of the request.
         """
@@ -180,7 +181,7 @@ class ActivePlugins:
         return self._runs[name]
 
     async def builtin(self, lookup: Lookup) -> dict[str, Mapping[str, Any]]:
-        """Give those of APISIX's own plugins that run, name and configuration."""
+        """Give the emulated plugins that run: name and configuration."""
         return {name: conf for name, conf in self.plugins.builtin.items() if await self.runs(name, lookup)}
 
 
@@ -197,13 +198,13 @@ class Exchange:
         headers: those of the request, as plugins have made them.
         outgoing: method, URI and host, as plugins have made them.
         response: the headers that plugins have put on the response.
-        route, upstream: None: there is none, or the plugins of global rules still run.
+        route, upstream: None: there is none, or the request has not got so far.
         node: the server that the balancer has picked; None: not yet.
         global_rules, plugins: the plugins that may run.
         consumer: whom key-auth has found.
-        plugin_request_id: what request-id puts on the response.
+        plugin_request_id: the id that the plugin request-id puts on the response.
         fetched: the response that post-resp has fetched.
-        variables: those that have been read, by name.
+        variables: values of the variables that have been read, by name.
     """
 
     def __init__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]):
@@ -243,21 +244,21 @@ class Exchange:
         return ipaddress.ip_address(self.request.remote[0]).packed
 
     def begin_anew(self) -> None:
-        """Forget what plugins have put on the response, and let none of them have a part in it any more."""
+        """Forget what plugins have put on the response. None of them runs any more."""
         self.response = ResponseHeaders()
         self.global_rules = self.plugins = ActivePlugins()
 
     def add_forwarded_headers(self) -> None:
-        """Set what APISIX 3.18 puts on each request whose client is no trusted proxy, in place of the client's own."""
+        """Replace the client's forwarding headers, as APISIX 3.18 does unless the client is a trusted proxy."""
         self.headers.set(b"Forwarded", None)
         self.headers.set(b"X-Forwarded-Proto", self.request.scheme.encode())
         self.headers.set(b"X-Forwarded-Host", self.request.forwarded_host)
         self.headers.set(b"X-Forwarded-Port", self.request.forwarded_port)
 
     def set_header(self, name: bytes, value: bytes | None) -> None:
-        """``core.request.set_header``: in nginx's list and in the table, and the variable is read afresh.
+        """``core.request.set_header``: set a header in nginx's list and in the Lua table, and forget its variable.
 
-        Trap: its name is made with the header's dashes, ``http_x-a``, so ``http_x_a`` stays as it was. nginx itself
+        Trap: APISIX forgets the variable with the header's dashes, ``http_x-a``, so ``http_x_a`` stays as it was. nginx
         keeps ``http_referer``, because the format of the access log has it.
         """
         self.headers.set(name, value)
@@ -266,7 +267,7 @@ class Exchange:
         self._forget(name)
 
     def add_header(self, name: bytes, value: bytes) -> None:
-        """``core.request.add_header``: as `set_header`, beside what is there."""
+        """``core.request.add_header``: as `set_header`, and earlier headers of the name stay."""
         self.headers.add(name, value)
         self._forget(name)
 
@@ -276,7 +277,7 @@ class Exchange:
 
     @property
     def has_body(self) -> bool:
-        """A body is announced, be it an empty one. Trap: a plugin that deletes Content-Length takes it away."""
+        """Whether a body is announced, even an empty one. Trap: a plugin that deletes Content-Length takes it away."""
         return self.request.chunked or bool(self.headers.values(b"content-length"))
 
     async def replace_body(self, body: bytes) -> None:
@@ -291,7 +292,7 @@ class Exchange:
         self.set_body(body)
 
     def set_body(self, body: bytes) -> None:
-        """``ngx.req.set_body_data``: nginx's Content-Length follows, the Lua table does not notice."""
+        """``ngx.req.set_body_data``: replace the body, and Content-Length in nginx's list, not in the Lua table."""
         self.body.content = body
         self.body.replaced = True
         self.body.length = len(body)

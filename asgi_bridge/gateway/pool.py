@@ -9,16 +9,16 @@ __all__ = ["Pool"]
 class _Connection(Protocol):
     @property
     def reusable(self) -> bool:
-        """Both ends are open, and nothing has come that belongs to no answer."""
+        """Whether both ends are open, and no bytes have come that belong to no answer."""
 
     async def close(self) -> None: ...
 
 
 class Pool:
-    """Keeps idle connections, and gives the one that was used last.
+    """A store of idle connections. The one that was used last is taken first.
 
-    It keeps them between `start` and `stop` only: nobody else would close them when the event loop ends, and
-    Starlette's TestClient makes a new loop for each request.
+    It keeps connections between `start` and `stop` only. Otherwise nobody would close them at the end of the event
+    loop, and Starlette's TestClient makes a new loop for each request.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Pool:
             await self._idle.pop()[2].close()
 
     async def take(self, peer: object) -> Any:
-        """Take out an idle connection to somebody; None: there is none."""
+        """Take out an idle connection to a peer; None: there is none."""
         while (entry := next((entry for entry in reversed(self._idle) if entry[0] == peer), None)) is not None:
             self._idle.remove(entry)
             _, until, connection = entry
@@ -49,13 +49,13 @@ class Pool:
         return None
 
     async def put(self, peer: object, connection: _Connection, *, size: int, seconds: float) -> None:
-        """Keep a connection for the next one who wants it, or close it.
+        """Keep a connection for later, or close it if that is not possible.
 
         Args:
             peer: where the connection leads.
             connection: what `take` gives.
-            size: so many connections to the same peer are kept.
-            seconds: how long it is kept.
+            size: maximum number of connections to the same peer.
+            seconds: how long the connection is kept.
         """
         if not self._keeping or not connection.reusable:
             await connection.close()

@@ -1,4 +1,4 @@
-"""ext-plugin-post-resp: it fetches the upstream's response itself, asks the runner, and answers."""
+"""The response phase: ext-plugin-post-resp fetches the upstream's response itself, asks the runner, and answers."""
 
 import contextlib
 import logging
@@ -17,11 +17,11 @@ __all__ = ["POST_RESP", "ResponsePhase"]
 logger = logging.getLogger("asgi_bridge.gateway")
 
 POST_RESP = "ext-plugin-post-resp"
-"""The plugin of APISIX that lists a runner's plugins for the response."""
+"""The plugin of APISIX that lists a runner's plugins for the response phase."""
 
 
 class ResponsePhase:
-    """The response phase of a gateway.
+    """Runs the lists of ext-plugin-post-resp.
 
     Args:
         send: sends a request upstream.
@@ -83,12 +83,12 @@ class ResponsePhase:
         plugins: ActivePlugins,
         further: list[ActivePlugins],
     ) -> bool:
-        """Ask the runner what to do with a fetched response, and do it; see `answer`."""
+        """Ask the runner what to do with a fetched response, and do it. Returns what `answer` does."""
         after = self._after_response(exchange, further) if further else None
         try:
             answer = await self._call(exchange, POST_RESP, plugins) or Refusal(0)
         except RunnerFailed:
-            # 503, yet with the upstream's body
+            # the client gets 503, but with the upstream's body
             answer = Refusal(503)
         except LuaError:
             await send_page(exchange, 500)
@@ -103,7 +103,7 @@ class ResponsePhase:
         if exchange.outgoing.method == "HEAD" or fetched.status in (204, 304):
             return False
         if not fetched.asked and not chunked and b"content-length" in names and await fetched.ask() is None:
-            # lua-resty-http reads a body of known length in one piece, so of one that is cut short nothing is sent
+            # lua-resty-http reads a body of known length in one piece, and gives nothing of one that is cut short
             await send_page(exchange, 502)
             return True
         if fetched.asked:
@@ -111,10 +111,10 @@ class ResponsePhase:
                 return False
             await send_generated(exchange, status, fetched.body, after=after)
             return True
-        # An error before the first chunk is the caller's: 502.
+        # `answer` sends 502 for an error before the first chunk
         first = await anext(fetched.chunks, None)
         if first is None and chunked:
-            # lua-resty-http gives one empty string for an empty body, but for a chunked one nothing
+            # for an empty body lua-resty-http gives one empty string, but nothing for a chunked one
             return False
         await send_generated(exchange, status, first or b"", _rest(exchange, fetched.chunks), after)
         return True
@@ -122,11 +122,11 @@ class ResponsePhase:
     async def _after_response(self, exchange: Exchange, lists: list[ActivePlugins]) -> AsyncIterator[bytes]:
         """Run further lists although the client has its response already.
 
-        Trap: the upstream is called once more for each, and the client's connection broken, because Lua cannot set
+        Trap: APISIX calls the upstream once more for each, and breaks the client's connection, because Lua cannot set
         headers any more.
 
         Raises:
-            CutOff: as always, unless the call fails or there is no header to set.
+            CutOff: always, unless the call fails or there is no header to set.
         """
         length = exchange.response.content_length
         exchange.response = ResponseHeaders(sent=True)
@@ -153,7 +153,7 @@ class ResponsePhase:
 
 
 async def _rest(exchange: Exchange, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The chunks after the first one. What breaks off here ends the response as if it were whole, as in APISIX."""
+    """Give the chunks after the first one. A body that breaks off here ends as if it were whole, as in APISIX."""
     try:
         async for chunk in chunks:
             yield chunk
@@ -162,10 +162,10 @@ async def _rest(exchange: Exchange, chunks: AsyncIterator[bytes]) -> AsyncIterat
 
 
 def _check_fetch(exchange: Exchange, body: bytes) -> None:
-    """Look whether the upstream can read the request of post-resp. Its headers are those of the Lua table.
+    """Check whether the upstream can read the request of post-resp, which has the headers of the Lua table.
 
     Raises:
-        Breaks: it would wait for ever.
+        Breaks: the upstream would wait for ever.
     """
     if exchange.body.unread:
         raise Breaks(exchange.body.what_becomes_of_the_rest)

@@ -1,7 +1,4 @@
-"""What serves the gateway: uvicorn's HTTP protocols, with what nginx sees of a request and they do not hand on.
-
-Any ASGI server will do. With these protocols the gateway gets the request target as the client wrote it.
-"""
+"""uvicorn's HTTP protocols, changed to give the gateway the request target as the client wrote it."""
 
 import asyncio
 import functools
@@ -28,9 +25,9 @@ class _StatusLines(dict[int, bytes]):
 
 @functools.cache
 def allow_all_statuses() -> None:
-    """Let uvicorn send the statuses above 599, which plugins may answer and APISIX sends: without a phrase.
+    """Let uvicorn send statuses above 599, without a phrase: APISIX sends them, so plugins may use them.
 
-    uvicorn's tables end at 599, and a status that they do not have breaks the client's connection.
+    uvicorn's tables end at 599. A status that they do not have would break the client's connection.
     """
     h11_impl.STATUS_PHRASES = _StatusPhrases(h11_impl.STATUS_PHRASES)
     if importlib.util.find_spec("httptools") is not None:
@@ -51,7 +48,7 @@ def http_protocol(parser: str = "auto") -> type[asyncio.Protocol]:
 
 
 class _Connection(h11.Connection):
-    """Keeps the target of the request that is under way."""
+    """An h11 connection that remembers the target of its current request."""
 
     target = b""
 
@@ -70,13 +67,13 @@ class _H11Protocol(h11_impl.H11Protocol):
         app = cast("Any", self.app)
 
         async def with_target(scope: Any, receive: Any, send: Any) -> None:
-            # h11 reads no further request before this one is answered
+            # h11 reads the next request only after the answer to this one
             await app({**scope, "extensions": {TARGET: conn.target}}, receive, send)
 
         self.app = cast("Any", with_target)
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Says nothing: the gateway has a line of its own."""
+        """Do nothing: the gateway logs the handshake itself."""
 
 
 @functools.cache
@@ -89,6 +86,6 @@ def _with_httptools() -> type[asyncio.Protocol]:
             super().on_headers_complete()
 
         def _unsupported_upgrade_warning(self) -> None:
-            """Says nothing: the gateway has a line of its own."""
+            """Do nothing: the gateway logs the handshake itself."""
 
     return HttpToolsProtocol

@@ -28,12 +28,12 @@ DEFAULT_TYPE = b"text/plain"
 
 _CLOSED_WITHOUT_A_BYTE = frozenset({408, 444, 499})
 
-# nginx's proxy module reads these and passes none of them on (ngx_http_upstream.c, ngx_http_proxy_hide_headers)
+# nginx's proxy module does not pass these on (ngx_http_upstream.c, ngx_http_proxy_hide_headers)
 _NOT_PASSED = frozenset(
     b"connection keep-alive transfer-encoding server x-pad x-accel-expires x-accel-redirect x-accel-limit-rate "
     b"x-accel-buffering x-accel-charset status content-type content-length".split()
 )
-# what servers under ASGI refuse to send
+# ASGI servers refuse to send these
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -42,10 +42,10 @@ def _date() -> Header:
 
 
 async def _filter(exchange: Exchange, head: Head, upstream_status: bytes | None = None) -> None:
-    """APISIX's header filter: its own name, the upstream's failure, then its own plugins."""
+    """Run APISIX's header filter: set its own name and the upstream's failure, then run its own plugins."""
     exchange.response.set(b"Server", SERVER)
     if upstream_status is not None:
-        # in place of a plugin's (set_resp_upstream_status)
+        # it replaces a plugin's (set_resp_upstream_status)
         exchange.response.set(b"X-APISIX-Upstream-Status", upstream_status)
     for plugins in (exchange.global_rules, exchange.plugins):
         running = await plugins.builtin(lookup(exchange, head.status, exchange.response))
@@ -53,7 +53,7 @@ async def _filter(exchange: Exchange, head: Head, upstream_status: bytes | None 
 
 
 async def _rewritten(exchange: Exchange, status: int) -> int:
-    """The status that response-rewrite leaves of one."""
+    """Give the status that response-rewrite makes of another one."""
     for plugins in (exchange.global_rules, exchange.plugins):
         running = await plugins.builtin(lookup(exchange, status))
         status = running.get("response-rewrite", {}).get("status_code", status)
@@ -107,7 +107,7 @@ async def send_page(exchange: Exchange, status: int, *, upstream_status: bytes |
 
 
 async def refuse(exchange: Exchange, status: int) -> None:
-    """Answer for nginx itself, before APISIX has seen the request."""
+    """Send the answer of nginx itself, which refuses the request before APISIX sees it."""
     content = page(status) or b""
     headers = [
         (b"Server", b"openresty"),
@@ -130,7 +130,7 @@ async def instead(exchange: Exchange, what: str) -> None:
         what: what APISIX would have done: "closed the connection".
     """
     logger.warning("%s: answered 502; APISIX would have %s", exchange, what)
-    # not what a response-rewrite of the route would make of it
+    # a response-rewrite of the route must not change the answer
     exchange.begin_anew()
     await send_page(exchange, 502)
 
@@ -158,7 +158,7 @@ async def exit_with(exchange: Exchange, status: int, body: bytes | None) -> None
 
 
 def _misframed(exchange: Exchange, status: int, length: int | None, size: int) -> str | None:
-    """What APISIX does with a body whose framing does not fit; None: it fits, or there is no body."""
+    """Say what APISIX does with a body that its headers do not fit; None: they fit, or there is no body."""
     encodings = [value.lower() for value in exchange.response.values(b"transfer-encoding")]
     if bodiless(exchange, status):
         return None
@@ -187,7 +187,7 @@ async def send_generated(
         status: its status.
         body: its body, or the first part of it.
         more: the further parts.
-        after: read when all of that has been sent; what it gives is sent as well.
+        after: more parts, which are read only when all of that has been sent.
     """
     if status < 200:
         await instead(exchange, f"left the client waiting for ever: status {status}")
@@ -197,7 +197,7 @@ async def send_generated(
         status = 200
     response = exchange.response
     if more is not None and response.content_length is not None:
-        # believed, so it has to be compared
+        # APISIX believes the plugin's length, so the whole body is needed to compare it
         body += b"".join([chunk async for chunk in more])
         more = None
     asked_for = status
@@ -213,7 +213,7 @@ async def send_generated(
         await instead(exchange, misframed)
         return
     if head.length is None and not bodiless(exchange, status):
-        # nginx writes its own beside the plugin's
+        # nginx writes its own header, and the plugin's stays
         head.chunked = bool(response.values(b"transfer-encoding"))
     if status not in (204, 304) or asked_for == 204:
         response.content_type = DEFAULT_TYPE if response.content_type is None else response.content_type
@@ -225,13 +225,13 @@ async def send_generated(
         response.items.append(_date())
     await _filter(exchange, head)
     if head.status == 204:
-        # at the very end, so that a 204 which a filter has made another status has its type
+        # only now: a filter may have made another status of the 204, and that one has a type
         response.content_type = None
     await _send(exchange, head, body, more, after)
 
 
 async def send_upstream(exchange: Exchange, status: int, headers: list[Header], body: AsyncIterable[bytes]) -> None:
-    """Pass an upstream's response on, as nginx's proxy module does; what plugins have set comes beside it."""
+    """Pass on an upstream's response, as nginx's proxy module does, with the headers that plugins have set."""
     unfit = sorted({name.decode("latin-1") for name, value in headers if _CONTROLS.search(value)})
     if unfit:
         logger.warning(
@@ -243,7 +243,7 @@ async def send_upstream(exchange: Exchange, status: int, headers: list[Header], 
         headers = [item for item in headers if not _CONTROLS.search(item[1])]
     response = exchange.response
     values = {name.lower(): value for name, value in headers}
-    # without one of the upstream's, that of a plugin stays (after a fetch of post-resp that came to nothing)
+    # where the upstream gives none, a plugin's stays (post-resp may have set one and then sent nothing)
     response.content_type = values.get(b"content-type", response.content_type)
     head = Head(status, response.content_length)
     if head.length is None and b"transfer-encoding" not in values and b"content-length" in values:

@@ -12,12 +12,12 @@ _CHARSET_TYPES = frozenset(
 
 
 def bodiless(exchange: Exchange, status: int) -> bool:
-    """Whether nginx sends no body, whatever there is."""
+    """Whether nginx sends no body, even if there is one."""
     return exchange.request.method == "HEAD" or status in (204, 304)
 
 
 class Head:
-    """What stands before a response's body. Its other headers are in `Exchange.response`.
+    """Status and framing of a response. Its other headers are in `Exchange.response`.
 
     Args:
         status: plugins may change it.
@@ -26,7 +26,7 @@ class Head:
     Attributes:
         chunked: ``Transfer-Encoding: chunked`` stands there.
         close: the connection ends with this response.
-        body: what a plugin puts in the place of the body; None: no plugin does.
+        body: a plugin's body, which replaces the response's; None: no plugin gives one.
     """
 
     def __init__(self, status: int, length: int | None = None) -> None:

@@ -20,7 +20,7 @@ _FIRST_LINE_ONLY = frozenset(
     b"user-agent referer content-type range accept-encoding via depth destination overwrite date connection upgrade "
     b"keep-alive x-real-ip".split()
 )
-# a client sends these once, or nginx refuses its request
+# nginx refuses a request that has one of these twice
 _ONE_LINE = frozenset(
     b"host authorization expect if-match if-none-match if-modified-since if-unmodified-since if-range content-length "
     b"transfer-encoding".split()
@@ -34,16 +34,16 @@ MAX_HEADERS = 100
 
 
 class LuaError(Exception):
-    """What raises in APISIX's Lua: the client gets 500, ``allow_degradation`` or not."""
+    """APISIX's Lua code raises an error here: the client gets 500, also with ``allow_degradation``."""
 
 
 def _is_length(value: bytes) -> bool:
-    """Whether nginx takes it for a length (``ngx_atoof``): digits, up to the largest file."""
+    """Whether nginx accepts a length (``ngx_atoof``): digits, and no more than the largest file has."""
     return value.isdigit() and len(value) < 20 and int(value) < 1 << 63
 
 
 def _put(items: list[Header], name: bytes, entry: Header | None, *, first_only: bool = False) -> list[Header]:
-    """Put a header in the place of those of a lower-case name, or of the first of them; None: there is no header."""
+    """Replace the headers of a lower-case name by one, or only the first of them; None: by nothing."""
     place = next((number for number, item in enumerate(items) if item[0].lower() == name), len(items))
     rest = items[place + 1 :]
     if not first_only:
@@ -61,7 +61,7 @@ class RequestHeaders:
 
     @property
     def table(self) -> dict[bytes, list[bytes]]:
-        """``core.request.headers``: lower-case names, and only the first hundred."""
+        """The Lua table (``core.request.headers``): lower-case names, of the first hundred headers."""
         if self._table is None:
             self._table = {}
             for name, value in self.nginx[:MAX_HEADERS]:
@@ -91,9 +91,9 @@ class RequestHeaders:
         return self._cookies.get(name)
 
     def set(self, name: bytes, value: bytes | None) -> None:
-        """``core.request.set_header``: replaces the name; None or an empty value deletes all of it (in nginx's list).
+        """``core.request.set_header``: replace the headers of a name.
 
-        Trap: of nginx's built-in fields only the first line is replaced.
+        None or an empty value deletes them in nginx's list. Trap: of nginx's built-in fields only the first line is replaced.
 
         Raises:
             LuaError: a Content-Length is no number, or a Host is no host.
@@ -105,7 +105,7 @@ class RequestHeaders:
         ):
             raise LuaError("failed to set header")
         if self._table is None:
-            # not looked at yet, so it will be made of the list
+            # nobody has asked for it, so it will be made of the list
             pass
         elif value is None:
             self._table.pop(lower, None)
@@ -115,9 +115,9 @@ class RequestHeaders:
         self.nginx = _put(self.nginx, lower, entry, first_only=bool(value) and lower in _FIRST_LINE_ONLY)
 
     def add(self, name: bytes, value: bytes) -> None:
-        """``core.request.add_header``: beside those of the name.
+        """``core.request.add_header``: add a header; earlier ones of the name stay.
 
-        Trap: what nginx has as a field of its own it replaces, while the Lua table has both.
+        Trap: it replaces the headers for which nginx has a field of its own, while the Lua table has both.
 
         Raises:
             LuaError: as `set`.
@@ -149,7 +149,7 @@ class ResponseHeaders:
     """What plugins have put on the response so far (``r->headers_out``).
 
     Args:
-        sent: the client has the head already, so Lua fails where it sets a header.
+        sent: the client has the head already, so to set a header is an error in Lua.
 
     Attributes:
         content_type: None: not set, so nginx writes its default; empty: deleted, so there is none.
@@ -176,7 +176,7 @@ class ResponseHeaders:
         return next(iter(self.values(name)), None)
 
     def remove(self, *names: bytes) -> None:
-        """Delete all of some lower-case names."""
+        """Delete all headers of some lower-case names."""
         self.items = [item for item in self.items if item[0].lower() not in names]
 
     def _special(self, lower: bytes, value: bytes) -> bool:
@@ -194,7 +194,7 @@ class ResponseHeaders:
         return True
 
     def set(self, name: bytes, value: bytes | None) -> None:
-        """``core.response.set_header``: in place of all of the name; None or an empty value deletes."""
+        """``core.response.set_header``: replace the headers of a name; None or an empty value deletes them."""
         name = _hyphenated(name)
         lower = name.lower()
         value = escape_header_value(value or b"")
@@ -207,7 +207,7 @@ class ResponseHeaders:
         self.items = _put(self.items, lower, (spelling, value) if value else None)
 
     def add(self, name: bytes, value: bytes) -> None:
-        """``core.response.add_header``: beside those of the name, except where nginx knows only one."""
+        """``core.response.add_header``: add a header; earlier ones of the name stay, unless nginx knows only one."""
         name = _hyphenated(name)
         lower = name.lower()
         value = escape_header_value(value)
@@ -227,11 +227,11 @@ class ResponseHeaders:
         drop: frozenset[bytes] = frozenset(),
         lower: bool = True,
     ) -> None:
-        """Put a runner's entries on the response: the first of a name sets, further ones add.
+        """Put a runner's entries on the response: the first of a name replaces, further ones add.
 
         Args:
             entries: what the runner sent.
-            drop: lower-case names that are passed over.
+            drop: lower-case names that are left out.
             lower: write names in lower case, as those of a runner are.
 
         Raises:
@@ -247,6 +247,6 @@ class ResponseHeaders:
             if key in seen and value is not None:
                 self.add(key if lower else name, value)
             else:
-                # an absent value on a repeat deletes the earlier ones
+                # a further entry without a value deletes the earlier ones
                 self.set(key if lower else name, value)
                 seen.add(key)

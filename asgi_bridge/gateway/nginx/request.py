@@ -29,7 +29,7 @@ _ADDRESS_AND_PORT = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]+)")
 _FIRST_BUFFER = 1024
 _BUFFER = 8 * 1024
 _BUFFERS = 4
-# A header that stands there twice is refused (ngx_http_process_unique_header_line).
+# nginx refuses a request that has one of these twice (ngx_http_process_unique_header_line).
 _UNIQUE = frozenset(
     b"host authorization content-length content-range expect if-match if-modified-since if-none-match if-range "
     b"if-unmodified-since transfer-encoding".split()
@@ -46,7 +46,7 @@ def target_of(scope: Any) -> bytes:
 
 
 def _address(peer: Any) -> tuple[str, int]:
-    # Starlette's TestClient has ("testclient", 50000), a unix socket nothing
+    # Starlette's TestClient gives ("testclient", 50000), a unix socket gives nothing
     port: int = peer[1] if peer is not None and len(peer) > 1 and peer[1] else 0
     try:
         return str(ipaddress.ip_address(peer[0])), port
@@ -55,7 +55,7 @@ def _address(peer: Any) -> tuple[str, int]:
 
 
 class ClientRequest:
-    """What the client sent, but for the body. No plugin changes it.
+    """A request without its body, as the client sent it. No plugin changes it.
 
     Args:
         scope: an ASGI scope of type http; ``raw_path``, ``asgi``, ``client`` and ``server`` may be missing.
@@ -86,7 +86,7 @@ class ClientRequest:
         headers: list[Header] = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
         lines = [len(name) + len(value) + 4 for name, value in headers]
         self.head_lines = [len(self.method) + len(self.target) + 12, *lines, 2]
-        # httptools leaves the spaces behind a value; nginx takes them off (ngx_http_parse_header_line)
+        # httptools leaves spaces behind a value, nginx does not (ngx_http_parse_header_line)
         self.headers = RequestHeaders(
             (name, value.rstrip(b" ")) for name, value in headers if name and _NAME_CHARACTERS.issuperset(name)
         )
@@ -99,7 +99,7 @@ class ClientRequest:
         self.remote = self._real_address()
 
     def _real_address(self) -> tuple[str, int]:
-        """``X-Real-IP`` of a trusted client (nginx's realip module): of the first such header the last address.
+        """Read ``X-Real-IP`` of a trusted client (nginx's realip module): the last address in the first such header.
 
         Returns:
             The address and its port, which is 0 where there is none.
@@ -124,23 +124,23 @@ class ClientRequest:
 
     @property
     def escaped(self) -> bool:
-        """The path has an escape, so nginx escapes it when it puts a target together (nginx's ``quoted_uri``)."""
+        """Whether the path has an escape (``quoted_uri``). Only then nginx escapes it when it writes a target."""
         return b"%" in split_target(self.target)[0]
 
     @property
     def chunked(self) -> bool:
-        """The body comes in chunks."""
+        """Whether the body comes in chunks."""
         return bool(self.headers.values(b"transfer-encoding"))
 
     @property
     def closing(self) -> bool:
-        """The client's connection ends with the response."""
+        """Whether the client's connection ends with the response."""
         connection = b",".join(self.headers.values(b"connection")).lower()
         return b"close" in connection or (self.http_version == "1.0" and b"keep-alive" not in connection)
 
     @property
     def upgrades_to_websocket(self) -> bool:
-        """The client asks for a WebSocket."""
+        """Whether the client asks for a WebSocket."""
         connection = b",".join(self.headers.values(b"connection")).lower()
         return b"upgrade" in connection and b"websocket" in [v.lower() for v in self.headers.values(b"upgrade")]
 
@@ -157,11 +157,11 @@ class ClientRequest:
 
 
 def _too_large(lines: list[int]) -> int:
-    """414, 494 or 0: whether the lines of a head fit nginx's buffers (``ngx_http_alloc_large_header_buffer``)."""
+    """Give 414 or 494 where the lines of a head do not fit nginx's buffers (``ngx_http_alloc_large_header_buffer``)."""
     size, used, buffers = _FIRST_BUFFER, 0, 0
     for number, line in enumerate(lines):
         if used + line > size:
-            # no line is spread over two buffers
+            # a line has to fit into one buffer
             size, used, buffers = _BUFFER, 0, buffers + 1
             if line > _BUFFER or buffers > _BUFFERS:
                 return 494 if number else 414
@@ -170,7 +170,7 @@ def _too_large(lines: list[int]) -> int:
 
 
 def refusal(request: ClientRequest) -> int:
-    """The status with which nginx refuses a request; 0: it does not."""
+    """Give the status with which nginx refuses a request; 0: it accepts it."""
     too_large = _too_large(request.head_lines)
     if too_large:
         return too_large

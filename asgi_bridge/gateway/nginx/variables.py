@@ -1,6 +1,6 @@
-"""The variables that a runner may ask for (ExtraInfo Var), and that routes compare: nginx's and APISIX's own.
+"""The variables of nginx and of APISIX. Runners ask for them (ExtraInfo Var), routes and filters compare them.
 
-What `variable` finds it keeps in `Exchange.variables`, as ``core/ctx.lua`` does.
+`variable` keeps what it finds in `Exchange.variables`, as ``core/ctx.lua`` does.
 """
 
 import base64
@@ -19,8 +19,8 @@ from .uri import parse_args, raw
 
 __all__ = ["VARIABLES", "lookup", "variable"]
 
-# Read afresh each time. Everything else is kept as it was when it was first there (trap: core/ctx.lua keeps arg_NAME
-# and the like too, whatever an earlier plugin has rewritten). The upstream_ ones are written through.
+# These are read each time. All others keep the first value that they had. Trap: core/ctx.lua also keeps arg_NAME and the
+# like, even if a plugin has changed the query since.
 _NOT_CACHED = frozenset({"args", "is_args", "upstream_uri", "upstream_host", "upstream_scheme"})
 
 # nginx's own names ignore case, APISIX's do not
@@ -29,7 +29,7 @@ _OF_APISIX = (
     "real_request_uri graphql_name graphql_operation graphql_root_fields"
 ).split()
 
-# an operation and the first field of its selection; JSON has a quoted name there
+# an operation and the first field of its selection; in JSON a quoted name stands there
 _GRAPHQL = re.compile(r"\s*(?:(query|mutation|subscription)\b)?\s*(\w+)?[^{]*\{\s*(?:\w|\.\.\.)")
 
 # client_body_buffer_size; a body of known length may be a quarter longer (ngx_http_read_client_request_body)
@@ -37,7 +37,7 @@ _BODY_BUFFER = 16 * 1024
 
 
 def _request_body(exchange: Exchange) -> bytes | None:
-    # Only what has been read already and is not empty. Trap: a body that fills the buffer lies in a file.
+    # Only a body that has been read and is not empty. Trap: nginx writes one that fills the buffer to a file.
     body = exchange.body.content or b""
     in_memory = exchange.body.replaced or len(body) < _BODY_BUFFER * (1.0 if exchange.request.chunked else 1.25)
     return (body or None) if in_memory else None
@@ -49,7 +49,7 @@ def _joined(exchange: Exchange, name: bytes, separator: bytes = b", ") -> bytes 
 
 
 def _remote_user(exchange: Exchange) -> bytes | None:
-    # ngx_http_auth_basic_user: nginx reads it whether or not anything asks for a password
+    # ngx_http_auth_basic_user: nginx reads it even if nobody asks for a password
     scheme, _, encoded = (exchange.headers.values(b"authorization") or [b""])[0].partition(b" ")
     encoded = encoded.lstrip(b" ").rstrip(b"=")
     try:
@@ -113,7 +113,7 @@ VARIABLES: dict[str, Callable[[Exchange], bytes | str | int | None]] = {
     "service_id": lambda e: getattr(e.route, "service_id", None),
     "service_name": lambda e: getattr(e.route, "service_name", None),
     "consumer_name": lambda e: getattr(e.consumer, "username", None),
-    # set when the balancer has picked a server: in the request phase it has not
+    # the balancer picks a server after the request phases
     "balancer_ip": lambda e: getattr(e.node, "host", None),
     "balancer_port": lambda e: getattr(e.node, "port", None),
     "upstream_unresolved_host": lambda e: getattr(e.node, "host", None),
@@ -131,16 +131,16 @@ VARIABLES: dict[str, Callable[[Exchange], bytes | str | int | None]] = {
     "time_iso8601": lambda e: time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
     "time_local": lambda e: time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime()),
 }
-"""Variables by their name in lower case, without those that end in a name. Who wants another one puts it in here."""
+"""Variables by their names in lower case, but for those such as ``arg_NAME``. To add one, put it in here."""
 
 
 def _first(values: list[bytes | None] | None) -> bytes | None:
-    # true in Lua, which tostring makes a word
+    # a name without a value is true in Lua, which tostring makes a word
     return (b"true" if values[0] is None else values[0]) if values else None
 
 
 def lookup(exchange: Exchange, status: int | None = None, headers: Iterable[Header] = ()) -> Lookup:
-    """Give the way to the variables of a request.
+    """Give the function that finds a variable of a request by its name.
 
     Args:
         exchange: the request.
@@ -181,7 +181,7 @@ async def _value(exchange: Exchange, text: str, lower: str) -> bytes | None:
     if text != lower and (lower in _OF_APISIX or lower.startswith("post_arg")) and not text.startswith("post_arg"):
         return None
     if text != lower == "request_uri":
-        # APISIX has put the decoded one over nginx's, under this spelling only
+        # APISIX replaces nginx's by the decoded one, in lower case only
         return exchange.request.target
     if lower in VARIABLES:
         value = VARIABLES[lower](exchange)
@@ -204,12 +204,12 @@ async def _json(exchange: Exchange) -> Any:
     try:
         return json.loads(await exchange.body.read())
     except (ValueError, RecursionError):
-        # too deep: lua-cjson does not read it either
+        # lua-cjson does not read JSON that is nested too deeply either
         return None
 
 
 async def _post_arg(exchange: Exchange, rest: str) -> bytes | None:
-    """``post_arg_NAME`` of a form; ``post_arg.a.b`` of JSON or a form."""
+    """Read ``post_arg_NAME`` of a form, or ``post_arg.a.b`` of JSON or a form."""
     content_type = b",".join(exchange.headers.values(b"content-type")).lower()
     path = rest[1:]
     if not path or rest[0] not in "._":
@@ -228,7 +228,7 @@ async def _post_arg(exchange: Exchange, rest: str) -> bytes | None:
 
 
 def _lua_text(value: Any) -> bytes | None:
-    """``tostring`` of a decoded JSON value; trap: one that is false is sent as none."""
+    """Give ``tostring`` of a decoded JSON value. Trap: false is sent as none."""
     if value is None or value is False:
         return None
     if value is True:

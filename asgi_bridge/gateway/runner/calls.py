@@ -32,7 +32,7 @@ __all__ = ["Call", "Observer", "RunnerFailed", "call_runner", "configuration_key
 
 logger = logging.getLogger("asgi_bridge.gateway")
 
-# Rewrite.resp_headers are dropped when they are named here; post-resp copies all but these from the upstream
+# APISIX drops these of Rewrite.resp_headers, and post-resp does not copy them from the upstream's response
 _DROPPED = frozenset(
     b"connection content-length transfer-encoding location server www-authenticate content-encoding content-type "
     b"content-location content-language".split()
@@ -41,7 +41,7 @@ _DROPPED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of the runner, for whoever watches.
+    """One try of a call of the runner, as an observer sees it.
 
     Attributes:
         route_id: of the route; ``?`` where a global rule runs for a request without one.
@@ -53,7 +53,7 @@ class Call:
         error: why it failed; None: it did not.
         degraded: it failed, and the request goes on without the plugins.
         tries: which try it was.
-        again: it failed since the runner does not know the token; the gateway prepares again and repeats the call.
+        again: it failed because the runner does not know the token. The gateway prepares again and repeats the call.
         status: what the client gets because it failed, 503 or 500; 0: this failure alone gives it no response.
     """
 
@@ -78,9 +78,9 @@ class RunnerFailed(Exception):
 
 
 def configuration_key(exchange: Exchange, phase: str, version: int, *, of_global_rules: bool) -> str:
-    """``plugin_ctx_id`` of core/lrucache.lua, over what plugin.lua has merged into the route.
+    """Give the key of a configuration (``plugin_ctx_id`` of core/lrucache.lua) after plugin.lua has merged the route.
 
-    Global rules are merged too, into one whose id is always 1 (``merge_global_rules``).
+    plugin.lua also merges all global rules into one, whose id is always 1 (``merge_global_rules``).
     """
     if of_global_rules:
         return f"global_rule#1#{phase}#{version}"
@@ -104,7 +104,7 @@ def _request_call(exchange: Exchange, number: int, token: int) -> HTTPReqCallReq
     if question:
         # another plugin has rewritten the URI, and put the query into it
         outgoing.set_args(query)
-    # a variable too, so it stays as the first call had it, whatever proxy-rewrite makes of the method
+    # APISIX reads the method as a variable, so it stays as in the first call, even if proxy-rewrite changes it
     method = exchange.variables.setdefault("method", outgoing.method.encode()).decode()
     if method not in METHODS:
         raise LuaError(f"method {method} has no number: attempt to compare nil with number")
@@ -141,7 +141,7 @@ async def _apply(exchange: Exchange, answer: HTTPReqCallResp | HTTPRespCallResp)
     if isinstance(answer, HTTPRespCallResp):
         assert exchange.fetched is not None
         if answer.headers:
-            # trap: one header of the runner's, and none of the upstream's is left
+            # trap: a single header of the runner replaces all of the upstream's
             exchange.response.take_entries(answer.headers)
         else:
             exchange.response.take_entries(exchange.fetched.headers, drop=_DROPPED, lower=False)
@@ -157,7 +157,7 @@ async def _apply(exchange: Exchange, answer: HTTPReqCallResp | HTTPRespCallResp)
 
 
 async def _rewrite(exchange: Exchange, action: Rewrite) -> None:
-    # in APISIX's order: what stands before an entry that raises has been done
+    # APISIX's order matters: it has done what stands before an entry that raises
     outgoing = exchange.outgoing
     for name, value in action.headers or ():
         if name is None:
@@ -184,7 +184,7 @@ async def _rewrite(exchange: Exchange, action: Rewrite) -> None:
         outgoing.set_args(args)
     if action.path is not None:
         outgoing.uri = escape_uri(action.path)
-        # trap: an empty path counts as one (it is true in Lua), so that only the query is left
+        # trap: an empty path counts (it is true in Lua), so only the query is left
         if outgoing.args:
             outgoing.uri += b"?" + outgoing.args
 
@@ -195,11 +195,11 @@ async def call_runner(
     """Call the runner for one ``ext-plugin-*`` (``communicate`` in ext-plugin/init.lua).
 
     Args:
-        runner: which one.
+        runner: the way to the runner.
         exchange: the request.
         phase: name of the ``ext-plugin-*``.
         plugin: its configuration.
-        key: of the configuration.
+        key: that of `configuration_key`.
         observe: called after each try.
 
     Returns:

@@ -1,7 +1,7 @@
-"""The gateway's calls of its runner: connections, tokens, and what passes in a call.
+"""The gateway's way to its runner: connections and tokens.
 
-After ``ext-plugin/init.lua``: a connection carries one RPC at a time; a call without a token keeps its connection open
-while PrepareConf runs on a second one; whatever fails closes the connection it failed on.
+This follows ``ext-plugin/init.lua``. A connection carries one RPC at a time. A call without a token keeps its
+connection open while PrepareConf runs on a second one. An error closes the connection that it happened on.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ MAX_TRIES = 3
 """Number of times that a call is made while the runner does not know its token (``communicate`` in init.lua)."""
 
 MAX_ID = 1 << 22
-"""Ids of a worker count up to here and begin again at 0."""
+"""Numbers of calls stay below this, and begin again at 0."""
 
 
 class RunnerClient:
-    """What the gateway knows of its runner: the path of the socket, idle connections, tokens.
+    """A runner, as the gateway sees it: a socket, connections, tokens.
 
     Args:
         path: the runner's socket.
@@ -42,15 +42,15 @@ class RunnerClient:
         self._locked_until = 0.0
 
     def flush_tokens(self) -> None:
-        """Forget all tokens, of all routes; that is what one CONF_TOKEN_NOT_FOUND does."""
+        """Forget the tokens of all routes, as APISIX does after one CONF_TOKEN_NOT_FOUND."""
         self._tokens.clear()
 
     @contextlib.asynccontextmanager
     async def call(self, key: str, conf: list[TextEntry] | None) -> AsyncIterator[tuple[RunnerConnection, int, int]]:
-        """Get ready for one try of a call: give the connection, the call's number and the token.
+        """Get ready for one try of a call: give a connection, the number of the call and the token.
 
-        The configuration is prepared first, if there is no token. The connection is kept for another call after the
-        context, or closed if an exception ends it.
+        This prepares the configuration first, if there is no token. After the context the connection is kept for
+        another call. An exception closes it.
 
         Args:
             key: of the configuration.
@@ -108,7 +108,7 @@ class RunnerClient:
                     token = await self._prepare(connection, key, conf)
                     self._tokens[key] = token, time.monotonic() + self.limits.token
             except LuaError:
-                # Trap: nothing unlocks after a Lua error, so for 30 s every unprepared route waits 5 s and fails.
+                # Trap: APISIX does not unlock after a Lua error. For 30 s every unprepared route waits 5 s and fails.
                 raise
             except BaseException:
                 self._locked_until = 0.0
@@ -121,7 +121,7 @@ class RunnerClient:
         return decoded(*await connection.receive(FrameType.PREPARE_CONF), PrepareConfResp).conf_token
 
     async def _lock(self) -> None:
-        # Polled, as lua-resty-lock does: a primitive of asyncio would be tied to one event loop.
+        # It polls, as lua-resty-lock does. A lock of asyncio would belong to one event loop.
         give_up = time.monotonic() + self.limits.lock
         step = 0.001
         while time.monotonic() < self._locked_until:

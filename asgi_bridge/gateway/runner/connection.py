@@ -32,13 +32,13 @@ class Limits:
     """Times in seconds, and the size of the pool; the defaults are APISIX's.
 
     Attributes:
-        connect: for a connection to be made.
-        exchange: for each receive.
+        connect: how long to wait for a connection.
+        exchange: how long to wait for each frame of the runner.
         idle: how long an idle connection is kept.
         pool: how many idle connections are kept.
         token: how long a token is kept.
-        lock: how long a call waits while another one prepares.
-        lock_held: after so long the lock of a preparation that went wrong is no longer respected.
+        lock: how long a call waits for the preparation of another one.
+        lock_held: how long a preparation may hold the lock before others ignore that.
     """
 
     connect: float = 1.0
@@ -51,7 +51,7 @@ class Limits:
 
 
 class RunnerError(Exception):
-    """The RPC failed: 503, or the request goes on without the plugins where ``allow_degradation`` says so."""
+    """The RPC failed. The client gets 503, or the request goes on without the plugins, with ``allow_degradation``."""
 
 
 class TokenNotFound(RunnerError):
@@ -66,10 +66,10 @@ _ERROR_TEXTS = {
 
 
 class RunnerConnection(asyncio.Protocol):
-    """One connection to the runner. Bytes that come while it is idle belong to no call, so they end it.
+    """One connection to the runner. Bytes that come while it is idle belong to no call, and close it.
 
     Args:
-        seconds: for each receive.
+        seconds: how long to wait for each frame.
     """
 
     transport: asyncio.Transport
@@ -182,7 +182,7 @@ def decoded(frame_type: int, payload: bytes, expected: type[_T]) -> _T:
     """Decode a payload.
 
     Raises:
-        LuaError: it is malformed. APISIX's Lua raises then, and nothing catches that: 500.
+        LuaError: the payload is malformed. APISIX's Lua raises then, and nothing catches that: 500.
     """
     try:
         message = decode(frame_type, payload, Role.GATEWAY)

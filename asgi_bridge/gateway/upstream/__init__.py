@@ -17,17 +17,17 @@ logger = logging.getLogger("asgi_bridge.gateway")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request to the upstream, with everything as it is to be written.
+    """A request to the upstream, exactly as it is written.
 
     Attributes:
         method: any text.
-        target: any bytes, even such as an HTTP library refuses to send.
+        target: any bytes, even those that an HTTP library refuses to send.
         headers: in their order, with their spelling.
         body: the whole body; `headers` say how long it is.
         upstream: the upstream that the request goes to.
-        node: that of its servers that the request goes to.
-        fetch: ext-plugin-post-resp sends the request itself. It takes a connection of its own, shows no certificate,
-            and checks the server's.
+        node: the server of the upstream that the request goes to.
+        fetch: ext-plugin-post-resp sends the request. It uses a new connection, shows no certificate, and checks the
+            server's.
     """
 
     method: str
@@ -40,7 +40,7 @@ class Request:
 
 
 class UpstreamError(Exception):
-    """The upstream gives no answer, or breaks it off.
+    """The upstream gives no answer, or a part of one.
 
     Attributes:
         tries: how often the request was sent.
@@ -58,7 +58,7 @@ class CannotConnect(UpstreamError):
 
 
 class BrokenAnswer(UpstreamError):
-    """The upstream closed the connection too early, or what it sent is no HTTP/1.1."""
+    """The upstream closed the connection too early, or sent something that is not HTTP/1.1."""
 
 
 class Response:
@@ -84,7 +84,7 @@ class Response:
     async def ask(self) -> bytes | None:
         """ExtraInfo RespBody: give the whole body; None: it cannot be read.
 
-        Trap: who asks a second time gets nothing, the reader in Lua has come to its end.
+        Trap: the runner gets nothing when it asks a second time, because the reader in Lua is at its end.
         """
         if self.asked:
             return None

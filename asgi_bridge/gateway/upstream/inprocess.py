@@ -15,7 +15,7 @@ __all__ = ["InProcessUpstream"]
 
 
 class _Run:
-    """A run of the application, in a task of its own. It hands over its answer message by message."""
+    """A run of the application in a task of its own, which gives its answer message by message."""
 
     def __init__(self, app: ASGIApp, scope: Scope, body: bytes) -> None:
         self._messages: asyncio.Queue[Message | None] = asyncio.Queue()
@@ -28,7 +28,7 @@ class _Run:
         await app(scope, self._receive, self._send)
 
     async def _receive(self) -> Message:
-        # a loop's turn, so that a poll for a disconnect does not swallow the body
+        # yield once, so that an application that polls for a disconnect with a timeout of 0 does not lose the body
         await asyncio.sleep(0)
         if self._body is not None:
             body, self._body = self._body, None
@@ -39,13 +39,13 @@ class _Run:
     async def _send(self, message: Message) -> None:
         if message["type"] in ("http.response.start", "http.response.body") and not self._over.is_set():
             self._messages.put_nowait(message)
-            # until it has been taken
+            # wait until somebody has taken it
             await self._messages.join()
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 self._over.set()
 
     async def next_message(self) -> Message | None:
-        """Wait for a message. Raises what the application raises; None: it has returned without a further message."""
+        """Wait for a message; None: the application has returned. Raises what the application raises."""
         message = await self._messages.get()
         self._messages.task_done()
         if message is None:
@@ -53,7 +53,7 @@ class _Run:
         return message
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Give the parts of the body, and wait for the application's end: what it raises there is the caller's too."""
+        """Give the parts of the body, then wait for the application to return. Raises what the application raises."""
         while (message := await self.next_message()) is not None:
             if message.get("body", b""):
                 yield bytes(message["body"])
@@ -61,17 +61,17 @@ class _Run:
                 await self._task
 
     async def end(self) -> None:
-        """End the application, if it still runs: nobody wants the rest of its answer."""
+        """Cancel the application, if it still runs: nobody wants the rest of its answer."""
         self._over.set()
         self._task.cancel()
         await asyncio.wait({self._task})
         if not self._task.cancelled():
-            # whoever has read up to here has had it
+            # the exception has been raised already, if anybody has read so far
             self._task.exception()
 
 
 class InProcessUpstream:
-    """Takes all requests to one application, and lets its exceptions through.
+    """Calls one application with all requests. The application's exceptions propagate.
 
     The scope has the raw path, the query and the headers exactly as they would have gone over the wire, and
     ``http_version`` 1.1.
@@ -113,7 +113,7 @@ def _scope(request: Request) -> dict[str, Any]:
         "raw_path": raw_path,
         "query_string": query,
         "root_path": "",
-        # as a server reads them: without blanks around the values
+        # a server removes blanks around values
         "headers": [(name.lower(), value.strip(b" \t")) for name, value in request.headers],
         "client": ("127.0.0.1", 0),
         "server": (request.node.host, request.node.port),
@@ -123,6 +123,6 @@ def _scope(request: Request) -> dict[str, Any]:
 
 
 def _read(request: Request) -> bytes:
-    """The body as a server reads it: as much as Content-Length says."""
+    """Give the body as a server reads it: as many bytes as Content-Length says."""
     declared = dict(request.headers).get(b"content-length", b"")
     return request.body[: int(declared)] if declared.isdigit() else request.body

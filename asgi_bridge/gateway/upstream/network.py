@@ -1,8 +1,8 @@
-"""Requests over TCP, whose heads are written byte for byte as they are given.
+"""Requests over TCP, which are written byte for byte as they are given.
 
-An HTTP client's library rightly refuses what nginx sends all the same: a request without Host (a plugin has deleted
-it), a target with bytes over 127 (post-resp sends the decoded path). So the request is written here, and h11 reads the
-response.
+An HTTP library rightly refuses some requests that nginx sends: one without Host, which a plugin has deleted, or one
+whose target has bytes over 127, since post-resp sends the decoded path. So this module writes requests itself. h11
+reads the responses.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from .tls import client_context
 __all__ = ["NetworkUpstream"]
 
 READ_SIZE = 64 * 1024
-"""Bytes that are read at a time."""
+"""Maximum number of bytes that are read at a time."""
 
 MAX_HEAD = 100 * 1024
 """Maximum size of a response's head, in bytes."""
@@ -53,7 +53,7 @@ class _Connection:
 
     async def ask(self, request: Request) -> h11.Response:
         """Write the request, and read the head of its answer. Without one the connection is closed."""
-        # what h11 has to know of the request: its method, because of HEAD
+        # h11 has to know the method, because a response to HEAD has no body
         self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
         self._parser.send(h11.Request(method=request.method, target=b"/", headers=[(b"Host", b"-")]))
         self._parser.send(h11.EndOfMessage())
@@ -73,7 +73,7 @@ class _Connection:
         return event
 
     async def chunks(self, seconds: float) -> AsyncIterator[bytes]:
-        """Read the body; each part has to come within some seconds."""
+        """Read the body, and wait so many seconds for each part."""
         while isinstance(event := await self._next_event(seconds), h11.Data):
             yield bytes(event.data)
 
@@ -94,7 +94,7 @@ class _Connection:
 
 
 class NetworkUpstream:
-    """Takes requests to the servers that they name.
+    """Sends requests to the servers that they name.
 
     Args:
         pool: keeps idle connections.
@@ -105,7 +105,7 @@ class NetworkUpstream:
 
     @contextlib.asynccontextmanager
     async def send(self, request: Request) -> AsyncIterator[Response]:
-        """Send a request. Where an idle connection turns out closed, a new one is tried, once.
+        """Send a request. If the server has closed an idle connection, try a new one, once.
 
         Raises:
             UpstreamError: there is no answer.

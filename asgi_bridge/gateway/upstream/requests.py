@@ -8,13 +8,13 @@ from . import Request, UpstreamError
 
 __all__ = ["BadUpstreamURI", "FetchError", "fetch_request", "proxied_request"]
 
-# nginx's proxy module: these of the client's are replaced or left out (ngx_http_proxy_headers, ngx_tpl.lua)
+# nginx's proxy module replaces these, or leaves them out (ngx_http_proxy_headers, ngx_tpl.lua)
 _REPLACED = frozenset(
     b"host connection content-length transfer-encoding te keep-alive expect upgrade x-real-ip x-forwarded-for".split()
 )
-# lua-resty-http says who it is when the client did not; its version is that of APISIX 3.18's rockspec
+# lua-resty-http names itself if the client has no User-Agent; its version is that of APISIX 3.18's rockspec
 _RESTY_AGENT = b"lua-resty-http/0.17.2 (Lua) ngx_lua/10027"
-# what lua-resty-http refuses to send (is_allowed_path and its kin); a path without a slash it does send
+# lua-resty-http refuses to send these (is_allowed_path and its kin), but not a path without a slash
 _INVALID_IN_PATH = re.compile(rb"[\x00-\x20#<>?`]")
 _INVALID_IN_QUERY = re.compile(rb"[\x00-\x20#<>`]")
 _HEADER_KEY = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -22,7 +22,7 @@ _INVALID_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class BadUpstreamURI(Exception):
-    """The URI that a plugin wrote makes no request.
+    """A plugin wrote a URI that nginx cannot use.
 
     Args:
         status: what nginx answers.
@@ -38,7 +38,7 @@ class FetchError(UpstreamError):
 
 
 def _check_absolute(uri: bytes) -> None:
-    """nginx puts scheme and ``apisix_backend`` before the URI, so one without a slash becomes part of the host."""
+    """Check a URI without a slash at its beginning: nginx writes it behind the host ``apisix_backend``."""
     if uri.startswith((b"/", b"?")):
         return
     _, colon, port = re.split(rb"[/?]", uri, maxsplit=1)[0].partition(b":")
@@ -47,7 +47,7 @@ def _check_absolute(uri: bytes) -> None:
 
 
 def _body(exchange: Exchange) -> bytes:
-    # without a length nginx reads no body, so there is none to send
+    # without a length nginx reads no body, so it sends none
     return (exchange.body.content or b"") if exchange.has_body else b""
 
 
@@ -63,10 +63,10 @@ def proxied_request(exchange: Exchange) -> Request:
         _check_absolute(outgoing.uri)
         target = b"/" + outgoing.uri if outgoing.uri.startswith(b"?") else outgoing.uri
     elif not outgoing.args_changed:
-        # nobody touched it, so it goes as it came: //, .., %2f and a fragment too
+        # no plugin has changed it, so it goes as it came, with //, .., %2f and a fragment
         target = exchange.request.target
     else:
-        # trap: a path that came without an escape is sent without one, whatever characters it has
+        # trap: nginx escapes only a path that came with an escape, whatever characters it has
         path = escape_uri(exchange.path) if exchange.request.escaped else exchange.path
         target = path + (b"?" + outgoing.args if outgoing.args else b"")
     host = outgoing.host
