@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from .exchange import Exchange
-from .nginx.head import Head
 from .nginx.uri import escape_controls, escape_uri, raw
 from .routes.places import shown
 from .routes.route import Consumer
@@ -74,7 +73,7 @@ class Builtin:
     further: str = ""
     check: Callable[[Conf], object] | None = None
     rewrite: Callable[[Exchange, Conf, Consumers], Refusal | None] | None = None
-    finish: Callable[[Exchange, Head, Conf], None] | None = None
+    finish: Callable[[Exchange, Conf], None] | None = None
 
 
 def check_builtin(name: str, conf: Conf) -> None:
@@ -93,11 +92,11 @@ def check_builtin(name: str, conf: Conf) -> None:
         plugin.check(conf)
 
 
-def finish(exchange: Exchange, head: Head, running: Mapping[str, Conf]) -> None:
+def finish(exchange: Exchange, running: Mapping[str, Conf]) -> None:
     """Run the header filters of plugins, which are given by name with their configurations."""
     for name, plugin in BUILTIN.items():
         if name in running and plugin.finish is not None:
-            plugin.finish(exchange, head, running[name])
+            plugin.finish(exchange, running[name])
 
 
 # --- headers of proxy-rewrite and response-rewrite --------------------------------------------------------------------
@@ -267,22 +266,22 @@ def _check_response_rewrite(conf: Conf) -> None:
     _header_changes(conf, lines=True)
 
 
-def _response_rewrite(exchange: Exchange, head: Head, conf: Conf) -> None:
-    headers = exchange.response
-    head.status = conf.get("status_code", head.status)
+def _response_rewrite(exchange: Exchange, conf: Conf) -> None:
+    response = exchange.response
+    response.status = conf.get("status_code", response.status)
     if "body" in conf:
         # the old length and encoding belong to the old body
-        headers.remove(b"content-length", b"content-encoding", b"last-modified", b"etag")
-        head.length = None
-        head.body = raw(conf["body"])
+        response.remove(b"content-length", b"content-encoding", b"last-modified", b"etag")
+        response.content_length = None
+        response.body = raw(conf["body"])
     for name, value, beside in _header_changes(conf, lines=True):
         if beside:
-            headers.add(name, value or b"")
+            response.add(name, value or b"")
         else:
-            headers.set(name, value)
+            response.set(name, value)
     if conf.get("status_code") == 204:
         # for a status that Lua has set, not for the upstream's own (ngx_http_header_filter_module.c, status_line)
-        headers.content_type, head.length, head.chunked = None, None, False
+        response.content_type, response.content_length, response.chunked = None, None, False
 
 
 # --- the others -------------------------------------------------------------------------------------------------------
@@ -296,7 +295,7 @@ def _request_id(exchange: Exchange, conf: Conf, consumers: Consumers) -> None:
     exchange.variables["apisix_request_id"] = exchange.plugin_request_id
 
 
-def _request_id_of_response(exchange: Exchange, head: Head, conf: Conf) -> None:
+def _request_id_of_response(exchange: Exchange, conf: Conf) -> None:
     # an id that the response has already stays
     if exchange.response.get(b"x-request-id") is None:
         exchange.response.set(b"X-Request-Id", exchange.plugin_request_id)
@@ -306,7 +305,7 @@ def _cors(exchange: Exchange, conf: Conf, consumers: Consumers) -> Refusal | Non
     return Refusal(200) if exchange.request.method == "OPTIONS" else None
 
 
-def _cors_of_response(exchange: Exchange, head: Head, conf: Conf) -> None:
+def _cors_of_response(exchange: Exchange, conf: Conf) -> None:
     for name in (b"Origin", b"Methods", b"Headers"):
         exchange.response.set(b"Access-Control-Allow-" + name, b"*")
     exchange.response.set(b"Access-Control-Max-Age", b"5")

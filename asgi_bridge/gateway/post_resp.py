@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 
 from .builtin import Refusal, with_error_response
 from .exchange import ActivePlugins, Breaks, CutOff, Exchange
@@ -20,21 +21,17 @@ POST_RESP = "ext-plugin-post-resp"
 """The plugin of APISIX that lists a runner's plugins for the response phase."""
 
 
+@dataclass(frozen=True, slots=True)
 class ResponsePhase:
     """Runs the lists of ext-plugin-post-resp.
 
-    Args:
+    Attributes:
         send: sends a request upstream.
         call: calls the runner for the list of some plugins.
     """
 
-    def __init__(
-        self,
-        send: Callable[[Request], contextlib.AbstractAsyncContextManager[Response]],
-        call: Callable[[Exchange, str, ActivePlugins], Awaitable[Refusal | None]],
-    ) -> None:
-        self._send = send
-        self._call = call
+    send: Callable[[Request], contextlib.AbstractAsyncContextManager[Response]]
+    call: Callable[[Exchange, str, ActivePlugins], Awaitable[Refusal | None]]
 
     async def answer(self, exchange: Exchange, lists: list[ActivePlugins]) -> bool:
         """Fetch the upstream's response, ask the runner and answer.
@@ -72,7 +69,7 @@ class ResponsePhase:
         assert exchange.upstream is not None
         exchange.node = exchange.upstream.node
         _check_fetch(exchange, await exchange.body.read())
-        async with self._send(fetch_request(exchange)) as response:
+        async with self.send(fetch_request(exchange)) as response:
             exchange.fetched = response
             yield exchange.fetched
 
@@ -86,7 +83,7 @@ class ResponsePhase:
         """Ask the runner what to do with a fetched response, and do it. Returns what `answer` does."""
         after = self._after_response(exchange, further) if further else None
         try:
-            answer = await self._call(exchange, POST_RESP, plugins) or Refusal(0)
+            answer = await self.call(exchange, POST_RESP, plugins) or Refusal(0)
         except RunnerFailed:
             # the client gets 503, but with the upstream's body
             answer = Refusal(503)
@@ -133,7 +130,7 @@ class ResponsePhase:
         for plugins in lists:
             try:
                 async with self._fetched(exchange) as fetched:
-                    answer = await self._call(exchange, POST_RESP, plugins) or Refusal(0)
+                    answer = await self.call(exchange, POST_RESP, plugins) or Refusal(0)
                     if length is not None:
                         raise CutOff(f"more bytes than Content-Length: {length}")
                     if answer.body is not None:

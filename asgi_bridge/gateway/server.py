@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocols, changed to give the gateway the request target as the client wrote it."""
 
 import asyncio
+import collections
 import functools
 import importlib.util
 from typing import Any, cast
@@ -11,11 +12,6 @@ from uvicorn.protocols.http import h11_impl
 from .nginx.request import TARGET
 
 __all__ = ["allow_all_statuses", "http_protocol"]
-
-
-class _StatusPhrases(dict[int, bytes]):
-    def __missing__(self, status: int) -> bytes:
-        return b""
 
 
 class _StatusLines(dict[int, bytes]):
@@ -29,7 +25,7 @@ def allow_all_statuses() -> None:
 
     uvicorn's tables end at 599. A status that they do not have would break the client's connection.
     """
-    h11_impl.STATUS_PHRASES = _StatusPhrases(h11_impl.STATUS_PHRASES)
+    h11_impl.STATUS_PHRASES = collections.defaultdict(bytes, h11_impl.STATUS_PHRASES)
     if importlib.util.find_spec("httptools") is not None:
         from uvicorn.protocols.http import httptools_impl
 
@@ -63,14 +59,13 @@ class _H11Protocol(h11_impl.H11Protocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         size = self.conn._max_incomplete_event_size  # noqa: SLF001  # h11 does not publish it
-        conn = self.conn = _Connection(h11.SERVER, size)
-        app = cast("Any", self.app)
+        self.conn = _Connection(h11.SERVER, size)
 
-        async def with_target(scope: Any, receive: Any, send: Any) -> None:
-            # h11 reads the next request only after the answer to this one
-            await app({**scope, "extensions": {TARGET: conn.target}}, receive, send)
-
-        self.app = cast("Any", with_target)
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.scope is not None:
+            # the call has not begun, and h11 reads the next request only after the answer to this one
+            cast("Any", self.scope)["extensions"] = {TARGET: cast("Any", self.conn).target}
 
     def _unsupported_upgrade_warning(self) -> None:
         """Do nothing: the gateway logs the handshake itself."""

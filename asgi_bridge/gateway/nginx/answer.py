@@ -11,7 +11,6 @@ from email.utils import formatdate
 from ..builtin import finish
 from ..conditions import status_after_conditions
 from ..exchange import Exchange
-from .head import Head, bodiless
 from .headers import Header
 from .pages import CLOSING, VARIANTS_OF_400, page
 from .variables import lookup
@@ -37,19 +36,51 @@ _NOT_PASSED = frozenset(
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
+# charset_types of nginx
+_CHARSET_TYPES = frozenset(
+    b"text/html text/xml text/plain text/vnd.wap.wml application/javascript application/rss+xml".split()
+)
+
+
+def _bodiless(exchange: Exchange, status: int) -> bool:
+    return exchange.request.method == "HEAD" or status in (204, 304)
+
+
+def _headers(exchange: Exchange) -> list[Header]:
+    """Give all headers of the response, as the client gets them."""
+    response, version = exchange.response, exchange.request.http_version
+    front: list[Header] = []
+    kind = response.content_type
+    if kind:
+        # nginx's charset filter, set to utf-8 by APISIX; it leaves the redirects 301 and 302 alone
+        with_charset = response.status not in (301, 302) and kind.lower() in _CHARSET_TYPES
+        front.append((b"Content-Type", kind + b"; charset=utf-8" if with_charset else kind))
+    if response.content_length is not None:
+        front.append((b"Content-Length", b"%d" % response.content_length))
+    if response.chunked:
+        front.append((b"Transfer-Encoding", b"chunked"))
+    if version.startswith("1"):
+        # under 1.0 a body without a length ends with the connection (ngx_http_chunked_filter_module.c)
+        endless = version == "1.0" and response.content_length is None and not _bodiless(exchange, response.status)
+        closing = response.close or exchange.request.closing or endless
+        front.append((b"Connection", b"close" if closing else b"keep-alive"))
+    # an ASGI server may refuse blanks around a value (h11), and no client sees them
+    return [(name, value.strip(b" \t")) for name, value in (*front, *response)]
+
+
 def _date() -> Header:
     return b"Date", formatdate(usegmt=True).encode()
 
 
-async def _filter(exchange: Exchange, head: Head, upstream_status: bytes | None = None) -> None:
+async def _filter(exchange: Exchange, upstream_status: bytes | None = None) -> None:
     """Run APISIX's header filter: set its own name and the upstream's failure, then run its own plugins."""
     exchange.response.set(b"Server", SERVER)
     if upstream_status is not None:
         # it replaces a plugin's (set_resp_upstream_status)
         exchange.response.set(b"X-APISIX-Upstream-Status", upstream_status)
     for plugins in (exchange.global_rules, exchange.plugins):
-        running = await plugins.builtin(lookup(exchange, head.status, exchange.response))
-        finish(exchange, head, running)
+        running = await plugins.builtin(lookup(exchange, exchange.response.status, exchange.response))
+        finish(exchange, running)
 
 
 async def _rewritten(exchange: Exchange, status: int) -> int:
@@ -62,15 +93,15 @@ async def _rewritten(exchange: Exchange, status: int) -> int:
 
 async def _send(
     exchange: Exchange,
-    head: Head,
     body: bytes,
     more: AsyncIterable[bytes] | None = None,
     after: AsyncIterable[bytes] | None = None,
 ) -> None:
-    if head.body is not None:
-        body, more = head.body, None
-    await exchange.send({"type": "http.response.start", "status": head.status, "headers": head.headers(exchange)})
-    without = bodiless(exchange, head.status)
+    response = exchange.response
+    if response.body is not None:
+        body, more = response.body, None
+    await exchange.send({"type": "http.response.start", "status": response.status, "headers": _headers(exchange)})
+    without = _bodiless(exchange, response.status)
 
     async def pass_on(first: bytes, parts: AsyncIterable[bytes]) -> None:
         if first and not without:
@@ -95,15 +126,16 @@ async def send_page(exchange: Exchange, status: int, *, upstream_status: bytes |
         upstream_status: of a request that got no answer from the upstream.
     """
     content = page(status)
-    head = Head(400 if status in VARIANTS_OF_400 else status, len(content or b""))
-    head.close = status in CLOSING
     response = exchange.response
+    response.status = 400 if status in VARIANTS_OF_400 else status
+    response.content_length = len(content or b"")
+    response.close = status in CLOSING
     response.content_type = None if content is None else b"text/html"
     response.remove(b"accept-ranges", b"last-modified", b"etag")
     if not response.date_set:
         response.items.append(_date())
-    await _filter(exchange, head, upstream_status)
-    await _send(exchange, head, content or b"")
+    await _filter(exchange, upstream_status)
+    await _send(exchange, content or b"")
 
 
 async def refuse(exchange: Exchange, status: int) -> None:
@@ -146,7 +178,7 @@ async def exit_with(exchange: Exchange, status: int, body: bytes | None) -> None
         await instead(exchange, f"closed the connection without a byte: status {status}")
     elif body is None and status >= 300:
         await send_page(exchange, status)
-    elif status == 204 and body is not None and not bodiless(exchange, final := await _rewritten(exchange, status)):
+    elif status == 204 and body is not None and not _bodiless(exchange, final := await _rewritten(exchange, status)):
         # nginx waits for the end of a body that ngx.exit(204) never gives
         await instead(
             exchange,
@@ -157,10 +189,12 @@ async def exit_with(exchange: Exchange, status: int, body: bytes | None) -> None
         await send_generated(exchange, status, body or b"")
 
 
-def _misframed(exchange: Exchange, status: int, length: int | None, size: int) -> str | None:
+def _misframed(exchange: Exchange, size: int) -> str | None:
     """Say what APISIX does with a body that its headers do not fit; None: they fit, or there is no body."""
-    encodings = [value.lower() for value in exchange.response.values(b"transfer-encoding")]
-    if bodiless(exchange, status):
+    response = exchange.response
+    length = response.content_length
+    encodings = [value.lower() for value in response.values(b"transfer-encoding")]
+    if _bodiless(exchange, response.status):
         return None
     if encodings and length is not None:
         return "left the client waiting: Transfer-Encoding beside a Content-Length"
@@ -207,14 +241,16 @@ async def send_generated(
         exchange.begin_anew()
         await send_page(exchange, 412)
         return
-    head = Head(status, None if status == 304 != asked_for else response.content_length)
-    misframed = _misframed(exchange, status, head.length, len(body))
+    response.status = status
+    if status == 304 != asked_for:
+        response.content_length = None
+    misframed = _misframed(exchange, len(body))
     if misframed is not None:
         await instead(exchange, misframed)
         return
-    if head.length is None and not bodiless(exchange, status):
+    if response.content_length is None and not _bodiless(exchange, status):
         # nginx writes its own header, and the plugin's stays
-        head.chunked = bool(response.values(b"transfer-encoding"))
+        response.chunked = bool(response.values(b"transfer-encoding"))
     if status not in (204, 304) or asked_for == 204:
         response.content_type = DEFAULT_TYPE if response.content_type is None else response.content_type
     elif asked_for != 304:
@@ -223,11 +259,11 @@ async def send_generated(
     response.remove(b"server")
     if not response.date_set:
         response.items.append(_date())
-    await _filter(exchange, head)
-    if head.status == 204:
+    await _filter(exchange)
+    if response.status == 204:
         # only now: a filter may have made another status of the 204, and that one has a type
         response.content_type = None
-    await _send(exchange, head, body, more, after)
+    await _send(exchange, body, more, after)
 
 
 async def send_upstream(exchange: Exchange, status: int, headers: list[Header], body: AsyncIterable[bytes]) -> None:
@@ -245,10 +281,10 @@ async def send_upstream(exchange: Exchange, status: int, headers: list[Header], 
     values = {name.lower(): value for name, value in headers}
     # where the upstream gives none, a plugin's stays (post-resp may have set one and then sent nothing)
     response.content_type = values.get(b"content-type", response.content_type)
-    head = Head(status, response.content_length)
-    if head.length is None and b"transfer-encoding" not in values and b"content-length" in values:
-        head.length = int(values[b"content-length"])
+    response.status = status
+    if response.content_length is None and b"transfer-encoding" not in values and b"content-length" in values:
+        response.content_length = int(values[b"content-length"])
     response.remove(b"server")
     response.items += [item for item in headers if item[0].lower() not in _NOT_PASSED]
-    await _filter(exchange, head, b"%d" % status if 500 <= status <= 599 else None)
-    await _send(exchange, head, b"", body)
+    await _filter(exchange, b"%d" % status if 500 <= status <= 599 else None)
+    await _send(exchange, b"", body)

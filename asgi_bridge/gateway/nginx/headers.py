@@ -93,7 +93,8 @@ class RequestHeaders:
     def set(self, name: bytes, value: bytes | None) -> None:
         """``core.request.set_header``: replace the headers of a name.
 
-        None or an empty value deletes them in nginx's list. Trap: of nginx's built-in fields only the first line is replaced.
+        None or an empty value deletes them in nginx's list. Trap: of nginx's built-in fields it replaces only the first
+        line.
 
         Raises:
             LuaError: a Content-Length is no number, or a Host is no host.
@@ -146,14 +147,18 @@ def _hyphenated(name: bytes) -> bytes:
 
 
 class ResponseHeaders:
-    """What plugins have put on the response so far (``r->headers_out``).
+    """Status and headers of the response, as nginx and plugins have made them (``r->headers_out``).
 
     Args:
         sent: the client has the head already, so to set a header is an error in Lua.
 
     Attributes:
+        status: 0: not known yet.
         content_type: None: not set, so nginx writes its default; empty: deleted, so there is none.
-        content_length: as the plugin gave it; it is believed.
+        content_length: in bytes; nginx believes a plugin that sets it. None: unknown.
+        chunked: nginx writes ``Transfer-Encoding: chunked``.
+        close: the connection ends with this response.
+        body: a plugin's body, which replaces the response's; None: no plugin gives one.
         date_set: nginx adds no Date then. Trap: to delete it is to set it too (ngx_http_set_builtin_header).
     """
 
@@ -163,6 +168,10 @@ class ResponseHeaders:
         self.content_type: bytes | None = None
         self.content_length: int | None = None
         self.date_set = False
+        self.status = 0
+        self.chunked = False
+        self.close = False
+        self.body: bytes | None = None
 
     def __iter__(self) -> Iterator[Header]:
         return iter(self.items)

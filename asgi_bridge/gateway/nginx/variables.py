@@ -19,8 +19,8 @@ from .uri import parse_args, raw
 
 __all__ = ["VARIABLES", "lookup", "variable"]
 
-# These are read each time. All others keep the first value that they had. Trap: core/ctx.lua also keeps arg_NAME and the
-# like, even if a plugin has changed the query since.
+# These are read each time. All others keep the first value that they had. Trap: core/ctx.lua also keeps arg_NAME and
+# the like, even if a plugin has changed the query since.
 _NOT_CACHED = frozenset({"args", "is_args", "upstream_uri", "upstream_host", "upstream_scheme"})
 
 # nginx's own names ignore case, APISIX's do not
