@@ -1,5 +1,7 @@
-"""What the recorded cases are played on: a runner that answers as recorded, a client that writes raw bytes, the
-recorded upstream, and the gateway served by uvicorn. Everything is real sockets.
+"""Replays the recorded cases on real sockets.
+
+A runner gives the recorded answers, a client writes raw bytes, the upstream is that of the recordings, and uvicorn
+serves the gateway.
 """
 
 import asyncio
@@ -41,10 +43,10 @@ from tests.gateway.props import props
 __all__ = ["PARSERS", "Client", "Response", "Stage", "stage"]
 
 PARSERS = ["h11", "httptools"] if importlib.util.find_spec("httptools") is not None else ["h11"]
-"""uvicorn's parsers that are installed; the last one lets more requests through."""
+"""uvicorn's parsers that are installed. The last one accepts more requests."""
 
 QUICK = Limits(lock=0.3, lock_held=1.0, exchange=2.0)
-"""Times for the tests; those of a real APISIX go up to 60 s."""
+"""Seconds for the tests. A real APISIX waits up to 60 s."""
 
 RECORDED_PORTS = {b"9080": "gateway", b"1981": "upstream"}
 
@@ -73,12 +75,12 @@ def _read_frame(connection: socket.socket) -> tuple[int, bytes]:
 
 
 class Runner:
-    """Plays the recorded answers of one case at whoever connects, and keeps what it got."""
+    """A runner that gives the recorded answers of one case, and keeps what it gets."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.lock = threading.Lock()
-        self.told = threading.Condition(self.lock)
+        self.changed = threading.Condition(self.lock)
         self.listener: socket.socket | None = None
         self.connections: list[socket.socket] = []
         self.rpcs: list[dict[str, Any]] = []
@@ -86,7 +88,7 @@ class Runner:
         self.generation = 0
 
     def prepare(self, rpcs: list[dict[str, Any]]) -> None:
-        """Get ready for a case: no connection is left from the one before."""
+        """Get ready for a case: close the connections of the one before."""
         with self.lock:
             self.generation += 1
             self.rpcs = list(rpcs)
@@ -94,8 +96,13 @@ class Runner:
         self.hang_up()
 
     def all_got(self, at_least: int = 0) -> list[dict[str, Any]]:
-        """What it got, once it has read every answer to an ask that the recording has: one that it asked for together
-        with its own answer may come when the client has had its response. So may whole calls (`at_least`)."""
+        """Give what the runner got, once it has all answers to ExtraInfo that the recording has.
+
+        Such an answer may come after the client has its response, and so may whole calls.
+
+        Args:
+            at_least: number of messages to wait for.
+        """
 
         def settled() -> bool:
             return len(self.got) >= at_least and all(
@@ -103,8 +110,8 @@ class Runner:
                 for entry, rpc in zip(self.got, self.rpcs, strict=False)
             )
 
-        with self.told:
-            self.told.wait_for(settled, timeout=2)
+        with self.changed:
+            self.changed.wait_for(settled, timeout=2)
             return list(self.got)
 
     def hang_up(self) -> None:
@@ -168,7 +175,7 @@ class Runner:
             entry: dict[str, Any] = {"conn": number, "message": decode(frame_type, payload, Role.RUNNER), "extra": []}
             at = len(self.got)
             self.got.append(entry)
-            self.told.notify_all()
+            self.changed.notify_all()
             if at >= len(self.rpcs):
                 return False
             rpc = self.rpcs[at]
@@ -190,9 +197,9 @@ class Runner:
             frame_type, payload = _read_frame(connection)
             message = decode(frame_type, payload, Role.RUNNER)
             assert isinstance(message, ExtraInfoResp)
-            with self.told:
+            with self.changed:
                 entry["extra"].append(message.result)
-                self.told.notify_all()
+                self.changed.notify_all()
         if waiting:
             # asked, and never answered: the gateway closes
             connection.sendall(waiting)
@@ -257,7 +264,7 @@ def _frame_out(rpc: dict[str, Any]) -> bytes | None:
 
 
 class Response:
-    """What the client got; status None: the connection was closed without a byte."""
+    """What the client got. A status of None: the gateway closed the connection without a byte."""
 
     def __init__(self) -> None:
         self.status: int | None = None
@@ -305,7 +312,7 @@ class Client:
         return response
 
     def at_end(self) -> bool:
-        """The gateway has closed the connection, and sent nothing more."""
+        """Whether the gateway has closed the connection, and sent nothing more."""
         assert self.connection is not None and not self.buffer
         return self.connection.recv(1) == b""
 
@@ -396,7 +403,7 @@ class LogLines(logging.Handler):
 
 
 class Stage:
-    """The gateway between its three neighbours, and one case after the other played through it."""
+    """The gateway with its runner, client and upstream. It plays one case after the other."""
 
     def __init__(self, cases: list[dict[str, Any]], directory: str) -> None:
         spec = importlib.util.spec_from_file_location("apisix_cases_upstream", UPSTREAM_SCRIPT)
@@ -490,7 +497,7 @@ class Stage:
         asyncio.run_coroutine_threadsafe(reset(), self._loop).result(60)
 
     def reload(self) -> None:
-        """New routes, as after an edit of the route file."""
+        """Give the gateway new routes, as after an edit of the route file."""
         self._loop.call_soon_threadsafe(setattr, self.app, "routes", self.app.routes)
 
     def play(
@@ -543,7 +550,7 @@ class Stage:
         return responses, got, self.upstream.take()
 
     def warm_up(self) -> None:
-        """Leave an idle connection to the upstream behind, as the cases before had."""
+        """Make an idle connection to the upstream, as there was one in the recording."""
         headers = [["Host", "noplugin-multi.test"]]
         self.clients["h11"].request({"method": "GET", "target": "/json", "http_version": "1.1", "headers": headers})
 
@@ -583,7 +590,7 @@ def _latin(value: str | None) -> bytes | None:
 
 
 class Compare:
-    """One case's recording and what happened here, in the same words."""
+    """Puts a recorded case, and what happened in this run, into the same form."""
 
     def __init__(self, standing: Stage, http: str, case: dict[str, Any]) -> None:
         # the order of a query that Lua has put together, which the recording does not always mark
@@ -591,7 +598,7 @@ class Compare:
         self.ports = {b"9080": b"%d" % standing.ports[http], b"1981": b"%d" % standing.upstream_port}
 
     def value(self, value: bytes | None) -> bytes | None:
-        """A recorded value with the ports of here."""
+        """Give a recorded value with the ports of this run."""
         if value is None:
             return None
         if value in self.ports:
@@ -599,7 +606,7 @@ class Compare:
         return value.replace(b"127.0.0.1:1981", b"127.0.0.1:" + self.ports[b"1981"])
 
     def marked(self, value: bytes | None) -> bytes | None:
-        """A value of here with what is random taken out."""
+        """Give a value of this run without what is random."""
         return None if value is None else _UUID.sub(b"<uuid#1>", value)
 
     def pairs(self, entries: Any) -> list[tuple[bytes, bytes | None]]:

@@ -128,12 +128,12 @@ def test_exceptions_of_the_upstream_application_propagate(runner: RunnerDouble) 
         await send({"type": "http.response.body", "body": b"x", "more_body": True})
         raise LookupError("in the middle")
 
-    async def late(scope: Scope, receive: Receive, send: Send) -> None:
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"x"})
         raise LookupError("at the end")
 
-    for app, plugins in ((before, {}), (after, {}), (late, {}), (before, RESP), (late, RESP)):
+    for app, plugins in ((before, {}), (after, {}), (slow, {}), (before, RESP), (slow, RESP)):
         with pytest.raises(LookupError):
             client(runner, plugins, upstream=app).get("/x")
 
@@ -301,7 +301,7 @@ def test_bodies_are_streamed(runner: RunnerDouble) -> None:
 
 
 def scope_of(method: str, path: str, headers: list[tuple[bytes, bytes]], **more: Any) -> dict[str, Any]:
-    """The least that a scope may have."""
+    """Give a scope with only what it must have."""
     hosts = [] if any(name == b"host" for name, _ in headers) or "no_host" in more else [(b"host", b"h.test")]
     more.pop("no_host", None)
     return {"type": "http", "method": method, "path": path, "query_string": b"", "headers": [*hosts, *headers], **more}
@@ -395,7 +395,7 @@ def test_least_scope(runner: RunnerDouble) -> None:
 
 
 def test_target_in_absolute_form_names_the_host(runner: RunnerDouble) -> None:
-    """As uvicorn's parser h11 hands it over."""
+    """uvicorn passes it on like this with its parser h11."""
     up = {"nodes": {"up.test:80": 1}}
     table = read_routes({"routes": [{"id": "r", "uri": "/x", "host": "line.test", "upstream": up}]})
     app = GatewayApp(table, runner.path, upstream=echo)
@@ -577,10 +577,10 @@ def test_broken_upstream_body_breaks_the_connection(runner: RunnerDouble) -> Non
 
 
 def test_timeout_of_the_upstream(runner: RunnerDouble) -> None:
-    async def late(scope: Scope, receive: Receive, send: Send) -> None:
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
         raise UpstreamTimeout("late")
 
-    answer = client(runner, upstream=late).get("/x")
+    answer = client(runner, upstream=slow).get("/x")
     assert (answer.status_code, answer.headers["x-apisix-upstream-status"]) == (504, "504")
 
 
@@ -695,7 +695,7 @@ def test_what_is_left_of_a_response_that_the_conditions_have_changed(runner: Run
 
 
 def test_stop_where_no_body_can_be_keeps_the_headers_of_the_runner(runner: RunnerDouble) -> None:
-    """nginx forgets where they are, and prints them all the same (ngx_http_header_filter_module.c)."""
+    """nginx forgets the places of these headers, and still writes them (ngx_http_header_filter_module.c)."""
     headers: list[tuple[bytes | None, bytes | None]] = [
         (b"Content-Type", b"text/html"),
         (b"Content-Length", b"77"),
