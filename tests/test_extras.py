@@ -21,7 +21,7 @@ SESSION = MAIN.format(arguments=["plugins", "starlette.middleware.sessions:Sessi
          '"asgi_bridge[dev]"'),
         ("h11", "import asgi_bridge.gateway", 'asgi_bridge.gateway needs h11: pip install "asgi_bridge[dev]"'),
         ("watchfiles", DEV, 'asgi-bridge: dev needs watchfiles: pip install "asgi_bridge[dev]"'),
-        ("httpx2", DEV, 'asgi-bridge: dev needs httpx2: pip install "asgi_bridge[dev]"'),
+        ("h11", DEV, 'asgi-bridge: dev needs h11: pip install "asgi_bridge[dev]"'),
         ("dotenv", ENVIRONMENT, "asgi-bridge: an environment file needs python-dotenv: pip install "
          '"asgi_bridge[dev]"'),
         ("argon2", PLUGINS, 'asgi-bridge: asgi_bridge_apps needs argon2: pip install "asgi_bridge[apps]"'),

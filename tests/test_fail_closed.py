@@ -666,7 +666,8 @@ def test_failing_calls_leave_nothing_behind(tmp_path: Path) -> None:
 
             async def census() -> dict[str, int]:
                 # one connection each, so that what was open before does not count
-                await gateway.runner.close_idle()
+                await gateway.pool.stop()
+                gateway.pool.start()
                 counted: dict[str, int] = (await client.get("/census")).json()
                 return counted
 

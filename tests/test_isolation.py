@@ -461,7 +461,8 @@ def test_gateway_of_one_runner_does_not_fool_another(tmp_path: Path) -> None:
         async with client_of(gateway) as client:
             for path in ("/a", "/b", "/a"):
                 answers.append(await client.get(path))
-            await gateway.runner.close_idle()
+            await gateway.pool.stop()
+            gateway.pool.start()
             os.unlink(moved)
             os.symlink(second, moved)
             for path in ("/b", "/a"):

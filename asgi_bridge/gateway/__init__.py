@@ -1,15 +1,15 @@
 """APISIX's half of the protocol over HTTP: a gateway to try plugins on, for ``asgi-bridge dev`` and for tests."""
 
-from asgi_bridge.extras import extra_of
+from ..extras import extra_of
 
 try:
-    from asgi_bridge.gateway.app import GatewayApp
-    from asgi_bridge.gateway.calls import Call
-    from asgi_bridge.gateway.connection import Limits
-    from asgi_bridge.gateway.echo import echo
-    from asgi_bridge.gateway.routes.load import load_routes, parse_routes, read_routes
-    from asgi_bridge.gateway.routes.places import Finding
-    from asgi_bridge.gateway.routes.route import ExtPlugin, Node, Plugins, Route, Routes, Upstream
+    from .app import GatewayApp
+    from .routes.load import load_routes, parse_routes, read_routes
+    from .routes.places import Finding
+    from .routes.route import ExtPlugin, Node, Plugins, Route, Routes, Upstream
+    from .runner.calls import Call
+    from .runner.connection import Limits
+    from .upstream.echo import echo
 except ModuleNotFoundError as exc:
     missing = extra_of(exc)
     if not missing:

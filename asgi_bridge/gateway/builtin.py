@@ -1,7 +1,6 @@
-"""APISIX's own plugins that the stand-in emulates: as much of each as the recorded cases use, and no more.
+"""Those of APISIX's own plugins that the stand-in emulates, with the commonest part of their configuration.
 
-A configuration that goes further is not understood, which is said when the routes are read. What these plugins do to a
-response is in `asgi_bridge.gateway.answer`, where the other filters are.
+A configuration that goes further is refused when the routes are read.
 """
 
 import json
@@ -9,60 +8,34 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
-from asgi_bridge.gateway.exchange import Exchange
-from asgi_bridge.gateway.routes.places import shown
-from asgi_bridge.gateway.routes.route import Consumer
-from asgi_bridge.gateway.uri import escape_controls, escape_uri, raw
+from .exchange import Exchange
+from .nginx.uri import escape_controls, escape_uri, raw
+from .routes.places import shown
+from .routes.route import Consumer
 
-__all__ = [
-    "BUILTIN",
-    "FIELDS",
-    "Refusal",
-    "Unsupported",
-    "check_builtin",
-    "header_operations",
-    "rewrite",
-    "with_error_response",
-]
+__all__ = ["BUILTIN", "Builtin", "Refusal", "Unsupported", "check_builtin", "finish", "with_error_response"]
 
-BUILTIN: Mapping[str, int] = {
-    "request-id": 12015,
-    "serverless-pre-function": 10000,
-    "cors": 4000,
-    "key-auth": 2500,
-    "proxy-rewrite": 1008,
-    "response-rewrite": 899,
-}
-"""Name and priority: in a phase the plugin with the greater one runs first."""
-
-# how response-rewrite reads an entry of headers.add
-_HEADER_LINE = re.compile(r"([^:\s]+)\s*:\s*([^:]+)")
-
-# the schema of proxy-rewrite
-_REWRITTEN_HOST = re.compile(r"[0-9a-zA-Z\-.]+(:\d{1,5})?", re.ASCII)
-_REWRITTEN_METHODS = (
-    "GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "MKCOL", "COPY", "MOVE", "PROPFIND", "LOCK", "UNLOCK", "PATCH",
-    "TRACE",
-)  # fmt: skip
-
-# No Lua here: the one form of function that is understood.
-_SET_HEADER = re.compile(
-    r"return function\(conf, ctx\) require\(['\"]apisix\.core['\"]\)\.request\.set_header"
-    r"\(ctx, ['\"]([^'\"]+)['\"], ['\"]([^'\"]*)['\"]\) end"
-)
+Conf: TypeAlias = Mapping[str, Any]
+Consumers: TypeAlias = Mapping[str, Consumer]
+"""Consumers by their key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A plugin ends the request."""
+    """The answer of a plugin that ends the request.
+
+    Attributes:
+        status: of the response.
+        body: None: the plugin gives none.
+    """
 
     status: int
     body: bytes | None = None
 
 
-def with_error_response(refusal: Refusal, error_response: str | Mapping[str, Any] | None) -> Refusal:
+def with_error_response(refusal: Refusal, error_response: str | Conf | None) -> Refusal:
     """Put ``_meta.error_response`` in place of the body of an error (``run_plugin`` in plugin.lua).
 
     Args:
@@ -79,46 +52,83 @@ def with_error_response(refusal: Refusal, error_response: str | Mapping[str, Any
 
 
 class Unsupported(ValueError):
-    """A configuration is right for APISIX and goes further than the stand-in does."""
+    """A configuration that is valid in APISIX, and that the stand-in does not emulate."""
 
 
-FIELDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "request-id": ((), ("header_name", "include_in_response", "algorithm", "range_id")),
-    "serverless-pre-function": (("phase", "functions"), ()),
-    "cors": (
-        (),
-        ("allow_origins", "allow_methods", "allow_headers", "expose_headers", "max_age", "allow_credential",
-         "allow_origins_by_regex", "allow_origins_by_metadata", "timing_allow_origins",
-         "timing_allow_origins_by_regex"),
-    ),
-    "key-auth": (("header", "query", "hide_credentials"), ("realm", "anonymous_consumer")),
-    "proxy-rewrite": (
-        ("uri", "regex_uri", "method", "host", "headers"),
-        ("use_real_request_uri_unsafe", "scheme"),
-    ),
-    "response-rewrite": (
-        ("status_code", "headers", "body"),
-        ("body_base64", "vars", "filters", "max_resp_body_size"),
-    ),
-}  # fmt: skip
-"""The fields of each plugin that the stand-in understands, and the further ones that APISIX knows. Any other field is
-ignored, as in APISIX."""
+@dataclass(frozen=True, slots=True)
+class Builtin:
+    """A plugin of APISIX that the stand-in emulates.
+
+    Attributes:
+        priority: in a phase the plugin with the greater one runs first.
+        fields: those of its configuration that the stand-in understands.
+        further: those that APISIX knows beside them. Any other field is ignored, as in APISIX.
+        check: raises ValueError for a wrong configuration, `Unsupported` for one that goes too far.
+        rewrite: its rewrite phase; None: it has none.
+        finish: its header filter; None: it has none.
+    """
+
+    priority: int
+    fields: str = ""
+    further: str = ""
+    check: Callable[[Conf], object] | None = None
+    rewrite: Callable[[Exchange, Conf, Consumers], Refusal | None] | None = None
+    finish: Callable[[Exchange, Conf], None] | None = None
 
 
-def _only_understood(name: str, conf: Mapping[str, Any]) -> None:
-    fields, further = FIELDS[name]
-    more = sorted(set(map(str, conf)) & set(further))
+def check_builtin(name: str, conf: Conf) -> None:
+    """Check the configuration of an emulated plugin.
+
+    Raises:
+        ValueError: it is wrong.
+        Unsupported: it is more than the stand-in does.
+    """
+    plugin = BUILTIN[name]
+    more = sorted(set(map(str, conf)) & set(plugin.further.split()))
     if more:
-        known = f"only {', '.join(fields)}" if fields else "only an empty configuration"
+        known = f"only {', '.join(plugin.fields.split())}" if plugin.fields else "only an empty configuration"
         raise Unsupported(f"the stand-in understands {known} here, not {', '.join(more)}")
+    if plugin.check is not None:
+        plugin.check(conf)
 
 
-def _check_headers(headers: Any, *, add: type) -> None:
+def finish(exchange: Exchange, running: Mapping[str, Conf]) -> None:
+    """Run the header filters of plugins, which are given by name with their configurations."""
+    for name, plugin in BUILTIN.items():
+        if name in running and plugin.finish is not None:
+            plugin.finish(exchange, running[name])
+
+
+# --- headers of proxy-rewrite and response-rewrite --------------------------------------------------------------------
+
+# how response-rewrite reads an entry of headers.add
+_HEADER_LINE = re.compile(r"([^:\s]+)\s*:\s*([^:]+)")
+
+
+class _Change(NamedTuple):
+    """A change of one header. Without a value it is removed; with `beside` the earlier ones of its name stay."""
+
+    name: bytes
+    value: bytes | None
+    beside: bool = False
+
+
+def _header_changes(conf: Conf, *, lines: bool) -> list[_Change]:
+    """Read ``headers`` of proxy-rewrite or response-rewrite (``create_header_operation``).
+
+    Args:
+        conf: of the plugin.
+        lines: ``headers.add`` is a list of lines, not a mapping.
+
+    Raises:
+        ValueError, Unsupported: as `check_builtin`.
+    """
+    headers = conf.get("headers", {"set": {}})
     if not isinstance(headers, Mapping) or not headers:
         raise ValueError("headers has to be a mapping of names to strings, or one of set, add and remove")
-    if _is_plain(headers):
-        _check_strings(headers, "headers")
-        return
+    # is_new_headers_conf: a header may be called set, as long as its value is a string
+    if not any(isinstance(headers.get(name), Mapping | list) for name in ("set", "add", "remove")):
+        return [_Change(*pair) for pair in _pairs(headers, "headers")]
     more = sorted(set(map(str, headers)) - {"set", "add", "remove"})
     if more:
         raise ValueError(f"the stand-in understands set, add and remove in headers, not {', '.join(more)}")
@@ -127,15 +137,29 @@ def _check_headers(headers: Any, *, add: type) -> None:
         raise ValueError("headers.remove has to be a list of names")
     for place in ("add", "set"):
         values = headers.get(place)
-        if add is dict and isinstance(values, Mapping) and any(isinstance(each, list) for each in values.values()):
+        if not lines and isinstance(values, Mapping) and any(isinstance(each, list) for each in values.values()):
             raise Unsupported(f"the stand-in understands no lists of values in headers.{place}")
-    _check_strings(headers.get("set", {}), "headers.set")
-    added = headers.get("add", add())
-    if add is list:
+    changed = _pairs(headers.get("set", {}), "headers.set")
+    added = headers.get("add", [] if lines else {})
+    if lines:
         if not isinstance(added, list) or not all(isinstance(e, str) and _HEADER_LINE.fullmatch(e) for e in added):
             raise ValueError("headers.add has to be a list of strings like 'Name: value', with one colon each")
-        added = dict(header_operations({"headers": headers}).add)
-    _check_strings(added, "headers.add")
+        matches = [match for line in added if (match := _HEADER_LINE.fullmatch(line)) is not None]
+        entries = [_pairs({match[1]: match[2]}, "headers.add")[0] for match in matches]
+    else:
+        entries = _pairs(added, "headers.add")
+    return [
+        *(_Change(*pair, beside=True) for pair in entries),
+        *(_Change(*pair) for pair in changed),
+        *(_Change(raw(name), None) for name in removed),
+    ]
+
+
+def _pairs(value: Any, what: str) -> list[tuple[bytes, bytes]]:
+    _check_strings(value, what)
+    if any(name.replace("_", "-").lower() == "content-length" for name in value):
+        raise Unsupported("a Content-Length in headers would not fit the body; take it out")
+    return [(raw(name), raw(str(text))) for name, text in value.items()]
 
 
 def _check_strings(value: Any, what: str) -> None:
@@ -148,7 +172,18 @@ def _check_strings(value: Any, what: str) -> None:
         raise Unsupported(f"the stand-in puts no variables into headers; take the $ out of {what}")
 
 
-def _check_proxy_rewrite(conf: Mapping[str, Any]) -> None:
+# --- proxy-rewrite ----------------------------------------------------------------------------------------------------
+
+_REWRITTEN_HOST = re.compile(r"[0-9a-zA-Z\-.]+(:\d{1,5})?", re.ASCII)
+_REWRITTEN_METHODS = (
+    "GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "MKCOL", "COPY", "MOVE", "PROPFIND", "LOCK", "UNLOCK", "PATCH",
+    "TRACE",
+)  # fmt: skip
+# $1 or ${1} in what takes a match's place (ngx.re.sub); $$ is a dollar
+_GROUP = re.compile(rb"\$(?:\$|(\d+)|\{(\d+)\})")
+
+
+def _check_proxy_rewrite(conf: Conf) -> None:
     if not set(conf) - {"_meta"}:
         raise ValueError("APISIX wants one field at least; give it a uri, or take the plugin out")
     for field in ("uri", "method", "host"):
@@ -166,6 +201,7 @@ def _check_proxy_rewrite(conf: Mapping[str, Any]) -> None:
     if len(conf.get("uri", "")) > 4096:
         raise ValueError(f"uri has {len(conf['uri'])} characters; APISIX takes 4096 at most")
     _check_patterns(conf.get("regex_uri", ["", ""]))
+    _header_changes(conf, lines=False)
 
 
 def _check_patterns(value: Any) -> None:
@@ -178,122 +214,10 @@ def _check_patterns(value: Any) -> None:
             raise ValueError(f"regex_uri: {shown(pattern)} is no regular expression: {exc}") from exc
 
 
-def _is_plain(headers: Mapping[str, Any]) -> bool:
-    # is_new_headers_conf: a header may be called set, as long as its value is a string
-    return not any(isinstance(headers.get(name), Mapping | list) for name in ("set", "add", "remove"))
-
-
-@dataclass(frozen=True, slots=True)
-class HeaderOperations:
-    """What a rewriting plugin does to headers, in this order."""
-
-    add: tuple[tuple[str, str], ...]
-    set: tuple[tuple[str, str], ...]
-    remove: tuple[str, ...]
-
-    def apply(self, adding: Callable[[bytes, bytes], object], setting: Callable[[bytes, bytes | None], object]) -> None:
-        """Do it: `adding` puts a header beside those of its name, `setting` in their place, and None removes them."""
-        for name, value in self.add:
-            adding(raw(name), raw(value))
-        for name, value in self.set:
-            setting(raw(name), raw(value))
-        for name in self.remove:
-            setting(raw(name), None)
-
-
-def header_operations(conf: Mapping[str, Any]) -> HeaderOperations:
-    """Read ``headers`` of proxy-rewrite and of response-rewrite (``create_header_operation``)."""
-    headers = conf.get("headers", {})
-    if _is_plain(headers):
-        return HeaderOperations((), tuple((name, str(value)) for name, value in headers.items()), ())
-    added = headers.get("add", {})
-    if isinstance(added, Mapping):
-        add = tuple((name, str(value)) for name, value in added.items())
-    else:
-        add = tuple((match[1], match[2]) for line in added if (match := _HEADER_LINE.fullmatch(line)) is not None)
-    changed = tuple((name, str(value)) for name, value in headers.get("set", {}).items())
-    return HeaderOperations(add, changed, tuple(headers.get("remove", ())))
-
-
-def check_builtin(name: str, conf: Mapping[str, Any]) -> None:
-    """Check the configuration of an emulated plugin.
-
-    Raises:
-        ValueError: it is wrong.
-        Unsupported: it is more than the stand-in does.
-    """
-    _only_understood(name, conf)
-    if name == "proxy-rewrite":
-        _check_proxy_rewrite(conf)
-    elif name == "key-auth":
-        _check_strings({field: conf.get(field, "") for field in ("header", "query")}, "header or query")
-        if not isinstance(conf.get("hide_credentials", False), bool):
-            raise ValueError("hide_credentials has to be true or false")
-    elif name == "response-rewrite":
-        status = conf.get("status_code", 200)
-        if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 598:
-            raise ValueError("status_code has to be a number from 200 to 598")
-        if not isinstance(conf.get("body", ""), str):
-            raise ValueError("body has to be a string")
-    elif name == "serverless-pre-function":
-        functions = conf.get("functions")
-        if not isinstance(functions, list) or not functions:
-            raise ValueError("the stand-in understands only phase: rewrite with a list of functions")
-        if conf.get("phase") != "rewrite":
-            raise Unsupported("the stand-in understands only phase: rewrite with a list of functions")
-        if not all(isinstance(text, str) and _SET_HEADER.fullmatch(text) for text in functions):
-            raise Unsupported(
-                "the stand-in runs no Lua; it understands only return function(conf, ctx) "
-                "require('apisix.core').request.set_header(ctx, 'NAME', 'VALUE') end"
-            )
-    if "headers" in conf:
-        _check_headers(conf["headers"], add=dict if name == "proxy-rewrite" else list)
-        operations = header_operations(conf)
-        for header, _ in (*operations.add, *operations.set):
-            if header.replace("_", "-").lower() == "content-length":
-                raise Unsupported("a Content-Length in headers would not fit the body; take it out")
-
-
-def rewrite(
-    exchange: Exchange, name: str, conf: Mapping[str, Any], consumers: Mapping[str, Consumer]
-) -> Refusal | None:
-    """Run the rewrite phase of one plugin.
-
-    Args:
-        exchange: the request.
-        name: of the plugin.
-        conf: its configuration.
-        consumers: by key, for key-auth.
-    """
-    if name == "proxy-rewrite":
-        _proxy_rewrite(exchange, conf)
-    elif name == "key-auth":
-        return _key_auth(exchange, conf, consumers)
-    elif name == "cors":
-        if exchange.request_method == "OPTIONS":
-            return Refusal(200)
-    elif name == "request-id":
-        given = exchange.headers.values(b"x-request-id")
-        exchange.plugin_request_id = given[0] if given and given[0] else str(uuid.uuid4()).encode()
-        if exchange.plugin_request_id not in given:
-            exchange.set_header(b"X-Request-Id", exchange.plugin_request_id)
-        exchange.variables["apisix_request_id"] = exchange.plugin_request_id
-    elif name == "serverless-pre-function":
-        for text in conf["functions"]:
-            match = _SET_HEADER.fullmatch(text)
-            assert match is not None
-            exchange.set_header(raw(match[1]), raw(match[2]))
-    return None
-
-
-# $1 or ${1} in what takes a match's place (ngx.re.sub); $$ is a dollar
-_GROUP = re.compile(rb"\$(?:\$|(\d+)|\{(\d+)\})")
-
-
 def _substituted(path: bytes, patterns: list[str]) -> bytes:
-    """``regex_uri``: the first pattern that matches counts, and its first match is replaced.
+    """Apply ``regex_uri``: replace the first match of the first pattern that matches.
 
-    PCRE is told nothing of UTF-8, so a dot matches a byte.
+    APISIX does not switch on UTF-8 in PCRE, so a dot matches one byte.
     """
     for pattern, text in zip(patterns[::2], patterns[1::2], strict=True):
         found = re.search(raw(pattern), path)
@@ -309,37 +233,137 @@ def _substituted(path: bytes, patterns: list[str]) -> bytes:
     return path
 
 
-def _proxy_rewrite(exchange: Exchange, conf: Mapping[str, Any]) -> None:
-    # the URI is set even when only the method changes, so a later Rewrite.args is lost (proxy-rewrite.lua)
+def _proxy_rewrite(exchange: Exchange, conf: Conf, consumers: Consumers) -> None:
+    # proxy-rewrite.lua sets the URI even when only the method changes, so a later Rewrite.args is lost
+    outgoing = exchange.outgoing
     path, question, query = raw(conf.get("uri", "")).partition(b"?")
     if not path and "regex_uri" in conf:
         path = _substituted(exchange.path, conf["regex_uri"])
         if b"?" not in exchange.path:
             path, question, query = path.partition(b"?")
     uri = escape_uri(path or exchange.path) + question + escape_controls(query)
-    if exchange.args:
-        uri += (b"&" if question else b"?") + exchange.args
-    exchange.upstream_uri = uri
-    header_operations(conf).apply(exchange.add_header, exchange.set_header)
-    if "host" in conf:
-        exchange.upstream_host = raw(conf["host"])
-    if "method" in conf:
-        exchange.method = conf["method"]
+    if outgoing.args:
+        uri += (b"&" if question else b"?") + outgoing.args
+    outgoing.uri = uri
+    for name, value, beside in _header_changes(conf, lines=False):
+        if beside:
+            exchange.add_header(name, value or b"")
+        else:
+            exchange.set_header(name, value)
+    outgoing.host = raw(conf["host"]) if "host" in conf else outgoing.host
+    outgoing.method = conf.get("method", outgoing.method)
 
 
-def _key_auth(exchange: Exchange, conf: Mapping[str, Any], consumers: Mapping[str, Consumer]) -> Refusal | None:
+# --- response-rewrite -------------------------------------------------------------------------------------------------
+
+
+def _check_response_rewrite(conf: Conf) -> None:
+    status = conf.get("status_code", 200)
+    if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 598:
+        raise ValueError("status_code has to be a number from 200 to 598")
+    if not isinstance(conf.get("body", ""), str):
+        raise ValueError("body has to be a string")
+    _header_changes(conf, lines=True)
+
+
+def _response_rewrite(exchange: Exchange, conf: Conf) -> None:
+    response = exchange.response
+    response.status = conf.get("status_code", response.status)
+    if "body" in conf:
+        # the old length and encoding belong to the old body
+        response.remove(b"content-length", b"content-encoding", b"last-modified", b"etag")
+        response.content_length = None
+        response.body = raw(conf["body"])
+    for name, value, beside in _header_changes(conf, lines=True):
+        if beside:
+            response.add(name, value or b"")
+        else:
+            response.set(name, value)
+    if conf.get("status_code") == 204:
+        # for a status that Lua has set, not for the upstream's own (ngx_http_header_filter_module.c, status_line)
+        response.content_type, response.content_length, response.chunked = None, None, False
+
+
+# --- the others -------------------------------------------------------------------------------------------------------
+
+
+def _request_id(exchange: Exchange, conf: Conf, consumers: Consumers) -> None:
+    sent = exchange.headers.values(b"x-request-id")
+    exchange.plugin_request_id = sent[0] if sent and sent[0] else str(uuid.uuid4()).encode()
+    if exchange.plugin_request_id not in sent:
+        exchange.set_header(b"X-Request-Id", exchange.plugin_request_id)
+    exchange.variables["apisix_request_id"] = exchange.plugin_request_id
+
+
+def _request_id_of_response(exchange: Exchange, conf: Conf) -> None:
+    # an id that the response has already stays
+    if exchange.response.get(b"x-request-id") is None:
+        exchange.response.set(b"X-Request-Id", exchange.plugin_request_id)
+
+
+def _cors(exchange: Exchange, conf: Conf, consumers: Consumers) -> Refusal | None:
+    return Refusal(200) if exchange.request.method == "OPTIONS" else None
+
+
+def _cors_of_response(exchange: Exchange, conf: Conf) -> None:
+    for name in (b"Origin", b"Methods", b"Headers"):
+        exchange.response.set(b"Access-Control-Allow-" + name, b"*")
+    exchange.response.set(b"Access-Control-Max-Age", b"5")
+
+
+def _check_key_auth(conf: Conf) -> None:
+    _check_strings({field: conf.get(field, "") for field in ("header", "query")}, "header or query")
+    if not isinstance(conf.get("hide_credentials", False), bool):
+        raise ValueError("hide_credentials has to be true or false")
+
+
+def _key_auth(exchange: Exchange, conf: Conf, consumers: Consumers) -> Refusal | None:
     header, query = raw(conf.get("header", "apikey")), raw(conf.get("query", "apikey"))
+    args = exchange.outgoing.uri_args()
     in_header = exchange.headers.table.get(header.lower(), [])
-    given: list[bytes | None] = [*in_header, *exchange.uri_args().get(query, [])]
-    consumer = consumers.get((given[0] or b"").decode("utf-8", "surrogateescape")) if given else None
+    keys: list[bytes | None] = [*in_header, *args.get(query, [])]
+    consumer = consumers.get((keys[0] or b"").decode("utf-8", "surrogateescape")) if keys else None
     if consumer is None:
         exchange.response.set(b"WWW-Authenticate", b'apikey realm="key"')
-        why = b"Invalid API key in request" if given else b"Missing API key in request"
+        why = b"Invalid API key in request" if keys else b"Missing API key in request"
         return Refusal(401, b'{"message":"%s"}\n' % why)
     if conf.get("hide_credentials") and in_header:
         exchange.set_header(header, None)
     elif conf.get("hide_credentials"):
-        exchange.set_args({name: values for name, values in exchange.uri_args().items() if name != query})
+        exchange.outgoing.set_args({name: values for name, values in args.items() if name != query})
     exchange.consumer = consumer
     exchange.set_header(b"X-Consumer-Username", raw(consumer.username))
     return None
+
+
+BUILTIN: dict[str, Builtin] = {
+    "request-id": Builtin(
+        12015,
+        further="header_name include_in_response algorithm range_id",
+        rewrite=_request_id,
+        finish=_request_id_of_response,
+    ),
+    "cors": Builtin(
+        4000,
+        further="allow_origins allow_methods allow_headers expose_headers max_age allow_credential "
+        "allow_origins_by_regex allow_origins_by_metadata timing_allow_origins timing_allow_origins_by_regex",
+        rewrite=_cors,
+        finish=_cors_of_response,
+    ),
+    "key-auth": Builtin(2500, "header query hide_credentials", "realm anonymous_consumer", _check_key_auth, _key_auth),
+    "proxy-rewrite": Builtin(
+        1008,
+        "uri regex_uri method host headers",
+        "use_real_request_uri_unsafe scheme",
+        _check_proxy_rewrite,
+        _proxy_rewrite,
+    ),
+    "response-rewrite": Builtin(
+        899,
+        "status_code headers body",
+        "body_base64 vars filters max_resp_body_size",
+        _check_response_rewrite,
+        finish=_response_rewrite,
+    ),
+}
+"""The emulated plugins by name. To add one, put it in here before the routes are read."""

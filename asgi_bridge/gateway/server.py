@@ -1,9 +1,7 @@
-"""What serves the gateway: uvicorn's HTTP protocols, with what nginx sees of a request and they do not hand on.
-
-Any ASGI server will do. With these protocols the gateway gets the request target as the client wrote it.
-"""
+"""uvicorn's HTTP protocols, changed to give the gateway the request target as the client wrote it."""
 
 import asyncio
+import collections
 import functools
 import importlib.util
 from typing import Any, cast
@@ -11,14 +9,9 @@ from typing import Any, cast
 import h11
 from uvicorn.protocols.http import h11_impl
 
-from asgi_bridge.gateway.exchange import TARGET
+from .nginx.request import TARGET
 
 __all__ = ["allow_all_statuses", "http_protocol"]
-
-
-class _StatusPhrases(dict[int, bytes]):
-    def __missing__(self, status: int) -> bytes:
-        return b""
 
 
 class _StatusLines(dict[int, bytes]):
@@ -28,11 +21,11 @@ class _StatusLines(dict[int, bytes]):
 
 @functools.cache
 def allow_all_statuses() -> None:
-    """Let uvicorn send the statuses above 599, which plugins may answer and APISIX sends: without a phrase.
+    """Let uvicorn send statuses above 599, without a phrase: APISIX sends them, so plugins may use them.
 
-    uvicorn's tables end at 599, and a status that they do not have breaks the client's connection.
+    uvicorn's tables end at 599. A status that they do not have would break the client's connection.
     """
-    h11_impl.STATUS_PHRASES = _StatusPhrases(h11_impl.STATUS_PHRASES)
+    h11_impl.STATUS_PHRASES = collections.defaultdict(bytes, h11_impl.STATUS_PHRASES)
     if importlib.util.find_spec("httptools") is not None:
         from uvicorn.protocols.http import httptools_impl
 
@@ -51,7 +44,7 @@ def http_protocol(parser: str = "auto") -> type[asyncio.Protocol]:
 
 
 class _Connection(h11.Connection):
-    """Keeps the target of the request that is under way."""
+    """An h11 connection that remembers the target of its current request."""
 
     target = b""
 
@@ -66,17 +59,16 @@ class _H11Protocol(h11_impl.H11Protocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         size = self.conn._max_incomplete_event_size  # noqa: SLF001  # h11 does not publish it
-        conn = self.conn = _Connection(h11.SERVER, size)
-        app = cast("Any", self.app)
+        self.conn = _Connection(h11.SERVER, size)
 
-        async def with_target(scope: Any, receive: Any, send: Any) -> None:
-            # h11 reads no further request before this one is answered
-            await app({**scope, "extensions": {TARGET: conn.target}}, receive, send)
-
-        self.app = cast("Any", with_target)
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.scope is not None:
+            # the call has not begun, and h11 reads the next request only after the answer to this one
+            cast("Any", self.scope)["extensions"] = {TARGET: cast("Any", self.conn).target}
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Says nothing: the gateway has a line of its own."""
+        """Do nothing: the gateway logs the handshake itself."""
 
 
 @functools.cache
@@ -89,6 +81,6 @@ def _with_httptools() -> type[asyncio.Protocol]:
             super().on_headers_complete()
 
         def _unsupported_upgrade_warning(self) -> None:
-            """Says nothing: the gateway has a line of its own."""
+            """Do nothing: the gateway logs the handshake itself."""
 
     return HttpToolsProtocol

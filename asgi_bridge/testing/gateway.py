@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
@@ -23,9 +23,6 @@ from ..server.protocol import RunnerProtocol
 from ..server.runner import Runner, RunnerOptions
 from .client import SHUTDOWN_SECONDS, STARTUP_SECONDS
 
-if TYPE_CHECKING:
-    from asgiref.typing import ASGI3Application
-
 try:
     from ..check import check_routes
     from ..gateway import GatewayApp, Limits, Routes, echo, load_routes, read_routes
@@ -39,7 +36,6 @@ __all__ = ["Gateway"]
 
 logger = logging.getLogger("asgi_bridge.testing")
 
-_echo = cast("ASGIApp", echo)
 _LIMITS = Limits(connect=60.0, lock=60.0)
 """Timeouts of the gateway in seconds. The defaults, 1 and 5, are short for a machine that is busy with tests."""
 
@@ -90,7 +86,7 @@ class Gateway:
         self._routes = _routes(routes, strict)
         for finding in (*self._routes.findings, *check_routes(self._routes, bridge.plugins)):
             logger.log(logging.ERROR if finding.severity == "error" else logging.WARNING, "%s", finding)
-        self._upstream = upstream or _echo
+        self._upstream = upstream or echo
         self._options = options
         self._app: GatewayApp | None = None
         self._faults: list[BaseException] = []
@@ -146,14 +142,12 @@ class Gateway:
             server = await asyncio.get_running_loop().create_unix_server(
                 lambda: RunnerProtocol(config=config, server_state=state), path
             )
-            app = GatewayApp(self._routes, path, upstream=cast("ASGI3Application", self._upstream), limits=_LIMITS)
-            app.runner.start()
-            app.upstream.start()
+            app = GatewayApp(self._routes, path, upstream=self._upstream, limits=_LIMITS)
+            app.pool.start()
             try:
                 yield app
             finally:
-                await app.runner.stop()
-                await app.upstream.stop()
+                await app.pool.stop()
                 server.close()
                 for connection in list(state.connections):
                     connection.shutdown()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Bridge, PluginError
-from asgi_bridge.gateway.uri import normalise_path
+from asgi_bridge.gateway.nginx.uri import normalise_path
 from asgi_bridge.testing import Gateway, PluginClient
 
 from ..fuzzing import examples

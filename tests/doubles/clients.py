@@ -21,11 +21,11 @@ def routes_of(*routes: dict[str, Any]) -> Any:
 @contextlib.asynccontextmanager
 async def client_of(gateway: GatewayApp) -> AsyncIterator[httpx2.AsyncClient]:
     """Give a client of `gateway`, which keeps its connections to the runner meanwhile."""
-    gateway.runner.start()
+    gateway.pool.start()
     try:
         async with httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=gateway), base_url="http://gateway.test"
         ) as client:
             yield client
     finally:
-        await gateway.runner.stop()
+        await gateway.pool.stop()

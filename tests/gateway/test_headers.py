@@ -1,6 +1,6 @@
 import pytest
 
-from asgi_bridge.gateway.headers import LuaError, RequestHeaders, ResponseHeaders
+from asgi_bridge.gateway.nginx.headers import LuaError, RequestHeaders, ResponseHeaders
 
 
 def test_request_header_is_set_in_place_of_all_of_its_name() -> None:

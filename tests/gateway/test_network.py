@@ -1,16 +1,15 @@
-"""The transport that writes heads byte for byte."""
+"""The way over the network, where heads are written byte for byte."""
 
 import asyncio
 import datetime
 import ipaddress
 import os
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -18,21 +17,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from asgi_bridge.gateway import GatewayApp, read_routes
-from asgi_bridge.gateway.network import NetworkTransport
+from asgi_bridge.gateway import GatewayApp, Node, Upstream, read_routes
+from asgi_bridge.gateway.pool import Pool
+from asgi_bridge.gateway.upstream import BrokenAnswer, CannotConnect, Request, UpstreamTimeout
+from asgi_bridge.gateway.upstream.network import NetworkUpstream
 from asgi_bridge.wire.messages import HTTPRespCallResp
 from tests.doubles.runner_double import RunnerDouble
 from tests.gateway.test_app import RESP, called
-
-
-class Body(httpx2.AsyncByteStream):
-    def __init__(self, *parts: bytes) -> None:
-        self.parts = parts
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for part in self.parts:
-            yield part
-
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -60,37 +51,36 @@ class Server:
         writer.close()
 
 
-def run(server: Server, work: Callable[[NetworkTransport, int], Awaitable[Any]]) -> Any:
+def run(server: Server, work: Callable[[NetworkUpstream, int], Awaitable[Any]]) -> Any:
     async def main() -> Any:
         listening = await asyncio.start_server(server, "127.0.0.1", 0)
-        transport = NetworkTransport()
-        transport.start()
+        pool = Pool()
+        pool.start()
         try:
             async with asyncio.timeout(60):
-                return await work(transport, listening.sockets[0].getsockname()[1])
+                return await work(NetworkUpstream(pool), listening.sockets[0].getsockname()[1])
         finally:
-            await transport.aclose()
+            await pool.stop()
             listening.close()
 
     return asyncio.run(main())
 
 
-async def get(
-    transport: NetworkTransport, port: int, method: str = "GET", headers: Any = (), body: Any = None, **extensions: Any
-) -> tuple[int, bytes]:
-    request = httpx2.Request(
-        method,
-        f"http://127.0.0.1:{port}/",
-        headers=list(headers),
-        stream=body or Body(),
-        extensions={"target": b"/x", **extensions},
-    )
-    response = await transport.handle_async_request(request)
-    try:
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
-        return response.status_code, b"".join([chunk async for chunk in response.stream])
-    finally:
-        await response.aclose()
+def request(
+    port: int,
+    method: str = "GET",
+    headers: Any = (),
+    body: bytes = b"",
+    target: bytes = b"/x",
+    fetch: bool = False,
+    **upstream: Any,
+) -> Request:
+    return Request(method, target, list(headers), body, Upstream(**upstream), Node("127.0.0.1", port), fetch)
+
+
+async def get(sender: NetworkUpstream, port: int, *args: Any, **fields: Any) -> tuple[int, bytes]:
+    async with sender.send(request(port, *args, **fields)) as response:
+        return response.status, b"".join([chunk async for chunk in response.chunks])
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -99,21 +89,21 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 def test_head_is_written_as_given() -> None:
     server = Server(OK)
     headers = [(b"X-mIx", b"\xe9"), (b"X-mIx", b""), (b"a", b"1")]
-    assert run(server, lambda transport, port: get(transport, port, headers=headers, target=b"/\xe9 ")) == (200, b"ok")
+    assert run(server, lambda sender, port: get(sender, port, headers=headers, target=b"/\xe9 ")) == (200, b"ok")
     assert server.heads == [b"GET /\xe9  HTTP/1.1\r\nX-mIx: \xe9\r\nX-mIx: \r\na: 1\r\n\r\n"]
 
 
 def test_connections_are_kept_where_that_is_wanted() -> None:
     server = Server(OK, OK, OK, OK)
 
-    async def work(transport: NetworkTransport, port: int) -> None:
-        await get(transport, port)
-        await get(transport, port)
+    async def work(sender: NetworkUpstream, port: int) -> None:
+        await get(sender, port)
+        await get(sender, port)
         assert server.accepted == 1
-        await get(transport, port, keep=False)
+        await get(sender, port, fetch=True)
         assert server.accepted == 2
-        await transport.aclose()
-        await get(transport, port)
+        await sender._pool.stop()
+        await get(sender, port)
         assert server.accepted == 3
 
     run(server, work)
@@ -122,15 +112,15 @@ def test_connections_are_kept_where_that_is_wanted() -> None:
 def test_kept_connection_that_broke_is_made_up_for() -> None:
     server = Server(OK, b"", OK, OK, b"", OK)
 
-    async def work(transport: NetworkTransport, port: int) -> None:
-        await get(transport, port)
-        assert await get(transport, port) == (200, b"ok")
+    async def work(sender: NetworkUpstream, port: int) -> None:
+        await get(sender, port)
+        assert await get(sender, port) == (200, b"ok")
         assert server.accepted == 2
         # not for these: they may have been done
-        with pytest.raises(httpx2.RemoteProtocolError) as caught:
-            await get(transport, port)
-            await get(transport, port, "POST")
-        assert caught.value.tries == 1  # type: ignore[attr-defined]
+        with pytest.raises(BrokenAnswer) as caught:
+            await get(sender, port)
+            await get(sender, port, "POST")
+        assert caught.value.tries == 1
 
     run(server, work)
 
@@ -138,10 +128,10 @@ def test_kept_connection_that_broke_is_made_up_for() -> None:
 def test_kept_connection_that_was_closed_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(OK, OK, OK)
 
-    async def work(transport: NetworkTransport, port: int) -> None:
-        await get(transport, port)
-        monkeypatch.setattr("asgi_bridge.gateway.network.time", SimpleNamespace(monotonic=lambda: 1e12))
-        await get(transport, port)
+    async def work(sender: NetworkUpstream, port: int) -> None:
+        await get(sender, port)
+        monkeypatch.setattr("asgi_bridge.gateway.pool.time", SimpleNamespace(monotonic=lambda: 1e12))
+        await get(sender, port)
         assert server.accepted == 2
 
     run(server, work)
@@ -153,55 +143,52 @@ def test_answers_in_pieces_and_with_interim_ones() -> None:
     until_close = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc"
     server = Server(chunked, until_close)
 
-    async def work(transport: NetworkTransport, port: int) -> None:
-        assert await get(transport, port, "POST", body=Body(b"1", b"2")) == (200, b"ab")
+    async def work(sender: NetworkUpstream, port: int) -> None:
+        assert await get(sender, port, "POST", body=b"12") == (200, b"ab")
         server.heads.clear()
 
     run(server, work)
     server = Server(until_close)
-    assert run(server, lambda transport, port: get(transport, port)) == (200, b"abc")
+    assert run(server, lambda sender, port: get(sender, port)) == (200, b"abc")
 
 
 def test_head_has_no_body() -> None:
     server = Server(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
-    assert run(server, lambda transport, port: get(transport, port, "HEAD")) == (200, b"")
+    assert run(server, lambda sender, port: get(sender, port, "HEAD")) == (200, b"")
 
 
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (b"", httpx2.RemoteProtocolError),
-        (b"nonsense close\r\n\r\n", httpx2.RemoteProtocolError),
-        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", httpx2.RemoteProtocolError),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: close\r\n\r\nabc", httpx2.RemoteProtocolError),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", httpx2.ReadTimeout),
+        (b"", BrokenAnswer),
+        (b"nonsense close\r\n\r\n", BrokenAnswer),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", BrokenAnswer),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: close\r\n\r\nabc", BrokenAnswer),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", UpstreamTimeout),
     ],
 )
 def test_bad_answers(answer: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
-        run(Server(answer), lambda transport, port: get(transport, port, timeout={"read": 0.1}))
+        run(Server(answer), lambda sender, port: get(sender, port, read=0.1))
 
 
 def test_nobody_listens() -> None:
-    async def main(**timeout: float) -> None:
-        await get(NetworkTransport(), 1, timeout=timeout)
+    async def main(**seconds: float) -> None:
+        await get(NetworkUpstream(Pool()), 1, **seconds)
 
-    with pytest.raises(httpx2.ConnectError):
+    with pytest.raises(CannotConnect):
         asyncio.run(main())
-    with pytest.raises(httpx2.ConnectTimeout):
+    with pytest.raises(UpstreamTimeout):
         asyncio.run(main(connect=-1.0))
 
 
 def test_response_that_is_not_read_closes_its_connection() -> None:
     server = Server(OK, OK)
 
-    async def work(transport: NetworkTransport, port: int) -> None:
-        request = httpx2.Request("GET", f"http://127.0.0.1:{port}/", stream=Body())
-        response = await transport.handle_async_request(request)
-        await response.aclose()
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
-        assert [chunk async for chunk in response.stream] == []
-        await get(transport, port)
+    async def work(sender: NetworkUpstream, port: int) -> None:
+        async with sender.send(request(port)):
+            pass
+        await get(sender, port)
         assert server.accepted == 2
 
     run(server, work)
@@ -215,14 +202,10 @@ def test_tls(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no")
 
     monkeypatch.setattr("asyncio.open_connection", refuse)
-    own = ssl.create_default_context()
-    for verify in (False, True, own):
-        with pytest.raises(httpx2.ConnectError):
-            asyncio.run(
-                NetworkTransport(verify).handle_async_request(httpx2.Request("GET", "https://h/", stream=Body()))
-            )
-    assert [context.verify_mode for context in contexts] == [ssl.CERT_NONE, ssl.CERT_REQUIRED, ssl.CERT_REQUIRED]
-    assert contexts[2] is own
+    for fetch in (False, True):
+        with pytest.raises(CannotConnect):
+            asyncio.run(get(NetworkUpstream(Pool()), 443, fetch=fetch, scheme="https"))
+    assert [context.verify_mode for context in contexts] == [ssl.CERT_NONE, ssl.CERT_REQUIRED]
 
 
 def certificate(folder: Path) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-from asgi_bridge.gateway.pages import page
+from asgi_bridge.gateway.nginx.pages import page
 
 
 def test_pages_have_nginx_titles() -> None:

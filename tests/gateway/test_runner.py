@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from asgi_bridge.gateway.connection import Limits, RunnerError, TokenNotFound
-from asgi_bridge.gateway.headers import LuaError
-from asgi_bridge.gateway.runner import RunnerClient
+from asgi_bridge.gateway.nginx.headers import LuaError
+from asgi_bridge.gateway.pool import Pool
+from asgi_bridge.gateway.runner.client import RunnerClient
+from asgi_bridge.gateway.runner.connection import Limits, RunnerError, TokenNotFound
 from asgi_bridge.wire import encode
 from asgi_bridge.wire.messages import (
     ErrCode,
@@ -32,29 +33,20 @@ async def nothing(asked: ExtraInfoReq) -> bytes | None:
     return None
 
 
-async def unchanged(answer: Any) -> Any:
-    return answer
-
-
 async def call(client: RunnerClient, key: str = "k", tell: Any = nothing) -> Any:
-    return await client.call(
-        key,
-        [(b"a", b"{}")],
-        lambda number, token: HTTPReqCallReq(number, conf_token=token),
-        tell,
-        unchanged,
-    )
+    async with client.call(key, [(b"a", b"{}")]) as (connection, number, token):
+        return await connection.ask(HTTPReqCallReq(number, conf_token=token), tell)
 
 
 def run(work: Callable[[RunnerClient], Awaitable[Any]], path: str, **limits: Any) -> Any:
     async def main() -> Any:
-        client = RunnerClient(path, Limits(**limits))
-        client.start()
+        client = RunnerClient(path, Limits(**limits), Pool())
+        client._pool.start()
         try:
             async with asyncio.timeout(60):
                 return await work(client)
         finally:
-            await client.stop()
+            await client._pool.stop()
 
     return asyncio.run(main())
 
@@ -74,7 +66,7 @@ def test_one_connection_for_each_concurrent_call(runner: RunnerDouble) -> None:
     async def work(client: RunnerClient) -> int:
         await call(client)
         await asyncio.gather(*[call(client) for _ in range(8)])
-        return client.idle_connections
+        return len(client._pool)
 
     idle: int = run(work, runner.path, pool=3)
     assert idle == 3
@@ -112,7 +104,7 @@ def test_tokens_have_an_age_and_can_be_flushed(runner: RunnerDouble) -> None:
 def test_bytes_on_an_idle_connection_end_it(runner: RunnerDouble) -> None:
     async def work(client: RunnerClient) -> None:
         await call(client)
-        assert client.idle_connections == 2
+        assert len(client._pool) == 2
         loop = asyncio.get_running_loop()
         for connection in runner.connections:
             connection.sendall(b"\x02\0\0\0")
@@ -161,20 +153,19 @@ def test_faults(runner: RunnerDouble, answer: Any, error: type[Exception], text:
     async def work(client: RunnerClient) -> int:
         with pytest.raises(error, match=text):
             await call(client)
-        return client.idle_connections
+        return len(client._pool)
 
     # the connection that failed is closed, that of PrepareConf is kept
     assert run(work, runner.path) == 1
 
 
 def test_apply_that_raises_closes_the_connection(runner: RunnerDouble) -> None:
-    async def bad(answer: Any) -> None:
-        raise LuaError("bad")
-
     async def work(client: RunnerClient) -> int:
         with pytest.raises(LuaError):
-            await client.call("k", None, lambda number, token: HTTPReqCallReq(number), nothing, bad)
-        return client.idle_connections
+            async with client.call("k", None) as (connection, number, _):
+                await connection.ask(HTTPReqCallReq(number), nothing)
+                raise LuaError("bad")
+        return len(client._pool)
 
     assert run(work, runner.path) == 1
 
@@ -206,7 +197,7 @@ def test_garbage_for_prepare_holds_the_lock(runner: RunnerDouble, monkeypatch: p
             await call(client, "other")
         # until nobody respects it any more
         later = time.monotonic() + 601
-        monkeypatch.setattr("asgi_bridge.gateway.runner.time", SimpleNamespace(monotonic=lambda: later))
+        monkeypatch.setattr("asgi_bridge.gateway.runner.client.time", SimpleNamespace(monotonic=lambda: later))
         await call(client, "other")
 
     run(work, runner.path, lock=0.05, lock_held=600.0)
@@ -224,6 +215,7 @@ def test_answers_have_a_time(runner: RunnerDouble) -> None:
         loops.append(asyncio.get_running_loop())
         await call(client)
         runner.calls(hang)
+        await client._pool.stop()
         client.limits = Limits(exchange=0.05)
         with pytest.raises(RunnerError, match="failed to receive RPC_HTTP_REQ_CALL: timeout"):
             await call(client)
@@ -255,9 +247,8 @@ def test_runner_that_does_not_read(tmp_path: Path) -> None:
 
     async def work(client: RunnerClient) -> None:
         with pytest.raises(RunnerError, match="timeout"):
-            await client.call(
-                "k", [(b"a", b"x" * (1 << 23))], lambda number, token: HTTPReqCallReq(), nothing, lambda answer: None
-            )
+            async with client.call("k", [(b"a", b"x" * (1 << 23))]) as (connection, _, _):
+                await connection.ask(HTTPReqCallReq(), nothing)
 
     run(work, path, exchange=0.05)
     listener.close()

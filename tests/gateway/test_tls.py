@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.testclient import TestClient
 
 from asgi_bridge.gateway import GatewayApp, read_routes
-from asgi_bridge.gateway.tls import client_context
+from asgi_bridge.gateway.upstream.tls import client_context
 
 
 @functools.cache
@@ -83,7 +83,7 @@ def port(tmp_path: Path) -> Iterator[int]:
 def test_an_upstream_is_shown_its_own_certificate(port: int, tmp_path: Path) -> None:
     nodes = {f"127.0.0.1:{port}": 1}
     shown = {name: dict(zip(("client_cert", "client_key"), pair(name), strict=True)) for name in ("gateway", "other")}
-    upstreams = {
+    upstreams: dict[str, dict[str, Any]] = {
         "/own": {"tls": {**shown["gateway"], "verify": False}},
         "/other": {"tls": shown["other"]},
         "/referred": {"tls": {"client_cert_id": 3}},

@@ -9,7 +9,8 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge.gateway import GatewayApp, echo, read_routes
-from asgi_bridge.gateway.exchange import TARGET, CutOff
+from asgi_bridge.gateway.exchange import CutOff
+from asgi_bridge.gateway.nginx.request import TARGET
 from asgi_bridge.wire.messages import (
     HTTPReqCallReq,
     HTTPReqCallResp,
@@ -79,7 +80,7 @@ def test_deleting_a_built_in_header_takes_all_its_lines(
     runner: RunnerDouble, entries: list[TextEntry], left: list[str]
 ) -> None:
     runner.calls(action(Rewrite(headers=entries)))
-    answer = client(runner, PRE).get("/x", headers=[("Via", "1"), ("via", "2")])  # type: ignore[arg-type]
+    answer = client(runner, PRE).get("/x", headers=[("Via", "1"), ("via", "2")])
     assert seen(answer, "via") == left
 
 
@@ -95,7 +96,7 @@ def test_rewrite_replaces_all_lines_of_other_headers(runner: RunnerDouble, name:
 def test_runner_sees_the_first_line_only_after_a_rewrite(runner: RunnerDouble) -> None:
     """The Lua table has the new value alone, while nginx's list has the client's second line too."""
     runner.calls(action(Rewrite(headers=[(b"Via", b"mine")])))
-    answer = client(runner, {**PRE, **POST}).get("/x", headers=[("Via", "1"), ("via", "2")])  # type: ignore[arg-type]
+    answer = client(runner, {**PRE, **POST}).get("/x", headers=[("Via", "1"), ("via", "2")])
     calls = [message for message in runner.got if isinstance(message, HTTPReqCallReq)]
     assert [[v for n, v in call.headers or () if n == b"via"] for call in calls] == [[b"1", b"2"], [b"mine"]]
     assert seen(answer, "via") == ["mine", "2"]
@@ -183,7 +184,7 @@ def test_there_are_no_args_without_a_query(
     app = GatewayApp(routes(PRE), runner.path, upstream=echo)
     path, _, query = target.partition(b"?")
     extensions = {TARGET: target}
-    scope = {"raw_path": path, "query_string": query, "extensions": extensions}
+    scope: dict[str, Any] = {"raw_path": path, "query_string": query, "extensions": extensions}
     sent = asyncio.run(called(app, path=path.decode(), headers=[(b"host", b"h")], **scope))
     assert asked == [args, args, b"?" if args else b"", upstream.encode()]
     assert f'"target": "{upstream}"'.encode() in sent[1]["body"]
@@ -310,7 +311,7 @@ def test_headers_and_bodies_of_a_rewrite_beyond_ascii(runner: RunnerDouble) -> N
 
     async def keeping(scope: Scope, receive: Receive, send: Send) -> None:
         got.extend(value for name, value in scope["headers"] if name in (b"x-u", b"x-v"))
-        await echo(scope, receive, send)  # type: ignore[arg-type]
+        await echo(scope, receive, send)
 
     sent = asyncio.run(called(GatewayApp(routes(plugins), runner.path, upstream=keeping)))
     assert got == ["ü".encode(), "日".encode()]
@@ -318,7 +319,7 @@ def test_headers_and_bodies_of_a_rewrite_beyond_ascii(runner: RunnerDouble) -> N
 
 
 @pytest.mark.parametrize(
-    ("key", "given", "status"),
+    ("key", "sent_key", "status"),
     [
         ("schlüssel", "schlüssel".encode(), 200),
         ("schlüssel", "schlüssel".encode("latin-1"), 401),
@@ -328,15 +329,15 @@ def test_headers_and_bodies_of_a_rewrite_beyond_ascii(runner: RunnerDouble) -> N
         ("plain", b"plain\xff", 401),
     ],
 )
-def test_keys_of_consumers_are_bytes(runner: RunnerDouble, key: str, given: bytes, status: int) -> None:
+def test_keys_of_consumers_are_bytes(runner: RunnerDouble, key: str, sent_key: bytes, status: int) -> None:
     config = {
         "routes": [{"id": "r", "uri": "/*", "plugins": {"key-auth": {"query": "schlüssel"}}, "upstream": UP}],
         "consumers": [{"username": "bob", "plugins": {"key-auth": {"key": key}}}],
     }
     app = GatewayApp(read_routes(config), runner.path, upstream=echo)
-    headers = [(b"host", b"h"), (b"apikey", given)]
+    headers = [(b"host", b"h"), (b"apikey", sent_key)]
     assert asyncio.run(called(app, headers=headers))[0]["status"] == status
-    query = b"schl%C3%BCssel=" + b"".join(b"%%%02X" % code for code in given)
+    query = b"schl%C3%BCssel=" + b"".join(b"%%%02X" % code for code in sent_key)
     answer = asyncio.run(called(app, headers=[(b"host", b"h")], query_string=query))
     assert answer[0]["status"] == status
 
@@ -386,7 +387,7 @@ def test_control_characters_of_a_plugin_are_escaped(runner: RunnerDouble, code: 
     assert (seen(answer, "x-a"), answer.headers["x-r"]) == ([f"a%{code:02X}b"], f"a%{code:02X}b")
 
 
-def test_control_characters_of_an_upstream_are_left_out_and_told(
+def test_control_characters_of_an_upstream_are_left_out_and_logged(
     runner: RunnerDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
@@ -429,7 +430,7 @@ def test_disabled_plugin_of_a_route_takes_the_place_of_the_farther_one(
 
 def test_disabled_authentication_of_a_route_is_off(runner: RunnerDouble) -> None:
     """It seems to be tested where the service's runs, and is not on in production."""
-    key_auth = {"key-auth": {}}
+    key_auth: dict[str, Any] = {"key-auth": {}}
     config = held({"key-auth": OFF}, key_auth, "service")
     assert TestClient(GatewayApp(read_routes(config), runner.path, upstream=echo)).get("/x").status_code == 200
     config = held({}, key_auth, "service")
@@ -526,10 +527,10 @@ def test_content_length_set_by_a_plugin(
     runner.calls(answer)
     response = client(runner, {**PRE, **(RESP if response_phase else {})}).post("/x", content=b"short")
     assert response.status_code == status
-    told = [
+    logged = [
         record.getMessage() for record in caplog.records if "answered 502; APISIX would have" in record.getMessage()
     ]
-    assert len(told) == (status == 502)
+    assert len(logged) == (status == 502)
     rest = [message for message in caplog.messages if "APISIX would have taken 3 bytes of the body" in message]
     assert bool(rest) is (length == b"2")
     if status == 200:
@@ -544,7 +545,7 @@ def test_content_length_that_nginx_cannot_read_is_an_error(runner: RunnerDouble)
         assert client(runner, PRE).get("/x").status_code == 500
 
 
-def test_longer_body_under_the_old_length_is_told(runner: RunnerDouble, caplog: pytest.LogCaptureFixture) -> None:
+def test_longer_body_under_the_old_length_is_logged(runner: RunnerDouble, caplog: pytest.LogCaptureFixture) -> None:
     runner.calls(both(Rewrite(body=b"longer than before")))
     answer = client(runner, {**PRE, **RESP}).post("/x", content=b"short")
     assert (answer.status_code, answer.json()["body"]) == (200, "longe")
@@ -682,27 +683,27 @@ def test_nothing_to_send_goes_to_the_second_list_and_then_upstream(runner: Runne
     assert (gateway.calls, broken, sent[0]["status"]) == (["HEAD"] * 3, False, 200)
 
 
-def test_two_lists_are_told_when_the_routes_are_read(runner: RunnerDouble, caplog: pytest.LogCaptureFixture) -> None:
+def test_two_lists_are_logged_when_the_routes_are_read(runner: RunnerDouble, caplog: pytest.LogCaptureFixture) -> None:
     rule = {"global_rules": [{"id": "g", "plugins": RESP}]}
     route = {"id": "r", "uri": "/*", "upstream": UP}
     twice = read_routes({"routes": [{**route, "plugins": RESP}, {**route, "id": "s"}], **rule})
     for alone in ({"routes": [route], **rule}, {"routes": [{**route, "plugins": RESP}]}):
         app = GatewayApp(read_routes(alone), runner.path)
     assert caplog.messages == []
-    told = (
+    logged = (
         "route r and a global rule both have ext-plugin-post-resp: APISIX then calls the upstream twice and cuts the "
         "client's response off, or passes over the route's list; keep one of the two"
     )
     app.routes = twice
-    assert caplog.messages == [told]
+    assert caplog.messages == [logged]
     GatewayApp(twice, runner.path)
-    assert caplog.messages == [told, told]
+    assert caplog.messages == [logged, logged]
 
 
 # --- WebSockets -------------------------------------------------------------------------------------------------------
 
 
-def test_handshake_of_a_websocket_is_a_plain_request_and_told(
+def test_handshake_of_a_websocket_is_a_plain_request_and_logged(
     runner: RunnerDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
     headers = {"Connection": "keep-alive, Upgrade", "Upgrade": "WebSocket", "Sec-WebSocket-Version": "13"}

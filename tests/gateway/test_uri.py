@@ -1,6 +1,6 @@
 import pytest
 
-from asgi_bridge.gateway.uri import (
+from asgi_bridge.gateway.nginx.uri import (
     encode_args,
     escape_header_name,
     escape_header_value,

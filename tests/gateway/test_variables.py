@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from asgi_bridge.gateway.exchange import Exchange
+from asgi_bridge.gateway.nginx.variables import variable
 from asgi_bridge.gateway.routes.route import Consumer, Node, Route, Upstream
-from asgi_bridge.gateway.variables import variable
 
 
 def exchange(
@@ -92,10 +92,10 @@ def test_what_was_there_once_is_kept_and_what_was_not_is_looked_for_again() -> N
     assert values(made, *names) == [b"1", b"a=1", b"1", b"old", b"old", b"old", b"c=1"]
     assert values(made, "args", "arg_b", "cookie_d", "http_x_b", "msec", "request_length")[:4] == [b"a=1"] + [None] * 3
     kept = values(made, "msec", "request_length")
-    made.set_args(b"a=2&b=2")
+    made.outgoing.set_args(b"a=2&b=2")
     for header in (b"Cookie", b"Authorization", b"X-A", b"Referer", b"X-B"):
         made.set_header(header, b"c=2; d=2")
-    made.body = b"12345"
+    made.body.content = b"12345"
     assert values(made, *names) == [b"1", b"a=1", b"1", b"c=2; d=2", b"old", b"old", b"c=2; d=2"]
     assert values(made, "args", "arg_b", "cookie_d", "http_x_b") == [b"a=2&b=2", b"2", None, b"c=2; d=2"]
     assert values(made, "msec", "request_length") == kept
@@ -194,11 +194,11 @@ def test_graphql(made: Exchange, expected: list[bytes | None]) -> None:
      (16384, {"Transfer_Encoding": "chunked"}, False)],
 )  # fmt: skip
 def test_request_body_that_lies_in_a_file_is_no_variable(size: int, headers: dict[str, str], kept: bool) -> None:
-    made = exchange("POST", **headers)
-    made.body = b"x" * size
-    assert values(made, "request_body") == [made.body if kept else None]
+    made = exchange("POST", b"", b"", **headers)
+    made.body.content = b"x" * size
+    assert values(made, "request_body") == [made.body.content if kept else None]
     made.set_body(b"y" * size)
-    assert values(made, "REQUEST_BODY") == [made.body]
+    assert values(made, "REQUEST_BODY") == [made.body.content]
 
 
 def test_case_counts_in_the_names_of_apisix_only() -> None:

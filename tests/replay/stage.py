@@ -18,10 +18,11 @@ import uvicorn
 import yaml
 
 from asgi_bridge.gateway import GatewayApp, Limits, parse_routes
-from asgi_bridge.gateway.runner import RunnerClient
+from asgi_bridge.gateway.runner.client import RunnerClient
 from asgi_bridge.gateway.server import http_protocol
 
 from ..doubles.http_servers import listening, port_of, uvicorn_thread
+from ..gateway.props import props
 from .cases import UPSTREAM_SCRIPT
 from .client import Client, Response
 from .runner import RecordedRunner
@@ -114,12 +115,10 @@ class Stage:
     def _reset(self, first_id: int, keep_tokens: bool) -> None:
         async def reset() -> None:
             old = self.app.runner
-            self.app.runner = RunnerClient(self.runner.path, QUICK)
+            self.app.runner = RunnerClient(self.runner.path, QUICK, self.app.pool)
             if keep_tokens:
                 self.app.runner._tokens = old._tokens
-            self.app.runner.start()
             self.app.runner.next_id = first_id
-            await old.stop()
 
         asyncio.run_coroutine_threadsafe(reset(), self._loop).result(60)
 
@@ -189,6 +188,11 @@ class Stage:
 @contextlib.contextmanager
 def stage(cases: list[dict[str, Any]], directory: str) -> Iterator[Stage]:
     """Give a stage for some cases."""
+    with props():
+        yield from _standing(cases, directory)
+
+
+def _standing(cases: list[dict[str, Any]], directory: str) -> Iterator[Stage]:
     standing = Stage(cases, directory)
     logger = logging.getLogger("asgi_bridge.gateway")
     logger.addHandler(standing.log)

@@ -14,7 +14,7 @@ from asgi_bridge.wire.codec import CODECS, Codec
 def test_the_first_codec_is_used_everywhere() -> None:
     program = """
         from asgi_bridge import gateway, wire
-        from asgi_bridge.gateway import connection
+        from asgi_bridge.gateway.runner import connection
         from asgi_bridge.wire import codec, session
 
         first = codec.CODECS[0]

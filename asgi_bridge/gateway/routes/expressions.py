@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from ..uri import raw
+from ..nginx.uri import raw
 from .places import shown
 
 __all__ = ["Expression", "Lookup", "parse_expression"]

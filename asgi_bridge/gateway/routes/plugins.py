@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...spelling import did_you_mean
 from ..builtin import BUILTIN, Unsupported, check_builtin
-from ..uri import raw
+from ..nginx.uri import raw
 from . import schema
 from .checking import checked
 from .expressions import Expression, parse_expression

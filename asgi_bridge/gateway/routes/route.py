@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from ...wire.messages import TextEntry
-from ..uri import raw
+from ..nginx.uri import raw
 from .expressions import Expression, Lookup
 from .places import Finding
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from ..tls import client_context
+from ..upstream.tls import client_context
 from . import schema
 from .places import Part, Place, Report
 from .plugins import resolved

@@ -215,8 +215,6 @@ def test_global_rules_are_merged() -> None:
         (ext(_meta={"error_response": 3}), "_meta.error_response: this has to be a string or a mapping, not 3 (int)"),
         (builtin("response-rewrite", status_code=99), "status_code has to be a number from 200 to 598"),
         (builtin("response-rewrite", body=1), "body has to be a string"),
-        (builtin("serverless-pre-function"), "only phase: rewrite with a list of functions"),
-        (builtin("serverless-pre-function", phase="rewrite", functions=["x"]), "the stand-in runs no Lua"),
     ],
 )
 def test_what_is_wrong_is_named(data: dict[str, Any], part: str) -> None:

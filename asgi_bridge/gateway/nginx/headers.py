@@ -4,11 +4,12 @@ APISIX keeps the request's headers twice: nginx's list goes upstream, the Lua ta
 header set to an empty value leaves the list but stays in the table.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 
-from asgi_bridge.gateway.uri import escape_header_name, escape_header_value, host_name
+from .uri import escape_header_name, escape_header_value, host_name
 
-__all__ = ["Header", "LuaError", "RequestHeaders", "ResponseHeaders", "SentHeaders"]
+__all__ = ["Header", "LuaError", "RequestHeaders", "ResponseHeaders"]
 
 Header = tuple[bytes, bytes]
 
@@ -19,23 +20,35 @@ _FIRST_LINE_ONLY = frozenset(
     b"user-agent referer content-type range accept-encoding via depth destination overwrite date connection upgrade "
     b"keep-alive x-real-ip".split()
 )
-# a client sends these once, or nginx refuses its request
+# nginx refuses a request that has one of these twice
 _ONE_LINE = frozenset(
     b"host authorization expect if-match if-none-match if-modified-since if-unmodified-since if-range content-length "
     b"transfer-encoding".split()
 )
+
+# get_cookie_table of lua-resty-cookie: a space ends a value too
+_COOKIE = re.compile(rb"([^=]*)=([^; \t]*)(?:[; \t][ \t]*)?")
 
 MAX_HEADERS = 100
 """``ngx.req.get_headers`` shows the first 100 (entries, not names) unless told otherwise."""
 
 
 class LuaError(Exception):
-    """What raises in APISIX's Lua: the client gets 500, ``allow_degradation`` or not."""
+    """APISIX's Lua code raises an error here: the client gets 500, also with ``allow_degradation``."""
 
 
 def _is_length(value: bytes) -> bool:
-    """Whether nginx takes it for a length (``ngx_atoof``): digits, up to the largest file."""
+    """Whether nginx accepts a length (``ngx_atoof``): digits, and no more than the largest file has."""
     return value.isdigit() and len(value) < 20 and int(value) < 1 << 63
+
+
+def _put(items: list[Header], name: bytes, entry: Header | None, *, first_only: bool = False) -> list[Header]:
+    """Replace the headers of a lower-case name by one, or only the first of them; None: by nothing."""
+    place = next((number for number, item in enumerate(items) if item[0].lower() == name), len(items))
+    rest = items[place + 1 :]
+    if not first_only:
+        rest = [item for item in rest if item[0].lower() != name]
+    return [*items[:place], *([] if entry is None else [entry]), *rest]
 
 
 class RequestHeaders:
@@ -44,10 +57,11 @@ class RequestHeaders:
     def __init__(self, headers: Iterable[Header]) -> None:
         self.nginx: list[Header] = list(headers)
         self._table: dict[bytes, list[bytes]] | None = None
+        self._cookies: dict[bytes, bytes] | None = None
 
     @property
     def table(self) -> dict[bytes, list[bytes]]:
-        """``core.request.headers``: lower-case names, and only the first hundred."""
+        """The Lua table (``core.request.headers``): lower-case names, of the first hundred headers."""
         if self._table is None:
             self._table = {}
             for name, value in self.nginx[:MAX_HEADERS]:
@@ -58,10 +72,29 @@ class RequestHeaders:
         """Give the values of a lower-case name, as nginx has them."""
         return [value for key, value in self.nginx if key.lower() == name]
 
-    def set(self, name: bytes, value: bytes | None) -> None:
-        """``core.request.set_header``: replaces the name; None or an empty value deletes all of it (in nginx's list).
+    @property
+    def content_length(self) -> int | None:
+        """The number in Content-Length; None: there is none."""
+        values = self.values(b"content-length")
+        return int(values[-1]) if values and values[-1].isdigit() else None
 
-        Trap: of nginx's built-in fields only the first line is replaced.
+    def cookie(self, name: bytes) -> bytes | None:
+        """Give the value of a cookie, the last of its name; None: there is none.
+
+        APISIX parses the cookies once. What a plugin makes of the header later does not count.
+        """
+        if self._cookies is None:
+            lines = self.values(b"cookie")
+            if not lines:
+                return None
+            self._cookies = dict(_COOKIE.findall(b"; ".join(lines).lstrip(b" \t")))
+        return self._cookies.get(name)
+
+    def set(self, name: bytes, value: bytes | None) -> None:
+        """``core.request.set_header``: replace the headers of a name.
+
+        None or an empty value deletes them in nginx's list. Trap: of nginx's built-in fields it replaces only the first
+        line.
 
         Raises:
             LuaError: a Content-Length is no number, or a Host is no host.
@@ -73,30 +106,19 @@ class RequestHeaders:
         ):
             raise LuaError("failed to set header")
         if self._table is None:
-            # not looked at yet, so it will be made of the list
+            # nobody has asked for it, so it will be made of the list
             pass
         elif value is None:
             self._table.pop(lower, None)
         else:
             self._table[lower] = [value]
-        entry = (escape_header_name(name), escape_header_value(value)) if value else None
-        kept: list[Header] = []
-        for old in self.nginx:
-            if old[0].lower() != lower:
-                kept.append(old)
-            elif entry is not None:
-                kept.append(entry)
-                entry = None
-            elif value and lower in _FIRST_LINE_ONLY:
-                kept.append(old)
-        if entry is not None and name:
-            kept.append(entry)
-        self.nginx = kept
+        entry = (escape_header_name(name), escape_header_value(value)) if value and name else None
+        self.nginx = _put(self.nginx, lower, entry, first_only=bool(value) and lower in _FIRST_LINE_ONLY)
 
     def add(self, name: bytes, value: bytes) -> None:
-        """``core.request.add_header``: beside those of the name.
+        """``core.request.add_header``: add a header; earlier ones of the name stay.
 
-        Trap: what nginx has as a field of its own it replaces, while the Lua table has both.
+        Trap: it replaces the headers for which nginx has a field of its own, while the Lua table has both.
 
         Raises:
             LuaError: as `set`.
@@ -125,32 +147,50 @@ def _hyphenated(name: bytes) -> bytes:
 
 
 class ResponseHeaders:
-    """What plugins have put on the response so far (``r->headers_out``).
+    """Status and headers of the response, as nginx and plugins have made them (``r->headers_out``).
+
+    Args:
+        sent: the client has the head already, so to set a header is an error in Lua.
 
     Attributes:
+        status: 0: not known yet.
         content_type: None: not set, so nginx writes its default; empty: deleted, so there is none.
-        content_length: as the plugin gave it; it is believed.
+        content_length: in bytes; nginx believes a plugin that sets it. None: unknown.
+        chunked: nginx writes ``Transfer-Encoding: chunked``.
+        close: the connection ends with this response.
+        body: a plugin's body, which replaces the response's; None: no plugin gives one.
         date_set: nginx adds no Date then. Trap: to delete it is to set it too (ngx_http_set_builtin_header).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, sent: bool = False) -> None:
+        self._sent = sent
         self.items: list[Header] = []
         self.content_type: bytes | None = None
         self.content_length: int | None = None
         self.date_set = False
+        self.status = 0
+        self.chunked = False
+        self.close = False
+        self.body: bytes | None = None
 
     def __iter__(self) -> Iterator[Header]:
         return iter(self.items)
 
+    def values(self, name: bytes) -> list[bytes]:
+        """Give the values of a lower-case name."""
+        return [value for key, value in self.items if key.lower() == name]
+
     def get(self, name: bytes) -> bytes | None:
         """Give the first value of a lower-case name."""
-        return next((value for key, value in self.items if key.lower() == name), None)
+        return next(iter(self.values(name)), None)
 
     def remove(self, *names: bytes) -> None:
-        """Delete all of some lower-case names."""
+        """Delete all headers of some lower-case names."""
         self.items = [item for item in self.items if item[0].lower() not in names]
 
     def _special(self, lower: bytes, value: bytes) -> bool:
+        if self._sent:
+            raise LuaError("headers have already been sent")
         if lower == b"content-type":
             self.content_type = value
         elif lower == b"content-length":
@@ -163,28 +203,20 @@ class ResponseHeaders:
         return True
 
     def set(self, name: bytes, value: bytes | None) -> None:
-        """``core.response.set_header``: in place of all of the name; None or an empty value deletes."""
+        """``core.response.set_header``: replace the headers of a name; None or an empty value deletes them."""
         name = _hyphenated(name)
         lower = name.lower()
         value = escape_header_value(value or b"")
         if self._special(lower, value):
             return
         name = escape_header_name(name)
-        entry = (name, value) if value else None
-        kept: list[Header] = []
-        for old in self.items:
-            if old[0].lower() != name.lower():
-                kept.append(old)
-            elif entry is not None:
-                # the place and the spelling of the first stay
-                kept.append((old[0], value))
-                entry = None
-        if entry is not None:
-            kept.append(entry)
-        self.items = kept
+        lower = name.lower()
+        # the spelling of the first stays
+        spelling = next((key for key, _ in self.items if key.lower() == lower), name)
+        self.items = _put(self.items, lower, (spelling, value) if value else None)
 
     def add(self, name: bytes, value: bytes) -> None:
-        """``core.response.add_header``: beside those of the name, except where nginx knows only one."""
+        """``core.response.add_header``: add a header; earlier ones of the name stay, unless nginx knows only one."""
         name = _hyphenated(name)
         lower = name.lower()
         value = escape_header_value(value)
@@ -204,11 +236,11 @@ class ResponseHeaders:
         drop: frozenset[bytes] = frozenset(),
         lower: bool = True,
     ) -> None:
-        """Put a runner's entries on the response: the first of a name sets, further ones add.
+        """Put a runner's entries on the response: the first of a name replaces, further ones add.
 
         Args:
             entries: what the runner sent.
-            drop: lower-case names that are passed over.
+            drop: lower-case names that are left out.
             lower: write names in lower case, as those of a runner are.
 
         Raises:
@@ -224,16 +256,6 @@ class ResponseHeaders:
             if key in seen and value is not None:
                 self.add(key if lower else name, value)
             else:
-                # an absent value on a repeat deletes the earlier ones
+                # a further entry without a value deletes the earlier ones
                 self.set(key if lower else name, value)
                 seen.add(key)
-
-
-class SentHeaders(ResponseHeaders):
-    """The headers of a response whose head the client has already: Lua fails where it sets one."""
-
-    def set(self, name: bytes, value: bytes | None) -> None:
-        raise LuaError("headers have already been sent")
-
-    def add(self, name: bytes, value: bytes) -> None:
-        raise LuaError("headers have already been sent")

@@ -1,4 +1,4 @@
-"""TLS towards upstreams: the certificate that the gateway shows."""
+"""TLS to upstreams: the certificate that the gateway shows."""
 
 import functools
 import ssl
@@ -10,7 +10,7 @@ __all__ = ["client_context"]
 
 @functools.lru_cache(maxsize=64)
 def client_context(certificate: str, key: str) -> ssl.SSLContext:
-    """Give a context that shows a certificate to the server, and does not verify the server's own, as nginx.
+    """Give a context that shows a certificate to the server, and does not verify that of the server, as in nginx.
 
     Args:
         certificate, key: in PEM; both empty: none is shown.

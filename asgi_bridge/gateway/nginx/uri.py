@@ -1,7 +1,7 @@
 """URIs and query strings as nginx and OpenResty read and write them.
 
-What is decoded, merged and escaped here decides what a plugin sees and what the upstream gets, so the tables are those
-of nginx (``ngx_escape_uri``) and of lua-nginx-module (``ngx_http_lua_escape_uri``), not those of an RFC.
+The tables are those of nginx (``ngx_escape_uri``) and of lua-nginx-module (``ngx_http_lua_escape_uri``), not those of
+an RFC: they decide what a plugin sees and what the upstream gets.
 """
 
 import re
@@ -74,7 +74,7 @@ def escape_header_value(value: bytes) -> bytes:
 
 
 def raw(text: str) -> bytes:
-    """Give the bytes that APISIX has of a text in a route file: its UTF-8. Lua compares and sends bytes."""
+    """Give a text of the route file as the bytes that APISIX compares and sends: UTF-8."""
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -83,7 +83,7 @@ def host_name(value: bytes, *, rewritten: bool = False) -> bytes | None:
 
     Args:
         value: of the header.
-        rewritten: a plugin set it. Lua's check is an older one, which lets blanks through.
+        rewritten: a plugin has set it. Lua uses an older check, which accepts blanks.
 
     Returns:
         None where nginx answers 400, or Lua fails.
@@ -133,7 +133,7 @@ def normalise_path(path: bytes) -> bytes | None:
     decoded += path[position:]
     if not decoded.startswith(b"/") or 0 in decoded:
         return None
-    # dots and slashes count wherever they come from: %2F is a slash, %2e%2e goes up
+    # escaped dots and slashes count too: %2F is a slash, %2e%2e goes up
     segments: list[bytes] = []
     parts = bytes(decoded).split(b"/")[1:]
     for part in parts:
@@ -153,7 +153,7 @@ def _unescape(text: bytes) -> bytes:
     first, *rest = text.split(b"%")
     out = bytearray(first)
     for part in rest:
-        # a % that is no escape stands for itself
+        # a % without two hexadecimal digits is an ordinary character
         if len(part) >= 2 and part[0] in _HEX and part[1] in _HEX:
             out.append(int(part[:2], 16))
             out += part[2:]

@@ -37,7 +37,7 @@ def page(status: int) -> bytes | None:
     if variant is not None:
         status = 400
     if status == 498:
-        # a number of nginx's own too, with another one's page
+        # a number of nginx's own, which shows the page of 404
         status = 404
     if status not in _WITH_PAGE:
         return None
