@@ -58,7 +58,7 @@ class Bridge:
     for what can never work; where something is mounted as what it is not, the message has the line to write instead.
 
     Attributes:
-        plugins: the mounted plugins, by name.
+        plugins: The mounted plugins, by name.
 
     Example::
 
@@ -80,12 +80,12 @@ class Bridge:
         A route may configure any JSON. The application finds it in ``scope["extensions"]["apisix"]["conf"]``.
 
         Args:
-            name: the plugin's name, 1 to 128 characters. Routes name it so.
-            app: the application.
-            options: see :class:`~asgi_bridge.plugins.options.Options`.
+            name: The plugin's name, 1 to 128 characters. Routes name it so.
+            app: The application.
+            options: See :class:`~asgi_bridge.plugins.options.Options`.
 
         Raises:
-            ConfigurationError: it is no ASGI application, the name is taken, or an option cannot work.
+            ConfigurationError: It is no ASGI application, the name is taken, or an option cannot work.
 
         Example::
 
@@ -114,13 +114,13 @@ class Bridge:
         they may be. Where it has no signature (it is compiled, or a built-in), a route may configure any JSON object.
 
         Args:
-            name: the plugin's name, 1 to 128 characters. Routes name it so.
-            middleware: the class or function.
-            defaults: keyword arguments, any objects. Those of a route take precedence.
-            options: see :class:`~asgi_bridge.plugins.options.Options`.
+            name: The plugin's name, 1 to 128 characters. Routes name it so.
+            middleware: The class or function.
+            defaults: Keyword arguments, any objects. Those of a route take precedence.
+            options: See :class:`~asgi_bridge.plugins.options.Options`.
 
         Raises:
-            ConfigurationError: it is no middleware or does not take the defaults, the name is taken, or an option
+            ConfigurationError: It is no middleware or does not take the defaults, the name is taken, or an option
                 cannot work.
 
         Example::
@@ -141,16 +141,16 @@ class Bridge:
         once for each configuration.
 
         Args:
-            name: the plugin's name, 1 to 128 characters. Routes name it so.
-            defaults: the operator's part of each configuration, values that JSON has. Those of a route take
+            name: The plugin's name, 1 to 128 characters. Routes name it so.
+            defaults: The operator's part of each configuration, values that JSON has. Those of a route take
                 precedence.
-            options: see :class:`~asgi_bridge.plugins.options.Options`.
+            options: See :class:`~asgi_bridge.plugins.options.Options`.
 
         Returns:
             A decorator, which mounts the factory and returns it as it is.
 
         Raises:
-            ConfigurationError: the name is no name. The decorator raises it where the factory is none, its annotations
+            ConfigurationError: The name is no name. The decorator raises it where the factory is none, its annotations
                 do not resolve, the name is taken, or an option or a default cannot work.
 
         Example::
@@ -178,13 +178,13 @@ class Bridge:
         other objects are.
 
         Args:
-            name: the plugin's name.
-            found: what to mount.
-            target: its ``module:attr``, for messages; None: it has none.
-            defaults: keyword arguments of a middleware, or the operator's part of a factory's configuration.
+            name: The plugin's name.
+            found: What to mount.
+            target: Its ``module:attr``, for messages; None: it has none.
+            defaults: Keyword arguments of a middleware, or the operator's part of a factory's configuration.
 
         Raises:
-            ConfigurationError: it cannot be mounted, nothing says what it is, or it does not take the defaults.
+            ConfigurationError: It cannot be mounted, nothing says what it is, or it does not take the defaults.
         """
         if isinstance(found, Bridge):
             self.include(found)
@@ -227,11 +227,11 @@ class Bridge:
         """Mount all plugins of another bridge too.
 
         Args:
-            other: the other bridge.
-            allow: files and servers that routes may name to these plugins, besides what each is mounted with.
+            other: The other bridge.
+            allow: Files and servers that routes may name to these plugins, besides what each is mounted with.
 
         Raises:
-            ConfigurationError: a name is taken, or an entry of `allow` is neither a path nor a URL.
+            ConfigurationError: A name is taken, or an entry of `allow` is neither a path nor a URL.
         """
         for name, plugin in other.plugins.items():
             check_new(self.plugins, name)
@@ -241,13 +241,13 @@ class Bridge:
         """Mount what the table ``[tool.asgi_bridge]`` of a pyproject.toml says.
 
         Args:
-            tables: its content. ``bridge`` is the ``module:attr`` of a Bridge to include, and ``allow`` a list of what
+            tables: Its content. ``bridge`` is the ``module:attr`` of a Bridge to include, and ``allow`` a list of what
                 routes may name to its plugins. ``plugins`` has a table for each plugin, by name. That table has one of
                 ``app``, ``middleware``, ``factory``, ``wsgi`` and ``wsgi_middleware`` (a ``module:attr``), options,
                 ``defaults`` for a middleware or factory, and ``threads`` and ``pool`` for WSGI.
 
         Raises:
-            ConfigurationError: a key or value cannot work, or something cannot be imported.
+            ConfigurationError: A key or value cannot work, or something cannot be imported.
 
         Example::
 
@@ -307,7 +307,7 @@ class Bridge:
         """Serve the gateway until a signal ends the process, as ``asgi-bridge run`` does.
 
         Args:
-            options: keyword arguments of :func:`asgi_bridge.server.serve.serve`:
+            options: Keyword arguments of :func:`asgi_bridge.server.serve.serve`:
                 ``uds`` (path of the unix socket; without it ``APISIX_LISTEN_ADDRESS``),
                 ``uds_permissions`` (mode of the socket file, 0o666 without it),
                 ``limit_concurrency`` (maximum number of calls that run at once; without it there is no limit),
@@ -321,7 +321,7 @@ class Bridge:
                 ``env_file`` (path of a file that is read into the environment first).
 
         Raises:
-            ConfigurationError: the socket cannot be taken, or the options cannot work. ``reload=True`` cannot work
+            ConfigurationError: The socket cannot be taken, or the options cannot work. ``reload=True`` cannot work
                 here: it imports the plugins again, for which the command line has their ``module:attr``.
 
         Example::
@@ -348,9 +348,9 @@ def _place(name: object, found: Any, wanted: str) -> Place:
     """Return the place of a mount in Python code. Raises ConfigurationError for a wrong name, or a Bridge as `found`.
 
     Args:
-        name: what was given as the name.
-        found: what is to be mounted.
-        wanted: what `found` should be, with its article.
+        name: What was given as the name.
+        found: What is to be mounted.
+        wanted: What `found` should be, with its article.
     """
     if callable(name) and isinstance(found, str):
         line = line_of(name, judge(name), Place(found))

@@ -22,8 +22,8 @@ def check_routes(routes: Routes, plugins: Mapping[str, Plugin]) -> list[Finding]
     alone.
 
     Args:
-        routes: the routes.
-        plugins: the mounted plugins, by name (`Bridge.plugins`).
+        routes: The routes.
+        plugins: The mounted plugins, by name (`Bridge.plugins`).
 
     Returns:
         The findings, each once, in the order of the routes. With an ``"error"`` requests get 503; with
@@ -55,11 +55,11 @@ def _of_one(
     """Check the lists of one holder of plugins: a route, a consumer, or the global rules.
 
     Args:
-        what: the holder, for messages.
-        route_id: id of the route; None: it is no route.
-        held: the plugins of the holder.
-        plugins: the mounted plugins, by name.
-        beside: plugins of other holders that may run in the same request.
+        what: The holder, for messages.
+        route_id: Id of the route; None: it is no route.
+        held: The plugins of the holder.
+        plugins: The mounted plugins, by name.
+        beside: Plugins of other holders that may run in the same request.
     """
     names = {phase: _names_in(held, phase) for phase in ("request", "response")}
     for other in beside or ():

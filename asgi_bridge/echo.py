@@ -15,13 +15,13 @@ async def echo_request(scope: Scope, receive: Receive, send: Send, target_of: Ca
     A body that is not UTF-8 comes as ``{"base64": ...}``. Bytes of headers and targets are shown as latin-1.
 
     Args:
-        scope: of type ``http``.
-        receive: gives the request's body.
-        send: takes the response.
-        target_of: function that returns the raw target of `scope`: path and query, as the client wrote them.
+        scope: Of type ``http``.
+        receive: Gives the request's body.
+        send: Takes the response.
+        target_of: Function that returns the raw target of `scope`: path and query, as the client wrote them.
 
     Raises:
-        RuntimeError: the scope has another type.
+        RuntimeError: The scope has another type.
     """
     if scope["type"] != "http":
         raise RuntimeError(f"echo only speaks http, not {scope['type']}")

@@ -26,7 +26,7 @@ class RemoteProtocolError(ProtocolError):
     """The other side has sent something that the protocol does not allow.
 
     Args:
-        message: what is wrong.
+        message: What is wrong.
         recoverable: True: the end of the frame is known, so the connection can go on with the next one.
     """
 

@@ -18,7 +18,7 @@ def install(extra: str) -> str:
     """Return the command that installs an extra.
 
     Args:
-        extra: name of the extra.
+        extra: Name of the extra.
     """
     return f'pip install "asgi_bridge[{extra}]"'
 
@@ -27,7 +27,7 @@ def extra_of(exc: BaseException) -> str:
     """Return what an import lacks and how to install it.
 
     Args:
-        exc: the exception that the import raised.
+        exc: The exception that the import raised.
 
     Returns:
         ``"needs NAME: pip install …"``; empty if none of our extras brings the module, or if a module of the user's own

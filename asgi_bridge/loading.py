@@ -27,9 +27,9 @@ class Source:
 
     Attributes:
         target: ``module:attr``, as :func:`load_bridge` takes it; None: pyproject.toml or entry points.
-        mounts: further plugins, name → ``module:attr``.
-        app_dir: path of the folder to import from; None: only ``sys.path`` as it is.
-        allow: files and servers that routes may name to all plugins.
+        mounts: Further plugins, name → ``module:attr``.
+        app_dir: Path of the folder to import from; None: only ``sys.path`` as it is.
+        allow: Files and servers that routes may name to all plugins.
     """
 
     target: str | None = None
@@ -44,8 +44,8 @@ class Source:
             The plugins by name.
 
         Raises:
-            ConfigurationError: there is nothing to run, or something that cannot work.
-            Exception: an imported module raises it.
+            ConfigurationError: There is nothing to run, or something that cannot work.
+            Exception: An imported module raises it.
         """
         if self.app_dir is not None and self.app_dir not in sys.path:
             sys.path.insert(0, self.app_dir)
@@ -107,14 +107,14 @@ def load_bridge(
             is mounted under its name. A module alone stands for its Bridge, or else its application. None: the table
             ``[tool.asgi_bridge]`` of the nearest pyproject.toml, or else the entry points of the group
             ``asgi_bridge.plugins``.
-        mounts: further plugins, name → ``module:attr``; None: none.
-        start: the folder where the search for a pyproject.toml begins; it goes on in the parents. None: the working
+        mounts: Further plugins, name → ``module:attr``; None: none.
+        start: The folder where the search for a pyproject.toml begins; it goes on in the parents. None: the working
             directory.
-        allow: files and servers that routes may name to all these plugins.
+        allow: Files and servers that routes may name to all these plugins.
 
     Raises:
-        ConfigurationError: there is nothing to run, or something that cannot work.
-        Exception: an imported module raises it.
+        ConfigurationError: There is nothing to run, or something that cannot work.
+        Exception: An imported module raises it.
 
     Example::
 

@@ -57,7 +57,7 @@ def traceback_text(exc: BaseException) -> str:
     """Return the traceback of `exc`. The text of each exception in it is made one line.
 
     Args:
-        exc: the exception. Its ``__str__`` may raise.
+        exc: The exception. Its ``__str__`` may raise.
     """
     try:
         formatted = _formatted(exc)
@@ -87,8 +87,8 @@ def _exception_only(lines: Any, **options: Any) -> Iterator[str]:
     """Do what ``TracebackException.format_exception_only`` does, with one line for each text.
 
     Args:
-        lines: that method.
-        options: its arguments.
+        lines: That method.
+        options: Its arguments.
     """
     after_text = False
     for line in lines(**options):
@@ -102,12 +102,12 @@ class _Kind:
     """Lines of one kind in the current window.
 
     Attributes:
-        logger: name of the logger.
-        level: level of the lines.
-        since: when the window began, in monotonic seconds.
-        text: one of the lines that were logged.
-        logged: number of lines that were logged.
-        left_out: number of lines that were counted only.
+        logger: Name of the logger.
+        level: Level of the lines.
+        since: When the window began, in monotonic seconds.
+        text: One of the lines that were logged.
+        logged: Number of lines that were logged.
+        left_out: Number of lines that were counted only.
     """
 
     logger: str
@@ -167,7 +167,7 @@ class Guard(logging.Filter):
         """Log how many lines were only counted, for all windows that are over.
 
         Args:
-            now: the time, in monotonic seconds; infinity: all windows are over.
+            now: The time, in monotonic seconds; infinity: all windows are over.
         """
         for key in [key for key, kind in list(self._kinds.items()) if now >= kind.since + WINDOW_SECONDS]:
             self._close(key, min(now, monotonic()))
@@ -194,7 +194,7 @@ def guard(names: Iterable[str]) -> None:
     """Set the filter on loggers.
 
     Args:
-        names: names of the loggers.
+        names: Names of the loggers.
     """
     for name in names:
         logging.getLogger(name).addFilter(GUARD)

@@ -35,11 +35,11 @@ def check_name(name: object, line: str = "") -> None:
     """Check the name of a plugin.
 
     Args:
-        name: what was given as the name.
-        line: the line to write where something callable was given instead, with ``{}`` for the name.
+        name: What was given as the name.
+        line: The line to write where something callable was given instead, with ``{}`` for the name.
 
     Raises:
-        ConfigurationError: it is not a string of 1 to 128 characters.
+        ConfigurationError: It is not a string of 1 to 128 characters.
     """
     if isinstance(name, str) and 1 <= len(name) <= 128:
         return
@@ -53,8 +53,8 @@ def check_new(plugins: Mapping[str, Plugin], name: str) -> None:
     """Raise ConfigurationError if a plugin has this name already.
 
     Args:
-        plugins: the mounted plugins, by name.
-        name: the name of the next one.
+        plugins: The mounted plugins, by name.
+        name: The name of the next one.
     """
     if name in plugins:
         raise ConfigurationError(f"plugin {name}: the name is mounted already")
@@ -64,13 +64,13 @@ def add_application(plugins: dict[str, Plugin], place: Place, app: ASGIApp, opti
     """Mount an ASGI application.
 
     Args:
-        plugins: the mounted plugins, by name.
-        place: the plugin's name, and its ``module:attr`` where there is one.
-        app: the application.
-        options: options and their values.
+        plugins: The mounted plugins, by name.
+        place: The plugin's name, and its ``module:attr`` where there is one.
+        app: The application.
+        options: Options and their values.
 
     Raises:
-        ConfigurationError: it is no ASGI application, the name is taken, or an option cannot work.
+        ConfigurationError: It is no ASGI application, the name is taken, or an option cannot work.
     """
     verdict = judge(app)
     if not verdict.may_be_application:
@@ -91,15 +91,15 @@ def add_middleware(
     """Mount an ASGI middleware.
 
     Args:
-        plugins: the mounted plugins, by name.
-        place: the plugin's name, and its ``module:attr`` where there is one.
-        middleware: class or function whose first parameter is the application to wrap.
-        defaults: keyword arguments of the middleware; None: none.
-        options: options and their values.
+        plugins: The mounted plugins, by name.
+        place: The plugin's name, and its ``module:attr`` where there is one.
+        middleware: Class or function whose first parameter is the application to wrap.
+        defaults: Keyword arguments of the middleware; None: none.
+        options: Options and their values.
         from_file: True: a file has the defaults, so they are strings, numbers and tables, and no objects.
 
     Raises:
-        ConfigurationError: it is no middleware, the name is taken, or an option or a default cannot work.
+        ConfigurationError: It is no middleware, the name is taken, or an option or a default cannot work.
     """
     verdict = judge(middleware)
     if not verdict.may_be_middleware:
@@ -119,16 +119,16 @@ def add_wsgi(
     """Mount a WSGI application or middleware that a file or a ``module:attr`` names.
 
     Args:
-        plugins: the mounted plugins, by name.
-        place: the plugin's name and its ``module:attr``.
+        plugins: The mounted plugins, by name.
+        place: The plugin's name and its ``module:attr``.
         source: ``"wsgi"`` for an application, ``"wsgi_middleware"`` for a middleware.
-        found: the application or middleware.
-        defaults: keyword arguments of a middleware; None: none.
-        options: options and their values.
+        found: The application or middleware.
+        defaults: Keyword arguments of a middleware; None: none.
+        options: Options and their values.
         threading: ``threads`` and ``pool`` of :class:`~asgi_bridge.wsgi.WSGIApp`.
 
     Raises:
-        ConfigurationError: it is not what `source` says, the name is taken, or a value cannot work.
+        ConfigurationError: It is not what `source` says, the name is taken, or a value cannot work.
     """
     from .wsgi import WSGIApp, WSGIMiddleware  # not every runner needs it
 
@@ -160,14 +160,14 @@ def add_factory(
     """Mount a factory, which makes an application or a middleware of a route's configuration.
 
     Args:
-        plugins: the mounted plugins, by name.
-        place: the plugin's name, and its ``module:attr`` where there is one.
-        factory: the function or class.
-        defaults: the operator's part of each configuration; None: none.
-        options: options and their values.
+        plugins: The mounted plugins, by name.
+        place: The plugin's name, and its ``module:attr`` where there is one.
+        factory: The function or class.
+        defaults: The operator's part of each configuration; None: none.
+        options: Options and their values.
 
     Raises:
-        ConfigurationError: it is no factory, its annotations do not resolve, the name is taken, or an option or a
+        ConfigurationError: It is no factory, its annotations do not resolve, the name is taken, or an option or a
             default cannot work.
     """
     name = place.name

@@ -13,9 +13,9 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return a question to append to an error message.
 
     Args:
-        name: the unknown name.
-        known: the known names.
-        cutoff: how similar the names must be, from 0 to 1 (:func:`difflib.get_close_matches`).
+        name: The unknown name.
+        known: The known names.
+        cutoff: How similar the names must be, from 0 to 1 (:func:`difflib.get_close_matches`).
 
     Returns:
         Such as ``"; did you mean 'uri'?"``; empty if no known name is similar.

@@ -38,7 +38,7 @@ def shorten(exc: Raised | None) -> Raised | None:
     system. The tracebacks are changed in place, so use this for an exception that is about to be shown.
 
     Args:
-        exc: the exception; None does nothing.
+        exc: The exception; None does nothing.
 
     Returns:
         `exc`.
@@ -75,7 +75,7 @@ def own_lines(exc: BaseException) -> str:
     """Return the traceback of the user's error that led to `exc`, with the user's own frames only.
 
     Args:
-        exc: an error of this package that was raised from the user's, or the user's error.
+        exc: An error of this package that was raised from the user's, or the user's error.
 
     Returns:
         Lines with their ends, as Python prints them; empty if no error of the user's led to `exc`.
@@ -88,7 +88,7 @@ def calling_line(exc: BaseException) -> FrameSummary | None:
     """Return the user's line that called this package; None: `exc` was not raised in this package.
 
     Args:
-        exc: the exception, with its traceback.
+        exc: The exception, with its traceback.
     """
     frames = extract_tb(exc.__traceback__)
     own = [frame for frame in frames if _is_own(frame.filename)]

@@ -32,7 +32,7 @@ def check_status(status: object) -> int:
     """Return `status`, which is checked.
 
     Raises:
-        PluginError: a client cannot get this status through APISIX.
+        PluginError: A client cannot get this status through APISIX.
     """
     if type(status) is int and 200 <= status <= 999 and status not in CLOSING_STATUSES:
         return status
@@ -51,7 +51,7 @@ def stop(method: str, status: int, headers: Headers, body: bytes, cures: bool, w
     content-type APISIX would add text/plain, an empty one keeps it out.
 
     Raises:
-        PluginError: a content-length contradicts the body.
+        PluginError: A content-length contradicts the body.
     """
     if method == "HEAD" or status in BODYLESS_STATUSES:
         return Stop(status, _entries(method, headers, None, cures, warn), b" " if cures else None)
@@ -65,7 +65,7 @@ def _entries(method: str, headers: Headers, length: int | None, cures: bool, war
     """Return the headers of a whole response, but for those that APISIX would spoil it with.
 
     Args:
-        length: of the body; None: there is none that a content-length has to tell (HEAD and 304), or it is not known.
+        length: Of the body; None: there is none that a content-length has to tell (HEAD and 304), or it is not known.
     """
     entries: list[TextEntry] = []
     typed = told = False
@@ -107,7 +107,7 @@ def answer_response(
     a filler byte (a cure).
 
     Raises:
-        PluginError: a content-length contradicts the body.
+        PluginError: A content-length contradicts the body.
     """
     # the upstream's own server header is dropped by APISIX for everybody, and its empty headers too
     given = set(real.headers)

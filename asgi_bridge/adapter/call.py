@@ -44,11 +44,11 @@ class Host:
     """What all calls of a process share.
 
     Attributes:
-        app: the host application in ``scope["app"]``, with a ``state``.
+        app: The host application in ``scope["app"]``, with a ``state``.
         ask_origin: True: ask APISIX for scheme and server instead of reading them from the ``x-forwarded-*`` headers.
             Where APISIX trusts a client, these headers are the client's own.
-        parked: the request halves that wait for their response half.
-        on_fault: called with each exception that refuses a call or comes after its answer. Such an exception is in the
+        parked: The request halves that wait for their response half.
+        on_fault: Called with each exception that refuses a call or comes after its answer. Such an exception is in the
             log already; this is for programs that want the exception itself.
     """
 
@@ -62,17 +62,17 @@ class Call(ChainCall):
     """One call of the gateway.
 
     Args:
-        chain: the plugins to run.
-        connection: to the gateway.
-        host: what all calls share.
+        chain: The plugins to run.
+        connection: To the gateway.
+        host: What all calls share.
 
     Attributes:
-        stage: how far it is.
-        task: in which it runs, until its end; expiring ends it.
-        scope: of the request, but for what each layer adds.
-        request_body: the request body; None: no plugin has asked for it.
-        sent: the chain's response; None: no plugin has sent anything, or wrapped `send`.
-        faults: the errors that went to its plugins; None: there are none.
+        stage: How far it is.
+        task: In which it runs, until its end; expiring ends it.
+        scope: Of the request, but for what each layer adds.
+        request_body: The request body; None: no plugin has asked for it.
+        sent: The chain's response; None: no plugin has sent anything, or wrapped `send`.
+        faults: The errors that went to its plugins; None: there are none.
     """
 
     __slots__ = ("_connection", "_host", "_messages", "faults", "request_body", "scope", "sent", "stage", "task")
@@ -103,7 +103,7 @@ class Call(ChainCall):
         """Run the call to its end, the background tasks of its applications included. Raises nothing.
 
         Args:
-            ended: called with it at the end.
+            ended: Called with it at the end.
         """
         chain = self.chain
         chain.calls += 1
@@ -150,7 +150,7 @@ class Call(ChainCall):
         """Answer: the chain's response is complete.
 
         Raises:
-            PluginError: the response cannot be the answer.
+            PluginError: The response cannot be the answer.
         """
 
     def _came_out(self, exc: BaseException) -> None:
@@ -169,7 +169,7 @@ class Call(ChainCall):
         """Refuse the call, and end it. After the answer there is nothing to refuse.
 
         Args:
-            reason: for the log; None: its deadline has passed.
+            reason: For the log; None: its deadline has passed.
         """
         if self.stage not in Event.EXPIRE:
             return
@@ -338,7 +338,7 @@ class Call(ChainCall):
         """See to it that `exc`, which goes to a plugin, gets into the log even if the plugin catches it.
 
         Args:
-            exc: the error.
+            exc: The error.
             forbids: True: the request must not go upstream after it.
         """
         faults = self.faults
@@ -404,7 +404,7 @@ class Call(ChainCall):
         """Tell its parts that the answer is out.
 
         Args:
-            outcome: the answer, for the log.
+            outcome: The answer, for the log.
         """
         if self.request_body is not None:
             self.request_body.end()

@@ -59,11 +59,11 @@ def changed_path(before: str, after: object) -> bytes | None:
     """Return the path to rewrite to, decoded, as APISIX wants it; None: it is unchanged.
 
     Args:
-        before: the path of the request.
-        after: the path that the chain passed on.
+        before: The path of the request.
+        after: The path that the chain passed on.
 
     Raises:
-        PluginError: it is no path. APISIX would answer 502 or 500.
+        PluginError: It is no path. APISIX would answer 502 or 500.
     """
     if after == before:
         return None
@@ -79,12 +79,12 @@ def changed_args(before: Args, query: object, warn: Warn) -> list[TextEntry]:
     """Return the arguments to set and delete so that `query` results.
 
     Args:
-        before: the arguments of the request, decoded.
-        query: the query string that the chain passed on.
-        warn: logs what is lost.
+        before: The arguments of the request, decoded.
+        query: The query string that the chain passed on.
+        warn: Logs what is lost.
 
     Raises:
-        PluginError: the query string is not bytes.
+        PluginError: The query string is not bytes.
     """
     if not isinstance(query, bytes):
         raise PluginError(f"the query string was changed to {query!r:.200}; it is bytes")
@@ -106,8 +106,8 @@ def encoding_args(args: Args, query: bytes) -> list[TextEntry] | None:
     argument in the Rewrite the query is put together anew, so one that is not there is deleted.
 
     Args:
-        args: the arguments of the request, decoded.
-        query: the query as the client sent it.
+        args: The arguments of the request, decoded.
+        query: The query as the client sent it.
     """
     if not args or query.translate(None, b"<>`") == query:
         return None
@@ -129,13 +129,13 @@ def changed_headers(before: Headers, after: list[Any], body_changed: bool, warn:
     it comes first.
 
     Args:
-        before: the headers of the request.
-        after: the headers that the chain passed on.
+        before: The headers of the request.
+        after: The headers that the chain passed on.
         body_changed: True: the Rewrite has a body.
-        warn: logs what is lost.
+        warn: Logs what is lost.
 
     Raises:
-        PluginError: a header is none, or there is not exactly one host.
+        PluginError: A header is none, or there is not exactly one host.
     """
     old, new = _differing(before, after)
     entries: list[TextEntry] = []

@@ -27,11 +27,11 @@ class Connection(Protocol):
         """Answer the call, which ends it for the gateway.
 
         Args:
-            message: the answer.
-            outcome: the answer in a word or two, for the access log.
+            message: The answer.
+            outcome: The answer in a word or two, for the access log.
 
         Raises:
-            LocalProtocolError: the answer does not fit into a frame; nothing was sent.
+            LocalProtocolError: The answer does not fit into a frame; nothing was sent.
         """
 
 

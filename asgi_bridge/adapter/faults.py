@@ -17,8 +17,8 @@ class Faults:
     """The errors that a call has raised in a plugin's code.
 
     Attributes:
-        first: the first one after which the request must not go upstream; None: there is none.
-        logged: the one that came after the answer, and is in the log; None: there is none.
+        first: The first one after which the request must not go upstream; None: there is none.
+        logged: The one that came after the answer, and is in the log; None: there is none.
     """
 
     __slots__ = ("_caught", "first", "logged")

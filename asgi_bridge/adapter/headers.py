@@ -52,11 +52,11 @@ def checked_headers(headers: Iterable[Any], before: Iterable[tuple[bytes, bytes]
     """Return `headers` as lower-case pairs of bytes, without the blanks around the values.
 
     Args:
-        headers: that a plugin has set.
-        before: that the plugin got. A control character in one of these is not the plugin's doing.
+        headers: That a plugin has set.
+        before: That the plugin got. A control character in one of these is not the plugin's doing.
 
     Raises:
-        PluginError: a name is no token, or a value holds a control character. APISIX would send something else.
+        PluginError: A name is no token, or a value holds a control character. APISIX would send something else.
     """
     pairs = list(headers)
     try:

@@ -56,8 +56,8 @@ class ParkedCalls:
     """The parked calls of one process.
 
     Args:
-        limit: parked calls at once; the oldest ends when one more comes.
-        seconds: how long one waits.
+        limit: Parked calls at once; the oldest ends when one more comes.
+        seconds: How long one waits.
     """
 
     def __init__(self, limit: int = MAX_PARKED, seconds: float = PARK_SECONDS) -> None:
@@ -117,9 +117,9 @@ class ParkedCalls:
         """Take out the parked calls of a request that share a plugin with its response call.
 
         Args:
-            route_id: of the response call.
-            request_id: of the request.
-            names: the plugins of the response call.
+            route_id: Of the response call.
+            request_id: Of the request.
+            names: The plugins of the response call.
 
         Returns:
             These calls, the one parked last first.
@@ -143,7 +143,7 @@ class ParkedCalls:
         """End those whose time is over.
 
         Args:
-            now: monotonic seconds.
+            now: Monotonic seconds.
         """
         while self._until:
             call, until = next(iter(self._until.items()))

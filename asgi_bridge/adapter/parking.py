@@ -14,7 +14,7 @@ class Parking:
         uri: ``$uri``: the path as APISIX has it.
 
     Attributes:
-        failed_plugin: name of the plugin that failed after the response call came; None: none has.
+        failed_plugin: Name of the plugin that failed after the response call came; None: none has.
     """
 
     __slots__ = ("_delivered", "_resumed", "failed_plugin", "uri")
@@ -65,8 +65,8 @@ class Parking:
         """Give the chain the upstream's `response`; return the chain's response.
 
         Raises:
-            PluginError: the request half has ended.
-            Exception: what the chain raised instead of a response.
+            PluginError: The request half has ended.
+            Exception: What the chain raised instead of a response.
         """
         delivered = self._delivered
         assert self._resumed is not None and delivered is not None

@@ -63,13 +63,13 @@ class RequestCall(Call):
     """A call of the request phase.
 
     Args:
-        message: the request.
-        chain: the plugins to run.
-        connection: to the gateway.
-        host: what all calls share.
+        message: The request.
+        chain: The plugins to run.
+        connection: To the gateway.
+        host: What all calls share.
 
     Attributes:
-        parking: how it is parked; None: none of its plugins waits for the response call.
+        parking: How it is parked; None: none of its plugins waits for the response call.
     """
 
     __slots__ = ("_message", "_rewrite", "parking")
@@ -177,8 +177,8 @@ class RequestCall(Call):
         """Return the body that `receive` gives; None: it is the request's own.
 
         Raises:
-            PluginError: the body is empty or too long, or `receive` gave something else.
-            OSError: the gateway has closed the connection.
+            PluginError: The body is empty or too long, or `receive` gave something else.
+            OSError: The gateway has closed the connection.
         """
         whole = bytearray()
         while True:
@@ -347,15 +347,15 @@ class RequestCall(Call):
         """Go on with the real response.
 
         Args:
-            response: the upstream's, or what plugins further inside made of it.
-            connection: of the response call, over which the gateway is asked from now on.
+            response: The upstream's, or what plugins further inside made of it.
+            connection: Of the response call, over which the gateway is asked from now on.
 
         Returns:
             The chain's response.
 
         Raises:
-            PluginError: the request half has ended.
-            Exception: what the chain raised; ``parking.failed_plugin`` is the plugin.
+            PluginError: The request half has ended.
+            Exception: What the chain raised; ``parking.failed_plugin`` is the plugin.
         """
         parking = self.parking
         assert parking is not None
@@ -418,7 +418,7 @@ def _checked_fields(message: HTTPReqCallReq) -> tuple[Headers, Args, dict[bytes,
     """Return the headers and arguments of a request, and the headers that decide how to go on, by name.
 
     Raises:
-        RemoteProtocolError: a header or an argument has no name, or a header has no value.
+        RemoteProtocolError: A header or an argument has no name, or a header has no value.
     """
     args, headers = message.args or [], message.headers or []
     for name, _ in args:

@@ -21,12 +21,12 @@ class RequestBody:
     """The request body of one call.
 
     Args:
-        headers: of the request.
+        headers: Of the request.
         protocol: ``$server_protocol``; None: it is not known.
 
     Attributes:
         protocol: ``$server_protocol``; None: it is not known.
-        content: the body; None: it is not known yet.
+        content: The body; None: it is not known yet.
         taken: True: a plugin has got it from ``receive``.
     """
 
@@ -44,10 +44,10 @@ class RequestBody:
         """Return the whole body, and ask the gateway for it if nobody has done so yet.
 
         Args:
-            connection: to the gateway.
+            connection: To the gateway.
 
         Raises:
-            PluginError: the body cannot be had.
+            PluginError: The body cannot be had.
         """
         if self.content is None:
             length, has_body = self._framing()
@@ -117,11 +117,11 @@ def _content_of(length: bytes | None, answers: list[bytes | None]) -> bytes:
     Trap: APISIX gives nil for an empty body, and also for one that it could not read from its own temporary file.
 
     Args:
-        length: the content-length; None: there is none, so ``_BODY_IF_ANY`` was asked for.
-        answers: of the gateway.
+        length: The content-length; None: there is none, so ``_BODY_IF_ANY`` was asked for.
+        answers: Of the gateway.
 
     Raises:
-        PluginError: there is a body, and the gateway could not read it.
+        PluginError: There is a body, and the gateway could not read it.
     """
     body = answers[0] if length is not None else answers[1]
     if body is None and (length is not None or answers[2]):

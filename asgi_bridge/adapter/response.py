@@ -39,13 +39,13 @@ class ResponseCall(Call):
     """A call of the response phase.
 
     Args:
-        message: the upstream's status and headers.
-        chain: the plugins to run.
-        connection: to the gateway.
-        host: what all calls share.
+        message: The upstream's status and headers.
+        chain: The plugins to run.
+        connection: To the gateway.
+        host: What all calls share.
 
     Attributes:
-        boundary: the first layer behind the section that runs; None: the section runs to the last layer.
+        boundary: The first layer behind the section that runs; None: the section runs to the last layer.
     """
 
     __slots__ = ("_halves", "_insides", "_message", "_real", "_section", "_sections", "boundary")
@@ -221,9 +221,9 @@ class _InnerForm(ResponseCall):
     Its deadline is that of the call around it, which is the one that is watched, and the one to refuse.
 
     Args:
-        around: the call, or inner form, of the section around it.
-        section: its index.
-        finished: the future for its response.
+        around: The call, or inner form, of the section around it.
+        section: Its index.
+        finished: The future for its response.
     """
 
     __slots__ = ("_around", "finished")
@@ -284,7 +284,7 @@ def _checked_headers(message: HTTPRespCallReq) -> Headers:
     """Return the headers of an upstream's response, names in lower case.
 
     Raises:
-        RemoteProtocolError: a header has no name or value.
+        RemoteProtocolError: A header has no name or value.
     """
     headers: Headers = []
     for name, value in message.headers or ():

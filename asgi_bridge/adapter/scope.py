@@ -100,7 +100,7 @@ def forwarded_origin(index: Mapping[bytes, bytes]) -> tuple[str, tuple[str, int]
     """Return scheme and server that the client used, out of ``FORWARDED``; None: one of these headers is missing.
 
     Args:
-        index: the request's headers.
+        index: The request's headers.
     """
     proto = index.get(b"x-forwarded-proto")
     host = index.get(b"x-forwarded-host")
@@ -171,11 +171,11 @@ def build_scope(
     ``raw_path`` and ``query_string`` are rebuilt from what APISIX decoded: equal in meaning, not in bytes.
 
     Args:
-        message: the request.
-        headers: its headers, checked to be complete.
-        args: its arguments, checked likewise.
-        origin: scheme and server.
-        app: the host application.
+        message: The request.
+        headers: Its headers, checked to be complete.
+        args: Its arguments, checked likewise.
+        origin: Scheme and server.
+        app: The host application.
     """
     path = message.path or b"/"
     host = _address(message.src_ip)
@@ -221,9 +221,9 @@ def response_scope(found: Mapping[str, bytes | None], names: Sequence[str], app:
     """Return the scope of a request in the response phase, out of ``RESPONSE_VARIABLES``: no message brings it.
 
     Args:
-        found: the variables, ``http_NAME`` for each of `names` among them.
-        names: the request headers that were asked for.
-        app: the host application.
+        found: The variables, ``http_NAME`` for each of `names` among them.
+        names: The request headers that were asked for.
+        app: The host application.
     """
     headers: Headers = []
     for name in names:

@@ -20,11 +20,11 @@ class Sent:
     """The response of a chain, as far as the chain has sent it.
 
     Attributes:
-        status: its status; 0: ``http.response.start`` has not come yet.
-        headers: its headers, names in lower case.
-        content: its body so far.
+        status: Its status; 0: ``http.response.start`` has not come yet.
+        headers: Its headers, names in lower case.
+        content: Its body so far.
         complete: True: the last message has come, and the call is answered.
-        upstream: the upstream's response, once the chain has got it.
+        upstream: The upstream's response, once the chain has got it.
         wants_body: True: a plugin that handed on its own `send` wants the upstream's body.
         needs_body: True: such a plugin is mounted with ``on_error="closed"``, so the call fails without that body.
     """
@@ -47,7 +47,7 @@ class Sent:
             True: it was the last one.
 
         Raises:
-            PluginError: the message is not one that an HTTP response may have there, or something in it is wrong.
+            PluginError: The message is not one that an HTTP response may have there, or something in it is wrong.
         """
         kind = message["type"]
         if kind == "http.response.start":
@@ -87,7 +87,7 @@ class Sent:
         """Return the response, which is complete.
 
         Raises:
-            PluginError: its body was changed by a plugin that is mounted with ``response_body=False``.
+            PluginError: Its body was changed by a plugin that is mounted with ``response_body=False``.
         """
         body: bytes | UpstreamBody = bytes(self.content)
         upstream = self.upstream

@@ -15,12 +15,12 @@ class UpstreamBody:
     """The upstream's body. The gateway is asked for it when a plugin wants it, once: APISIX gives nil to a second ask.
 
     Args:
-        ask: asks the gateway for the body.
-        length: what the upstream's content-length says; None: it does not.
-        bodyless: there is none, and it must not be asked for (HEAD, 204, 304).
+        ask: Asks the gateway for the body.
+        length: What the upstream's content-length says; None: it does not.
+        bodyless: There is none, and it must not be asked for (HEAD, 204, 304).
 
     Attributes:
-        content: the body, once it has been fetched.
+        content: The body, once it has been fetched.
     """
 
     __slots__ = ("_ask", "_asked", "bodyless", "content", "length")
@@ -48,7 +48,7 @@ class UpstreamBody:
         """Return the whole body.
 
         Raises:
-            PluginError: it is too long, or the upstream broke off.
+            PluginError: It is too long, or the upstream broke off.
         """
         if self.bodyless:
             return b""

@@ -92,7 +92,7 @@ def log_level_option(default: str) -> Callable[[Command], Command]:
     """Make the option ``--log-level``.
 
     Args:
-        default: what the help shows as the default. The command gets None where the option is not given.
+        default: What the help shows as the default. The command gets None where the option is not given.
     """
     return click.option(
         "--log-level", type=click.Choice(LOG_LEVELS), default=None, help=f"Log level.  [default: {default}]"
@@ -108,9 +108,9 @@ def find_source(
 
     Args:
         target: ``module:attr``, a module or a file; None: pyproject.toml or entry points.
-        mounts: values of ``--mount``: names and targets.
-        app_dir: value of ``--app-dir``.
-        allow: values of ``--allow``.
+        mounts: Values of ``--mount``: names and targets.
+        app_dir: Value of ``--app-dir``.
+        allow: Values of ``--allow``.
 
     Raises:
         ConfigurationError: ``--mount`` names a plugin twice, or a file does not exist or is not a module.
@@ -134,10 +134,10 @@ def read_environment(env_file: str | None) -> None:
     """Read the file of ``--env-file`` into the environment.
 
     Args:
-        env_file: path of the file; None does nothing.
+        env_file: Path of the file; None does nothing.
 
     Raises:
-        ConfigurationError: the file cannot be read, or python-dotenv is not installed.
+        ConfigurationError: The file cannot be read, or python-dotenv is not installed.
     """
     if env_file is not None:
         from ..server.environment import load_environment

@@ -10,13 +10,13 @@ class ResponseFindings:
     """What a plugin did with the upstream's responses.
 
     Attributes:
-        headers: names of the response headers that it set, changed or removed.
-        lost: those of `headers` that a plugin can only set in the response phase.
-        varying: those of `headers` whose value differs between responses to the same request.
+        headers: Names of the response headers that it set, changed or removed.
+        lost: Those of `headers` that a plugin can only set in the response phase.
+        varying: Those of `headers` whose value differs between responses to the same request.
         status: True: it changed the status.
         body: True: it changed the body.
         recodes: True: it set a content-encoding wherever it changed the body.
-        reacts: names of the responses that it treated otherwise than PAGE.
+        reacts: Names of the responses that it treated otherwise than PAGE.
     """
 
     headers: set[str] = field(default_factory=set)
@@ -38,16 +38,16 @@ class Findings:
     """What a plugin did with the probes.
 
     Attributes:
-        answers: name of each probe that it answered without the upstream → the status.
-        limit: number of the first of many equal requests that it answered without the upstream, and the status.
+        answers: Name of each probe that it answered without the upstream → the status.
+        limit: Number of the first of many equal requests that it answered without the upstream, and the status.
         replays: True: it answered with a response that the upstream gave to an earlier request.
-        request: parts of the request that it changed: ``method``, ``path``, ``query``, ``body``, ``header NAME``, …
-        unmappable: those parts of `request` that the protocol cannot express.
-        response: what it did with the responses of the upstream.
+        request: Parts of the request that it changed: ``method``, ``path``, ``query``, ``body``, ``header NAME``, …
+        unmappable: Those parts of `request` that the protocol cannot express.
+        response: What it did with the responses of the upstream.
         wraps_send: True: it wraps ``send``, so it may look at the response.
         wraps_receive: True: it wraps ``receive``, so it may look at the request body.
         lifespan: True: it has a lifespan of its own.
-        errors: name of each probe on which it raised → the error.
+        errors: Name of each probe on which it raised → the error.
         passed: True: at least one probe reached the upstream.
         nothing: True: with this configuration it is just the application that it wraps.
     """
@@ -75,7 +75,7 @@ def advise(findings: Findings) -> tuple[str, str]:
     ``both``, where it sees what it sees under a server.
 
     Args:
-        findings: what the plugin did with the probes.
+        findings: What the plugin did with the probes.
 
     Returns:
         The phase, and the reason with what the probes cannot tell.

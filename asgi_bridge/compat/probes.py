@@ -50,13 +50,13 @@ class Response:
     """A response of the upstream.
 
     Attributes:
-        name: what is special about it.
-        status: its status.
-        body: its body.
-        content_type: its content-type; not sent where there is no body.
+        name: What is special about it.
+        status: Its status.
+        body: Its body.
+        content_type: Its content-type; not sent where there is no body.
         length: True: it has a content-length.
-        headers: further ones, in addition to those of all responses.
-        seconds: how long the upstream takes to answer.
+        headers: Further ones, in addition to those of all responses.
+        seconds: How long the upstream takes to answer.
     """
 
     name: str = ""

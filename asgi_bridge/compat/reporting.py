@@ -16,9 +16,9 @@ def report(subject: Subject, conf: Any, findings: Findings) -> Iterator[str]:
     """Write the findings for a person, and the lines to paste into pyproject.toml and the route file.
 
     Args:
-        subject: the plugin.
-        conf: its configuration, as parsed from JSON.
-        findings: what `examine` found.
+        subject: The plugin.
+        conf: Its configuration, as parsed from JSON.
+        findings: What `examine` found.
 
     Returns:
         The lines, without their ends.

@@ -28,10 +28,10 @@ class Subject:
     """The plugin to try.
 
     Attributes:
-        target: its ``module:attr``.
-        plugin: the plugin, under a name made of `target`.
-        source: the key that names it in ``[tool.asgi_bridge.plugins.NAME]``.
-        defaults: its keyword arguments that are objects, name → ``module:attr``.
+        target: Its ``module:attr``.
+        plugin: The plugin, under a name made of `target`.
+        source: The key that names it in ``[tool.asgi_bridge.plugins.NAME]``.
+        defaults: Its keyword arguments that are objects, name → ``module:attr``.
     """
 
     target: str
@@ -45,10 +45,10 @@ def load(target: str, defaults: Mapping[str, str] | None = None) -> Subject:
 
     Args:
         target: ``module:attr`` of a middleware, a factory or an application, ASGI or WSGI.
-        defaults: keyword arguments of a middleware that are objects, name → ``module:attr``.
+        defaults: Keyword arguments of a middleware that are objects, name → ``module:attr``.
 
     Raises:
-        ConfigurationError: it cannot be imported, is none of these, or has no such parameter.
+        ConfigurationError: It cannot be imported, is none of these, or has no such parameter.
     """
     found = import_string(target)
     if isinstance(found, Bridge):
@@ -64,15 +64,15 @@ def examine(subject: Subject, conf: str) -> tuple[Subject, Findings]:
     """Run all probes.
 
     Args:
-        subject: the plugin.
-        conf: its configuration, JSON.
+        subject: The plugin.
+        conf: Its configuration, JSON.
 
     Returns:
         The subject and the findings. The subject is another one where only the result of the function that makes the
         middleware showed that it is WSGI.
 
     Raises:
-        ConfigurationError: the plugin cannot be built.
+        ConfigurationError: The plugin cannot be built.
     """
     plugin = subject.plugin
     made: list[Any] = []
@@ -129,8 +129,8 @@ def missing_objects(subject: Subject, reason: str) -> list[str]:
     """Find the keyword arguments that an error is about, and whose value may have to be an object.
 
     Args:
-        subject: the plugin.
-        reason: the error's text.
+        subject: The plugin.
+        reason: The error's text.
 
     Returns:
         Their names; for such an argument JSON has no value, and ``--default`` gives it.

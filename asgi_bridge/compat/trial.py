@@ -38,11 +38,11 @@ async def examine_plugin(plugin: Plugin, conf: str) -> Findings:
     """Run all probes on a plugin.
 
     Args:
-        plugin: the plugin.
-        conf: its configuration, JSON.
+        plugin: The plugin.
+        conf: Its configuration, JSON.
 
     Raises:
-        ConfigurationError: the plugin cannot be built, or its lifespan fails to start.
+        ConfigurationError: The plugin cannot be built, or its lifespan fails to start.
     """
     findings = Findings()
     async with _started(plugin, conf, findings) as chain:

@@ -14,7 +14,7 @@ def print_call(call: Call) -> None:
     """Print what a call did.
 
     Args:
-        call: one call of the runner, as the gateway saw it.
+        call: One call of the runner, as the gateway saw it.
     """
     click.echo("\n".join(explain(call)))
 
@@ -23,7 +23,7 @@ def explain(call: Call) -> Iterator[str]:
     """Write what a call did: a line for the call, and an indented one for each change that it made.
 
     Args:
-        call: one call of the runner, as the gateway saw it.
+        call: One call of the runner, as the gateway saw it.
 
     Returns:
         The lines, without their ends, with colours for a terminal.

@@ -16,8 +16,8 @@ def invitations(routes: Routes, url: str) -> Iterator[str]:
     """Write what to try: for each route the command lines in its description, or a curl of its uri.
 
     Args:
-        routes: those of the gateway.
-        url: of the gateway; it replaces ``$GATEWAY`` in the command lines.
+        routes: Those of the gateway.
+        url: Of the gateway; it replaces ``$GATEWAY`` in the command lines.
 
     Returns:
         The lines, without their ends, with colours for a terminal.

@@ -54,17 +54,17 @@ def develop(
     """Start runner, gateway and echo upstream, and serve until a signal ends the process.
 
     Args:
-        source: where the runner finds its plugins.
-        routes: path of APISIX's standalone route file. Without an ``apisix.yaml`` each plugin gets a route.
-        host: address of the gateway.
-        port: port of the gateway; 0: any.
-        log_level: that of the runner and of the servers; None: ``"warning"``.
-        upstream_port: port of the echo upstream, which gets the requests of routes to 127.0.0.1:1980; 0: any; None:
+        source: Where the runner finds its plugins.
+        routes: Path of APISIX's standalone route file. Without an ``apisix.yaml`` each plugin gets a route.
+        host: Address of the gateway.
+        port: Port of the gateway; 0: any.
+        log_level: That of the runner and of the servers; None: ``"warning"``.
+        upstream_port: Port of the echo upstream, which gets the requests of routes to 127.0.0.1:1980; 0: any; None:
             start no echo upstream.
-        uds: path of the socket of a runner that runs already; None: start one.
+        uds: Path of the socket of a runner that runs already; None: start one.
 
     Raises:
-        ConfigurationError: the routes cannot be read, the plugins cannot be loaded, a port is taken, or nobody listens
+        ConfigurationError: The routes cannot be read, the plugins cannot be loaded, a port is taken, or nobody listens
             on `uds`.
     """
     logging.config.dictConfig(LOG_CONFIG)

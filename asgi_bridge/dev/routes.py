@@ -32,12 +32,12 @@ class RouteFile:
     """The routes of the gateway: APISIX's route file, or one route for each plugin where there is no file.
 
     Args:
-        path: of the route file.
-        source: where the plugins come from.
-        echo_port: port of the echo upstream. Nodes 127.0.0.1:1980 of the routes get this port.
+        path: Of the route file.
+        source: Where the plugins come from.
+        echo_port: Port of the echo upstream. Nodes 127.0.0.1:1980 of the routes get this port.
 
     Raises:
-        ConfigurationError: there is no such file, and `path` is not DEFAULT_ROUTES.
+        ConfigurationError: There is no such file, and `path` is not DEFAULT_ROUTES.
     """
 
     def __init__(self, path: Path, source: Source, echo_port: int) -> None:
@@ -53,7 +53,7 @@ class RouteFile:
         """Read the routes, and print what is strange about them.
 
         Raises:
-            ConfigurationError: they cannot be read, or the plugins not be loaded.
+            ConfigurationError: They cannot be read, or the plugins not be loaded.
         """
         if self.path.exists():
             return _to_echo(self._checked(load_routes(self.path, strict=False)), self._echo_port)
@@ -78,7 +78,7 @@ class RouteFile:
         """Return the plugins as this process has imported them.
 
         Raises:
-            ConfigurationError: they cannot be loaded, or a file of the user's has changed since it was imported.
+            ConfigurationError: They cannot be loaded, or a file of the user's has changed since it was imported.
         """
         plugins = self._source.load()
         for module in list(sys.modules.values()):
@@ -91,7 +91,7 @@ class RouteFile:
         """Read the routes after a change, and print whether that worked.
 
         Args:
-            old: the routes until now.
+            old: The routes until now.
 
         Returns:
             The new routes; `old` if they cannot be read.

@@ -49,16 +49,16 @@ class GatewayApp:
     each call.
 
     Attributes:
-        pool: idle connections.
-        runner: the way to the runner.
+        pool: Idle connections.
+        runner: The way to the runner.
 
     Args:
-        routes: what to match requests against; may be replaced at any time (`routes`).
-        runner_socket: path of the runner's unix socket.
-        upstream: an ASGI application that gets all requests, in process; its exceptions propagate. None: requests go
+        routes: What to match requests against; may be replaced at any time (`routes`).
+        runner_socket: Path of the runner's unix socket.
+        upstream: An ASGI application that gets all requests, in process; its exceptions propagate. None: requests go
             over the network, to the route's upstream.
-        observe: called after each call of the runner.
-        limits: times and sizes; APISIX's by default.
+        observe: Called after each call of the runner.
+        limits: Times and sizes; APISIX's by default.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ class Refusal:
     """The answer of a plugin that ends the request.
 
     Attributes:
-        status: of the response.
+        status: Of the response.
         body: None: the plugin gives none.
     """
 
@@ -39,8 +39,8 @@ def with_error_response(refusal: Refusal, error_response: str | Conf | None) -> 
     """Put ``_meta.error_response`` in place of the body of an error (``run_plugin`` in plugin.lua).
 
     Args:
-        refusal: what the plugin answers.
-        error_response: of its ``_meta``; None: there is none.
+        refusal: What the plugin answers.
+        error_response: Of its ``_meta``; None: there is none.
     """
     if error_response is None or refusal.status < 400:
         return refusal
@@ -60,12 +60,12 @@ class Builtin:
     """A plugin of APISIX that the stand-in emulates.
 
     Attributes:
-        priority: in a phase the plugin with the greater one runs first.
-        fields: those of its configuration that the stand-in understands.
-        further: those that APISIX knows beside them. Any other field is ignored, as in APISIX.
-        check: raises ValueError for a wrong configuration, `Unsupported` for one that goes too far.
-        rewrite: its rewrite phase; None: it has none.
-        finish: its header filter; None: it has none.
+        priority: In a phase the plugin with the greater one runs first.
+        fields: Those of its configuration that the stand-in understands.
+        further: Those that APISIX knows beside them. Any other field is ignored, as in APISIX.
+        check: Raises ValueError for a wrong configuration, `Unsupported` for one that goes too far.
+        rewrite: Its rewrite phase; None: it has none.
+        finish: Its header filter; None: it has none.
     """
 
     priority: int
@@ -80,8 +80,8 @@ def check_builtin(name: str, conf: Conf) -> None:
     """Check the configuration of an emulated plugin.
 
     Raises:
-        ValueError: it is wrong.
-        Unsupported: it is more than the stand-in does.
+        ValueError: It is wrong.
+        Unsupported: It is more than the stand-in does.
     """
     plugin = BUILTIN[name]
     more = sorted(set(map(str, conf)) & set(plugin.further.split()))
@@ -117,11 +117,11 @@ def _header_changes(conf: Conf, *, lines: bool) -> list[_Change]:
     """Read ``headers`` of proxy-rewrite or response-rewrite (``create_header_operation``).
 
     Args:
-        conf: of the plugin.
+        conf: Of the plugin.
         lines: ``headers.add`` is a list of lines, not a mapping.
 
     Raises:
-        ValueError, Unsupported: as `check_builtin`.
+        ValueError, Unsupported: As `check_builtin`.
     """
     headers = conf.get("headers", {"set": {}})
     if not isinstance(headers, Mapping) or not headers:

@@ -14,8 +14,8 @@ def status_after_conditions(exchange: Exchange, status: int) -> int:
     The order of the checks is that of ``ngx_http_not_modified_filter_module.c``.
 
     Args:
-        exchange: request and response.
-        status: of the response so far. Only 200 can change.
+        exchange: Request and response.
+        status: Of the response so far. Only 200 can change.
     """
     if status != 200:
         return status

@@ -28,7 +28,7 @@ class Breaks(Exception):
     """APISIX would hang here, or break a connection. The client gets 502, and the log says what APISIX would do.
 
     Args:
-        what: what APISIX would have done, such as "closed the connection".
+        what: What APISIX would have done, such as "closed the connection".
     """
 
 
@@ -40,15 +40,15 @@ class RequestBody:
     """The body of a request, as nginx reads and keeps it.
 
     Args:
-        request: says how long the body is.
-        receive: of the ASGI call.
+        request: Says how long the body is.
+        receive: Of the ASGI call.
 
     Attributes:
-        length: number of bytes that nginx reads from the client and sends upstream (``content_length_n``); None:
+        length: Number of bytes that nginx reads from the client and sends upstream (``content_length_n``); None:
             unknown.
-        content: the body, as read or as a plugin replaced it; None: it has not been read.
-        replaced: a plugin has replaced the body.
-        unread: number of bytes that nginx leaves unread.
+        content: The body, as read or as a plugin replaced it; None: it has not been read.
+        replaced: A plugin has replaced the body.
+        unread: Number of bytes that nginx leaves unread.
     """
 
     def __init__(self, request: ClientRequest, receive: Callable[[], Awaitable[Any]]) -> None:
@@ -63,7 +63,7 @@ class RequestBody:
         """Give the whole body, which nginx buffers before it goes on.
 
         Raises:
-            Breaks: a plugin has changed Content-Length, which says how much nginx reads.
+            Breaks: A plugin has changed Content-Length, which says how much nginx reads.
         """
         body = await self.buffer()
         if self.unread and not self.replaced:
@@ -106,7 +106,7 @@ class RequestBody:
         """Do some work until the client goes away, so that nobody reads the upstream in vain.
 
         Raises:
-            ClientGone: the client went away first.
+            ClientGone: The client went away first.
         """
         working = asyncio.ensure_future(work)
         gone = asyncio.ensure_future(self._gone())
@@ -129,11 +129,11 @@ class Outgoing:
     """Method, URI and host of the request to the upstream, as plugins have made them.
 
     Attributes:
-        method: the request's.
-        host: the Host header (``$upstream_host``).
-        uri: path and query that a plugin has written (``$upstream_uri``); empty: none has.
-        args: the query (``$args``); None: there is none.
-        args_changed: a plugin has set the query. Until then nginx sends the target upstream as the client wrote it.
+        method: The request's.
+        host: The Host header (``$upstream_host``).
+        uri: Path and query that a plugin has written (``$upstream_uri``); empty: none has.
+        args: The query (``$args``); None: there is none.
+        args_changed: A plugin has set the query. Until then nginx sends the target upstream as the client wrote it.
     """
 
     def __init__(self, request: ClientRequest) -> None:
@@ -161,7 +161,7 @@ class ActivePlugins:
     """The plugins of all global rules, or those of the route, and which of them run for this request.
 
     Args:
-        plugins: as the routes have them.
+        plugins: As the routes have them.
     """
 
     def __init__(self, plugins: Plugins | None = None) -> None:
@@ -189,22 +189,22 @@ class Exchange:
     """A request on its way through the gateway, and what has been made of it.
 
     Args:
-        scope: an ASGI scope of type http; ``raw_path``, ``asgi``, ``client`` and ``server`` may be missing.
-        receive, send: of the ASGI call.
+        scope: An ASGI scope of type http; ``raw_path``, ``asgi``, ``client`` and ``server`` may be missing.
+        receive, send: Of the ASGI call.
 
     Attributes:
-        request: what the client sent.
-        body: the body of the request.
-        headers: those of the request, as plugins have made them.
-        outgoing: method, URI and host, as plugins have made them.
-        response: the headers that plugins have put on the response.
+        request: What the client sent.
+        body: The body of the request.
+        headers: Those of the request, as plugins have made them.
+        outgoing: Method, URI and host, as plugins have made them.
+        response: The headers that plugins have put on the response.
         route, upstream: None: there is none, or the request has not got so far.
-        node: the server that the balancer has picked; None: not yet.
-        global_rules, plugins: the plugins that may run.
-        consumer: whom key-auth has found.
-        plugin_request_id: the id that the plugin request-id puts on the response.
-        fetched: the response that post-resp has fetched.
-        variables: values of the variables that have been read, by name.
+        node: The server that the balancer has picked; None: not yet.
+        global_rules, plugins: The plugins that may run.
+        consumer: Whom key-auth has found.
+        plugin_request_id: The id that the plugin request-id puts on the response.
+        fetched: The response that post-resp has fetched.
+        variables: Values of the variables that have been read, by name.
     """
 
     def __init__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]):
@@ -284,7 +284,7 @@ class Exchange:
         """Read the body, as APISIX does before a Rewrite, and put another one in its place.
 
         Raises:
-            Breaks: the read would not end.
+            Breaks: The read would not end.
         """
         await self.body.buffer()
         if self.body.unread:

@@ -52,10 +52,10 @@ class Pool:
         """Keep a connection for later, or close it if that is not possible.
 
         Args:
-            peer: where the connection leads.
-            connection: what `take` gives.
-            size: maximum number of connections to the same peer.
-            seconds: how long the connection is kept.
+            peer: Where the connection leads.
+            connection: What `take` gives.
+            size: Maximum number of connections to the same peer.
+            seconds: How long the connection is kept.
         """
         if not self._keeping or not connection.reusable:
             await connection.close()

@@ -26,8 +26,8 @@ class ResponsePhase:
     """Runs the lists of ext-plugin-post-resp.
 
     Attributes:
-        send: sends a request upstream.
-        call: calls the runner for the list of some plugins.
+        send: Sends a request upstream.
+        call: Calls the runner for the list of some plugins.
     """
 
     send: Callable[[Request], contextlib.AbstractAsyncContextManager[Response]]
@@ -37,8 +37,8 @@ class ResponsePhase:
         """Fetch the upstream's response, ask the runner and answer.
 
         Args:
-            exchange: the request.
-            lists: the plugins that have such a list: those of global rules, those of the route.
+            exchange: The request.
+            lists: The plugins that have such a list: those of global rules, those of the route.
 
         Returns:
             False: nothing was sent, so nginx proxies the request after all. Trap: that is a second request upstream,
@@ -63,8 +63,8 @@ class ResponsePhase:
         """Fetch the response.
 
         Raises:
-            Breaks: the upstream would wait for ever.
-            UpstreamError: there is none.
+            Breaks: The upstream would wait for ever.
+            UpstreamError: There is none.
         """
         assert exchange.upstream is not None
         exchange.node = exchange.upstream.node
@@ -123,7 +123,7 @@ class ResponsePhase:
         headers any more.
 
         Raises:
-            CutOff: always, unless the call fails or there is no header to set.
+            CutOff: Always, unless the call fails or there is no header to set.
         """
         length = exchange.response.content_length
         exchange.response = ResponseHeaders(sent=True)
@@ -162,7 +162,7 @@ def _check_fetch(exchange: Exchange, body: bytes) -> None:
     """Check whether the upstream can read the request of post-resp, which has the headers of the Lua table.
 
     Raises:
-        Breaks: the upstream would wait for ever.
+        Breaks: The upstream would wait for ever.
     """
     if exchange.body.unread:
         raise Breaks(exchange.body.what_becomes_of_the_rest)

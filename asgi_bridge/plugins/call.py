@@ -28,19 +28,19 @@ class ChainCall(ABC):
     """One call on its way through the layers of a chain.
 
     Args:
-        chain: the plugins that it goes through.
+        chain: The plugins that it goes through.
 
     Attributes:
         phase: ``"request"`` or ``"response"``.
-        boundary: the layer at which this call goes no further inwards; None: it goes through all layers.
+        boundary: The layer at which this call goes no further inwards; None: it goes through all layers.
         request_id: ``$request_id``, once it is known.
-        deadline: monotonic seconds after which the call is refused.
-        overdue: name of the plugin whose timeout that deadline is; before any plugin is entered, of all of them.
-        changed_body: a plugin handed on another `receive` than it was given.
-        failed: the exception that came out of a plugin, and the plugin that it came out of first.
-        extension: that of the layer entered last. Each refers to the one entered before it.
+        deadline: Monotonic seconds after which the call is refused.
+        overdue: Name of the plugin whose timeout that deadline is; before any plugin is entered, of all of them.
+        changed_body: A plugin handed on another `receive` than it was given.
+        failed: The exception that came out of a plugin, and the plugin that it came out of first.
+        extension: That of the layer entered last. Each refers to the one entered before it.
         state: ``scope["state"]`` that the layers share; None: no layer was entered yet.
-        apart: the keys of it that some layers keep apart.
+        apart: The keys of it that some layers keep apart.
     """
 
     __slots__ = (
@@ -82,11 +82,11 @@ class ChainCall(ABC):
         """Note that the call enters `layer`.
 
         Args:
-            layer: the layer.
-            extension: a new extension, of that layer.
-            scope: as the layer got it. It is left as it is.
-            receive: as the plugin gets it.
-            send: as the plugin gets it.
+            layer: The layer.
+            extension: A new extension, of that layer.
+            scope: As the layer got it. It is left as it is.
+            receive: As the plugin gets it.
+            send: As the plugin gets it.
 
         Returns:
             The layer's own copy of `scope`, with its `extension`.
@@ -131,8 +131,8 @@ class ChainCall(ABC):
         """Refuse the call after `deadline`, if it is not refused earlier.
 
         Args:
-            deadline: monotonic seconds.
-            name: of the plugin whose timeout that is.
+            deadline: Monotonic seconds.
+            name: Of the plugin whose timeout that is.
         """
         if deadline < self.deadline:
             self.deadline = deadline

@@ -25,20 +25,20 @@ class Chain:
     """All layers of one configuration, built once and shared by its calls.
 
     Args:
-        layers: outermost first.
-        route_id: the APISIX route that the configuration belongs to; None: its key does not name one.
+        layers: Outermost first.
+        route_id: The APISIX route that the configuration belongs to; None: its key does not name one.
 
     Attributes:
-        names: of its plugins, for logs.
+        names: Of its plugins, for logs.
         exact: True: one of its plugins is mounted with ``exact``.
         cures: True: all of its plugins are mounted with ``cures``.
-        request_headers: names of the request headers that its plugins see in the response phase.
+        request_headers: Names of the request headers that its plugins see in the response phase.
         both: True: one of its plugins is mounted with ``phase="both"``, so the whole chain runs in both phases.
         request: True: its plugins may run in the request phase.
         response: True: its plugins may run in the response phase.
         begin: :meth:`~.Layer.begin` of the outermost layer.
         enter: :meth:`~.Layer.enter` of the outermost layer.
-        calls: number of calls that run in it.
+        calls: Number of calls that run in it.
     """
 
     def __init__(self, layers: list[Layer], route_id: str | None) -> None:
@@ -70,7 +70,7 @@ class Chain:
         """Close the chain once its last call has ended.
 
         Args:
-            seconds: as of :meth:`close`.
+            seconds: As of :meth:`close`.
         """
         while self.calls:
             self._idle = asyncio.Event()
@@ -81,9 +81,9 @@ class Chain:
         """Log a warning that names these plugins.
 
         Args:
-            about: what it is about. A second warning about the same is not logged.
-            message: in logging's format.
-            args: for `message`.
+            about: What it is about. A second warning about the same is not logged.
+            message: In logging's format.
+            args: For `message`.
         """
         if about not in self._warned and len(self._warned) < MAX_WARNINGS:
             self._warned.add(about)
@@ -93,7 +93,7 @@ class Chain:
         """Release the instances of its layers. An instance that no other chain holds shuts its lifespan down.
 
         Args:
-            seconds: that all these lifespans get together. They shut down at the same time.
+            seconds: That all these lifespans get together. They shut down at the same time.
         """
         instances = [layer.instance for layer in self.layers if layer.instance is not None]
         for layer in self.layers:

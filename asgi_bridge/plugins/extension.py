@@ -91,10 +91,10 @@ def apisix(scope: Scope) -> Apisix:
     """Return the extension of the plugin whose scope this is.
 
     Args:
-        scope: of the plugin, or one that was made from it.
+        scope: Of the plugin, or one that was made from it.
 
     Raises:
-        PluginError: this is not the scope of a plugin call.
+        PluginError: This is not the scope of a plugin call.
     """
     extension = (scope.get("extensions") or {}).get("apisix")
     if isinstance(extension, Apisix):
@@ -111,9 +111,9 @@ async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
     This is an ASGI application. It can be called inside of a plugin's call only.
 
     Args:
-        scope: the plugin's own, or one that was made from it. Its changes become a Rewrite.
-        receive: the plugin's own, or one that wraps it. What it gives becomes the request body.
-        send: the plugin's own, or one that wraps it. It gets the response.
+        scope: The plugin's own, or one that was made from it. Its changes become a Rewrite.
+        receive: The plugin's own, or one that wraps it. What it gives becomes the request body.
+        send: The plugin's own, or one that wraps it. It gets the response.
 
     Example::
 
@@ -122,7 +122,7 @@ async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
             await upstream(scope, receive, send)
 
     Raises:
-        PluginError: no plugin is being called.
+        PluginError: No plugin is being called.
     """
     if scope["type"] == "lifespan":
         await quiet_lifespan(scope, receive, send)

@@ -26,18 +26,18 @@ class Layer:
     """One plugin in one chain.
 
     Args:
-        name: under which the plugin is mounted.
-        options: how it is run.
-        conf: the route's configuration of it, parsed.
-        inner: the next layer inwards; None: this is the last one.
-        route_id: id of the APISIX route, if it is known.
+        name: Under which the plugin is mounted.
+        options: How it is run.
+        conf: The route's configuration of it, parsed.
+        inner: The next layer inwards; None: this is the last one.
+        route_id: Id of the APISIX route, if it is known.
 
     Attributes:
-        app: the plugin's application.
-        instance: that the application belongs to; None: it was mounted, and is the process's.
-        state: its lifespan's state.
-        states: those of all layers of its chain.
-        root: the mount's ``root_path``.
+        app: The plugin's application.
+        instance: That the application belongs to; None: it was mounted, and is the process's.
+        state: Its lifespan's state.
+        states: Those of all layers of its chain.
+        root: The mount's ``root_path``.
     """
 
     __slots__ = ("_entries", "app", "inner", "instance", "name", "options", "root", "state", "states")

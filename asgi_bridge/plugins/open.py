@@ -94,10 +94,10 @@ async def enter_open(
     """Run the plugin of `layer`. After a fault of its own, run the next layer inwards with the same request.
 
     Args:
-        layer: one that is mounted with ``on_error="open"``.
-        extension: a new one, of that layer.
-        call: the call that goes through it.
-        scope, receive, send: as the layer got them.
+        layer: One that is mounted with ``on_error="open"``.
+        extension: A new one, of that layer.
+        call: The call that goes through it.
+        scope, receive, send: As the layer got them.
     """
     replay = Replay(receive)
     answering = passed_over = False

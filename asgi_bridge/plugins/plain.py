@@ -17,10 +17,10 @@ class PlainCall(ChainCall):
 
     Args:
         phase: ``"request"`` or ``"response"``.
-        chain: the plugins.
-        upstream: what stands behind the last layer.
-        upstream_state: its lifespan state.
-        variables: what ``var`` gives, name → value.
+        chain: The plugins.
+        upstream: What stands behind the last layer.
+        upstream_state: Its lifespan state.
+        variables: What ``var`` gives, name → value.
 
     Attributes:
         wrapped_send: True: a plugin handed on another `send` than it was given.

@@ -19,8 +19,8 @@ class Overlay(MutableMapping[str, Any]):
     """``scope["state"]`` for a layer that keeps some keys apart.
 
     Args:
-        own: what this layer keeps apart.
-        shared: the object that all layers share.
+        own: What this layer keeps apart.
+        shared: The object that all layers share.
     """
 
     __slots__ = ("_own", "shared")
@@ -56,12 +56,12 @@ class States(Generic[Plugin]):
     """The lifespan states of one chain.
 
     Args:
-        layers: each layer with its lifespan state, outermost first. Layers with one lifespan have one state.
+        layers: Each layer with its lifespan state, outermost first. Layers with one lifespan have one state.
 
     Attributes:
-        sources: key → the first layer whose lifespan gives it, and the state of that lifespan.
-        conflicts: two layers, and a key that the lifespans of both give.
-        apart: the keys that a layer keeps apart, and the lifespan state that gives them; None: no layer does.
+        sources: Key → the first layer whose lifespan gives it, and the state of that lifespan.
+        conflicts: Two layers, and a key that the lifespans of both give.
+        apart: The keys that a layer keeps apart, and the lifespan state that gives them; None: no layer does.
     """
 
     __slots__ = ("_apart_keys", "_layers", "_states", "apart", "conflicts", "sources")
@@ -99,8 +99,8 @@ class States(Generic[Plugin]):
         """Add what these lifespans give to the `state` of a request that went through other chains already.
 
         Args:
-            state: of the request.
-            earlier: those of the other chains.
+            state: Of the request.
+            earlier: Those of the other chains.
 
         Returns:
             What the layers keep apart in this request, and the keys that an earlier chain has of another lifespan.

@@ -31,9 +31,9 @@ class Acceptor:
     It takes the place of an :class:`asyncio.Server` in uvicorn's ``Server.servers``.
 
     Args:
-        sock: the socket. It listens already, and does not block.
-        factory: makes the protocol of a connection.
-        backlog: size of the socket's backlog.
+        sock: The socket. It listens already, and does not block.
+        factory: Makes the protocol of a connection.
+        backlog: Size of the socket's backlog.
     """
 
     def __init__(

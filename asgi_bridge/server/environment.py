@@ -10,10 +10,10 @@ def load_environment(path: str) -> None:
     """Read a file of ``NAME=value`` lines into the environment. Variables that are set already stay as they are.
 
     Args:
-        path: of the file, in UTF-8.
+        path: Of the file, in UTF-8.
 
     Raises:
-        ConfigurationError: it cannot be read, or python-dotenv is not installed.
+        ConfigurationError: It cannot be read, or python-dotenv is not installed.
     """
     try:
         from dotenv import load_dotenv  # type: ignore[import-not-found,unused-ignore]

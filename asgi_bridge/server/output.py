@@ -75,8 +75,8 @@ def configure_loggers(log_config: Any, log_level: Any) -> None:
     our format. The root logger stays as it is if it has handlers already, and so it does with any other configuration.
 
     Args:
-        log_config: as uvicorn takes it.
-        log_level: as uvicorn takes it; None: that of the configuration.
+        log_config: As uvicorn takes it.
+        log_level: As uvicorn takes it; None: that of the configuration.
     """
     level = logging.getLogger("uvicorn.error").level
     if log_level is not None:
@@ -118,7 +118,7 @@ def last_words(seconds: float) -> None:
     """Log that the process ends now, and write what it still buffers.
 
     Args:
-        seconds: maximum time for both. A thread that blocks in writing may hold the lock that they need.
+        seconds: Maximum time for both. A thread that blocks in writing may hold the lock that they need.
     """
     end = time.monotonic() + seconds
     threads = [threading.Thread(target=action, daemon=True) for action in (_log_hard_exit, flush)]

@@ -29,10 +29,10 @@ class PrivateFolder:
     """The private folder of one socket path.
 
     Args:
-        socket_path: absolute path of the socket.
+        socket_path: Absolute path of the socket.
 
     Attributes:
-        path: path of the folder; None: there is none at all.
+        path: Path of the folder; None: there is none at all.
         temporary: True: the folder is removed when this process ends.
     """
 

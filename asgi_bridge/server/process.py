@@ -45,10 +45,10 @@ def runner_config(app: Callable[[], Runner] | str = "", *, log_config: Any = Non
     """Make uvicorn's configuration for a runner.
 
     Args:
-        app: function that makes the runner, called in the process that serves. Whoever leaves it out sets
+        app: Function that makes the runner, called in the process that serves. Whoever leaves it out sets
             ``config.app`` before the server starts.
-        log_config: as uvicorn takes it; None: the logging of the process stays as it is.
-        options: further ones of ``uvicorn.Config``, such as ``loop``, ``reload`` and ``timeout_graceful_shutdown``.
+        log_config: As uvicorn takes it; None: the logging of the process stays as it is.
+        options: Further ones of ``uvicorn.Config``, such as ``loop``, ``reload`` and ``timeout_graceful_shutdown``.
 
     Raises:
         Exception: uvicorn cannot work with the options.
@@ -73,11 +73,11 @@ class RunnerServer(uvicorn.Server):
     """uvicorn's server, with acceptors of our own and a bound on how long stopping takes.
 
     Args:
-        config: what `runner_config` makes.
-        ended: called when the server stops accepting connections.
-        path: of the socket, for the log.
-        finally_: called once nothing runs any more, or right before the hard exit.
-        seconds: hard exit this many seconds after a signal, whatever blocks the process; None: WATCHDOG_SECONDS after
+        config: What `runner_config` makes.
+        ended: Called when the server stops accepting connections.
+        path: Of the socket, for the log.
+        finally_: Called once nothing runs any more, or right before the hard exit.
+        seconds: Hard exit this many seconds after a signal, whatever blocks the process; None: WATCHDOG_SECONDS after
             the grace period of `config`.
     """
 
@@ -108,7 +108,7 @@ class RunnerServer(uvicorn.Server):
         While uvicorn captures signals, these raise nothing.
 
         Args:
-            sockets: a list of the listening sockets.
+            sockets: A list of the listening sockets.
         """
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         runner = asyncio.Runner(loop_factory=self.config.get_loop_factory())
@@ -193,9 +193,9 @@ def run_reloading(config: uvicorn.Config, path: str, sock: socket.socket) -> Non
     The caller owns the socket's path and the private folder. A child touches neither.
 
     Args:
-        config: what `runner_config` makes, with ``reload=True``.
-        path: of the socket, for the log.
-        sock: the listening socket.
+        config: What `runner_config` makes, with ``reload=True``.
+        path: Of the socket, for the log.
+        sock: The listening socket.
     """
     target = functools.partial(_serve_reloaded, config, path, _hard_exit_seconds(config))
     ChangeReload(config, target=target, sockets=[sock]).run()

@@ -61,8 +61,8 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
     Args:
         config: uvicorn's configuration, which has loaded the runner.
         server_state: uvicorn's connections and tasks.
-        app_state: not used. uvicorn gives it.
-        _loop: the event loop; None: the running one.
+        app_state: Not used. uvicorn gives it.
+        _loop: The event loop; None: the running one.
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         """Ask the gateway for variables or bodies, all in one round trip.
 
         Args:
-            infos: what to ask for.
+            infos: What to ask for.
 
         Returns:
             A future of the answers, in the same order; None stands for a variable that is not set. The future fails
@@ -296,11 +296,11 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         """Answer the call.
 
         Args:
-            message: the answer.
-            outcome: the answer in a word or two, for the access log.
+            message: The answer.
+            outcome: The answer in a word or two, for the access log.
 
         Raises:
-            LocalProtocolError: the answer does not fit into a frame. Nothing was sent.
+            LocalProtocolError: The answer does not fit into a frame. Nothing was sent.
         """
         self._send_answer(message)
         # the session drops the answers to asks that are still on their way

@@ -35,12 +35,12 @@ class RunnerOptions:
     """How a runner process works.
 
     Attributes:
-        limit_concurrency: maximum number of calls that run at once. Further ones are refused. None: no limit.
+        limit_concurrency: Maximum number of calls that run at once. Further ones are refused. None: no limit.
         access_log: True: log a line for each call.
         ask_origin: True: ask the gateway for scheme and server of a request, and ignore its ``x-forwarded-*`` headers.
-        conf_expire: seconds that the gateway keeps a configuration token.
-        folder: path of the private folder, where tokens outlive the process; None: they do not outlive it.
-        limit_configuration_size: maximum size of a route's configuration of one plugin, in bytes.
+        conf_expire: Seconds that the gateway keeps a configuration token.
+        folder: Path of the private folder, where tokens outlive the process; None: they do not outlive it.
+        limit_configuration_size: Maximum size of a route's configuration of one plugin, in bytes.
     """
 
     limit_concurrency: int | None = None
@@ -55,7 +55,7 @@ def conf_expire_of_environment() -> float:
     """Return the environment variable ``APISIX_CONF_EXPIRE_TIME``, in seconds; 3600 where it is not set.
 
     Raises:
-        ConfigurationError: it is not a positive number.
+        ConfigurationError: It is not a positive number.
     """
     text = os.environ.get("APISIX_CONF_EXPIRE_TIME", "3600")
     try:
@@ -71,14 +71,14 @@ class Runner:
     """The runner of one process. For uvicorn it is an ASGI application that has a lifespan and nothing else.
 
     Args:
-        plugins: the mounted plugins, by name.
-        options: how it works; None: the defaults.
+        plugins: The mounted plugins, by name.
+        options: How it works; None: the defaults.
 
     Attributes:
-        options: how it works.
-        store: the configuration tokens and their chains.
-        host: what all calls share.
-        calls: the calls that have no answer yet.
+        options: How it works.
+        store: The configuration tokens and their chains.
+        host: What all calls share.
+        calls: The calls that have no answer yet.
         stopping: True: the process ends, and takes no new connections.
     """
 
@@ -132,7 +132,7 @@ class Runner:
         """Whether one more call may run.
 
         Args:
-            token: of the call's configuration, for the log.
+            token: Of the call's configuration, for the log.
         """
         limit = self.options.limit_concurrency
         if limit is None or len(self.calls) < limit:

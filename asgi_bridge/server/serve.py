@@ -52,23 +52,23 @@ def serve(
     """Serve the gateway until a signal ends the process.
 
     Args:
-        source: the plugins by name, or where to find them. `reload` needs the latter.
-        uds: path of the unix socket; None: ``APISIX_LISTEN_ADDRESS``.
-        uds_permissions: mode of the socket file.
+        source: The plugins by name, or where to find them. `reload` needs the latter.
+        uds: Path of the unix socket; None: ``APISIX_LISTEN_ADDRESS``.
+        uds_permissions: Mode of the socket file.
         reload: True: start again when a Python file changes.
-        reload_dirs: folders to watch; None: the one that the source imports from.
-        limit_concurrency: maximum number of calls that run at once. Further ones are refused. None: no limit.
-        limit_configuration_size: maximum size of a route's configuration of one plugin, in bytes.
-        timeout_graceful_shutdown: seconds that running calls get to finish after a signal.
+        reload_dirs: Folders to watch; None: the one that the source imports from.
+        limit_concurrency: Maximum number of calls that run at once. Further ones are refused. None: no limit.
+        limit_configuration_size: Maximum size of a route's configuration of one plugin, in bytes.
+        timeout_graceful_shutdown: Seconds that running calls get to finish after a signal.
         access_log: True: log a line for each call.
-        forwarded_headers: where the scheme and the server of a request come from: ``"trust"`` takes them from the
+        forwarded_headers: Where the scheme and the server of a request come from: ``"trust"`` takes them from the
             x-forwarded-* headers, ``"ask"`` asks the gateway.
-        log_level: a name such as ``"debug"``, or a number, as uvicorn takes it; None: that of `log_config`.
-        log_config: dict or path of a file, as uvicorn takes it; None: LOG_CONFIG.
-        env_file: path of a file that is read into the environment first.
+        log_level: A name such as ``"debug"``, or a number, as uvicorn takes it; None: that of `log_config`.
+        log_config: Dict or path of a file, as uvicorn takes it; None: LOG_CONFIG.
+        env_file: Path of a file that is read into the environment first.
 
     Raises:
-        ConfigurationError: the socket cannot be taken, an option's value cannot work, or the plugins cannot be loaded.
+        ConfigurationError: The socket cannot be taken, an option's value cannot work, or the plugins cannot be loaded.
     """
     if reload and isinstance(source, Mapping):
         raise ConfigurationError(

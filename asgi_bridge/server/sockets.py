@@ -38,10 +38,10 @@ def socket_path(uds: str | None) -> str:
     """Return the path to listen on.
 
     Args:
-        uds: path of the socket, with or without ``unix:``; None: the environment variable ``APISIX_LISTEN_ADDRESS``.
+        uds: Path of the socket, with or without ``unix:``; None: the environment variable ``APISIX_LISTEN_ADDRESS``.
 
     Raises:
-        ConfigurationError: there is neither.
+        ConfigurationError: There is neither.
     """
     address = uds or os.environ.get("APISIX_LISTEN_ADDRESS", "")
     path = address.removeprefix("unix:")
@@ -57,8 +57,8 @@ class RunnerSocket:
     """A listening socket and its path.
 
     Args:
-        sock: the socket.
-        path: absolute path of the socket.
+        sock: The socket.
+        path: Absolute path of the socket.
         found: ``os.lstat`` of the path, by which the socket is recognized later.
     """
 
@@ -83,11 +83,11 @@ def bind(path: str, permissions: int = DEFAULT_PERMISSIONS) -> RunnerSocket:
     """Listen on `path`. A socket that is there is replaced.
 
     Args:
-        path: absolute path; its folder must exist.
-        permissions: mode of the socket file, whatever the process's umask is.
+        path: Absolute path; its folder must exist.
+        permissions: Mode of the socket file, whatever the process's umask is.
 
     Raises:
-        ConfigurationError: the folder is missing or cannot be written to, the path is too long, or there is a file that
+        ConfigurationError: The folder is missing or cannot be written to, the path is too long, or there is a file that
             is not a socket.
     """
     if len(os.fsencode(path)) > MAX_PATH:
@@ -116,13 +116,13 @@ def has_owner(path: str) -> bool | None:
     """Whether a process listens on `path`.
 
     Args:
-        path: absolute path of the socket.
+        path: Absolute path of the socket.
 
     Returns:
         None where that is unknown: the socket belongs to another user, and its mode does not let this one connect.
 
     Raises:
-        ConfigurationError: there is something else than a stream socket.
+        ConfigurationError: There is something else than a stream socket.
     """
     try:
         mode = os.lstat(path).st_mode

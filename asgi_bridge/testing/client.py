@@ -44,15 +44,15 @@ class PluginClient(TestClient):
     test, unless `raise_server_exceptions` is False.
 
     Args:
-        bridge: the plugins.
-        plugin: the name of a plugin, or a list of (name, configuration), outermost first.
-        conf: configuration of the plugin: anything that JSON has, or JSON text; None: an empty one.
-        upstream: what the plugin wraps; None: an application that answers with what it got, as JSON.
+        bridge: The plugins.
+        plugin: The name of a plugin, or a list of (name, configuration), outermost first.
+        conf: Configuration of the plugin: anything that JSON has, or JSON text; None: an empty one.
+        upstream: What the plugin wraps; None: an application that answers with what it got, as JSON.
         variables: nginx variables that the plugin can ask for, name → value.
-        route_id: id of the route, as the plugin sees it.
-        phase: the phase that the plugin runs in: ``"request"``, ``"response"``, or ``"both"``, in which it runs once,
+        route_id: Id of the route, as the plugin sees it.
+        phase: The phase that the plugin runs in: ``"request"``, ``"response"``, or ``"both"``, in which it runs once,
             around the upstream. None: the phase that it is mounted with; for ``"auto"`` the request phase.
-        kwargs: further arguments of TestClient.
+        kwargs: Further arguments of TestClient.
 
     Raises:
         ConfigurationError: `phase` has another value. At the first request, or on entering the context: the runner

@@ -54,17 +54,17 @@ class Gateway:
     ``phase="both"`` that a route lists in one phase only (`asgi_bridge.check.check_routes`).
 
     Args:
-        bridge: the plugins.
+        bridge: The plugins.
         routes: APISIX's routes: the path of an ``apisix.yaml``, its content as a dict, or a list of routes. Routes of a
             dict or list need no ``id`` and no ``upstream``.
-        upstream: the upstream of all routes; None: an application that answers with what it got, as JSON.
-        options: how the runner works; None: the defaults.
+        upstream: The upstream of all routes; None: an application that answers with what it got, as JSON.
+        options: How the runner works; None: the defaults.
         strict: True: it is an error if APISIX would refuse something, or if the stand-in for APISIX cannot do it.
             False: the log says so. Routes that APISIX would drop are dropped; plugins and fields that the stand-in does
             not have are ignored.
 
     Raises:
-        ConfigurationError: the routes cannot be read.
+        ConfigurationError: The routes cannot be read.
 
     Example::
 

@@ -31,9 +31,9 @@ class Codec:
     """An implementation of the codec.
 
     Attributes:
-        name: name of the implementation, for test reports.
-        decode: turns the payload of a frame into a message.
-        encode: turns a message into a frame.
+        name: Name of the implementation, for test reports.
+        decode: Turns the payload of a frame into a message.
+        encode: Turns a message into a frame.
     """
 
     name: str

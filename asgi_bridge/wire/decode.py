@@ -132,8 +132,8 @@ def _layout(vtable: bytes, count: int) -> tuple[tuple[int, ...], int, int]:
     """Parse a vtable. The results are cached, because each writer uses a few vtables only.
 
     Args:
-        vtable: the bytes of the vtable, as far as they hold the first `count` fields. Bytes after its end may follow.
-        count: number of fields that the caller knows.
+        vtable: The bytes of the vtable, as far as they hold the first `count` fields. Bytes after its end may follow.
+        count: Number of fields that the caller knows.
 
     Returns:
         The places of these fields (0: the field is absent), the size of the vtable, and that of the table, in bytes.
@@ -181,9 +181,9 @@ def _entries(buf: bytes, field: int, charged: int = 0) -> tuple[list[TextEntry],
     no bytes are shared, and nothing is charged. `_careful_entries` reads any other layout.
 
     Args:
-        buf: the payload.
-        field: position of the field.
-        charged: bytes charged so far for other entries of this message.
+        buf: The payload.
+        field: Position of the field.
+        charged: Bytes charged so far for other entries of this message.
 
     Returns:
         The entries, and the bytes charged so far.
@@ -234,16 +234,16 @@ def _careful_entries(buf: bytes, slot: int, count: int, charged: int) -> tuple[l
     """Read entries of any layout, and charge each of them.
 
     Args:
-        buf: the payload.
-        slot: position of the first offset.
-        count: number of offsets. The caller has checked that the buffer holds them.
-        charged: bytes charged so far for other entries of this message.
+        buf: The payload.
+        slot: Position of the first offset.
+        count: Number of offsets. The caller has checked that the buffer holds them.
+        charged: Bytes charged so far for other entries of this message.
 
     Returns:
         The entries, and the bytes charged so far.
 
     Raises:
-        RemoteProtocolError: an offset leads outside of the buffer, or the budget is used up.
+        RemoteProtocolError: An offset leads outside of the buffer, or the budget is used up.
     """
     budget = _budget(len(buf))
     if charged + _ENTRY_COST * count > budget:
@@ -446,15 +446,15 @@ def decode(frame_type: int, payload: bytes, role: Role) -> Message:
     """Decode the payload of a frame.
 
     Args:
-        frame_type: type of the frame, a `FrameType`.
-        payload: the frame without its header. It must be `bytes`, because the message keeps slices of it.
-        role: our side. A frame of type 2 is a call for the runner, and an answer for the gateway.
+        frame_type: Type of the frame, a `FrameType`.
+        payload: The frame without its header. It must be `bytes`, because the message keeps slices of it.
+        role: Our side. A frame of type 2 is a call for the runner, and an answer for the gateway.
 
     Returns:
         The message.
 
     Raises:
-        RemoteProtocolError: the payload is no message of that type. The error is recoverable, unless the type is
+        RemoteProtocolError: The payload is no message of that type. The error is recoverable, unless the type is
             unknown.
     """
     if not 0 <= frame_type < len(_DECODERS[role]):

@@ -89,10 +89,10 @@ def _put_entries(parts: list[bytes], at: int, vtable: int, entries: Sequence[Tex
     """Append a vector of entries with their tables and strings.
 
     Args:
-        parts: pieces of the buffer. The vector is appended to them.
-        at: position of the vector in the buffer, in bytes.
-        vtable: position of `_ENTRY_VTABLE` in the buffer, in bytes.
-        entries: names and values.
+        parts: Pieces of the buffer. The vector is appended to them.
+        at: Position of the vector in the buffer, in bytes.
+        vtable: Position of `_ENTRY_VTABLE` in the buffer, in bytes.
+        entries: Names and values.
 
     Returns:
         The position after all that was appended.
@@ -345,13 +345,13 @@ def encode(message: Message) -> bytes:
     """Encode a message as a complete frame, header included.
 
     Args:
-        message: the message. Bodies and results may be any bytes-like object.
+        message: The message. Bodies and results may be any bytes-like object.
 
     Returns:
         The frame. Those of the known errors are constants.
 
     Raises:
-        LocalProtocolError: a number is out of its range, the payload would be longer than `MAX_PAYLOAD` bytes, or the
+        LocalProtocolError: A number is out of its range, the payload would be longer than `MAX_PAYLOAD` bytes, or the
             object is no message.
     """
     try:

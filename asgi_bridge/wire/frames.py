@@ -38,14 +38,14 @@ def frame(frame_type: int, payload: bytes) -> bytes:
     """Put the header of a frame before a payload.
 
     Args:
-        frame_type: type of the frame, 0 to 255.
-        payload: at most `MAX_PAYLOAD` bytes.
+        frame_type: Type of the frame, 0 to 255.
+        payload: At most `MAX_PAYLOAD` bytes.
 
     Returns:
         The frame.
 
     Raises:
-        LocalProtocolError: the payload is too long, or the type does not fit into a byte.
+        LocalProtocolError: The payload is too long, or the type does not fit into a byte.
 
     Example::
 
@@ -61,7 +61,7 @@ def too_long(size: int) -> LocalProtocolError:
     """Return the error for a payload that no frame can hold.
 
     Args:
-        size: length of the payload in bytes, more than `MAX_PAYLOAD`.
+        size: Length of the payload in bytes, more than `MAX_PAYLOAD`.
     """
     return LocalProtocolError(f"a message of {size} bytes is too long for a frame ({MAX_PAYLOAD} at most)")
 

@@ -72,7 +72,7 @@ class ErrResp:
     """``A6.Err.Resp``: an error, which may take the place of any answer.
 
     Attributes:
-        code: a code outside of the enum is kept as a plain number, 0 to 255.
+        code: A code outside of the enum is kept as a plain number, 0 to 255.
     """
 
     code: ErrCode | int = ErrCode.BAD_REQUEST
@@ -83,8 +83,8 @@ class PrepareConfReq:
     """``A6.PrepareConf.Req``: the configuration of one ``ext-plugin-*`` of one route. Asks for a token.
 
     Attributes:
-        conf: names and configurations (JSON) of the plugins, in order of execution.
-        key: names the route and its phase: ``route#ID#ext-plugin-pre-req#VERSION``.
+        conf: Names and configurations (JSON) of the plugins, in order of execution.
+        key: Names the route and its phase: ``route#ID#ext-plugin-pre-req#VERSION``.
     """
 
     conf: list[TextEntry] | None = None
@@ -96,7 +96,7 @@ class PrepareConfResp:
     """``A6.PrepareConf.Resp``: accepts a configuration.
 
     Attributes:
-        conf_token: the number that names the configuration in calls, 32 bits.
+        conf_token: The number that names the configuration in calls, 32 bits.
     """
 
     conf_token: int = 0
@@ -107,13 +107,13 @@ class HTTPReqCallReq:
     """``A6.HTTPReqCall.Req``: a request, before it goes upstream.
 
     Attributes:
-        id: number of the call, 32 bits. The answer repeats it.
-        src_ip: the client's address, 4 or 16 bytes.
-        method: one of `METHODS`.
-        path: path without the query.
-        args: names and values of the query's arguments.
-        headers: names and values of the headers.
-        conf_token: token of the configuration.
+        id: Number of the call, 32 bits. The answer repeats it.
+        src_ip: The client's address, 4 or 16 bytes.
+        method: One of `METHODS`.
+        path: Path without the query.
+        args: Names and values of the query's arguments.
+        headers: Names and values of the headers.
+        conf_token: Token of the configuration.
     """
 
     id: int = 0
@@ -139,11 +139,11 @@ class Rewrite:
     """``A6.HTTPReqCall.Rewrite``: the request goes upstream, changed. An absent field changes nothing.
 
     Attributes:
-        path: new path, decoded and without a query.
-        headers: request headers to set. Of entries with one name the last counts. One without a value deletes.
-        args: arguments to set. Further entries of a name add. One without a value deletes.
-        resp_headers: headers to set on the response. APISIX drops some names (docs/mapping.md).
-        body: new request body. APISIX ignores an empty one.
+        path: New path, decoded and without a query.
+        headers: Request headers to set. Of entries with one name the last counts. One without a value deletes.
+        args: Arguments to set. Further entries of a name add. One without a value deletes.
+        resp_headers: Headers to set on the response. APISIX drops some names (docs/mapping.md).
+        body: New request body. APISIX ignores an empty one.
     """
 
     path: bytes | None = None
@@ -158,7 +158,7 @@ class UnknownUnion:
     """A member of a union that this version of the protocol does not know. APISIX ignores such an action.
 
     Attributes:
-        type: the member's number, up to 255.
+        type: The member's number, up to 255.
     """
 
     type: int
@@ -222,10 +222,10 @@ class HTTPRespCallReq:
     """``A6.HTTPRespCall.Req``: the upstream's response, before it goes to the client.
 
     Attributes:
-        id: number of the call, 32 bits. The answer repeats it.
+        id: Number of the call, 32 bits. The answer repeats it.
         status: HTTP status of the response.
-        headers: names and values of the response's headers.
-        conf_token: token of the configuration.
+        headers: Names and values of the response's headers.
+        conf_token: Token of the configuration.
     """
 
     id: int = 0
@@ -239,11 +239,11 @@ class HTTPRespCallResp:
     """``A6.HTTPRespCall.Resp``: answers a response call. Absent and empty fields change nothing, except empty headers.
 
     Attributes:
-        id: number of the call.
-        status: new HTTP status; 0: unchanged.
-        headers: these replace all headers of the upstream. An empty list keeps most of them, but not
+        id: Number of the call.
+        status: New HTTP status; 0: unchanged.
+        headers: These replace all headers of the upstream. An empty list keeps most of them, but not
             ``content-type`` and nine others (docs/mapping.md).
-        body: new body.
+        body: New body.
     """
 
     id: int = 0

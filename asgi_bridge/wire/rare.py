@@ -100,8 +100,8 @@ def encode_unknown_action(number: int, action: UnknownUnion) -> bytes:
     """Encode an answer to a request call with an action that the protocol does not have, for tests.
 
     Args:
-        number: number of the call, 32 bits.
-        action: the action. Its table has no fields.
+        number: Number of the call, 32 bits.
+        action: The action. Its table has no fields.
     """
     if not LAST_ACTION < action.type <= 255:
         raise LocalProtocolError(f"{action.type} is not the type of an unknown action ({LAST_ACTION + 1} to 255)")

@@ -145,10 +145,10 @@ class Session:
     """One side of one connection.
 
     Args:
-        role: our side.
+        role: Our side.
 
     Attributes:
-        role: our side.
+        role: Our side.
 
     Example:
         A runner that lets every request pass::
@@ -188,10 +188,10 @@ class Session:
         """Add the bytes of one read.
 
         Args:
-            data: the bytes. They are copied, so the buffer may be used again.
+            data: The bytes. They are copied, so the buffer may be used again.
 
         Raises:
-            RemoteProtocolError: the other side has broken the protocol before. Not recoverable.
+            RemoteProtocolError: The other side has broken the protocol before. Not recoverable.
             LocalProtocolError: `receive_eof` has been called.
         """
         if self._state is _ERROR:
@@ -213,7 +213,7 @@ class Session:
         In the gateway's role it also returns None while an ask waits for its answer. Call it again after `send`.
 
         Raises:
-            RemoteProtocolError: not recoverable, and the state is `State.ERROR`: the frame may not come now, or the
+            RemoteProtocolError: Not recoverable, and the state is `State.ERROR`: the frame may not come now, or the
                 stream ended within a frame. Recoverable: the payload cannot be decoded. The frame then counts as
                 received, so that an `ErrResp` can answer the call.
         """
@@ -239,13 +239,13 @@ class Session:
         """Encode a message, and change the state as if it had been written.
 
         Args:
-            message: a message of our role.
+            message: A message of our role.
 
         Returns:
             The bytes to write.
 
         Raises:
-            LocalProtocolError: the message may not be sent now, or cannot be encoded. The state does not change, so a
+            LocalProtocolError: The message may not be sent now, or cannot be encoded. The state does not change, so a
                 call can still be answered otherwise.
         """
         kind = self._types.get(type(message))

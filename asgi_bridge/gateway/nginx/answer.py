@@ -121,9 +121,9 @@ async def send_page(exchange: Exchange, status: int, *, upstream_status: bytes |
     """Send nginx's own page (``ngx_http_special_response_handler``), or an empty body where it has none.
 
     Args:
-        exchange: the request.
+        exchange: The request.
         status: 300 or more.
-        upstream_status: of a request that got no answer from the upstream.
+        upstream_status: Of a request that got no answer from the upstream.
     """
     content = page(status)
     response = exchange.response
@@ -158,8 +158,8 @@ async def instead(exchange: Exchange, what: str) -> None:
     """Answer 502 where APISIX's answer would hang or break the client's connection, and log that.
 
     Args:
-        exchange: the request.
-        what: what APISIX would have done: "closed the connection".
+        exchange: The request.
+        what: What APISIX would have done: "closed the connection".
     """
     logger.warning("%s: answered 502; APISIX would have %s", exchange, what)
     # a response-rewrite of the route must not change the answer
@@ -217,11 +217,11 @@ async def send_generated(
     """``ngx.status`` and ``ngx.print``: send a response that Lua has made.
 
     Args:
-        exchange: the request.
-        status: its status.
-        body: its body, or the first part of it.
-        more: the further parts.
-        after: more parts, which are read only when all of that has been sent.
+        exchange: The request.
+        status: Its status.
+        body: Its body, or the first part of it.
+        more: The further parts.
+        after: More parts, which are read only when all of that has been sent.
     """
     if status < 200:
         await instead(exchange, f"left the client waiting for ever: status {status}")

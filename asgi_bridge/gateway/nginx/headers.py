@@ -97,7 +97,7 @@ class RequestHeaders:
         line.
 
         Raises:
-            LuaError: a Content-Length is no number, or a Host is no host.
+            LuaError: A Content-Length is no number, or a Host is no host.
         """
         lower = name.lower()
         if value and (
@@ -121,7 +121,7 @@ class RequestHeaders:
         Trap: it replaces the headers for which nginx has a field of its own, while the Lua table has both.
 
         Raises:
-            LuaError: as `set`.
+            LuaError: As `set`.
         """
         lower = name.lower()
         values = [] if self._table is None else self._table.get(lower, [])
@@ -150,15 +150,15 @@ class ResponseHeaders:
     """Status and headers of the response, as nginx and plugins have made them (``r->headers_out``).
 
     Args:
-        sent: the client has the head already, so to set a header is an error in Lua.
+        sent: The client has the head already, so to set a header is an error in Lua.
 
     Attributes:
         status: 0: not known yet.
         content_type: None: not set, so nginx writes its default; empty: deleted, so there is none.
-        content_length: in bytes; nginx believes a plugin that sets it. None: unknown.
+        content_length: In bytes; nginx believes a plugin that sets it. None: unknown.
         chunked: nginx writes ``Transfer-Encoding: chunked``.
-        close: the connection ends with this response.
-        body: a plugin's body, which replaces the response's; None: no plugin gives one.
+        close: The connection ends with this response.
+        body: A plugin's body, which replaces the response's; None: no plugin gives one.
         date_set: nginx adds no Date then. Trap: to delete it is to set it too (ngx_http_set_builtin_header).
     """
 
@@ -239,12 +239,12 @@ class ResponseHeaders:
         """Put a runner's entries on the response: the first of a name replaces, further ones add.
 
         Args:
-            entries: what the runner sent.
-            drop: lower-case names that are left out.
-            lower: write names in lower case, as those of a runner are.
+            entries: What the runner sent.
+            drop: Lower-case names that are left out.
+            lower: Write names in lower case, as those of a runner are.
 
         Raises:
-            LuaError: an entry has no name, or a Content-Length is no number.
+            LuaError: An entry has no name, or a Content-Length is no number.
         """
         seen: set[bytes] = set()
         for name, value in entries:

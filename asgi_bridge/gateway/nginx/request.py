@@ -58,19 +58,19 @@ class ClientRequest:
     """A request without its body, as the client sent it. No plugin changes it.
 
     Args:
-        scope: an ASGI scope of type http; ``raw_path``, ``asgi``, ``client`` and ``server`` may be missing.
+        scope: An ASGI scope of type http; ``raw_path``, ``asgi``, ``client`` and ``server`` may be missing.
 
     Attributes:
-        target: the request target as the client wrote it, without an authority.
-        path: decoded and normalised (``$uri``); None: nginx refuses it.
-        args: the query as it came; empty: there is none.
-        head_lines: the length of each line of the head, in bytes.
-        headers: those whose names nginx accepts.
-        http_host: the first Host header.
-        host: its name, or that in the request line, in lower case (``$host``); empty: nginx refuses it.
-        server, client: address and port of both ends of the connection.
-        remote: address and port of the client, also where a trusted proxy stands before the gateway.
-        clock: when the request came, as `time.monotonic` has it.
+        target: The request target as the client wrote it, without an authority.
+        path: Decoded and normalised (``$uri``); None: nginx refuses it.
+        args: The query as it came; empty: there is none.
+        head_lines: The length of each line of the head, in bytes.
+        headers: Those whose names nginx accepts.
+        http_host: The first Host header.
+        host: Its name, or that in the request line, in lower case (``$host``); empty: nginx refuses it.
+        server, client: Address and port of both ends of the connection.
+        remote: Address and port of the client, also where a trusted proxy stands before the gateway.
+        clock: When the request came, as `time.monotonic` has it.
         id: ``$request_id``.
     """
 

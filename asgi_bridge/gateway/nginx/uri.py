@@ -82,8 +82,8 @@ def host_name(value: bytes, *, rewritten: bool = False) -> bytes | None:
     """Give the name in a Host header, in lower case and without a port or a final dot (``ngx_http_validate_host``).
 
     Args:
-        value: of the header.
-        rewritten: a plugin has set it. Lua uses an older check, which accepts blanks.
+        value: Of the header.
+        rewritten: A plugin has set it. Lua uses an older check, which accepts blanks.
 
     Returns:
         None where nginx answers 400, or Lua fails.

@@ -143,8 +143,8 @@ def lookup(exchange: Exchange, status: int | None = None, headers: Iterable[Head
     """Give the function that finds a variable of a request by its name.
 
     Args:
-        exchange: the request.
-        status, headers: of its response, once there is one.
+        exchange: The request.
+        status, headers: Of its response, once there is one.
     """
     sent = [(name.lower().replace(b"-", b"_"), value) for name, value in headers]
 
@@ -164,8 +164,8 @@ async def variable(exchange: Exchange, name: bytes) -> bytes | None:
     """Give the value of a variable; None: there is none.
 
     Args:
-        exchange: the request.
-        name: case does not matter, except in ``arg_NAME`` and ``cookie_NAME``.
+        exchange: The request.
+        name: Case does not matter, except in ``arg_NAME`` and ``cookie_NAME``.
     """
     text = name.decode("latin-1")
     lower = text.lower()

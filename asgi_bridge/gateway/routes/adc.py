@@ -42,11 +42,11 @@ def read_adc(part: Part, report: Report) -> LinedMapping:
     """Turn ADC's file into the sections of an ``apisix.yaml``.
 
     Args:
-        part: the file.
-        report: takes what is found.
+        part: The file.
+        report: Takes what is found.
 
     Raises:
-        Misplaced: something is not as ADC has it.
+        Misplaced: Something is not as ADC has it.
     """
     part = Part(
         replace_scalars(part.value, part.place, lambda value, place: _replaced(value, place, report)), part.place

@@ -18,10 +18,10 @@ def read_admin(part: Part) -> LinedMapping:
     """Turn JSON of the Admin API into the sections of an ``apisix.yaml``. They are empty if the file is something else.
 
     Args:
-        part: one object, an answer with objects in it, or a list of these.
+        part: One object, an answer with objects in it, or a list of these.
 
     Raises:
-        Misplaced: an object has a key that is none of APISIX's.
+        Misplaced: An object has a key that is none of APISIX's.
     """
     sections = LinedMapping()
     _read(part, sections)

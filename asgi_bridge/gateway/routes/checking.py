@@ -45,11 +45,11 @@ def checked(model: type[_Model], part: Part) -> _Model:
     """Check an object of a route file.
 
     Args:
-        model: what it has to be.
-        part: the object and its place.
+        model: What it has to be.
+        part: The object and its place.
 
     Raises:
-        Misplaced: it breaks a limit. The error has the place of the wrong field.
+        Misplaced: It breaks a limit. The error has the place of the wrong field.
     """
     try:
         return model.model_validate(part.value)
@@ -90,7 +90,7 @@ def wrong(text: str, at: Any = None) -> PydanticCustomError:
     """Make an error.
 
     Args:
-        text: what is wrong, with ``{named}`` or ``{shown}`` for the value.
-        at: key or index, in the value, of what is wrong; None: the value itself is.
+        text: What is wrong, with ``{named}`` or ``{shown}`` for the value.
+        at: Key or index, in the value, of what is wrong; None: the value itself is.
     """
     return PydanticCustomError("route_file", text, {"at": at})

@@ -17,14 +17,14 @@ def replace_in_text(text: str, file: str) -> tuple[str, list[int]]:
     """Replace the environment variables in the text of a file.
 
     Args:
-        text: of the file.
-        file: name of the file, for messages.
+        text: Of the file.
+        file: Name of the file, for messages.
 
     Returns:
         The new text, and for each of its lines the line of the file that it comes from.
 
     Raises:
-        ConfigurationError: a variable is not set and has no default. The message names all of these with their lines.
+        ConfigurationError: A variable is not set and has no default. The message names all of these with their lines.
     """
     parts: list[str] = []
     origin: list[int] = []
@@ -52,11 +52,11 @@ def replace_in_values(value: Any, file: str) -> Any:
     becomes one.
 
     Args:
-        value: of the file.
-        file: name of the file, for messages.
+        value: Of the file.
+        file: Name of the file, for messages.
 
     Raises:
-        ConfigurationError: a variable is not set and has no default. The message names all of these with their lines.
+        ConfigurationError: A variable is not set and has no default. The message names all of these with their lines.
     """
     missing: list[str] = []
 

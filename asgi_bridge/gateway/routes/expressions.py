@@ -60,8 +60,8 @@ class Expression:
     """An expression, ready to be evaluated.
 
     Attributes:
-        logic: how the parts are joined: ``AND``, ``OR``, ``!AND`` or ``!OR``.
-        parts: comparisons, and expressions inside this one.
+        logic: How the parts are joined: ``AND``, ``OR``, ``!AND`` or ``!OR``.
+        parts: Comparisons, and expressions inside this one.
     """
 
     logic: str
@@ -71,7 +71,7 @@ class Expression:
         """Evaluate the expression. Parts after the one that decides it are not evaluated.
 
         Args:
-            lookup: gives the variables.
+            lookup: Gives the variables.
         """
         wanted = "OR" in self.logic
         result = not wanted
@@ -86,11 +86,11 @@ def parse_expression(rule: Any) -> Expression:
     """Read an expression of a route file.
 
     Args:
-        rule: the expression, as ``[["arg_v", "==", "2"], ["http_x", "!", "in", ["a", "b"]]]``.
+        rule: The expression, as ``[["arg_v", "==", "2"], ["http_x", "!", "in", ["a", "b"]]]``.
 
     Raises:
-        ValueError: it is no expression. The message says why.
-        NotImplementedError: it has a regular expression that Python does not understand.
+        ValueError: It is no expression. The message says why.
+        NotImplementedError: It has a regular expression that Python does not understand.
     """
     if not isinstance(rule, list | tuple):
         raise ValueError(f"an expression is a list, not {shown(rule)}")

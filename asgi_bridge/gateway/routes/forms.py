@@ -16,15 +16,15 @@ def translated(documents: list[Any], top: Place, report: Report) -> LinedMapping
     """Turn what a file holds into the sections of an ``apisix.yaml``.
 
     Args:
-        documents: the file's YAML documents, or its JSON value; none of them is null.
-        top: place of the file.
-        report: takes what is found.
+        documents: The file's YAML documents, or its JSON value; none of them is null.
+        top: Place of the file.
+        report: Takes what is found.
 
     Returns:
         None: the file is an ``apisix.yaml`` itself.
 
     Raises:
-        Misplaced: something is not as the file's form has it.
+        Misplaced: Something is not as the file's form has it.
     """
     if any(map(is_kubernetes, documents)):
         return read_kubernetes(documents, top, report)

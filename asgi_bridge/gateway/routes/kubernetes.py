@@ -40,12 +40,12 @@ def read_kubernetes(documents: list[Any], top: Place, report: Report) -> LinedMa
     """Turn resources of Kubernetes into the sections of an ``apisix.yaml``.
 
     Args:
-        documents: the resources, or lists of them. Others are ignored.
-        top: place of the file.
-        report: takes what is found.
+        documents: The resources, or lists of them. Others are ignored.
+        top: Place of the file.
+        report: Takes what is found.
 
     Raises:
-        Misplaced: something is not as the ingress controller has it, or none of the resources is APISIX's.
+        Misplaced: Something is not as the ingress controller has it, or none of the resources is APISIX's.
     """
     kinds: dict[str, list[Part]] = {}
     for document in documents:
@@ -84,11 +84,11 @@ class _Resources:
     """Translates the resources of one file.
 
     Args:
-        kinds: resources by their kind.
-        report: takes what is found.
+        kinds: Resources by their kind.
+        report: Takes what is found.
 
     Attributes:
-        sections: what they are in an ``apisix.yaml``.
+        sections: What they are in an ``apisix.yaml``.
     """
 
     def __init__(self, kinds: Mapping[str, list[Part]], report: Report) -> None:
@@ -217,7 +217,7 @@ def _expressions(part: Part) -> list[Any]:
     """Turn ``exprs`` into ``vars`` of a route.
 
     Raises:
-        Misplaced: a scope or an operator is none of the controller's, or a field is missing.
+        Misplaced: A scope or an operator is none of the controller's, or a field is missing.
     """
     made: list[Any] = []
     for each in part.entries():
@@ -242,7 +242,7 @@ def _timeout(part: Part) -> dict[str, int]:
     """Turn Go's durations, like ``1m30s``, into seconds.
 
     Raises:
-        Misplaced: one is no duration.
+        Misplaced: One is no duration.
     """
     seconds = {}
     for name in ("connect", "send", "read"):

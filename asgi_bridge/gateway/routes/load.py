@@ -23,13 +23,13 @@ def load_routes(path: str | Path, *, strict: bool = True) -> Routes:
     """Read a route file.
 
     Args:
-        path: the file: an ``apisix.yaml`` or ``apisix.json``, JSON of the Admin API, ADC's YAML, or resources of the
+        path: The file: an ``apisix.yaml`` or ``apisix.json``, JSON of the Admin API, ADC's YAML, or resources of the
             ingress controller for Kubernetes. What is in it tells which.
         strict: True: what APISIX refuses, and what the stand-in cannot do, is an error. False: it is kept in
             `Routes.findings`. Routes that APISIX drops are left out, the rest is ignored.
 
     Raises:
-        ConfigurationError: the file cannot be read, or something in it is wrong.
+        ConfigurationError: The file cannot be read, or something in it is wrong.
     """
     try:
         content = Path(path).read_bytes()
@@ -50,11 +50,11 @@ def parse_routes(text: str, file: str = "apisix.yaml", *, strict: bool = True) -
 
     Args:
         text: YAML that ends with ``#END``, or another form; see `load_routes`.
-        file: the file's name, for messages.
-        strict: see `load_routes`.
+        file: The file's name, for messages.
+        strict: See `load_routes`.
 
     Raises:
-        ConfigurationError: something in it is wrong. The message says what, where, and what to do.
+        ConfigurationError: Something in it is wrong. The message says what, where, and what to do.
     """
     try:
         return _parsed(text, file, Report(strict))
@@ -91,12 +91,12 @@ def read_routes(data: Any, file: str = "routes", *, strict: bool = True) -> Rout
     """Read routes from the values of a route file.
 
     Args:
-        data: a mapping with the sections of an ``apisix.yaml``.
-        file: a name for messages.
-        strict: see `load_routes`.
+        data: A mapping with the sections of an ``apisix.yaml``.
+        file: A name for messages.
+        strict: See `load_routes`.
 
     Raises:
-        ConfigurationError: something in it is wrong.
+        ConfigurationError: Something in it is wrong.
 
     Example:
         >>> read_routes({"routes": [{"uri": "/*", "upstream": {"nodes": {"127.0.0.1:8000": 1}}}]})

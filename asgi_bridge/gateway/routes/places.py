@@ -24,11 +24,11 @@ class LinedMapping(dict[Any, Any]):
     """A mapping of a file that knows the line of each of its keys.
 
     Args:
-        line: its own first line; None: unknown.
-        alias: line of the YAML alias (``*name``) that is in place of this mapping; None: the mapping is written out.
+        line: Its own first line; None: unknown.
+        alias: Line of the YAML alias (``*name``) that is in place of this mapping; None: the mapping is written out.
 
     Attributes:
-        lines: the line of each key.
+        lines: The line of each key.
     """
 
     def __init__(self, line: int | None = None, alias: int | None = None) -> None:
@@ -74,9 +74,9 @@ class Misplaced(ConfigurationError):
     """Something at one place of a route file is wrong.
 
     Args:
-        place: where.
-        text: what is wrong, and what to do.
-        plugin: name of the plugin concerned; None: none is.
+        place: Where.
+        text: What is wrong, and what to do.
+        plugin: Name of the plugin concerned; None: none is.
     """
 
     def __init__(self, place: "Place", text: str, plugin: str | None = None) -> None:
@@ -92,10 +92,10 @@ class Finding:
 
     Attributes:
         severity: ``"error"``: requests fail, or the entry is dropped. ``"warning"``: something is ignored.
-        route: id of the route; None: it concerns no single one.
-        plugin: name of the plugin; None: it concerns none.
-        where: file and line, as ``apisix.yaml:12``.
-        message: what is wrong, and what to do.
+        route: Id of the route; None: it concerns no single one.
+        plugin: Name of the plugin; None: it concerns none.
+        where: File and line, as ``apisix.yaml:12``.
+        message: What is wrong, and what to do.
     """
 
     severity: Literal["error", "warning"]
@@ -113,11 +113,11 @@ class Place:
     """A place in a file, for messages.
 
     Attributes:
-        file: name of the file.
-        what: the entry, as ``route 'x'``; empty: the file itself.
-        path: the field inside the entry, as ``plugins.cors``.
-        line: counted from 1; None: unknown.
-        route: id of the route; None: the entry is no route.
+        file: Name of the file.
+        what: The entry, as ``route 'x'``; empty: the file itself.
+        path: The field inside the entry, as ``plugins.cors``.
+        line: Counted from 1; None: unknown.
+        route: Id of the route; None: the entry is no route.
     """
 
     file: str
@@ -173,7 +173,7 @@ class Part:
         """Return this, which has to be a mapping. Null counts as an empty one.
 
         Raises:
-            Misplaced: it is no mapping.
+            Misplaced: It is no mapping.
         """
         if self.value is None:
             return Part({}, self.place)
@@ -185,7 +185,7 @@ class Part:
         """Return the entries of this, which has to be a list. Null counts as an empty one.
 
         Raises:
-            Misplaced: it is no list.
+            Misplaced: It is no list.
         """
         if self.value is not None and not isinstance(self.value, list | tuple):
             raise self.place.wrong(f"this has to be a list, not {named(self.value)}")
@@ -212,7 +212,7 @@ class Report:
         strict: True: raise errors, and raise what the stand-in cannot do. False: keep both as findings.
 
     Attributes:
-        findings: in the order in which they were found, each once.
+        findings: In the order in which they were found, each once.
     """
 
     def __init__(self, strict: bool) -> None:
@@ -237,11 +237,11 @@ class Report:
         """Take something that the stand-in does not do, or not as one may think.
 
         Args:
-            place: where.
-            text: what it is.
-            remedy: what to do about it, where that is an error.
-            outcome: what the stand-in or APISIX does with it, where that is a warning.
-            plugin: name of the plugin concerned; None: none is.
+            place: Where.
+            text: What it is.
+            remedy: What to do about it, where that is an error.
+            outcome: What the stand-in or APISIX does with it, where that is a warning.
+            plugin: Name of the plugin concerned; None: none is.
         """
         if self.strict:
             raise place.wrong("; ".join(filter(None, (text, remedy))))
@@ -266,10 +266,10 @@ def replace_scalars(
     """Copy a value with its lines, and replace what is neither mapping nor list.
 
     Args:
-        value: any value of a file.
-        place: where it stands.
-        scalar: gives the new value for each one that is neither mapping nor list.
-        key: gives the new key for each key.
+        value: Any value of a file.
+        place: Where it stands.
+        scalar: Gives the new value for each one that is neither mapping nor list.
+        key: Gives the new key for each key.
     """
     if isinstance(value, Mapping):
         mapping = LinedMapping(getattr(value, "line", None), getattr(value, "alias", None))

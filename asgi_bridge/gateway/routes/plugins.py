@@ -27,8 +27,8 @@ class PluginReader:
     """Reads the plugins of one file.
 
     Args:
-        report: takes what is found.
-        null_is_table: null is an empty table in Lua, as APISIX's reader of YAML has it. Its reader of JSON makes nil.
+        report: Takes what is found.
+        null_is_table: Null is an empty table in Lua, as APISIX's reader of YAML has it. Its reader of JSON makes nil.
     """
 
     def __init__(self, report: Report, *, null_is_table: bool) -> None:
@@ -59,7 +59,7 @@ class PluginReader:
         """Read an expression over variables; None: there is none, or only PCRE understands it.
 
         Raises:
-            Misplaced: it is no expression.
+            Misplaced: It is no expression.
         """
         if part.value is None:
             return None
@@ -152,8 +152,8 @@ def resolved(part: Part, report: Report) -> Part:
     """Return a configuration with the values of ``$env://NAME``. APISIX puts them in when a request comes.
 
     Args:
-        part: the configuration.
-        report: takes a warning about each reference that leads nowhere.
+        part: The configuration.
+        report: Takes a warning about each reference that leads nowhere.
     """
 
     def scalar(value: Any, place: Place) -> Any:

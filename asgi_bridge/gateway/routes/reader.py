@@ -38,10 +38,10 @@ class Reader:
     """Reads the sections of one ``apisix.yaml``.
 
     Args:
-        data: the mapping of the sections.
-        top: place of the file.
-        report: takes what is found.
-        null_is_table: see `PluginReader`.
+        data: The mapping of the sections.
+        top: Place of the file.
+        report: Takes what is found.
+        null_is_table: See `PluginReader`.
 
     Raises:
         Misplaced: `data` is no mapping.
@@ -63,7 +63,7 @@ class Reader:
         """Read all sections.
 
         Raises:
-            Misplaced: something is wrong and the report is strict, or a section is no list.
+            Misplaced: Something is wrong and the report is strict, or a section is no list.
         """
         for key in self._data.value:
             self._known_section(key)
@@ -231,7 +231,7 @@ def _refuse_aliases(part: Part) -> None:
     """Refuse an entry with a YAML alias of a mapping.
 
     Raises:
-        Misplaced: there is one; the place is that of the alias.
+        Misplaced: There is one; the place is that of the alias.
     """
     value = part.value
     if isinstance(value, LinedMapping):

@@ -29,14 +29,14 @@ class ExtPlugin:
     """One ``ext-plugin-*`` of a route.
 
     Attributes:
-        conf: names and configurations of the runner's plugins, in order of execution; None: there is no ``conf``.
-        allow_degradation: go on without the plugins when the runner fails.
+        conf: Names and configurations of the runner's plugins, in order of execution; None: there is no ``conf``.
+        allow_degradation: Go on without the plugins when the runner fails.
         priority: ``_meta.priority``; None: APISIX's own. It matters for pre-req only, as no other plugin runs in the
             phases of post-req and post-resp.
         error_response: ``_meta.error_response``: body of the plugin's answers with a status of 400 or more, a text or
             a mapping that becomes JSON. None: the plugin's own body.
-        where: file and line of the plugin; empty: unknown.
-        places: file and line of each entry of `conf`.
+        where: File and line of the plugin; empty: unknown.
+        places: File and line of each entry of `conf`.
     """
 
     conf: list[TextEntry] | None = None
@@ -57,9 +57,9 @@ class Plugins:
     """All plugins of a route, a service, or a consumer.
 
     Attributes:
-        ext: the ``ext-plugin-*``, by name (`PHASES`).
-        builtin: configurations of APISIX's own plugins that the stand-in emulates, by name.
-        disabled: names of the plugins that ``_meta.disable`` switches off. Trap: such a plugin still replaces one of
+        ext: The ``ext-plugin-*``, by name (`PHASES`).
+        builtin: Configurations of APISIX's own plugins that the stand-in emulates, by name.
+        disabled: Names of the plugins that ``_meta.disable`` switches off. Trap: such a plugin still replaces one of
             the same name, as that of the route's service, so neither of them runs.
         filters: ``_meta.filter`` by the plugin's name: the plugin runs only where it holds.
     """
@@ -105,12 +105,12 @@ class Upstream:
     """Where a route's requests go.
 
     Attributes:
-        nodes: the servers. The stand-in uses only the one with the greatest weight, the first of equals.
+        nodes: The servers. The stand-in uses only the one with the greatest weight, the first of equals.
         scheme: ``http`` or ``https``.
-        pass_host: the Host that the server gets: ``pass`` (the client's), ``node`` or ``rewrite`` (`upstream_host`).
+        pass_host: The Host that the server gets: ``pass`` (the client's), ``node`` or ``rewrite`` (`upstream_host`).
         upstream_host: Host for ``rewrite``.
-        connect, send, read: timeouts in seconds.
-        client_cert, client_key: certificate and key that a server under ``https`` gets, in PEM; empty: none.
+        connect, send, read: Timeouts in seconds.
+        client_cert, client_key: Certificate and key that a server under ``https`` gets, in PEM; empty: none.
     """
 
     nodes: tuple[Node, ...] = ()
@@ -148,16 +148,16 @@ class Route:
     """One route, together with what it gets from its service and its plugin config.
 
     Attributes:
-        id: as configured, or ``arr_1`` for a first route without one.
-        uris: exact paths, or patterns with ``*``.
-        hosts: in lower case, exact or as ``*.example.org``; empty: any.
-        methods: in upper case; empty: any.
-        priority: decides between routes that fit a request equally well: the greater one counts.
-        desc: what the route is for, in the operator's words.
-        service_id, plugin_config_id: parts of the key under which the runner prepares.
-        remote_addrs: networks of clients; empty: any.
-        vars: has to hold of the request's variables; None: nothing has to.
-        where: file and line of the route; empty: unknown.
+        id: As configured, or ``arr_1`` for a first route without one.
+        uris: Exact paths, or patterns with ``*``.
+        hosts: In lower case, exact or as ``*.example.org``; empty: any.
+        methods: In upper case; empty: any.
+        priority: Decides between routes that fit a request equally well: the greater one counts.
+        desc: What the route is for, in the operator's words.
+        service_id, plugin_config_id: Parts of the key under which the runner prepares.
+        remote_addrs: Networks of clients; empty: any.
+        vars: Has to hold of the request's variables; None: nothing has to.
+        where: File and line of the route; empty: unknown.
     """
 
     id: str
@@ -183,9 +183,9 @@ class Route:
         length of what stands before a pattern's first star, then the priority, then the pattern's whole length.
 
         Args:
-            method: of the request.
-            host: in lower case, one character for each byte.
-            path: decoded and normalised, one character for each byte.
+            method: Of the request.
+            host: In lower case, one character for each byte.
+            path: Decoded and normalised, one character for each byte.
         """
         if self.methods and method not in self.methods:
             return None
@@ -211,7 +211,7 @@ class Route:
 
         Args:
             remote_address: IP address of the client.
-            lookup: gives the variables.
+            lookup: Gives the variables.
         """
         if self.remote_addrs:
             address = ipaddress.ip_address(remote_address)
@@ -267,10 +267,10 @@ class Routes:
     """All routes, consumers and global rules of a gateway.
 
     Args:
-        routes: in the order of the file.
-        consumers: that key-auth may find.
-        global_rules: plugins of all global rules together; None: there are none.
-        findings: what the reader of the route file has found.
+        routes: In the order of the file.
+        consumers: That key-auth may find.
+        global_rules: Plugins of all global rules together; None: there are none.
+        findings: What the reader of the route file has found.
     """
 
     def __init__(
@@ -289,9 +289,9 @@ class Routes:
         """Find the routes that fit a request, the best first. The first of them that `Route.fits` is the request's.
 
         Args:
-            method: of the request.
-            host: in lower case, without port.
-            path: decoded and normalised.
+            method: Of the request.
+            host: In lower case, without port.
+            path: Decoded and normalised.
         """
         wanted = method, host.decode("latin-1"), path.decode("latin-1")
         ranked = [(rank, route) for route in self.routes if (rank := route.rank(*wanted)) is not None]

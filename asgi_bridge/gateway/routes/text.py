@@ -25,10 +25,10 @@ class Text:
     """What a file holds.
 
     Attributes:
-        documents: its YAML documents, or the one JSON value, but for those that are null.
-        json: it is JSON.
-        ended: it has the mark `END`.
-        twice: keys that stand twice in a mapping: line, key, and line of the first.
+        documents: Its YAML documents, or the one JSON value, but for those that are null.
+        json: It is JSON.
+        ended: It has the mark `END`.
+        twice: Keys that stand twice in a mapping: line, key, and line of the first.
     """
 
     documents: list[Any]
@@ -43,12 +43,12 @@ def read_text(text: str, file: str) -> Text:
     Environment variables in APISIX's own YAML (``${{NAME}}``) are replaced first, as APISIX does.
 
     Args:
-        text: of the file.
-        file: name of the file, for messages.
+        text: Of the file.
+        file: Name of the file, for messages.
 
     Raises:
-        ConfigurationError: it is neither YAML nor JSON, or an environment variable is missing.
-        RecursionError: its values are nested too deeply.
+        ConfigurationError: It is neither YAML nor JSON, or an environment variable is missing.
+        RecursionError: Its values are nested too deeply.
     """
     # APISIX looks for the mark in the last ten bytes of the file
     ended = re.search(rb"#END\s*\Z", text.encode("utf-8", "surrogatepass")[-10:]) is not None
@@ -103,9 +103,9 @@ def _json(text: str, value: Any, ended: bool) -> Text:
     """Read JSON as YAML, to learn its lines. Only tabs between tokens are no YAML.
 
     Args:
-        text: the JSON.
-        value: what it says, for the rare JSON that is no YAML: its lines stay unknown.
-        ended: see `Text`.
+        text: The JSON.
+        value: What it says, for the rare JSON that is no YAML: its lines stay unknown.
+        ended: See `Text`.
     """
     try:
         loader = _JsonLoader(text.replace("\t", " "), [])
@@ -131,11 +131,11 @@ class _Loader(yaml.SafeLoader):
     """Reads YAML as lyaml does: no dates, and the last of two equal keys counts. It marks aliases of mappings.
 
     Args:
-        text: the YAML.
-        origin: for each of its lines the line of the file that it comes from; empty: it is the file's text.
+        text: The YAML.
+        origin: For each of its lines the line of the file that it comes from; empty: it is the file's text.
 
     Attributes:
-        twice: as `Text.twice`.
+        twice: As `Text.twice`.
     """
 
     def __init__(self, text: str, origin: list[int]) -> None:

@@ -24,12 +24,12 @@ def referred(holder: Part, key: str, among: Mapping[str, T]) -> T | None:
     """Return what a field refers to; None: there is no such field.
 
     Args:
-        holder: what has the field.
-        key: the field, as ``service_id``.
-        among: what it may refer to, by id.
+        holder: What has the field.
+        key: The field, as ``service_id``.
+        among: What it may refer to, by id.
 
     Raises:
-        Misplaced: nothing has this id.
+        Misplaced: Nothing has this id.
     """
     if key not in holder:
         return None
@@ -44,11 +44,11 @@ class UpstreamReader:
     """Reads the upstreams of one file.
 
     Args:
-        report: takes what is found.
+        report: Takes what is found.
 
     Attributes:
-        certificates: certificate and key of each entry of ``ssls`` that upstreams may refer to, by id.
-        upstreams: the entries of ``upstreams``, by id.
+        certificates: Certificate and key of each entry of ``ssls`` that upstreams may refer to, by id.
+        upstreams: The entries of ``upstreams``, by id.
     """
 
     def __init__(self, report: Report) -> None:
@@ -60,8 +60,8 @@ class UpstreamReader:
         """Read the upstream of a route or a service; None: it has none.
 
         Args:
-            holder: the route or service, with fields ``upstream`` and ``upstream_id``.
-            own: its ``upstream``, as it was checked.
+            holder: The route or service, with fields ``upstream`` and ``upstream_id``.
+            own: Its ``upstream``, as it was checked.
         """
         upstream = None
         if own is not None:
@@ -75,11 +75,11 @@ class UpstreamReader:
         """Read one upstream.
 
         Args:
-            part: the upstream as it stands in the file.
-            upstream: the same, as it was checked.
+            part: The upstream as it stands in the file.
+            upstream: The same, as it was checked.
 
         Raises:
-            Misplaced: it has no node or no usable certificate.
+            Misplaced: It has no node or no usable certificate.
         """
         part = part.mapping()
         idle = [field for field in _WITHOUT_EFFECT if field in part]
@@ -113,7 +113,7 @@ class UpstreamReader:
         """Return a certificate and its key, in PEM.
 
         Raises:
-            Misplaced: they cannot be used.
+            Misplaced: They cannot be used.
         """
         found: list[str] = [resolved(Part(text, place), self._report).value for text in (certificate, key)]
         try:

@@ -44,17 +44,17 @@ class Call:
     """One try of a call of the runner, as an observer sees it.
 
     Attributes:
-        route_id: of the route; ``?`` where a global rule runs for a request without one.
+        route_id: Of the route; ``?`` where a global rule runs for a request without one.
         phase: ``ext-plugin-pre-req``, ``ext-plugin-post-req`` or ``ext-plugin-post-resp``.
-        plugins: the names in the route's list.
-        request_line: method and target of the client's request.
-        answer: what the runner answered; None: nothing that could be read.
-        milliseconds: how long it took, preparation included.
-        error: why it failed; None: it did not.
-        degraded: it failed, and the request goes on without the plugins.
-        tries: which try it was.
-        again: it failed because the runner does not know the token. The gateway prepares again and repeats the call.
-        status: what the client gets because it failed, 503 or 500; 0: this failure alone gives it no response.
+        plugins: The names in the route's list.
+        request_line: Method and target of the client's request.
+        answer: What the runner answered; None: nothing that could be read.
+        milliseconds: How long it took, preparation included.
+        error: Why it failed; None: it did not.
+        degraded: It failed, and the request goes on without the plugins.
+        tries: Which try it was.
+        again: It failed because the runner does not know the token. The gateway prepares again and repeats the call.
+        status: What the client gets because it failed, 503 or 500; 0: this failure alone gives it no response.
     """
 
     route_id: str
@@ -195,12 +195,12 @@ async def call_runner(
     """Call the runner for one ``ext-plugin-*`` (``communicate`` in ext-plugin/init.lua).
 
     Args:
-        runner: the way to the runner.
-        exchange: the request.
-        phase: name of the ``ext-plugin-*``.
-        plugin: its configuration.
-        key: that of `configuration_key`.
-        observe: called after each try.
+        runner: The way to the runner.
+        exchange: The request.
+        phase: Name of the ``ext-plugin-*``.
+        plugin: Its configuration.
+        key: That of `configuration_key`.
+        observe: Called after each try.
 
     Returns:
         What ends the request. In the response phase: status (0: the upstream's) and body (None: the upstream's).

@@ -28,9 +28,9 @@ class RunnerClient:
     """A runner, as the gateway sees it: a socket, connections, tokens.
 
     Args:
-        path: the runner's socket.
-        limits: times and sizes.
-        pool: keeps idle connections.
+        path: The runner's socket.
+        limits: Times and sizes.
+        pool: Keeps idle connections.
     """
 
     def __init__(self, path: str, limits: Limits, pool: Pool) -> None:
@@ -53,12 +53,12 @@ class RunnerClient:
         another call. An exception closes it.
 
         Args:
-            key: of the configuration.
-            conf: plugin names and configurations.
+            key: Of the configuration.
+            conf: Plugin names and configurations.
 
         Raises:
-            RunnerError: there is no connection, or the configuration cannot be prepared.
-            LuaError: the runner's answer to PrepareConf cannot be decoded.
+            RunnerError: There is no connection, or the configuration cannot be prepared.
+            LuaError: The runner's answer to PrepareConf cannot be decoded.
         """
         async with self._connection() as connection:
             token = await self._token(key, conf)

@@ -32,13 +32,13 @@ class Limits:
     """Times in seconds, and the size of the pool; the defaults are APISIX's.
 
     Attributes:
-        connect: how long to wait for a connection.
-        exchange: how long to wait for each frame of the runner.
-        idle: how long an idle connection is kept.
-        pool: how many idle connections are kept.
-        token: how long a token is kept.
-        lock: how long a call waits for the preparation of another one.
-        lock_held: how long a preparation may hold the lock before others ignore that.
+        connect: How long to wait for a connection.
+        exchange: How long to wait for each frame of the runner.
+        idle: How long an idle connection is kept.
+        pool: How many idle connections are kept.
+        token: How long a token is kept.
+        lock: How long a call waits for the preparation of another one.
+        lock_held: How long a preparation may hold the lock before others ignore that.
     """
 
     connect: float = 1.0
@@ -69,7 +69,7 @@ class RunnerConnection(asyncio.Protocol):
     """One connection to the runner. Bytes that come while it is idle belong to no call, and close it.
 
     Args:
-        seconds: how long to wait for each frame.
+        seconds: How long to wait for each frame.
     """
 
     transport: asyncio.Transport
@@ -104,7 +104,7 @@ class RunnerConnection(asyncio.Protocol):
         """Send a message.
 
         Raises:
-            RunnerError: it fits no frame, or the connection is closed.
+            RunnerError: It fits no frame, or the connection is closed.
         """
         if self._lost.is_set():
             raise RunnerError("closed")
@@ -117,11 +117,11 @@ class RunnerConnection(asyncio.Protocol):
         """Wait for one frame: its type and payload.
 
         Args:
-            expected, others: types that it may have.
+            expected, others: Types that it may have.
 
         Raises:
-            TokenNotFound, RunnerError: the runner says so.
-            RunnerError: nothing comes in time, or something else.
+            TokenNotFound, RunnerError: The runner says so.
+            RunnerError: Nothing comes in time, or something else.
         """
         try:
             while (frame := self._frames.next_frame()) is None:
@@ -150,13 +150,13 @@ class RunnerConnection(asyncio.Protocol):
         """Make a call and wait for its answer.
 
         Args:
-            message: the call.
-            extra_info: answers what the runner asks in the middle of the call.
+            message: The call.
+            extra_info: Answers what the runner asks in the middle of the call.
 
         Raises:
-            TokenNotFound: the runner does not know the token.
-            RunnerError: the call failed.
-            LuaError: the answer cannot be decoded.
+            TokenNotFound: The runner does not know the token.
+            RunnerError: The call failed.
+            LuaError: The answer cannot be decoded.
         """
         of_request = isinstance(message, HTTPReqCallReq)
         expected = FrameType.HTTP_REQ_CALL if of_request else FrameType.HTTP_RESP_CALL
@@ -182,7 +182,7 @@ def decoded(frame_type: int, payload: bytes, expected: type[_T]) -> _T:
     """Decode a payload.
 
     Raises:
-        LuaError: the payload is malformed. APISIX's Lua raises then, and nothing catches that: 500.
+        LuaError: The payload is malformed. APISIX's Lua raises then, and nothing catches that: 500.
     """
     try:
         message = decode(frame_type, payload, Role.GATEWAY)

@@ -20,12 +20,12 @@ class Request:
     """A request to the upstream, exactly as it is written.
 
     Attributes:
-        method: any text.
-        target: any bytes, even those that an HTTP library refuses to send.
-        headers: in their order, with their spelling.
-        body: the whole body; `headers` say how long it is.
-        upstream: the upstream that the request goes to.
-        node: the server of the upstream that the request goes to.
+        method: Any text.
+        target: Any bytes, even those that an HTTP library refuses to send.
+        headers: In their order, with their spelling.
+        body: The whole body; `headers` say how long it is.
+        upstream: The upstream that the request goes to.
+        node: The server of the upstream that the request goes to.
         fetch: ext-plugin-post-resp sends the request. It uses a new connection, shows no certificate, and checks the
             server's.
     """
@@ -43,7 +43,7 @@ class UpstreamError(Exception):
     """The upstream gives no answer, or a part of one.
 
     Attributes:
-        tries: how often the request was sent.
+        tries: How often the request was sent.
     """
 
     tries = 1
@@ -65,13 +65,13 @@ class Response:
     """An upstream's response, whose body is still to be read.
 
     Args:
-        status: what the upstream answered.
-        headers: as they came.
-        chunks: the parts of the body. They can be read once, and raise `UpstreamError` where the body breaks off.
+        status: What the upstream answered.
+        headers: As they came.
+        chunks: The parts of the body. They can be read once, and raise `UpstreamError` where the body breaks off.
 
     Attributes:
-        asked: the runner has asked for the body.
-        body: what the runner got; None: the body cannot be read.
+        asked: The runner has asked for the body.
+        body: What the runner got; None: the body cannot be read.
     """
 
     def __init__(self, status: int, headers: list[Header], chunks: AsyncIterator[bytes]) -> None:

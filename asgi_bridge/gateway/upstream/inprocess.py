@@ -77,7 +77,7 @@ class InProcessUpstream:
     ``http_version`` 1.1.
 
     Args:
-        app: the upstream.
+        app: The upstream.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -88,7 +88,7 @@ class InProcessUpstream:
         """Call the application, and give its response once it has begun.
 
         Raises:
-            BrokenAnswer: the application returned without an answer.
+            BrokenAnswer: The application returned without an answer.
         """
         run = _Run(self._app, _scope(request), _read(request))
         try:

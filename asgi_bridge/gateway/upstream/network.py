@@ -97,7 +97,7 @@ class NetworkUpstream:
     """Sends requests to the servers that they name.
 
     Args:
-        pool: keeps idle connections.
+        pool: Keeps idle connections.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -108,7 +108,7 @@ class NetworkUpstream:
         """Send a request. If the server has closed an idle connection, try a new one, once.
 
         Raises:
-            UpstreamError: there is no answer.
+            UpstreamError: There is no answer.
         """
         upstream = request.upstream
         alone = request.fetch or bool(upstream.client_cert)

@@ -25,7 +25,7 @@ class BadUpstreamURI(Exception):
     """A plugin wrote a URI that nginx cannot use.
 
     Args:
-        status: what nginx answers.
+        status: What nginx answers.
     """
 
     def __init__(self, status: int) -> None:
@@ -55,7 +55,7 @@ def proxied_request(exchange: Exchange) -> Request:
     """Give the request that nginx proxies.
 
     Raises:
-        BadUpstreamURI: a plugin wrote a URI that nginx cannot use.
+        BadUpstreamURI: A plugin wrote a URI that nginx cannot use.
     """
     outgoing, upstream, node = exchange.outgoing, exchange.upstream, exchange.node
     assert upstream is not None and node is not None

@@ -13,10 +13,10 @@ def client_context(certificate: str, key: str) -> ssl.SSLContext:
     """Give a context that shows a certificate to the server, and does not verify that of the server, as in nginx.
 
     Args:
-        certificate, key: in PEM; both empty: none is shown.
+        certificate, key: In PEM; both empty: none is shown.
 
     Raises:
-        OSError: they cannot be read, or do not fit each other (`ssl.SSLError` is one).
+        OSError: They cannot be read, or do not fit each other (`ssl.SSLError` is one).
     """
     context = ssl.create_default_context()
     context.check_hostname = False
