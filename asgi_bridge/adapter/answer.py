@@ -62,10 +62,17 @@ def stop(method: str, status: int, headers: Headers, body: bytes, cures: bool, w
 
 
 def _entries(method: str, headers: Headers, length: int | None, cures: bool, warn: Warn) -> list[TextEntry]:
-    """Return the headers of a whole response, but for those that APISIX would spoil it with.
+    """Return the headers of a whole response, without those that APISIX would break the response with.
 
     Args:
-        length: Of the body; None: there is none that a content-length has to tell (HEAD and 304), or it is not known.
+        method: Of the request.
+        headers: Of the response.
+        length: Of the body, in bytes; None: it is not known, or the response has none (HEAD, 204, 304).
+        cures: True: send what keeps APISIX from changing the response.
+        warn: Logs what is lost.
+
+    Raises:
+        PluginError: A content-length contradicts the body.
     """
     entries: list[TextEntry] = []
     typed = told = False

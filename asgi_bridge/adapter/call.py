@@ -359,7 +359,7 @@ class Call(ChainCall):
         if self.stage is not GONE:
             for text in caught:
                 logger.error(
-                    "plugin %s: %s; it has caught this error, and its answer is: %s", self.chain.names, text, outcome
+                    "plugin %s: %s; the plugin caught this error and answered: %s", self.chain.names, text, outcome
                 )
 
     # a real response

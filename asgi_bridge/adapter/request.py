@@ -284,8 +284,8 @@ class RequestCall(Call):
         own = self.request_body
         if rewrite.body is not None and len(rewrite.body) != len((own and own.content) or b""):
             raise PluginError(
-                "the request body was changed to another length, on which APISIX hangs in ext-plugin-post-resp; "
-                "change it in a plugin of the request phase on a route without ext-plugin-post-resp"
+                "the length of the request body was changed; APISIX hangs on that in ext-plugin-post-resp. Change the "
+                "body in a plugin of the request phase, on a route without ext-plugin-post-resp"
             )
         if self.chain.cures:
             rewrite = self._cured(rewrite, parking.uri)

@@ -9,7 +9,7 @@ __all__ = ["Pool"]
 class _Connection(Protocol):
     @property
     def reusable(self) -> bool:
-        """Whether both ends are open, and no bytes have come that belong to no answer."""
+        """Whether the next call can use it: both ends are open, and all bytes that have come were read."""
 
     async def close(self) -> None: ...
 

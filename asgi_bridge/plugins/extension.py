@@ -84,7 +84,7 @@ class Apisix(dict[str, Any]):
 
 
 current: contextvars.ContextVar[Apisix | None] = contextvars.ContextVar("asgi_bridge.apisix")
-"""The extension of the plugin whose code runs; None: it is no plugin's code."""
+"""The extension of the plugin whose code runs; None: no plugin's code runs."""
 
 
 def apisix(scope: Scope) -> Apisix:

@@ -174,7 +174,7 @@ def _text(environ: Mapping[str, Any], key: str) -> str:
     if isinstance(value, int):  # a length or a port: servers accept that, so applications do it
         value = str(value)
     if not isinstance(value, str):
-        raise PluginError(f"environ[{key!r:.200}] was changed to {type(value).__name__}; it is a str")
+        raise PluginError(f"environ[{key!r:.200}] was changed to {type(value).__name__}; it must be a str")
     return value
 
 

@@ -113,7 +113,7 @@ class Response:
         """Add bytes to the body. Wait while the event loop sends what has been gathered, if that is much."""
         self._crossing.check_open()
         if not isinstance(data, bytes):
-            raise PluginError(f"the response body is of bytes, not of {type(data).__name__} (PEP 3333)")
+            raise PluginError(f"a part of the response body must be bytes, not {type(data).__name__} (PEP 3333)")
         if data:
             if not self.status:
                 raise PluginError("there is a response body before start_response was called (PEP 3333)")

@@ -45,8 +45,8 @@ def catching(step: Step, status: int = 400) -> ASGIApp:
     return app
 
 
-def caught(text: str, said: str) -> list[str]:
-    return [f"plugin p0: {text}; it has caught this error, and its answer is: {said}"]
+def caught(text: str, outcome: str) -> list[str]:
+    return [f"plugin p0: {text}; the plugin caught this error and answered: {outcome}"]
 
 
 async def receives(scope: Scope, receive: Receive, send: Send) -> None:
@@ -244,7 +244,7 @@ def too_long(environ: dict[str, Any], start_response: Callable[..., Any]) -> lis
         (twice, 200, "start_response was called twice without exc_info (PEP 3333); the WSGI application has caught it"),
         (no_latin_1, 400, "environ['HTTP_X_A'] was changed to text that is not latin-1 (PEP 3333); the WSGI "
                           "application has caught it"),
-        (too_long, 413, f"{TOO_LONG}; it has caught this error, and its answer is: stop 413"),
+        (too_long, 413, f"{TOO_LONG}; the plugin caught this error and answered: stop 413"),
     ],
 )  # fmt: skip
 def test_wsgi_code_that_catches(wsgi: Any, status: int, line: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -1080,8 +1080,9 @@ def test_a_request_body_of_another_length_is_refused(swallow: bool, caplog: pyte
 
     assert asyncio.run(main()) == REFUSED
     assert errors(caplog) == [
-        "plugin p: request refused: the request body was changed to another length, on which APISIX hangs in "
-        "ext-plugin-post-resp; change it in a plugin of the request phase on a route without ext-plugin-post-resp"
+        "plugin p: request refused: the length of the request body was changed; APISIX hangs on that in "
+        "ext-plugin-post-resp. Change the body in a plugin of the request phase, on a route without "
+        "ext-plugin-post-resp"
     ]
 
 

@@ -185,11 +185,11 @@ def test_a_header_that_is_emptied_or_an_own_content_length() -> None:
     ("change", "reason"),
     [
         ({"HTTP_X": "\u20ac"}, r"environ\['HTTP_X'\] was changed to text that is not latin-1"),
-        ({"HTTP_X": b"bytes"}, r"environ\['HTTP_X'\] was changed to bytes; it is a str"),
+        ({"HTTP_X": b"bytes"}, r"environ\['HTTP_X'\] was changed to bytes; it must be a str"),
         ({"HTTP_\u20ac": "x"}, "that is no header name"),
         ({"PATH_INFO": "/\xe9"}, "which is not UTF-8"),
         ({"PATH_INFO": "/\u20ac"}, r"environ\['PATH_INFO'\] was changed to text that is not latin-1"),
-        ({"REQUEST_METHOD": None}, "was changed to NoneType; it is a str"),
+        ({"REQUEST_METHOD": None}, "was changed to NoneType; it must be a str"),
     ],
 )
 def test_what_no_environ_can_hold_is_an_error(change: dict[str, Any], reason: str) -> None:

@@ -73,7 +73,11 @@ def _date() -> Header:
 
 
 async def _filter(exchange: Exchange, upstream_status: bytes | None = None) -> None:
-    """Run APISIX's header filter: set its own name and the upstream's failure, then run its own plugins."""
+    """Run APISIX's header filter.
+
+    It sets the ``Server`` header, and ``X-APISIX-Upstream-Status`` where the upstream failed. Then APISIX's own plugins
+    run.
+    """
     exchange.response.set(b"Server", SERVER)
     if upstream_status is not None:
         # it replaces a plugin's (set_resp_upstream_status)

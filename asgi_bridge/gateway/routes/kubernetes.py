@@ -209,7 +209,7 @@ def _spec(resource: Part) -> Part:
 
 
 def _entry(resource: Part, key: str, name: str) -> LinedMapping:
-    """Begin the entry that is made of a whole resource."""
+    """Return a new entry for `resource`, with its name under `key`."""
     return LinedMapping(resource.place.line).put(key, name, resource.at("metadata").place)
 
 

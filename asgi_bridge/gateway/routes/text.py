@@ -100,12 +100,12 @@ def _documents(loader: "_Loader") -> list[Any]:
 
 
 def _json(text: str, value: Any, ended: bool) -> Text:
-    """Read JSON as YAML, to learn its lines. Only tabs between tokens are no YAML.
+    """Read JSON as YAML, to learn the line of each value. Nearly all JSON is YAML, once tabs are blanks.
 
     Args:
         text: The JSON.
-        value: What it says, for the rare JSON that is no YAML: its lines stay unknown.
-        ended: See `Text`.
+        value: The parsed JSON. It is used where `text` is no YAML; then no lines are known.
+        ended: As in `Text`.
     """
     try:
         loader = _JsonLoader(text.replace("\t", " "), [])
