@@ -244,7 +244,7 @@ def test_a_generator_gets_its_finally() -> None:
         finally:
             ended.append("finally")
 
-    with pytest.raises(PluginError, match="not of str"):
+    with pytest.raises(PluginError, match="must be bytes, not str"):
         call(WSGIApp(app))
     assert ended == ["finally"]
 
