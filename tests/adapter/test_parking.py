@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_bridge import Bridge, apisix, upstream
 from asgi_bridge.adapter import Call, Host, RequestCall, ResponseCall
 from asgi_bridge.adapter.parked_calls import KEPT_ROUTES, MAX_PARKED, MISSED_IN_A_ROW, PARK_SECONDS, ParkedCalls
+from asgi_bridge.adapter.stage import PARKED
 from asgi_bridge.wire import ErrCode, ErrResp, HTTPRespCallResp, ReqBody, Rewrite, Stop, Var
 
 from .apisix import grouped, rewritten
@@ -330,6 +331,20 @@ def test_a_plugin_that_swallows_the_response(caplog: pytest.LogCaptureFixture) -
         async def nowhere(message: Message) -> None: ...
 
         await upstream(scope, receive, nowhere)
+
+    _, answered = asyncio.run(both(app))
+    assert answered.answers == [REFUSED]
+    assert errors(caplog) == ["plugin p: request refused: it ended without a complete response"]
+
+
+def test_a_plugin_that_ends_while_it_is_parked(caplog: pytest.LogCaptureFixture) -> None:
+    """The response call fails at once, and not after the plugin's timeout."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        passing = asyncio.ensure_future(upstream(scope, receive, send))
+        while apisix(scope)._call.stage is not PARKED:  # type: ignore[attr-defined]  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        passing.cancel()
 
     _, answered = asyncio.run(both(app))
     assert answered.answers == [REFUSED]
