@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import pytest
-from asgiref.typing import ASGI3Application
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -508,7 +507,7 @@ def test_calls_over_the_limit_are_refused_at_once(degraded: bool, tmp_path: Path
         gateway = GatewayApp(
             routes,
             runner.path,
-            upstream=as_upstream(seen),
+            upstream=seen,
             observe=lambda call: errors.append(call.error),
             limits=Limits(connect=30.0, lock=30.0),
         )
@@ -643,7 +642,7 @@ def test_failing_calls_leave_nothing_behind(tmp_path: Path) -> None:
     seen = Upstream("from upstream")
 
     async def play(runner: RunnerProcess) -> tuple[dict[str, int], dict[str, int]]:
-        gateway = GatewayApp(routes, runner.path, upstream=as_upstream(seen))
+        gateway = GatewayApp(routes, runner.path, upstream=seen)
         async with client_of(gateway) as client:
 
             async def fail(name: str) -> None:
@@ -688,7 +687,3 @@ def test_failing_calls_leave_nothing_behind(tmp_path: Path) -> None:
         said = runner.log.split("\n")
         assert any("plugin exits: request refused: SystemExit: spilt" in line for line in said)
         assert runner.process.poll() is None
-
-
-def as_upstream(app: ASGIApp) -> ASGI3Application:
-    return app  # type: ignore[return-value]

@@ -446,7 +446,7 @@ def test_a_runner_that_is_restarted_between_the_halves(
                 await numbered(scope, receive, send)
 
             gateway = GatewayApp(routes_of(route(pre=[name], resp=[name])), str(tmp_path / "runner.sock"),
-                                 upstream=restarting)  # type: ignore[arg-type] # fmt: skip
+                                 upstream=restarting)  # fmt: skip
             async with client_of(gateway) as client:
                 return await client.get("/1"), await client.get("/2")
 
