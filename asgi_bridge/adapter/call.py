@@ -223,11 +223,9 @@ class Call(ChainCall):
             sent.needs_body = sent.needs_body or layer.options.on_error == "closed"
 
     def _sent(self) -> Sent:
-        sent = self.sent
-        if sent is None:
-            sent = self.sent = Sent()
-            sent.complete = self.stage is ANSWERED
-        return sent
+        if self.sent is None:
+            self.sent = Sent(self.stage is ANSWERED)
+        return self.sent
 
     def _join(self, earlier: "Sequence[Call]") -> None:
         """Go on with the ``state`` of the `earlier` calls of this request, which are parked."""
@@ -311,7 +309,7 @@ class Call(ChainCall):
         try:
             sent = self.sent
             if sent is None:
-                sent = self._sent()
+                sent = self.sent = Sent(self.stage is ANSWERED)
             if sent.complete or self.stage is GONE:
                 self._refuse_message(message["type"], sent)
             elif sent.take(message):

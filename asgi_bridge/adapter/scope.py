@@ -178,6 +178,7 @@ def build_scope(
         app: The host application.
     """
     path = message.path or b"/"
+    safe = path.translate(_ONLY_PATH) == path  # `needs_escaping`, without the call
     host = _address(message.src_ip)
     return {
         "type": "http",
@@ -186,7 +187,7 @@ def build_scope(
         "method": message.method,
         "scheme": origin[0],
         "path": path.decode("utf-8", "replace"),
-        "raw_path": _escape(path, _PATH_ESCAPES) if needs_escaping(path) else path,
+        "raw_path": path if safe else _escape(path, _PATH_ESCAPES),
         "query_string": encode_query(args) if args else b"",
         "root_path": "",
         "headers": headers,

@@ -19,6 +19,9 @@ __all__ = ["Sent"]
 class Sent:
     """The response of a chain, as far as the chain has sent it.
 
+    Args:
+        complete: True: the call is answered already, so no message can come any more.
+
     Attributes:
         status: Its status; 0: ``http.response.start`` has not come yet.
         headers: Its headers, names in lower case.
@@ -31,11 +34,11 @@ class Sent:
 
     __slots__ = ("complete", "content", "headers", "needs_body", "status", "upstream", "wants_body")
 
-    def __init__(self) -> None:
+    def __init__(self, complete: bool) -> None:
         self.status = 0
         self.headers: Headers = []
         self.content: bytes | bytearray = b""
-        self.complete = False
+        self.complete = complete
         self.upstream: Response | None = None
         self.wants_body = False
         self.needs_body = False
@@ -65,7 +68,10 @@ class Sent:
                 raise PluginError("http.response.body before http.response.start")
             body = message.get("body")
             if body:
-                self._add(body)
+                if type(body) is bytes and not self.content and len(body) <= MAX_PAYLOAD:
+                    self.content = body  # the usual case: one message
+                else:
+                    self._add(body)
             return not message.get("more_body", False)
         if kind == "http.response.debug":
             return False

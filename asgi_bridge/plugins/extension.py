@@ -127,7 +127,12 @@ async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await quiet_lifespan(scope, receive, send)
         return
-    extension = apisix(scope)
+    try:
+        extension = scope["extensions"]["apisix"]
+    except (KeyError, TypeError):
+        extension = None
+    if not isinstance(extension, Apisix):
+        extension = apisix(scope)
     call, layer = extension._call, extension._layer
     if extension._fails_open:
         extension._pass_on()

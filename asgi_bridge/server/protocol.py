@@ -131,6 +131,8 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
                 self._start_call(message)
             else:
                 self._handle(message)
+            if not session.buffered:
+                return
 
     def eof_received(self) -> None:
         """Close the connection. The gateway never closes only its own side, so nobody would read an answer."""

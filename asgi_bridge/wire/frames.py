@@ -72,16 +72,19 @@ class FrameReader:
     The reader copies what it keeps, so callers may reuse their buffer. It allocates memory for bytes that have arrived,
     never for the length that a header announces. Otherwise 64 idle connections could claim a gigabyte with four bytes
     each.
+
+    Attributes:
+        buffer: Bytes that have arrived, but for a frame that one read brought alone and whole.
     """
 
-    __slots__ = ("_buffer", "_ready", "_start")
+    __slots__ = ("_ready", "_start", "buffer")
 
     def __init__(self) -> None:
         # A frame that one read brought alone and whole. That is the usual case, and needs no buffer.
         self._ready: tuple[int, bytes] | None = None
         # Bytes before _start have been returned as frames. The next read drops them. Dropping them after each frame
         # would move the buffer thousands of times, when one read brings thousands of small frames.
-        self._buffer = bytearray()
+        self.buffer = bytearray()
         self._start = 0
 
     def receive_data(self, data: Buffer) -> None:
@@ -90,7 +93,7 @@ class FrameReader:
         Args:
             data: The bytes. They are copied.
         """
-        if self._ready is None and not self._buffer:
+        if self._ready is None and not self.buffer:
             size = len(data)
             if size >= HEADER_SIZE:
                 head: int = _HEADER.unpack_from(data)[0]
@@ -98,9 +101,9 @@ class FrameReader:
                     self._ready = head >> 24, bytes(data[HEADER_SIZE:])
                     return
         if self._start:
-            del self._buffer[: self._start]
+            del self.buffer[: self._start]
             self._start = 0
-        self._buffer += data
+        self.buffer += data
 
     def next_frame(self) -> tuple[int, bytes] | None:
         """Return the type and payload of the next frame; None until it has arrived whole."""
@@ -108,7 +111,7 @@ class FrameReader:
         if ready is not None:
             self._ready = None
             return ready
-        buffer = self._buffer
+        buffer = self.buffer
         if not buffer:
             return None
         start = self._start
@@ -125,7 +128,7 @@ class FrameReader:
             payload = bytes(view[start : start + size])
         if size == available:
             # clear() would keep the spare memory of a small buffer.
-            self._buffer = bytearray()
+            self.buffer = bytearray()
             self._start = 0
         else:
             self._start = start + size
@@ -135,4 +138,4 @@ class FrameReader:
     def pending(self) -> int:
         """Number of bytes that have arrived and were not yet returned as frames."""
         ready = self._ready
-        return len(self._buffer) - self._start + (HEADER_SIZE + len(ready[1]) if ready is not None else 0)
+        return len(self.buffer) - self._start + (HEADER_SIZE + len(ready[1]) if ready is not None else 0)

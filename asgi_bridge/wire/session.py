@@ -184,6 +184,11 @@ class Session:
         """Number of ExtraInfo requests that have no answer yet."""
         return self._asks
 
+    @property
+    def buffered(self) -> bool:
+        """Whether bytes may be left after a message. If not, `next_message` would return None."""
+        return bool(self._reader.buffer)
+
     def receive_data(self, data: Buffer) -> None:
         """Add the bytes of one read.
 
