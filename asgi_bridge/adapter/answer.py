@@ -75,15 +75,15 @@ def _entries(method: str, headers: Headers, length: int | None, cures: bool, war
         PluginError: A content-length contradicts the body.
     """
     entries: list[TextEntry] = []
-    typed = told = False
+    typed = sized = False
     for entry in headers:
         name, value = entry
         if name in _CONNECTION:
             if name == b"content-length":
                 if length is not None and value != b"%d" % length:  # RFC 9110, 8.6
                     raise PluginError(f"content-length says {shown(value)}, the body has {length} bytes")
-                if method == "HEAD" and cures and value.isdigit() and not told:
-                    told = True  # a second one would reach the client too
+                if method == "HEAD" and cures and value.isdigit() and not sized:
+                    sized = True  # a second one would reach the client too
                     entries.append(entry)
         elif not value:
             text = shown(name)
