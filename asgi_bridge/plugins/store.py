@@ -1,6 +1,6 @@
 """The token store: what the gateway prepared, and the chains built for it.
 
-A file says which token stands for which configuration (:mod:`.claims`). This module keeps the chains that are in use. A
+A file says which token stands for which configuration (:mod:`.tokens`). This module keeps the chains that are in use. A
 chain that was evicted, or that another process prepared, is built again from the file. The file is used in a thread,
 and only when the gateway prepares a configuration or names a token that has no chain here.
 """
@@ -19,11 +19,11 @@ from ..errors import ConfigurationError, PluginError
 from ..tracebacks import shorten
 from .build import MAX_CONFIGURATION_BYTES, MAX_KEY_BYTES, SHUTDOWN_SECONDS, Conf, build_chain, check_sizes
 from .chain import Chain
-from .claims import Claims, Text
 from .instances import Instances
 from .key import route_id_of
 from .mounted import MountedLifespans
 from .plugin import Plugin
+from .tokens import Claims, Text
 
 __all__ = ["ConfigurationStore"]
 

@@ -14,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import Bridge, ConfigurationError, upstream
-from asgi_bridge.plugins import Chain, ConfigurationStore, build_chain, claims
+from asgi_bridge.plugins import Chain, ConfigurationStore, build_chain, tokens
 from asgi_bridge.plugins import build as building
 from asgi_bridge.plugins import store as module
 from asgi_bridge.plugins.key import phase_of, route_id_of
@@ -333,7 +333,7 @@ def test_a_failure_is_that_of_its_content(clock: Clock) -> None:
         with pytest.raises(ConfigurationError):
             await store.prepare(KEY, [(b"raises", b"")])
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(claims, "token_of", lambda secret, digest, number: 5 + number)
+            patch.setattr(tokens, "token_of", lambda secret, digest, number: 5 + number)
             assert await store.prepare(KEY, conf_of(1)) == 5
         await store.close()
 

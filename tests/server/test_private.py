@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from asgi_bridge.plugins.claims import Claims, Text
 from asgi_bridge.plugins.token_file import FILE
+from asgi_bridge.plugins.tokens import Claims, Text
 from asgi_bridge.server.private import PrivateFolder
 
 from ..doubles.connection import Connection, body_of

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_bridge import Bridge, ConfigurationError, upstream
-from asgi_bridge.plugins import ConfigurationStore, claims, token_file
-from asgi_bridge.plugins.claims import Claims, Text, token_of
+from asgi_bridge.plugins import ConfigurationStore, token_file, tokens
 from asgi_bridge.plugins.token_file import FILE
+from asgi_bridge.plugins.tokens import Claims, Text, token_of
 
 from .calls import KEY, Clock
 from .test_store import CORS, Conf, Lines, cors, refused
@@ -206,7 +206,7 @@ def test_a_store_runs_each_of_the_two_as_its_own(folder: str) -> None:
 
 RIVAL = """
 import sys, time
-from asgi_bridge.plugins.claims import Claims, Text
+from asgi_bridge.plugins.tokens import Claims, Text
 folder, which = sys.argv[1], int(sys.argv[2])
 claims = Claims(folder, 4320.0)
 for line in sys.stdin:
@@ -284,8 +284,8 @@ def size_of(folder: str) -> int:
 
 
 def test_the_oldest_texts_go_first_and_their_claims_stay(open_claims: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "MAX_BYTES", 2**20)
-    monkeypatch.setattr(claims, "UNCHECKED_BYTES", 2**17)
+    monkeypatch.setattr(tokens, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(tokens, "UNCHECKED_BYTES", 2**17)
     opened = open_claims()
     made = []
     for number in range(300):
@@ -302,19 +302,19 @@ def test_the_oldest_texts_go_first_and_their_claims_stay(open_claims: Opener, mo
 
 
 def test_in_the_end_the_oldest_claims_go(open_claims: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "MAX_BYTES", 2**18)
-    monkeypatch.setattr(claims, "UNCHECKED_BYTES", 2**12)
+    monkeypatch.setattr(tokens, "MAX_BYTES", 2**18)
+    monkeypatch.setattr(tokens, "UNCHECKED_BYTES", 2**12)
     opened = open_claims()
-    tokens = []
+    found = []
     for number in range(6000):
         open_claims.clock.now += 0.01
-        tokens.append(opened.claim(text(number)))
+        found.append(opened.claim(text(number)))
     assert size_of(open_claims.folder) < 8 * 2**20
     with sqlite3.connect(os.path.join(open_claims.folder, FILE)) as database:
         left = {token for (token,) in database.execute("SELECT token FROM claims")}
     database.close()
     assert 500 < len(left) < 5000
-    assert tokens[-1] in left and tokens[0] not in left
+    assert found[-1] in left and found[0] not in left
 
 
 # a file that was lost or damaged
@@ -548,9 +548,9 @@ def test_a_file_that_another_process_has_made_anew_stays(open_claims: Opener, mo
 def test_a_write_that_fails_half_way_leaves_nothing_and_the_next_one_works(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Claims(None, KEEP)
     opened.claim(text())
-    monkeypatch.setattr(claims, "MAX_BYTES", 1)
-    monkeypatch.setattr(claims, "UNCHECKED_BYTES", 0)
-    monkeypatch.setattr(claims, "CLAIM_BYTES", 1)
+    monkeypatch.setattr(tokens, "MAX_BYTES", 1)
+    monkeypatch.setattr(tokens, "UNCHECKED_BYTES", 0)
+    monkeypatch.setattr(tokens, "CLAIM_BYTES", 1)
     assert opened._file.database is not None
     opened._file.database.execute(
         "CREATE TRIGGER full BEFORE UPDATE OF text ON claims BEGIN SELECT raise(FAIL, 'full'); END"
