@@ -148,8 +148,10 @@ async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Next:
-    """:func:`upstream` as an object, for a middleware to wrap. Each gets one of its own, since some middlewares tell
-    the applications that they wrap apart."""
+    """:func:`upstream` as an object, for a middleware to wrap.
+
+    Each middleware gets an object of its own, because some keep data for each application that they wrap.
+    """
 
     __slots__ = ("__weakref__",)
     __call__ = staticmethod(upstream)

@@ -147,7 +147,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self._full = True
 
     def resume_writing(self) -> None:
-        """Read again, because the gateway does."""
+        """Read from the gateway again, because it reads our answers again."""
         self._full = False
         if self._paused and not self._transport.is_closing():
             self._paused = False

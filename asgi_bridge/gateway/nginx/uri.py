@@ -83,7 +83,7 @@ def host_name(value: bytes, *, rewritten: bool = False) -> bytes | None:
 
     Args:
         value: Of the header.
-        rewritten: A plugin has set it. Lua uses an older check, which accepts blanks.
+        rewritten: True: a plugin has set it. Lua uses an older check, which accepts blanks.
 
     Returns:
         None where nginx answers 400, or Lua fails.

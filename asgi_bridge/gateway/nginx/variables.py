@@ -228,7 +228,7 @@ async def _post_arg(exchange: Exchange, rest: str) -> bytes | None:
 
 
 def _lua_text(value: Any) -> bytes | None:
-    """Give ``tostring`` of a decoded JSON value. Trap: false is sent as none."""
+    """Return what Lua's ``tostring`` makes of a decoded JSON value; None: APISIX sends nothing, for false neither."""
     if value is None or value is False:
         return None
     if value is True:

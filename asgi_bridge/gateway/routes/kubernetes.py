@@ -170,7 +170,7 @@ class _Resources:
             self.sections.append("routes", entry, rule.place)
 
     def of_rule(self, rule: Part, namespace: str) -> LinedMapping:
-        """Put together the plugins of a rule: of its plugin configuration, its own, and its authentication."""
+        """Return the plugins of a rule: those of its plugin configuration, its own ones, and its authentication."""
         made = LinedMapping(rule.place.line)
         name = rule.get("plugin_config_name")
         if name:
