@@ -41,7 +41,7 @@ from .scope import (
     needs_escaping,
 )
 from .sent import Sent
-from .stage import ANSWERED, GONE, PARKED, RESUMED, RUNNING, Event
+from .stage import ANSWERED, GONE, PARKED, RUNNING, Event
 from .upstream_response import Response
 
 __all__ = ["RequestCall"]
@@ -363,7 +363,7 @@ class RequestCall(Call):
             raise PluginError("its request half has ended")
         if self.stage is PARKED:
             self._connection = connection
-            self.stage = RESUMED
+            self.stage = Event.RESUME[self.stage]
         return await parking.resume(response)
 
     @property
