@@ -354,10 +354,9 @@ class _DiscoveryArgs(TypedDict, total=False):
     group_name: String
 
 
-class Upstream(_Entry):
-    """An entry of ``upstreams``, or the ``upstream`` of a route or a service."""
+class _Balancing(_Entry):
+    """The fields of an upstream about its nodes, and how requests are spread over them."""
 
-    name: Name | None = None
     nodes: (
         Annotated[
             Annotated[dict[Any, FromZero], Tag("<mapping>")] | Annotated[list[ListedNode], _LIST, Tag("<list>")],
@@ -365,21 +364,27 @@ class Upstream(_Entry):
         ]
         | None
     ) = None
+    type: String = "roundrobin"
+    checks: Annotated[_Checks, _TABLE] | None = None
+    hash_on: Literal["vars", "header", "cookie", "consumer", "vars_combinations"] = "vars"
+    key: String = ""
+    discovery_type: String | None = None
+    discovery_args: Annotated[_DiscoveryArgs, _TABLE] | None = None
+    service_name: Name | None = None
+
+
+class Upstream(_Balancing):
+    """An entry of ``upstreams``, or the ``upstream`` of a route or a service."""
+
+    name: Name | None = None
     retries: FromZero = 0
     retry_timeout: Annotated[float, Field(ge=0)] = 0
     timeout: Annotated[Timeout, _TABLE] | None = None
     tls: Tls | None = None
     keepalive_pool: Annotated[_KeepalivePool, _TABLE] | None = None
-    type: String = "roundrobin"
-    checks: Annotated[_Checks, _TABLE] | None = None
-    hash_on: Literal["vars", "header", "cookie", "consumer", "vars_combinations"] = "vars"
-    key: String = ""
     scheme: Literal["grpc", "grpcs", "http", "https", "tcp", "tls", "udp", "kafka"] = "http"
-    discovery_type: String | None = None
-    discovery_args: Annotated[_DiscoveryArgs, _TABLE] | None = None
     pass_host: Literal["pass", "node", "rewrite"] = "pass"
     upstream_host: Host = ""
-    service_name: Name | None = None
 
     @pydantic.model_validator(mode="after")
     def _rewritten_host(self) -> Self:
@@ -400,11 +405,9 @@ class Service(_Entry):
     hosts: Hosts | None = None
 
 
-class Route(_Entry):
-    """An entry of ``routes``."""
+class _Matching(_Entry):
+    """The fields of a route that say which requests it is for."""
 
-    name: Name | None = None
-    plugins: Anything | None = None
     uri: Annotated[str, Field(max_length=4096), _STRING, _SLASH] | None = None
     uris: Annotated[list[Annotated[String, _SLASH]], Field(min_length=1), _UNIQUE, _LIST] | None = None
     priority: Whole = 0
@@ -413,9 +416,16 @@ class Route(_Entry):
     hosts: Hosts | None = None
     remote_addr: Address | None = None
     remote_addrs: Annotated[list[Address], Field(min_length=1), _UNIQUE, _LIST] | None = None
-    timeout: Annotated[Timeout, _TABLE] | None = None
     vars: Annotated[list[Any], _LIST] | None = None
     filter_func: Function | None = None
+
+
+class Route(_Matching):
+    """An entry of ``routes``."""
+
+    name: Name | None = None
+    plugins: Anything | None = None
+    timeout: Annotated[Timeout, _TABLE] | None = None
     script: Script | None = None
     script_id: Id | None = None
     plugin_config_id: Id | None = None
