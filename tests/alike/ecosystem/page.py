@@ -21,19 +21,22 @@ PAGE = Path(__file__).parents[3] / "docs" / "compatibility.md"
 HEAD = """\
 # Compatibility
 
-Written by `python -m tests.alike.ecosystem.page`, out of the table in `tests/alike/ecosystem/rows/`; not by hand.
+`python -m tests.alike.ecosystem.page` writes this page out of `tests/alike/ecosystem/rows/`. Do not edit it by hand.
 
-Packages as they are on PyPI, unmodified. Each is mounted as shown below, sent {requests} requests or more through a
-gateway, real frames and the runner, and once more as plain ASGI or WSGI around the same upstream. *Alike* says: the
-same status, headers and body at the client, the same method, path, query, headers and body at the upstream, and for
-observers the same metrics, spans or events. Apart are the order of headers of different names, `date` and `server`,
-and what belongs to a connection (`content-length`, `transfer-encoding`, …). Limits of the protocol are in
-[mapping.md](mapping.md) and, by their names in the table, at the end. `make test-ecosystem` runs it all.
+These are packages from PyPI, unmodified. Each is mounted as shown below. It gets {requests} requests or more twice:
+through a gateway, real frames and the runner, and as plain ASGI or WSGI around the same upstream.
+
+*Alike* means that both ways give the same: status, headers and body at the client; method, path, query, headers and
+body at the upstream; and, for observers, metrics, spans or events. The comparison ignores the order of headers of
+different names, `date` and `server`, and what belongs to a connection (`content-length`, `transfer-encoding`, …).
+
+A result such as *alike but for: blank* names a limit of the protocol. The limits are listed at the end, and
+[mapping.md](mapping.md) explains them. `make test-ecosystem` runs everything on this page.
 
 **{alike} of {count} rows are alike**, on {total} requests.
 
-Phase says where a route lists the plugin: *request* in `ext-plugin-pre-req` (or `-post-req`), *response* in
-`ext-plugin-post-resp`, *both* in both; [phases.md](phases.md) says more.
+The column *phase* says where a route lists the plugin: *request* in `ext-plugin-pre-req` (or `-post-req`), *response*
+in `ext-plugin-post-resp`, *both* in both. [phases.md](phases.md) says more.
 
 | plugin | package | version | phase | requests | result | remark |
 | --- | --- | --- | --- | --- | --- | --- |
