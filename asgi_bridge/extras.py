@@ -5,7 +5,7 @@ from traceback import walk_tb
 __all__ = ["extra_of", "install"]
 
 _EXTRAS = {
-    "dev": ("dotenv", "h11", "httpx2", "watchfiles", "yaml"),
+    "dev": ("dotenv", "h11", "httpx2", "watchfiles"),
     "apps": ("argon2", "cryptography", "httpx2", "itsdangerous", "jwt", "opentelemetry", "re2", "redis"),
 }
 """Our extras, and the modules that each brings."""

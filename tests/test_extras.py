@@ -17,8 +17,6 @@ SESSION = MAIN.format(arguments=["plugins", "starlette.middleware.sessions:Sessi
     ("missing", "code", "said"),
     [
         ("httpx2", "import asgi_bridge.testing", 'asgi_bridge.testing needs httpx2: pip install "asgi_bridge[dev]"'),
-        ("yaml", "from asgi_bridge.testing import Gateway", 'asgi_bridge.testing needs yaml: pip install '
-         '"asgi_bridge[dev]"'),
         ("h11", "import asgi_bridge.gateway", 'asgi_bridge.gateway needs h11: pip install "asgi_bridge[dev]"'),
         ("watchfiles", DEV, 'asgi-bridge: dev needs watchfiles: pip install "asgi_bridge[dev]"'),
         ("h11", DEV, 'asgi-bridge: dev needs h11: pip install "asgi_bridge[dev]"'),

@@ -19,6 +19,7 @@ __all__ = [
     "env_file_option",
     "find_source",
     "log_level_option",
+    "plugin_options",
     "read_environment",
     "source_options",
 ]
@@ -67,8 +68,12 @@ class Permissions(click.ParamType[int]):
 
 def source_options(command: Command) -> Command:
     """Add the argument and the options that say where the plugins come from: see `find_source`."""
+    return click.argument("target", required=False)(plugin_options(command))
+
+
+def plugin_options(command: Command) -> Command:
+    """Add the options of `source_options`, without the argument."""
     for decorate in (
-        click.argument("target", required=False),
         click.option(
             "--mount", "mounts", type=Mount(), multiple=True, help="One more plugin. May be given several times."
         ),

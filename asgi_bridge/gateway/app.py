@@ -20,7 +20,7 @@ from .nginx.request import refusal as nginx_refusal
 from .nginx.variables import lookup
 from .pool import Pool
 from .post_resp import POST_RESP, ResponsePhase
-from .routes.route import Route, Routes
+from .routes.route import TWO_LISTS, Route, Routes
 from .runner.calls import Observer, RunnerFailed, call_runner, configuration_key
 from .runner.client import RunnerClient
 from .runner.connection import Limits
@@ -264,12 +264,5 @@ class GatewayApp:
 
 
 def _warn_of_two_lists(routes: Routes) -> None:
-    if POST_RESP not in routes.global_rules.ext:
-        return
-    for route in routes.routes:
-        if POST_RESP in route.plugins.ext:
-            logger.warning(
-                "route %s and a global rule both have ext-plugin-post-resp: APISIX then calls the upstream twice and "
-                "cuts the client's response off, or passes over the route's list; keep one of the two",
-                route.id,
-            )
+    for route in routes.clashing:
+        logger.warning(TWO_LISTS, route.id)

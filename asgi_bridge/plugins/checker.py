@@ -14,10 +14,10 @@ import pydantic
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, PydanticOmit, SchemaValidator, core_schema
 
-from ..errors import ConfigurationError
 from ..spelling import did_you_mean
 from .patterns import NO_SCHEMA, guard_patterns
 from .reasons import shortened
+from .refused import RefusedConfiguration, WrongField
 from .rules import Rules
 
 __all__ = ["Checker", "reason_of_error"]
@@ -61,7 +61,7 @@ class Checker:
             rules: What a route may say; None: the text is the operator's.
 
         Raises:
-            ConfigurationError: The text is not what the schema accepts.
+            RefusedConfiguration: The text is not what the schema accepts.
         """
         try:
             return self._validator.validate_json(
@@ -72,12 +72,20 @@ class Checker:
             )
         except pydantic.ValidationError as exc:
             errors = _first_errors(exc)
-            raise ConfigurationError(_reasons(errors, exc.error_count()) + self._guess(errors)) from None
+            guesses = self._guesses(errors)
+            first = next((guess for error, guess in zip(errors, guesses, strict=True) if _is_unknown(error)), "")
+            fields = [
+                WrongField(tuple(error["loc"]), reason_of_error(error) + guess)
+                for error, guess in zip(errors, guesses, strict=True)
+            ]
+            if exc.error_count() > MAX_ERRORS:
+                fields.append(WrongField((), f"{exc.error_count() - MAX_ERRORS} more fields are wrong"))
+            raise RefusedConfiguration(_reasons(errors, exc.error_count()) + first, fields) from None
 
-    def _guess(self, errors: list[ErrorDetails]) -> str:
-        """Suggest what the first unknown key may be a typing error of."""
-        unknown = [error["loc"][-1] for error in errors if error["type"] in _UNKNOWN_KEY]
-        return did_you_mean(str(unknown[0]), _properties(self.schema())) if unknown else ""
+    def _guesses(self, errors: list[ErrorDetails]) -> list[str]:
+        """Suggest for each unknown key what it may be a typing error of; empty: nothing, or the key is known."""
+        known = _properties(self.schema()) if any(map(_is_unknown, errors)) else set()
+        return [did_you_mean(str(error["loc"][-1]), known) if _is_unknown(error) else "" for error in errors]
 
     def errors(self, text: str) -> list[ErrorDetails]:
         """Return everything that is wrong with `text`."""
@@ -95,7 +103,9 @@ class Checker:
             return {"not": {}}
 
 
-_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+def _is_unknown(error: ErrorDetails) -> bool:
+    """Return whether an error is about a key that the schema does not have."""
+    return error["type"] in ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def _properties(schema: Any) -> set[str]:

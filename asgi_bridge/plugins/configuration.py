@@ -20,6 +20,7 @@ from .importing import import_string, is_import_string
 from .json_text import parse_json
 from .options import Options
 from .patterns import PATTERN_REFUSED, may_compile
+from .refused import RefusedConfiguration, WrongField
 from .rules import Rules
 
 __all__ = ["AnyConfiguration", "Configuration", "KeywordConfiguration", "TypedConfiguration"]
@@ -36,7 +37,7 @@ class Configuration(Protocol):
         """Return the checked value of the JSON `text`.
 
         Raises:
-            ConfigurationError: The text is not JSON, or not what the plugin accepts.
+            RefusedConfiguration: The text is not JSON, or not what the plugin accepts.
         """
 
     def schema(self) -> dict[str, Any]:
@@ -111,7 +112,7 @@ class TypedConfiguration:
         parsed = parse_json(text)
         if self._defaults:
             if not isinstance(parsed, dict):
-                raise ConfigurationError("the configuration is no JSON object")
+                raise RefusedConfiguration("the configuration is no JSON object")
             text = json.dumps(self._defaults | parsed)
         rules = None if self._rules is None else self._rules.with_defaults(self._defaults, parsed)
         return self._checker.check(text, rules=rules)
@@ -188,7 +189,7 @@ class KeywordConfiguration:
         model = self._checker.check(text, strict=True, rules=self._rules)
         for name, value in (model.model_extra or {}).items():
             if self._rules is not None and not may_compile(name, value, self._rules):
-                raise ConfigurationError(f"field {name!r}: {PATTERN_REFUSED}")
+                raise RefusedConfiguration(f"field {name!r}: {PATTERN_REFUSED}", [WrongField((name,), PATTERN_REFUSED)])
         configured = {name: getattr(model, field) for field, name in self._names.items() if name in parsed}
         return self._defaults | configured | (model.model_extra or {})
 

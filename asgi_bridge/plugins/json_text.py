@@ -11,8 +11,8 @@ import re
 from collections import Counter
 from typing import Any
 
-from ..errors import ConfigurationError
 from .reasons import shortened
+from .refused import RefusedConfiguration
 
 __all__ = ["parse_json"]
 
@@ -27,12 +27,12 @@ def parse_json(text: str) -> Any:
     """Parse a JSON text. Blank text is an empty object, because APISIX requires a string even for no configuration.
 
     Raises:
-        ConfigurationError: It is not JSON, or beyond a bound.
+        RefusedConfiguration: It is not JSON, or beyond a bound.
     """
     if not text.strip():
         return {}
     if _depth(text) > MAX_DEPTH:
-        raise ConfigurationError("the configuration is nested too deeply")
+        raise RefusedConfiguration("the configuration is nested too deeply")
     try:
         return json.loads(
             text,
@@ -42,9 +42,10 @@ def parse_json(text: str) -> Any:
             parse_int=_integer,
         )
     except ValueError as exc:
-        raise ConfigurationError(f"the configuration is not JSON: {exc}") from None
+        index = exc.pos if isinstance(exc, json.JSONDecodeError) else None
+        raise RefusedConfiguration(f"the configuration is not JSON: {exc}", index=index) from None
     except RecursionError:
-        raise ConfigurationError("the configuration is nested too deeply") from None
+        raise RefusedConfiguration("the configuration is nested too deeply") from None
 
 
 _strings = re.compile(r'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)  # the last string may lack its end

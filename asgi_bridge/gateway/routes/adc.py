@@ -59,6 +59,7 @@ def read_adc(part: Part, report: Report) -> LinedMapping:
     for group in part.at("consumer_groups").entries():
         text = "the stand-in has no consumer groups: the plugins of this one do not run"
         report.lacking(group.mapping().place, text)
+        report.unused.append(group.mapping().at("plugins"))
         for consumer in group.mapping().at("consumers").entries():
             _consumer(consumer.mapping(), sections, report)
     rules = part.at("global_rules").mapping()
@@ -139,3 +140,5 @@ def _consumer(part: Part, sections: LinedMapping, report: Report) -> None:
         sections.append("consumers", made, credential.place)
     if not credentials:
         sections.append("consumers", entry.value, part.place)
+    elif not any(each.get("type") == "key-auth" for each in credentials):
+        report.unused.append(entry.at("plugins"))

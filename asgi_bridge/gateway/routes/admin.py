@@ -14,18 +14,24 @@ _ENVELOPES = ("list", "node", "nodes", "data", "rows")
 the dashboard's answers."""
 
 
-def read_admin(part: Part) -> LinedMapping:
-    """Turn JSON of the Admin API into the sections of an ``apisix.yaml``. They are empty if the file is something else.
+def read_admin(part: Part) -> LinedMapping | None:
+    """Turn JSON of the Admin API into the sections of an ``apisix.yaml``.
 
     Args:
         part: One object, an answer with objects in it, or a list of these.
 
+    Returns:
+        None: the file is something else.
+
     Raises:
-        Misplaced: An object has a key that is none of APISIX's.
+        Misplaced: An object has a key that is none of APISIX's, or the API has answered with an error.
     """
+    error = part.get("error_msg")
+    if isinstance(error, str):
+        raise part.at("error_msg").place.wrong(f"the Admin API has answered with an error: {error:.200}")
     sections = LinedMapping()
     _read(part, sections)
-    return sections
+    return sections if sections or part.get("total") == 0 else None
 
 
 def _read(part: Part, sections: LinedMapping) -> None:

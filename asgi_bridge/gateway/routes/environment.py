@@ -5,12 +5,24 @@ import re
 from typing import Any
 
 from ...errors import ConfigurationError
-from .places import Place, replace_scalars, shown
+from .places import Misplaced, Place, replace_scalars, shown
 
-__all__ = ["replace_in_text", "replace_in_values"]
+__all__ = ["MissingVariables", "replace_in_text", "replace_in_values"]
 
 # what var_sub of apisix/cli/file.lua takes for a variable: a name, then anything; the shortest match
 _VARIABLE = re.compile(r"\$\{\{[ \t\n\v\f\r]*([A-Za-z0-9_]+[:=]?.*?)[ \t\n\v\f\r]*\}\}", re.DOTALL)
+
+
+class MissingVariables(ConfigurationError):
+    """Environment variables of a file are not set and have no default.
+
+    Args:
+        errors: One error for each.
+    """
+
+    def __init__(self, errors: list[Misplaced]) -> None:
+        super().__init__("\n".join(map(str, errors)))
+        self.errors = errors
 
 
 def replace_in_text(text: str, file: str) -> tuple[str, list[int]]:
@@ -24,11 +36,11 @@ def replace_in_text(text: str, file: str) -> tuple[str, list[int]]:
         The new text, and for each of its lines the line of the file that it comes from.
 
     Raises:
-        ConfigurationError: A variable is not set and has no default. The message names all of these with their lines.
+        MissingVariables: A variable is not set and has no default. The message names all of these with their lines.
     """
     parts: list[str] = []
     origin: list[int] = []
-    missing: list[str] = []
+    missing: list[Misplaced] = []
     line, end = 1, 0
     for match in _VARIABLE.finditer(text):
         before = text[end : match.start()]
@@ -56,9 +68,9 @@ def replace_in_values(value: Any, file: str) -> Any:
         file: Name of the file, for messages.
 
     Raises:
-        ConfigurationError: A variable is not set and has no default. The message names all of these with their lines.
+        MissingVariables: A variable is not set and has no default. The message names all of these with their lines.
     """
-    missing: list[str] = []
+    missing: list[Misplaced] = []
 
     def replaced(text: str, place: Place) -> tuple[str, int]:
         return _VARIABLE.subn(lambda match: _value(match, Place(file, line=place.line), missing), text)
@@ -85,7 +97,7 @@ def replace_in_values(value: Any, file: str) -> Any:
     return result
 
 
-def _value(match: re.Match[str], place: Place, missing: list[str]) -> str:
+def _value(match: re.Match[str], place: Place, missing: list[Misplaced]) -> str:
     """Return the value of a variable, or an empty text. A message about a missing one goes to `missing`."""
     # trap: a blank in front of := belongs to the name, so that variable is never found and the default counts
     name, found, default = match[1].partition(":=")
@@ -99,10 +111,10 @@ def _value(match: re.Match[str], place: Place, missing: list[str]) -> str:
     if not re.fullmatch(r"\w+", name):
         wanted = "a variable is written ${{NAME}} or ${{NAME:=default}}"
         text = f"there is no environment variable {shown(name)}; {wanted}"
-    missing.append(f"{place.where}: {text}")
+    missing.append(place.wrong(text))
     return ""
 
 
-def _raise_for(missing: list[str]) -> None:
+def _raise_for(missing: list[Misplaced]) -> None:
     if missing:
-        raise ConfigurationError("\n".join(missing))
+        raise MissingVariables(missing)

@@ -27,7 +27,7 @@ def translated(documents: list[Any], top: Place, report: Report) -> LinedMapping
         Misplaced: Something is not as the file's form has it.
     """
     if any(map(is_kubernetes, documents)):
-        return read_kubernetes(documents, top, report)
+        return read_kubernetes([Part(each, top) for each in documents], report)
     if len(documents) > 1:
         report.remark(top, "the file has several YAML documents, and APISIX reads the first one only")
     part = Part(documents[0] if documents else {}, top)
@@ -35,7 +35,7 @@ def translated(documents: list[Any], top: Place, report: Report) -> LinedMapping
         return read_adc(part, report)
     if not isinstance(part.value, Mapping) or not any(isinstance(part.get(name), list) for name in SECTIONS):
         sections = read_admin(part)
-        if sections:
+        if sections is not None:
             return sections
     if "openapi" in part:
         raise top.wrong("this is an OpenAPI document; import it into a gateway, and take the routes from its Admin API")

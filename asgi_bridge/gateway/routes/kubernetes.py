@@ -36,12 +36,11 @@ def is_kubernetes(document: Any) -> bool:
     return isinstance(document, Mapping) and "apiVersion" in document and "kind" in document
 
 
-def read_kubernetes(documents: list[Any], top: Place, report: Report) -> LinedMapping:
+def read_kubernetes(documents: list[Part], report: Report) -> LinedMapping:
     """Turn resources of Kubernetes into the sections of an ``apisix.yaml``.
 
     Args:
-        documents: The resources, or lists of them. Others are ignored.
-        top: Place of the file.
+        documents: The resources, or lists of them, of one or several files. Others are ignored.
         report: Takes what is found.
 
     Raises:
@@ -49,12 +48,12 @@ def read_kubernetes(documents: list[Any], top: Place, report: Report) -> LinedMa
     """
     kinds: dict[str, list[Part]] = {}
     for document in documents:
-        for resource in _resources(document):
+        for resource in _resources(document.value):
             what = f"{resource.get('kind')} {_identity(resource)[1]!r}"
-            place = Place(top.file, what, "", getattr(resource, "line", None))
+            place = Place(document.place.file, what, "", getattr(resource, "line", None))
             kinds.setdefault(str(resource.get("kind")), []).append(Part(resource, place))
     if not any(kind in _KINDS or any(map(_is_apisix, found)) for kind, found in kinds.items()):
-        raise top.wrong(
+        raise documents[0].place.wrong(
             f"none of these Kubernetes resources is APISIX's: {', '.join(sorted(kinds))}; the stand-in reads "
             f"{', '.join(_KINDS)}"
         )
@@ -133,7 +132,9 @@ class _Resources:
         name = _identity(resource.value)[1]
         uri = "/*" if only else f"/{name}*"
         self.report.remark(
-            resource.place, f"no ApisixRoute here names it, so it is on a route {uri}, which goes to {CLUSTER}"
+            resource.place,
+            f"no ApisixRoute here names it, so it is on a route {uri}, which goes to {CLUSTER}",
+            stand_in=True,
         )
         entry = _entry(resource, "id", name).put("uri", uri, resource.at("metadata").place)
         entry.put("plugins", self.plugins(_spec(resource)), _spec(resource).place)
@@ -165,7 +166,8 @@ class _Resources:
             services += [str(each.get("name")) for each in upstreams]
             if services:
                 here = rule.at("backends" if "backends" in rule else "upstreams").place
-                self.report.remark(here, f"{', '.join(services)} are in the cluster: requests go to {CLUSTER}")
+                text = f"{', '.join(services)} are in the cluster: requests go to {CLUSTER}"
+                self.report.remark(here, text, stand_in=True)
                 entry.put("upstream", _UPSTREAM, here)
             self.sections.append("routes", entry, rule.place)
 
@@ -195,6 +197,7 @@ class _Resources:
         value = spec.at("authParameter").mapping().at("keyAuth").mapping().get("value")
         if not isinstance(value, Mapping):
             self.report.lacking(spec.place, "the stand-in knows consumers by the value of a keyAuth only")
+            self.report.unused.append(Part(self.plugins(spec), spec.place))
             return
         # as the controller names it: a username has no dots and dashes there
         username = re.sub(r"[^a-zA-Z0-9_]", "_", "_".join(_identity(resource.value)))

@@ -1,5 +1,7 @@
 """Places in a route file, the values at them, and what is wrong there."""
 
+import bisect
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -10,6 +12,7 @@ __all__ = [
     "Finding",
     "LinedList",
     "LinedMapping",
+    "LinedText",
     "Misplaced",
     "Part",
     "Place",
@@ -29,6 +32,7 @@ class LinedMapping(dict[Any, Any]):
 
     Attributes:
         lines: The line of each key.
+        files: The file of a key, for keys that may come from another file than the mapping.
     """
 
     def __init__(self, line: int | None = None, alias: int | None = None) -> None:
@@ -36,10 +40,12 @@ class LinedMapping(dict[Any, Any]):
         self.line = line
         self.alias = alias
         self.lines: dict[Any, int] = {}
+        self.files: dict[Any, str] = {}
 
     def put(self, key: Any, value: Any, place: "Place") -> Self:
         """Set a key that comes from `place`."""
         self[key] = value
+        self.files[key] = place.file
         if place.line is not None:
             self.lines[key] = place.line
         return self
@@ -48,26 +54,54 @@ class LinedMapping(dict[Any, Any]):
         """Add all keys of another mapping, with their lines."""
         self.update(other)
         self.lines.update(other.lines)
+        self.files.update(other.files)
 
     def append(self, key: str, value: Any, place: "Place") -> None:
         """Append a value that comes from `place` to the list under a key."""
         entries = self.setdefault(key, LinedList())
-        entries.add(value, place.line)
+        entries.add(value, place.line, place.file)
         if place.line is not None:
             self.lines.setdefault(key, place.line)
 
 
 class LinedList(list[Any]):
-    """A list of a file that knows the line of each of its entries; None: unknown."""
+    """A list of a file that knows the line of each of its entries.
+
+    Attributes:
+        lines: The line of each entry; None: unknown.
+        files: The file of an entry by its index, for entries that may come from another file than the list.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[int | None] = []
+        self.files: dict[int, str] = {}
 
-    def add(self, value: Any, line: int | None) -> None:
-        """Append an entry that is on `line`."""
+    def add(self, value: Any, line: int | None, file: str | None = None) -> None:
+        """Append an entry that is on `line`, of another `file` or (None) of the list's own."""
+        if file is not None:
+            self.files[len(self)] = file
         self.append(value)
         self.lines.append(line)
+
+
+class LinedText(str):
+    """A text that takes several lines of a file, or begins on another line than its key.
+
+    Attributes:
+        lines: The lines of the file, in order.
+        starts: For each of `lines` the index of the first character of this text that stands on it.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.lines: list[int] = []
+        self.starts: list[int] = []
+
+    def line_at(self, index: int) -> int | None:
+        """Return the line of the character at `index`; None: unknown."""
+        found = bisect.bisect_right(self.starts, index) - 1
+        return self.lines[max(found, 0)] if self.lines else None
 
 
 class Misplaced(ConfigurationError):
@@ -96,6 +130,9 @@ class Finding:
         plugin: Name of the plugin; None: it concerns none.
         where: File and line, as ``apisix.yaml:12``.
         message: What is wrong, and what to do.
+        line: Line of `where`, counted from 1; None: unknown.
+        field: The field of the plugin's configuration, as ``rate.per``; None: it concerns none.
+        stand_in: True: it is about our stand-in for APISIX only.
     """
 
     severity: Literal["error", "warning"]
@@ -103,6 +140,14 @@ class Finding:
     plugin: str | None
     where: str
     message: str
+    line: int | None = None
+    field: str | None = None
+    stand_in: bool = False
+
+    @property
+    def file(self) -> str:
+        """The file of `where`; empty: unknown."""
+        return self.where if self.line is None else self.where.removesuffix(f":{self.line}")
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}" if self.where else self.message
@@ -128,6 +173,7 @@ class Place:
 
     def at(self, container: Any, key: Any) -> "Place":
         """Return the place of a key of a mapping, or of an entry of a list, that stands here."""
+        file = getattr(container, "files", {}).get(key, self.file)
         if isinstance(container, Mapping):
             line = getattr(container, "lines", {}).get(key, self.line)
             path = f"{self.path}.{key}" if self.path else str(key)
@@ -135,7 +181,11 @@ class Place:
             lines = getattr(container, "lines", None)
             line = (lines[key] if lines is not None else None) or self.line
             path = f"{self.path}[{key}]"
-        return Place(self.file, self.what, path, line, self.route)
+        return Place(file, self.what, path, line, self.route)
+
+    def on_line(self, line: int | None) -> "Place":
+        """Return the same place on another line; None: on the same."""
+        return self if line is None else dataclasses.replace(self, line=line)
 
     @property
     def where(self) -> str:
@@ -210,14 +260,18 @@ class Report:
 
     Args:
         strict: True: raise errors, and raise what the stand-in cannot do. False: keep both as findings.
+        partial: True: what a route refers to may stand elsewhere, so nothing is wrong if it is not here.
 
     Attributes:
         findings: In the order in which they were found, each once.
+        unused: Mappings of plugins that no request of the stand-in can reach.
     """
 
-    def __init__(self, strict: bool) -> None:
+    def __init__(self, strict: bool, *, partial: bool = False) -> None:
         self.strict = strict
+        self.partial = partial
         self.findings: list[Finding] = []
+        self.unused: list[Part] = []
 
     def wrong(self, exc: Misplaced, loss: str = "") -> None:
         """Take an error: APISIX refuses something. `loss` says what it then drops."""
@@ -233,6 +287,7 @@ class Report:
         *,
         outcome: str = "it is passed over",
         plugin: str | None = None,
+        stand_in: bool = True,
     ) -> None:
         """Take something that the stand-in does not do, or not as one may think.
 
@@ -242,17 +297,22 @@ class Report:
             remedy: What to do about it, where that is an error.
             outcome: What the stand-in or APISIX does with it, where that is a warning.
             plugin: Name of the plugin concerned; None: none is.
+            stand_in: False: APISIX does not do it either.
         """
         if self.strict:
             raise place.wrong("; ".join(filter(None, (text, remedy))))
-        self.remark(place, "; ".join(filter(None, (text, outcome))), plugin)
+        self.remark(place, "; ".join(filter(None, (text, outcome))), plugin, stand_in=stand_in)
 
-    def remark(self, place: Place, text: str, plugin: str | None = None) -> None:
-        """Take a warning."""
-        self._keep("warning", place, text, plugin)
+    def remark(self, place: Place, text: str, plugin: str | None = None, *, stand_in: bool = False) -> None:
+        """Take a warning; `stand_in` as in `Finding`."""
+        self._keep("warning", place, text, plugin, stand_in)
 
-    def _keep(self, severity: Literal["error", "warning"], place: Place, text: str, plugin: str | None) -> None:
-        finding = Finding(severity, place.route, plugin, place.where, place.sentence(text))
+    def _keep(
+        self, severity: Literal["error", "warning"], place: Place, text: str, plugin: str | None, stand_in: bool = False
+    ) -> None:
+        finding = Finding(
+            severity, place.route, plugin, place.where, place.sentence(text), place.line, stand_in=stand_in
+        )
         if finding not in self.findings:
             self.findings.append(finding)
 
@@ -263,7 +323,7 @@ def replace_scalars(
     scalar: Callable[[Any, Place], Any],
     key: Callable[[Any, Place], Any] = lambda name, _: name,
 ) -> Any:
-    """Copy a value with its lines, and replace what is neither mapping nor list.
+    """Copy a value with its lines, and replace what is neither mapping nor list. A text keeps its lines if it stays.
 
     Args:
         value: Any value of a file.
@@ -278,19 +338,20 @@ def replace_scalars(
             mapping.put(key(name, here), replace_scalars(each, here, scalar, key), here)
         return mapping
     if isinstance(value, list | tuple):
-        entries = LinedList()
+        entries, files = LinedList(), getattr(value, "files", {})
         for number, each in enumerate(value):
             here = place.at(value, number)
-            entries.add(replace_scalars(each, here, scalar, key), here.line)
+            entries.add(replace_scalars(each, here, scalar, key), here.line, files.get(number))
         return entries
-    return scalar(value, place)
+    replaced = scalar(value, place)
+    return value if isinstance(value, LinedText) and replaced == value else replaced
 
 
 def named(value: Any) -> str:
     """Return a value and its type for messages: ``5 (int)``, or ``nothing`` for None."""
     if value is None:
         return "nothing"
-    kinds: dict[type, str] = {LinedMapping: "mapping", LinedList: "list"}
+    kinds: dict[type, str] = {LinedMapping: "mapping", LinedList: "list", LinedText: "str"}
     kind = kinds.get(type(value), type(value).__name__)
     return f"{shown(value)} ({kind})"
 

@@ -79,7 +79,7 @@ class PluginReader:
         for name, places in self._absent.items():
             lines = [str(place.line) for place in places[1:9] if place.line is not None]
             also = f" (here and on line {', '.join(lines)})" if lines else ""
-            self._report.lacking(places[0], _absence(name) + also, plugin=name)
+            self._report.lacking(places[0], _absence(name) + also, plugin=name, stand_in=name in PLUGINS)
 
     def _one(self, name: str, part: Part) -> Plugins:
         part = part.mapping()
@@ -144,7 +144,7 @@ def _ext_plugin(part: Part) -> ExtPlugin:
         meta.get("priority"),
         meta.get("error_response"),
         part.place.where,
-        tuple(each.at("name").place.where for each in part.at("conf").entries()),
+        tuple(part.at("conf").entries()),
     )
 
 
@@ -161,7 +161,8 @@ def resolved(part: Part, report: Report) -> Part:
             return value
         match = _REFERENCE.fullmatch(value)
         if match is None:
-            report.remark(place, f"the stand-in reaches no secret manager: {shown(value)} stays as it is")
+            text = f"the stand-in reaches no secret manager: {shown(value)} stays as it is"
+            report.remark(place, text, stand_in=True)
             return value
         found: Any = os.environ.get(match[1])
         if found is not None and match[2] is not None:

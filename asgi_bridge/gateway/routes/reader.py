@@ -1,7 +1,7 @@
 """Reads the sections of an ``apisix.yaml``: routes, and all that routes refer to."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import pydantic
@@ -11,7 +11,7 @@ from . import schema
 from .checking import checked
 from .places import LinedList, LinedMapping, Misplaced, Part, Place, Report
 from .plugins import PluginReader, resolved
-from .route import Consumer, Plugins, Route, Routes, Upstream
+from .route import Consumer, Plugins, Route, Routes, Unused, Upstream
 from .upstreams import UpstreamReader, referred
 
 __all__ = ["Reader"]
@@ -58,6 +58,7 @@ class Reader:
         self._consumers: list[Consumer] = []
         self._global_rules = Plugins()
         self._rule_of: dict[str, str] = {}
+        self._unnamed: dict[tuple[str, str], Unused] = {}
 
     def read(self) -> Routes:
         """Read all sections.
@@ -79,7 +80,16 @@ class Reader:
         self._each("consumers", "APISIX drops the consumer", self._consumer)
         self._each("global_rules", "APISIX drops the rule", self._global_rule)
         self._plugins.report_absent()
-        return Routes(self._routes.values(), self._consumers, self._global_rules, self._report.findings)
+        unused = [*self._unnamed.values(), *self._unused()]
+        return Routes(self._routes.values(), self._consumers, self._global_rules, self._report.findings, unused)
+
+    def _unused(self) -> Iterator[Unused]:
+        """Read the plugins of entries that the stand-in does not have."""
+        for part in self._report.unused:
+            try:
+                yield Unused(part.place.what or part.place.path, self._plugins.read(part))
+            except Misplaced as exc:
+                self._report.wrong(exc)
 
     def _each(self, section: str, loss: str, read: Callable[[Part], None]) -> None:
         """Read each entry of a section. An error in one leaves the others alone, as in APISIX."""
@@ -103,8 +113,13 @@ class Reader:
                 "neither the stand-in nor APISIX knows this field",
                 f"take it out. The stand-in knows {', '.join(schema.READ)}{hint}",
                 outcome=f"it is passed over{hint}",
+                stand_in=False,
             )
         elif key not in schema.READ and here.value:
+            if key == "consumer_groups":
+                for number, entry in enumerate(here.entries()):
+                    place = _place(key, number, entry)
+                    self._report.unused.append(Part(entry.value, place).at("plugins"))
             if key == "ssls" and all(entry.get("type") == "client" for entry in here.entries()):
                 return
             self._report.lacking(here.place, "the stand-in does not read this section", "take it out")
@@ -134,14 +149,18 @@ class Reader:
 
     def _plugin_config(self, part: Part) -> None:
         part, entry = self._checked(schema.PluginConfig, part)
-        self._plugin_configs[_id(entry.id, part)] = self._plugins.read(part.at("plugins"))
+        identity, plugins = _id(entry.id, part), self._plugins.read(part.at("plugins"))
+        self._plugin_configs[identity] = plugins
+        self._unnamed["plugin_config_id", identity] = Unused(part.place.what, plugins)
 
     def _service(self, part: Part) -> None:
         part, entry = self._checked(schema.Service, part)
         self._no_websocket(part)
-        self._services[_id(entry.id, part)] = _Service(
+        identity, plugins = _id(entry.id, part), self._plugins.read(part.at("plugins"))
+        self._unnamed["service_id", identity] = Unused(part.place.what, plugins)
+        self._services[identity] = _Service(
             entry.name,
-            self._plugins.read(part.at("plugins")),
+            plugins,
             self._upstreams.of(part, entry.upstream),
             _lower(entry.hosts),
         )
@@ -151,17 +170,20 @@ class Reader:
         plugins = self._plugins.read(part.at("plugins"))
         upstream = self._upstreams.of(part, entry.upstream)
         if entry.status == 0:
+            self._unnamed["route", str(part.place.route)] = Unused(part.place.what, plugins)
             return
         self._no_websocket(part)
-        plugin_config = referred(part, "plugin_config_id", self._plugin_configs)
+        plugin_config = referred(part, "plugin_config_id", self._plugin_configs, self._report)
         if plugin_config is not None:
             plugins = plugins.over(plugin_config)
         hosts = _lower(entry.hosts if entry.host is None else [entry.host])
-        service = referred(part, "service_id", self._services)
+        service = referred(part, "service_id", self._services, self._report)
         if service is not None:
             upstream = upstream or service.upstream
             hosts = hosts or service.hosts
             plugins = plugins.over(service.plugins)
+        for key in ("plugin_config_id", "service_id"):
+            self._unnamed.pop((key, str(part.get(key))), None)
         if upstream is not None and entry.timeout is not None:
             upstream = dataclasses.replace(upstream, **entry.timeout)
         addresses = entry.remote_addrs or [] if entry.remote_addr is None else [entry.remote_addr]
@@ -184,7 +206,8 @@ class Reader:
         )
         if route.id in self._routes:
             text = "there is another route with this id"
-            self._report.lacking(part.place, text, "ids are unique", outcome="APISIX takes the last one")
+            outcome = "APISIX takes the last one"
+            self._report.lacking(part.place, text, "ids are unique", outcome=outcome, stand_in=False)
         self._routes[route.id] = route
 
     def _consumer(self, part: Part) -> None:
@@ -193,6 +216,7 @@ class Reader:
         if "key-auth" not in plugins:
             text = "without key-auth no request finds this consumer"
             self._report.lacking(plugins.place, text, "give it a key-auth with a key")
+            self._report.unused.append(plugins)
             return
         auth = checked(schema.KeyAuth, resolved(plugins.at("key-auth").mapping(), self._report))
         others = self._plugins.read(Part(plugins.copied("key-auth"), plugins.place))
@@ -205,7 +229,8 @@ class Reader:
         twice = [name for name in entry.plugins if name in self._rule_of]
         for name in twice:
             text = f"{self._rule_of[name]} has this plugin as well, and APISIX then runs neither"
-            self._report.lacking(here.at(name).place, text, "keep one of them", outcome="", plugin=str(name))
+            place = here.at(name).place
+            self._report.lacking(place, text, "keep one of them", outcome="", plugin=str(name), stand_in=False)
         self._global_rules = self._global_rules.over(plugins)
         for name in twice:
             self._global_rules = self._global_rules.without(name)

@@ -10,12 +10,21 @@ from typing import Any, TypeAlias
 from ...wire.messages import TextEntry
 from ..nginx.uri import raw
 from .expressions import Expression, Lookup
-from .places import Finding
+from .places import Finding, Part
 
-__all__ = ["PHASES", "Consumer", "ExtPlugin", "Network", "Node", "Plugins", "Route", "Routes", "Upstream"]
+__all__ = [
+    "PHASES", "TWO_LISTS", "Consumer", "ExtPlugin", "Network", "Node", "Plugins", "Route", "Routes", "Unused",
+    "Upstream",
+]  # fmt: skip
 
 PHASES = ("ext-plugin-pre-req", "ext-plugin-post-req", "ext-plugin-post-resp")
 """APISIX's plugins in which a route lists the plugins of the runner."""
+
+TWO_LISTS = (
+    "route %s and a global rule both have ext-plugin-post-resp: APISIX then calls the upstream twice and cuts the "
+    "client's response off, or passes over the route's list; keep one of the two"
+)
+"""What is wrong about `Routes.clashing`, with ``%s`` for the route's id."""
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -36,7 +45,7 @@ class ExtPlugin:
         error_response: ``_meta.error_response``: body of the plugin's answers with a status of 400 or more, a text or
             a mapping that becomes JSON. None: the plugin's own body.
         where: File and line of the plugin; empty: unknown.
-        places: File and line of each entry of `conf`.
+        entries: The entries of `conf` as they stand in the file; empty: unknown.
     """
 
     conf: list[TextEntry] | None = None
@@ -44,7 +53,7 @@ class ExtPlugin:
     priority: int | None = None
     error_response: str | Mapping[str, Any] | None = None
     where: str = field(default="", compare=False, repr=False)
-    places: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    entries: tuple[Part, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def names(self) -> list[str]:
@@ -141,6 +150,19 @@ class Consumer:
     username: str
     key: str
     plugins: Plugins = field(default_factory=Plugins)
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """An entry with plugins that no request of the stand-in can reach.
+
+    Attributes:
+        what: The entry, as ``service 'x'``.
+        plugins: Its plugins.
+    """
+
+    what: str
+    plugins: Plugins
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +293,7 @@ class Routes:
         consumers: That key-auth may find.
         global_rules: Plugins of all global rules together; None: there are none.
         findings: What the reader of the route file has found.
+        unused: Services and plugin configurations that no route names, and entries that the stand-in does not have.
     """
 
     def __init__(
@@ -279,11 +302,20 @@ class Routes:
         consumers: Iterable[Consumer] = (),
         global_rules: Plugins | None = None,
         findings: Sequence[Finding] = (),
+        unused: Sequence[Unused] = (),
     ) -> None:
         self.routes = tuple(routes)
         self.global_rules = Plugins() if global_rules is None else global_rules
         self.consumers = {consumer.key: consumer for consumer in consumers}
         self.findings = tuple(findings)
+        self.unused = tuple(unused)
+
+    @property
+    def clashing(self) -> list[Route]:
+        """The routes that list plugins of the response phase, as a global rule does too."""
+        if "ext-plugin-post-resp" not in self.global_rules.ext:
+            return []
+        return [route for route in self.routes if "ext-plugin-post-resp" in route.plugins.ext]
 
     def candidates(self, method: str, host: bytes, path: bytes) -> list[Route]:
         """Find the routes that fit a request, the best first. The first of them that `Route.fits` is the request's.

@@ -7,9 +7,8 @@ from typing import Any
 
 import yaml
 
-from ...errors import ConfigurationError
 from .environment import replace_in_text
-from .places import LinedList, LinedMapping, shown
+from .places import LinedList, LinedMapping, LinedText, Misplaced, Place, shown
 
 __all__ = ["END", "Text", "read_text"]
 
@@ -47,7 +46,8 @@ def read_text(text: str, file: str) -> Text:
         file: Name of the file, for messages.
 
     Raises:
-        ConfigurationError: It is neither YAML nor JSON, or an environment variable is missing.
+        Misplaced: It is neither YAML nor JSON.
+        ConfigurationError: An environment variable is missing.
         RecursionError: Its values are nested too deeply.
     """
     # APISIX looks for the mark in the last ten bytes of the file
@@ -59,12 +59,12 @@ def read_text(text: str, file: str) -> Text:
         except json.JSONDecodeError as exc:
             # YAML may begin with a bracket too
             if not ended:
-                raise ConfigurationError(f"{file}:{exc.lineno}: this is not JSON: {exc.msg}") from None
+                raise Place(file, line=exc.lineno).wrong(f"this is not JSON: {exc.msg}") from None
         else:
             if bare != text:
-                raise ConfigurationError(
-                    f"{file}:1: the file begins with a byte order mark, which APISIX's reader of JSON does not "
-                    "accept; save it as UTF-8 without one"
+                raise Place(file, line=1).wrong(
+                    "the file begins with a byte order mark, which APISIX's reader of JSON does not accept; save it as "
+                    "UTF-8 without one"
                 )
             return _json(bare, value, ended)
     return _yaml(text, file, ended)
@@ -73,23 +73,22 @@ def read_text(text: str, file: str) -> Text:
 def _yaml(text: str, file: str, ended: bool) -> Text:
     text, origin = replace_in_text(text, file) if ended else (text, [])
 
-    def where(line: int) -> str:
-        return f"{file}:{origin[line] if line < len(origin) else line + 1}"
+    def wrong(line: int | None, text: str) -> Misplaced:
+        if line is not None:
+            line = origin[line] if line < len(origin) else line + 1
+        return Place(file, line=line).wrong(text)
 
     try:
         loader = _Loader(text, origin)
         return Text(_documents(loader), False, ended, loader.twice)
     except yaml.MarkedYAMLError as exc:
-        mark = exc.problem_mark
-        at = where(mark.line) if mark is not None else file
-        raise ConfigurationError(f"{at}: this is not YAML: {exc.problem or exc.context}") from None
+        line = None if exc.problem_mark is None else exc.problem_mark.line
+        raise wrong(line, f"this is not YAML: {exc.problem or exc.context}") from None
     except yaml.reader.ReaderError as exc:
-        at = where(text.count("\n", 0, exc.position))
-        raise ConfigurationError(
-            f"{at}: this is not YAML: it may not contain the character U+{exc.character:04X}; take it out"
-        ) from None
+        problem = f"this is not YAML: it may not contain the character U+{exc.character:04X}; take it out"
+        raise wrong(text.count("\n", 0, exc.position), problem) from None
     except _BadKey as exc:
-        raise ConfigurationError(f"{where(exc.line)}: a key has to be a string; put it in quotes") from None
+        raise wrong(exc.line, "a key has to be a string; put it in quotes") from None
 
 
 def _documents(loader: "_Loader") -> list[Any]:
@@ -140,6 +139,7 @@ class _Loader(yaml.SafeLoader):
 
     def __init__(self, text: str, origin: list[int]) -> None:
         super().__init__(text)
+        self.text = text
         self.origin = origin
         self.twice: list[tuple[int, str, int]] = []
 
@@ -211,12 +211,29 @@ class _Loader(yaml.SafeLoader):
                 raise _BadKey(key_node.start_mark.line)
             result.lines[key] = self.line_of(key_node)
             if id(value_node) in node.own or _is_plain(value_node):
-                result[key] = self.construct_object(value_node, deep=True)
+                value = self.construct_object(value_node, deep=True)
+                if type(value) is str and value_node.end_mark.line > key_node.start_mark.line:
+                    value = self.lined(value, value_node)
+                result[key] = value
             else:
                 # it comes from a merge
                 result[key] = LinedMapping(alias=node.merge)
                 result.lines[key] = node.merge
         return result
+
+    def lined(self, value: str, node: Any) -> LinedText:
+        """Return the text of a scalar with the lines of the file on which its characters stand."""
+        text = LinedText(value)
+        printed = [index for index, character in enumerate(value) if not character.isspace()]
+        passed = 0
+        raw = self.text[node.start_mark.index : node.end_mark.index]
+        for number, count in enumerate(_printed(raw, node.style)):
+            if count and passed < len(printed):
+                line = node.start_mark.line + number
+                text.lines.append(self.origin[line] if line < len(self.origin) else line + 1)
+                text.starts.append(printed[passed])
+                passed += count
+        return text
 
     def sequence(self, node: Any) -> Any:
         if getattr(node, "alias", None) is not None:
@@ -238,10 +255,6 @@ _Loader.yaml_implicit_resolvers = {
 class _JsonLoader(_Loader):
     """Reads JSON, with its scalars as JSON has them: YAML takes 1e5 for a text."""
 
-    def __init__(self, text: str, origin: list[int]) -> None:
-        super().__init__(text, origin)
-        self.text = text
-
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         if isinstance(node, yaml.ScalarNode):
             return json.loads(self.text[node.start_mark.index : node.end_mark.index], parse_int=_number)
@@ -252,6 +265,39 @@ def _identity(pair: tuple[yaml.Node, yaml.Node]) -> Any:
     """Return what makes two keys of a mapping the same."""
     key = pair[0]
     return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
+
+
+_SCALARS = {
+    "'": re.compile(r"''|\S"),
+    '"': re.compile(r"\\(?:x(?P<x>..)|u(?P<u>.{4})|U(?P<U>.{8})|[ \t\S]|\r?$)|\S"),
+}
+"""Maps the quotes of a scalar to what stands for one character in it. Without quotes each stands for itself."""
+_BLANK_ESCAPES = frozenset("\\" + each for each in ("", *"tnvfr NLP_\t\r"))
+
+
+def _printed(raw: str, style: str | None) -> list[int]:
+    """Return how many of a scalar's characters stand on each of its lines, blanks aside.
+
+    No style of YAML changes the order of the other characters, or joins them. So they are all that is needed to find
+    the line of a character.
+
+    Args:
+        raw: The scalar as it is written.
+        style: Its quote, ``|`` or ``>``; None: plain.
+    """
+    if style in ("'", '"'):
+        raw = raw[1:-1]
+    lines = raw.split("\n")
+    if style in ("|", ">"):
+        lines[0] = ""
+    pattern = _SCALARS.get(style or "", re.compile(r"\S"))
+    return [sum(not _is_blank(found) for found in pattern.finditer(line)) for line in lines]
+
+
+def _is_blank(found: re.Match[str]) -> bool:
+    """Return whether an escape stands for a blank."""
+    code = found.lastgroup and found[found.lastgroup]
+    return chr(int(code, 16)).isspace() if code else found[0] in _BLANK_ESCAPES
 
 
 def _is_plain(node: yaml.Node) -> bool:

@@ -20,13 +20,14 @@ _WITHOUT_EFFECT = ("checks", "retries", "retry_timeout", "keepalive_pool")
 T = TypeVar("T")
 
 
-def referred(holder: Part, key: str, among: Mapping[str, T]) -> T | None:
-    """Return what a field refers to; None: there is no such field.
+def referred(holder: Part, key: str, among: Mapping[str, T], report: Report) -> T | None:
+    """Return what a field refers to; None: there is no such field, or (in a partial file) it is elsewhere.
 
     Args:
         holder: What has the field.
         key: The field, as ``service_id``.
         among: What it may refer to, by id.
+        report: Takes a warning about plugins that are elsewhere.
 
     Raises:
         Misplaced: Nothing has this id.
@@ -34,6 +35,12 @@ def referred(holder: Part, key: str, among: Mapping[str, T]) -> T | None:
     if key not in holder:
         return None
     wanted = str(holder.value[key])
+    if wanted not in among and report.partial:
+        if key in ("plugin_config_id", "service_id"):
+            kind = key.removesuffix("_id")
+            text = f"{kind} {wanted!r} is in no file that is given, so its plugins are not checked; give"
+            report.remark(holder.at(key).place, f"{text} what the Admin API has under {kind}s as well")
+        return None
     if wanted not in among:
         known = ", ".join(sorted(among)) or "none"
         raise holder.at(key).place.wrong(f"there is no {key.removesuffix('_id')} {wanted!r}; there are: {known}")
@@ -67,9 +74,9 @@ class UpstreamReader:
         if own is not None:
             if "upstream_id" in holder:
                 text, place = "it has an upstream as well", holder.at("upstream_id").place
-                self._report.lacking(place, text, "keep one of them", outcome="APISIX takes this one")
+                self._report.lacking(place, text, "keep one of them", outcome="APISIX takes this one", stand_in=False)
             upstream = self.read(holder.at("upstream"), own)
-        return referred(holder, "upstream_id", self.upstreams) or upstream
+        return referred(holder, "upstream_id", self.upstreams, self._report) or upstream
 
     def read(self, part: Part, upstream: schema.Upstream) -> Upstream:
         """Read one upstream.
@@ -90,6 +97,7 @@ class UpstreamReader:
                 part.at(idle[0]).place,
                 "the stand-in asks only the node with the greatest weight, once, and checks no health: "
                 f"{', '.join(idle)} {'is' if len(idle) == 1 else 'are'} passed over",
+                stand_in=True,
             )
         scheme = upstream.scheme
         if scheme not in ("http", "https"):
@@ -131,7 +139,7 @@ class UpstreamReader:
             )
         if tls.client_cert is not None and tls.client_key is not None:
             return self.pair(tls.client_cert, tls.client_key, part.place)
-        return referred(part.mapping(), "client_cert_id", self.certificates) or ("", "")
+        return referred(part.mapping(), "client_cert_id", self.certificates, self._report) or ("", "")
 
     def _nodes(self, part: Part, upstream: schema.Upstream, default_port: int) -> tuple[Node, ...]:
         here = part.at("nodes")
@@ -153,7 +161,9 @@ class UpstreamReader:
                 host = node.host.removeprefix("[").removesuffix("]")
                 found.append(Node(host, default_port if node.port is None else node.port, node.weight))
         if not found:
-            self._report.lacking(here.place, "there is no node", "give at least one", outcome="requests get 503")
+            self._report.lacking(
+                here.place, "there is no node", "give at least one", outcome="requests get 503", stand_in=False
+            )
         return tuple(found)
 
 

@@ -15,11 +15,11 @@ from asgi_bridge.gateway import parse_routes, read_routes
 from asgi_bridge.loading import Source
 from asgi_bridge.testing import Gateway
 
-FILES = Path(__file__).parent / "data" / "routes"
+FILES = Path(__file__).parent.parent / "data" / "routes"
 
 
 class Nothing:
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, **conf: Any) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
