@@ -21,6 +21,7 @@ __all__ = [
     "log_level_option",
     "read_environment",
     "source_options",
+    "uds_option",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -86,6 +87,17 @@ def source_options(command: Command) -> Command:
 
 
 env_file_option = click.option("--env-file", type=FILE, help="Environment configuration file, read first.")
+
+
+def uds_option(text: str) -> Callable[[Command], Command]:
+    """Make the option ``--uds`` of a command that speaks with a running runner.
+
+    Args:
+        text: What the help says of it.
+    """
+    return click.option(
+        "--uds", envvar="APISIX_LISTEN_ADDRESS", metavar="PATH", help=f"{text}  [default: APISIX_LISTEN_ADDRESS]"
+    )
 
 
 def log_level_option(default: str) -> Callable[[Command], Command]:
