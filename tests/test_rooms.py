@@ -46,7 +46,8 @@ MAY_IMPORT = {
     "testing": {"bridge", "check", "gateway", "plugins", "server"} | SMALL,
     "dev": {"loading", "check", "gateway", "plugins", "server", "wire"} | SMALL,
     "health": set(),
-    "cli": {"loading", "compat", "dev", "health", "plugins", "server"} | SMALL,
+    "doctor": {"gateway", "wire"} | SMALL,
+    "cli": {"loading", "compat", "dev", "doctor", "health", "plugins", "server"} | SMALL,
     "__main__": {"cli"},
     "apps": {"__init__", "plugins"} | SMALL,
 }

@@ -1,7 +1,7 @@
 """Options that several commands have, and what their values stand for."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -18,7 +18,9 @@ __all__ = [
     "Permissions",
     "env_file_option",
     "find_source",
+    "listed",
     "log_level_option",
+    "plugin_options",
     "read_environment",
     "source_options",
     "uds_option",
@@ -87,6 +89,26 @@ def source_options(command: Command) -> Command:
 
 
 env_file_option = click.option("--env-file", type=FILE, help="Environment configuration file, read first.")
+
+
+def plugin_options(command: Command) -> Command:
+    """Add the arguments and the option that name plugins with their configurations: see `listed`."""
+    command = click.option(
+        "--conf", "confs", multiple=True, metavar="JSON",
+        help="Configuration of a PLUGIN: the first is for the first PLUGIN, and so on.  [default: {}]",
+    )(command)  # fmt: skip
+    return click.argument("plugins", nargs=-1, metavar="[PLUGIN]...")(command)
+
+
+def listed(plugins: Sequence[str], confs: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the names and configurations that `plugin_options` gave. A plugin without a configuration gets ``{}``.
+
+    Raises:
+        click.UsageError: There are more configurations than plugins.
+    """
+    if len(confs) > len(plugins):
+        raise click.UsageError(f"--conf is given {len(confs)} times, and there are {len(plugins)} plugins")
+    return [(name, confs[number] if number < len(confs) else "{}") for number, name in enumerate(plugins)]
 
 
 def uds_option(text: str) -> Callable[[Command], Command]:
