@@ -41,13 +41,15 @@ MAY_IMPORT = {
     "loading": {"bridge", "plugins"} | SMALL,
     "__init__": {"bridge", "plugins"} | SMALL,
     # what plugin authors and operators use
+    "answers": {"wire"},
     "check": {"plugins", "gateway"} | SMALL,
     "compat": {"bridge", "plugins", "adapter", "wsgi"} | SMALL,
     "testing": {"bridge", "check", "gateway", "plugins", "server"} | SMALL,
-    "dev": {"loading", "check", "gateway", "plugins", "server", "wire"} | SMALL,
+    "dev": {"answers", "loading", "check", "gateway", "plugins", "server", "wire"} | SMALL,
     "health": set(),
     "doctor": {"gateway", "wire"} | SMALL,
-    "cli": {"loading", "compat", "dev", "doctor", "health", "plugins", "server"} | SMALL,
+    "one_call": {"answers", "plugins", "adapter", "gateway", "wire"} | SMALL,
+    "cli": {"loading", "compat", "dev", "doctor", "one_call", "health", "plugins", "server"} | SMALL,
     "__main__": {"cli"},
     "apps": {"__init__", "plugins"} | SMALL,
 }

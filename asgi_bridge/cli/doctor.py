@@ -40,23 +40,22 @@ def doctor(
     Looks at the socket and the folders above it, at APISIX's config.yaml and version, and makes a call as APISIX does.
     It then prepares each PLUGIN, and calls none. Exit code 1: there is an error among the findings.
     """
+    from ..doctor import Questions, examine
+
+    path = None if not uds else os.path.abspath(uds.removeprefix("unix:"))
+    plugins_to_try = listed(plugins, confs)
+    questions = Questions(path, apisix_config, apisix_version, worker_user, variables, plugins_to_try, timeout)
+    findings = []
     try:
-        from ..doctor import Questions, examine
+        for finding in examine(questions):
+            findings.append(finding)
+            if not as_json:
+                click.echo(str(finding))
     except ModuleNotFoundError as exc:
         missing = extra_of(exc)
         if not missing:
             raise
         raise ConfigurationError(f"doctor {missing}") from None
-
-    path = None if not uds else os.path.abspath(uds.removeprefix("unix:"))
-    questions = Questions(
-        path, apisix_config, apisix_version, worker_user, variables, listed(plugins, confs), timeout
-    )  # fmt: skip
-    findings = []
-    for finding in examine(questions):
-        findings.append(finding)
-        if not as_json:
-            click.echo(str(finding))
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(each) for each in findings], indent=2, ensure_ascii=False))
     if any(each.severity == "error" for each in findings):

@@ -20,6 +20,7 @@ __all__ = [
     "find_source",
     "listed",
     "log_level_option",
+    "mount_options",
     "plugin_options",
     "read_environment",
     "source_options",
@@ -70,8 +71,12 @@ class Permissions(click.ParamType[int]):
 
 def source_options(command: Command) -> Command:
     """Add the argument and the options that say where the plugins come from: see `find_source`."""
+    return click.argument("target", required=False)(mount_options(command))
+
+
+def mount_options(command: Command) -> Command:
+    """Add the options of `source_options`, and no argument."""
     for decorate in (
-        click.argument("target", required=False),
         click.option(
             "--mount", "mounts", type=Mount(), multiple=True, help="One more plugin. May be given several times."
         ),

@@ -34,6 +34,7 @@ def ended(module: str, *arguments: str) -> tuple[str, list[object]]:
         (["dev", "-h"], 0),
         (["plugins", "--help"], 0),
         (["compat", "--help"], 0),
+        (["call", "--help"], 0),
         (["doctor", "--help"], 0),
         (["health", "--help"], 0),
         (["run", "--workers", "2"], 2),

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -80,3 +81,17 @@ def test_what_cannot_be_looked_at(home: Path, doctor: Doctor) -> None:
     assert doctor() == (2, "", nothing)
     code, _, err = doctor("hello", "--conf", "{}", "--conf", "{}", "--uds", f"{home}/r.sock")
     assert (code, err.splitlines()[-1]) == (2, "Error: --conf is given 2 times, and there are 1 plugins")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["doctor", "--apisix-config", "CONFIG"], 2), (["call", "a"], 2), (["doctor", "--apisix-version", "3.18.0"], 0)],
+)
+def test_a_package_that_is_not_installed(home: Path, arguments: list[str], code: int) -> None:
+    config = home / "conf" / "config.yaml"
+    config.touch()
+    words = [each.replace("CONFIG", str(config)) for each in arguments]
+    program = f"import sys; sys.modules['h11'] = None; sys.argv[1:] = {words}; from asgi_bridge.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    needs = f'asgi-bridge: {arguments[0]} needs h11: pip install "asgi_bridge[dev]"\n'
+    assert (done.returncode, done.stderr) == (code, needs if code else "")
