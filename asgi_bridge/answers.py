@@ -2,6 +2,7 @@
 
 import click
 
+from .logs import one_line
 from .wire import HTTPReqCallResp, HTTPRespCallResp, Rewrite, Stop, TextEntry
 
 __all__ = ["describe"]
@@ -29,7 +30,7 @@ def _action(answer: HTTPReqCallResp | None) -> tuple[str, list[str]]:
             details.append(_body("body", action.body))
         return click.style(f"stop {action.status}", fg="yellow"), details
     if isinstance(action, Rewrite):
-        details = [] if action.path is None else [f"path    {action.path.decode('utf-8', 'replace')}"]
+        details = [] if action.path is None else [f"path    {_text(action.path)}"]
         details += _entries("header", action.headers)
         details += _entries("arg", action.args)
         if action.body:
@@ -49,14 +50,18 @@ def _response(answer: HTTPRespCallResp) -> list[str]:
 def _entries(kind: str, entries: list[TextEntry] | None) -> list[str]:
     lines = []
     for name, value in entries or ():
-        shown = (name or b"").decode("utf-8", "replace")
+        shown = _text(name or b"")
         if value:
-            lines.append(f"{kind:<7} {shown}: {value.decode('utf-8', 'replace')}")
+            lines.append(f"{kind:<7} {shown}: {_text(value)}")
         elif kind != "header" or shown != "content-type":  # an empty one only keeps APISIX from adding its own
             lines.append(f"{kind:<7} {shown} deleted" if value is None or kind == "header" else f"{kind:<7} {shown}:")
     return lines
 
 
 def _body(kind: str, body: bytes) -> str:
-    text = body[:60].decode("utf-8", "replace").replace("\n", "\\n")
-    return f"{kind:<7} {len(body)} bytes: {text}{'…' if len(body) > 60 else ''}"
+    return f"{kind:<7} {len(body)} bytes: {_text(body[:60])}{'…' if len(body) > 60 else ''}"
+
+
+def _text(data: bytes) -> str:
+    """Return bytes as one line of text: a terminal must not take them for commands."""
+    return one_line(data.decode("utf-8", "replace"))

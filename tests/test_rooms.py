@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "loading": {"bridge", "plugins"} | SMALL,
     "__init__": {"bridge", "plugins"} | SMALL,
     # what plugin authors and operators use
-    "answers": {"wire"},
+    "answers": {"wire"} | SMALL,
     "check": {"plugins", "gateway"} | SMALL,
     "compat": {"bridge", "plugins", "adapter", "wsgi"} | SMALL,
     "testing": {"bridge", "check", "gateway", "plugins", "server"} | SMALL,

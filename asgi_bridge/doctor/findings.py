@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ..logs import one_line
+
 __all__ = ["Finding", "error", "good", "warning"]
 
 
@@ -24,8 +26,9 @@ class Finding:
     remedy: str = ""
 
     def __str__(self) -> str:
-        text = f"{self.severity:<8} {self.where}: {self.what}"
-        return f"{text}\n{'':<8} → {self.remedy}" if self.remedy else text
+        # another user may have chosen the name of a file or process: it must not look like a finding of its own
+        text = one_line(f"{self.severity:<8} {self.where}: {self.what}")
+        return f"{text}\n{'':<8} → {one_line(self.remedy)}" if self.remedy else text
 
 
 def good(where: str, what: str) -> Finding:

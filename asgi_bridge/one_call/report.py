@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..answers import describe
+from ..logs import one_line
 from ..wire import HTTPReqCallResp, HTTPRespCallResp, Info, ReqBody, RespBody, Rewrite, Stop, TextEntry, Var
 from .outcome import Headers, Outcome, Response
 from .request import Request
@@ -47,18 +48,18 @@ def as_text(request: Request, outcome: Outcome) -> Iterator[str]:
     """
     scope = _scope_in(request, outcome)
     phase = click.style(f"{request.phase} phase", dim=True)
-    yield f"{click.style(scope['method'], bold=True)} {scope['target']}  {phase}"
-    yield from (f"    {name}: {value}" for name, value in scope["headers"])
+    yield f"{click.style(one_line(scope['method']), bold=True)} {one_line(scope['target'])}  {phase}"
+    yield from (one_line(f"    {name}: {value}") for name, value in scope["headers"])
     if request.phase == "response":
         yield f"upstream {request.status}"
-        yield from (f"    {name}: {value}" for name, value in _texts(request.response_entries))
+        yield from (one_line(f"    {name}: {value}") for name, value in _texts(request.response_entries))
     if outcome.asked:
-        yield f"asked for {', '.join(map(_asked, outcome.asked))}"
+        yield one_line(f"asked for {', '.join(map(_asked, outcome.asked))}")
     for step in _steps(request, outcome):
-        yield f"{click.style(step.name, bold=True)}: {step.what}"
-        yield from (f"    {line}" for line in (*step.request, *step.response))
+        yield f"{click.style(step.name, bold=True)}: {one_line(step.what)}"
+        yield from (one_line(f"    {line}") for line in (*step.request, *step.response))
     if outcome.error is not None:
-        what = click.style("refused", fg="red") + f": {outcome.error}"
+        what = click.style("refused", fg="red") + f": {one_line(outcome.error)}"
         details: list[str] = []
     else:
         what, details = describe(outcome.answer)
@@ -206,5 +207,4 @@ def _text(data: bytes) -> str:
 
 
 def _body(body: bytes) -> str:
-    text = _text(body[:SHOWN]).replace("\n", "\\n")
-    return f"{len(body)} bytes: {text}{'…' if len(body) > SHOWN else ''}"
+    return f"{len(body)} bytes: {_text(body[:SHOWN])}{'…' if len(body) > SHOWN else ''}"

@@ -81,3 +81,9 @@ def test_what_is_no_version(look: Look, version: str) -> None:
 def test_findings_as_text() -> None:
     assert str(Finding("ok", "a", "b")) == "ok       a: b"
     assert str(Finding("warning", f"{CONFIG}:3", "b", "c")) == "warning  conf/config.yaml:3: b\n         → c"
+
+
+def test_names_that_others_choose_make_no_finding() -> None:
+    forged = "x\nok       /run/r.sock: \x1b[2Ja handshake works"
+    shown = r"x\nok       /run/r.sock: \x1b[2Ja handshake works"
+    assert str(Finding("error", forged, forged, forged)) == f"error    {shown}: {shown}\n         → {shown}"

@@ -350,3 +350,13 @@ def test_a_running_runner_that_refuses(runner: ThreadRunner) -> None:
     assert failed.error == f"failed to receive RPC_HTTP_REQ_CALL: service unavailable; {log}"
     nobody = call_over_socket(Request(listed("cors")), runner.path + "x", SECONDS)
     assert nobody.error == f"failed to connect to the unix socket unix:{runner.path}x: no such file or directory"
+
+
+def test_a_terminal_gets_no_commands() -> None:
+    outcome = Outcome([Var(b"\x1b[2J")], HTTPReqCallResp(1, Stop(400, [(b"a", b"\x1b[2J")], b"x\n\x1b[2J")))
+    request = Request([], path="/%1b", headers=[("b", "\x1b[2J")])
+    assert text(request, outcome) == [
+        "GET /%1b  request phase", *HOST, r"    b: \x1b[2J", r"asked for $\x1b[2J", "→ stop 400",
+        r"    header  a: \x1b[2J", r"    body    6 bytes: x\n\x1b[2J",
+    ]  # fmt: skip
+    assert text(Request([]), Outcome(error="\x1b[2J"))[-1] == r"→ refused: \x1b[2J"
