@@ -41,11 +41,15 @@ MAY_IMPORT = {
     "loading": {"bridge", "plugins"} | SMALL,
     "__init__": {"bridge", "plugins"} | SMALL,
     # what plugin authors and operators use
+    "answers": {"wire"} | SMALL,
     "check": {"plugins", "gateway"} | SMALL,
     "compat": {"bridge", "plugins", "adapter", "wsgi"} | SMALL,
     "testing": {"bridge", "check", "gateway", "plugins", "server"} | SMALL,
-    "dev": {"loading", "check", "gateway", "plugins", "server", "wire"} | SMALL,
-    "cli": {"loading", "check", "compat", "dev", "plugins", "server"} | SMALL,
+    "dev": {"answers", "loading", "check", "gateway", "plugins", "server", "wire"} | SMALL,
+    "health": set(),
+    "doctor": {"gateway", "wire"} | SMALL,
+    "one_call": {"answers", "plugins", "adapter", "gateway", "wire"} | SMALL,
+    "cli": {"loading", "check", "compat", "dev", "doctor", "one_call", "health", "plugins", "server"} | SMALL,
     "__main__": {"cli"},
     "apps": {"__init__", "plugins"} | SMALL,
 }

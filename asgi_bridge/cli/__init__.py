@@ -1,4 +1,4 @@
-"""The command line: ``asgi-bridge run``, ``dev``, ``check``, ``plugins`` and ``compat``.
+"""The command line: ``asgi-bridge run``, ``dev``, ``check``, ``plugins``, ``compat``, ``call``, ``doctor``, ``health``.
 
 Each command is a module. A command imports what it works with when it runs: ``asgi-bridge --help`` loads every command,
 and is quick because none of them has loaded uvicorn, Starlette or pydantic by then.
@@ -10,7 +10,7 @@ import click
 
 from ..errors import BridgeError
 from ..tracebacks import own_lines
-from . import check, compat, dev, plugins, run
+from . import call, check, compat, dev, doctor, health, plugins, run
 
 __all__ = ["cli", "main"]
 
@@ -31,6 +31,9 @@ cli.add_command(dev.dev)
 cli.add_command(check.check)
 cli.add_command(plugins.plugins)
 cli.add_command(compat.compat)
+cli.add_command(call.call)
+cli.add_command(doctor.doctor)
+cli.add_command(health.health)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from ..errors import ConfigurationError
-from .options import env_file_option, find_source, plugin_options, read_environment
+from .options import env_file_option, find_source, mount_options, read_environment
 
 __all__ = ["check"]
 
@@ -16,7 +16,7 @@ STANDARD_INPUT = "-"
 
 @click.command()
 @click.argument("arguments", nargs=-1, required=True, metavar="[TARGET] ROUTES...")
-@plugin_options
+@mount_options
 @env_file_option
 @click.option(
     "--limit-configuration-size", type=click.IntRange(min=1), default=131_072, show_default=True,

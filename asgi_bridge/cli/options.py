@@ -1,7 +1,7 @@
 """Options that several commands have, and what their values stand for."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -18,10 +18,13 @@ __all__ = [
     "Permissions",
     "env_file_option",
     "find_source",
+    "listed",
     "log_level_option",
+    "mount_options",
     "plugin_options",
     "read_environment",
     "source_options",
+    "uds_option",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -68,11 +71,11 @@ class Permissions(click.ParamType[int]):
 
 def source_options(command: Command) -> Command:
     """Add the argument and the options that say where the plugins come from: see `find_source`."""
-    return click.argument("target", required=False)(plugin_options(command))
+    return click.argument("target", required=False)(mount_options(command))
 
 
-def plugin_options(command: Command) -> Command:
-    """Add the options of `source_options`, without the argument."""
+def mount_options(command: Command) -> Command:
+    """Add the options of `source_options`, and no argument."""
     for decorate in (
         click.option(
             "--mount", "mounts", type=Mount(), multiple=True, help="One more plugin. May be given several times."
@@ -91,6 +94,37 @@ def plugin_options(command: Command) -> Command:
 
 
 env_file_option = click.option("--env-file", type=FILE, help="Environment configuration file, read first.")
+
+
+def plugin_options(command: Command) -> Command:
+    """Add the arguments and the option that name plugins with their configurations: see `listed`."""
+    command = click.option(
+        "--conf", "confs", multiple=True, metavar="JSON",
+        help="Configuration of a PLUGIN: the first is for the first PLUGIN, and so on.  [default: {}]",
+    )(command)  # fmt: skip
+    return click.argument("plugins", nargs=-1, metavar="[PLUGIN]...")(command)
+
+
+def listed(plugins: Sequence[str], confs: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the names and configurations that `plugin_options` gave. A plugin without a configuration gets ``{}``.
+
+    Raises:
+        click.UsageError: There are more configurations than plugins.
+    """
+    if len(confs) > len(plugins):
+        raise click.UsageError(f"--conf is given {len(confs)} times, and there are {len(plugins)} plugins")
+    return [(name, confs[number] if number < len(confs) else "{}") for number, name in enumerate(plugins)]
+
+
+def uds_option(text: str) -> Callable[[Command], Command]:
+    """Make the option ``--uds`` of a command that speaks with a running runner.
+
+    Args:
+        text: What the help says of it.
+    """
+    return click.option(
+        "--uds", envvar="APISIX_LISTEN_ADDRESS", metavar="PATH", help=f"{text}  [default: APISIX_LISTEN_ADDRESS]"
+    )
 
 
 def log_level_option(default: str) -> Callable[[Command], Command]:
