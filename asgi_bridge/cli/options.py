@@ -9,6 +9,8 @@ import click
 from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from ..loading import Source
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "FOLDER",
     "Mount",
     "Permissions",
+    "complete_file",
     "env_file_option",
     "find_source",
     "log_level_option",
@@ -65,10 +68,17 @@ class Permissions(click.ParamType[int]):
         return mode
 
 
+def complete_file(context: click.Context, parameter: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+    """Complete a value that may be the path of a file, as TARGET may. The shell knows the files."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
 def source_options(command: Command) -> Command:
     """Add the argument and the options that say where the plugins come from: see `find_source`."""
     for decorate in (
-        click.argument("target", required=False),
+        click.argument("target", required=False, shell_complete=complete_file),
         click.option(
             "--mount", "mounts", type=Mount(), multiple=True, help="One more plugin. May be given several times."
         ),
