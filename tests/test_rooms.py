@@ -45,7 +45,8 @@ MAY_IMPORT = {
     "compat": {"bridge", "plugins", "adapter", "wsgi"} | SMALL,
     "testing": {"bridge", "check", "gateway", "plugins", "server"} | SMALL,
     "dev": {"loading", "check", "gateway", "plugins", "server", "wire"} | SMALL,
-    "cli": {"loading", "compat", "dev", "plugins", "server"} | SMALL,
+    "generate": {"loading", "plugins"} | SMALL,
+    "cli": {"loading", "compat", "dev", "generate", "plugins", "server"} | SMALL,
     "__main__": {"cli"},
     "apps": {"__init__", "plugins"} | SMALL,
 }

@@ -10,7 +10,7 @@ import click
 
 from ..errors import BridgeError
 from ..tracebacks import own_lines
-from . import compat, completion, dev, plugins, run
+from . import compat, completion, dev, generate, plugins, run
 
 __all__ = ["cli", "main"]
 
@@ -30,6 +30,7 @@ cli.add_command(run.run)
 cli.add_command(dev.dev)
 cli.add_command(plugins.plugins)
 cli.add_command(compat.compat)
+cli.add_command(generate.generate)
 cli.add_command(completion.completion)
 
 
