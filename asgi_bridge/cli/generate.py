@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..errors import ConfigurationError
-from .options import env_file_option, find_source, read_environment, source_options
+from .options import env_file_option, find_source, is_given, read_environment, source_options
 
 if TYPE_CHECKING:
     from ..generate.routes import Route
@@ -91,7 +91,7 @@ _image = click.option("--image", help="Image of the runner.  [default: NAME:1]")
 _stand_in = click.option(
     "--example-upstream", is_flag=True, help="Add a service at 127.0.0.1:1980, which stands in for yours."
 )
-_deployed = _options(source_options, _name, _home, _uds)
+_deployed = _options(source_options, _home, _uds)
 
 
 @click.group()
@@ -129,15 +129,28 @@ def _made_route(options: dict[str, Any]) -> "Route":
 
 
 def _runner(options: dict[str, Any], *, sidecar: bool = True, private: bool = False) -> "Deployed":
-    """Return the runner where it is deployed. Raises ConfigurationError for a socket that APISIX would choose."""
-    from ..generate.runner import Deployed, checked_name, checked_path
+    from ..generate.runner import Deployed, checked_path
 
-    given = click.get_current_context().get_parameter_source("uds")
-    if not sidecar and given is not click.core.ParameterSource.DEFAULT:
-        raise ConfigurationError("--uds is for --sidecar: without it APISIX starts the runner, and chooses the socket")
-    uds = checked_path("--uds", options["uds"].removeprefix("unix:")) if sidecar else None
     home = checked_path("--home", options["home"])
-    return Deployed(checked_name(options["name"]), _source(options), home, uds, private and sidecar)
+    return Deployed(_source(options), home, _socket(options, sidecar=sidecar), private and sidecar)
+
+
+def _socket(options: dict[str, Any], *, sidecar: bool) -> str | None:
+    """Return the path of the runner's socket; None: APISIX chooses it."""
+    from ..generate.runner import checked_path
+
+    if sidecar:
+        return checked_path("--uds", options["uds"].removeprefix("unix:"))
+    _refuse(["uds"], "is for --sidecar: without it APISIX starts the runner, and chooses the socket")
+    return None
+
+
+def _refuse(names: list[str], why: str) -> None:
+    """Refuse options that would change nothing in what is printed."""
+    context = click.get_current_context()
+    for each in context.command.params:
+        if each.name in names and is_given(each.name):
+            raise ConfigurationError(f"{each.opts[0] if each.opts[0].startswith('-') else each.opts[0].upper()} {why}")
 
 
 def _print(text: str) -> None:
@@ -195,13 +208,15 @@ def config(sidecar: bool, is_standalone: bool, env: tuple[str, ...], **options: 
     """The part of APISIX's config.yaml that is about the runner."""
     from ..generate.apisix import config_yaml
 
-    if sidecar and env:
-        raise ConfigurationError("--env is not for --sidecar: such a runner has the environment of its own process")
+    if sidecar:
+        _refuse(["env"], "is not for --sidecar: such a runner has the environment of its own process")
+        _refuse(["target", "mounts", "allow", "home"], "is not for --sidecar: this file then has the socket alone")
     _print(config_yaml(_runner(options, sidecar=sidecar), standalone=is_standalone, env=env))
 
 
 @generate.command()
 @_deployed
+@_name
 @_sidecar
 @click.option(
     "--copy", "copied", multiple=True, metavar="PATH",
@@ -219,50 +234,67 @@ def dockerfile(
     """A Dockerfile: of the runner, or of APISIX with the runner."""
     from ..generate.docker import dockerfile as text_of
     from ..generate.docker import modules_of
+    from ..generate.runner import checked_name
 
+    if not sidecar:
+        _refuse(["allow"], "is not for this file: APISIX starts the runner, and config.yaml has its command")
     runner = _runner(options, sidecar=sidecar, private=True)
-    _print(text_of(runner, copied or modules_of(runner.source), requirements, wheels))
+    name = checked_name(options["name"])
+    _print(text_of(name, runner, copied or modules_of(runner.source), requirements, wheels))
 
 
 @generate.command()
-@_deployed
+@_name
 @_sidecar
+@_uds
 @_stand_in
 def compose(sidecar: bool, example_upstream: bool, **options: Any) -> None:
     """A compose.yaml, for the Dockerfile."""
     from ..generate.docker import compose as text_of
+    from ..generate.runner import checked_name
 
-    _print(text_of(_runner(options, sidecar=sidecar), upstream=example_upstream))
+    name = checked_name(options["name"])
+    _print(text_of(name, _socket(options, sidecar=sidecar), upstream=example_upstream))
 
 
 @generate.command()
 @_deployed
+@_name
 @_image
 @click.option("--replicas", type=click.IntRange(min=1), default=2, show_default=True, help="Number of pods.")
 @_stand_in
 def kubernetes(image: str | None, replicas: int, example_upstream: bool, **options: Any) -> None:
     """A Deployment of APISIX with the runner as its sidecar, and a Service."""
     from ..generate.kubernetes import manifest
+    from ..generate.runner import checked_name
 
-    runner = _runner(options, private=True)
-    _print(manifest(runner, image or f"{runner.name}:1", replicas=replicas, upstream=example_upstream))
+    name = checked_name(options["name"])
+    _print(
+        manifest(
+            name, _runner(options, private=True), image or f"{name}:1", replicas=replicas, upstream=example_upstream
+        )
+    )
 
 
 @generate.command()
 @_deployed
+@_name
 @_image
 def helm(image: str | None, **options: Any) -> None:
     """Values for APISIX's Helm chart, with the runner as a sidecar."""
     from ..generate.kubernetes import helm_values
+    from ..generate.runner import checked_name
 
-    runner = _runner(options, private=True)
-    _print(helm_values(runner, image or f"{runner.name}:1"))
+    name = checked_name(options["name"])
+    _print(helm_values(name, _runner(options, private=True), image or f"{name}:1"))
 
 
 @generate.command()
 @_deployed
+@_name
 def systemd(**options: Any) -> None:
     """A unit of systemd, for a runner beside APISIX on one machine."""
+    from ..generate.runner import checked_name
     from ..generate.systemd import systemd_unit
 
-    _print(systemd_unit(_runner(options)))
+    _print(systemd_unit(checked_name(options["name"]), _runner(options)))

@@ -21,6 +21,7 @@ __all__ = [
     "complete_file",
     "env_file_option",
     "find_source",
+    "is_given",
     "log_level_option",
     "read_environment",
     "source_options",
@@ -132,12 +133,20 @@ def find_source(
     for name in names:
         if names.count(name) > 1:
             raise ConfigurationError(f"--mount {name}: given twice")
-    context = click.get_current_context()
-    is_given = context.get_parameter_source("app_dir") is not click.core.ParameterSource.DEFAULT
     if target is not None:
-        target, app_dir = located(target, app_dir if is_given else None)
+        target, app_dir = located(target, app_dir if is_given("app_dir") else None)
     mounted = {name: located(each, app_dir)[0] for name, each in mounts}
     return Source(target, mounted, os.path.abspath(app_dir), allow)
+
+
+def is_given(name: str) -> bool:
+    """Return whether the user gives an option, on the command line or in the environment. Call it while a command runs.
+
+    Args:
+        name: The option's parameter.
+    """
+    source = click.get_current_context().get_parameter_source(name)
+    return source is not click.core.ParameterSource.DEFAULT
 
 
 def read_environment(env_file: str | None) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..errors import ConfigurationError
 from ..loading import Source
-from .runner import APISIX_IMAGE, APISIX_USER, GRACE_SECONDS, Deployed, json_list
+from .runner import APISIX_IMAGE, APISIX_USER, GRACE_SECONDS, Deployed, json_list, socket_folder
 from .yaml_text import flow
 
 __all__ = ["compose", "dockerfile", "modules_of"]
@@ -87,10 +87,11 @@ def modules_of(source: Source) -> list[str]:
     return list(found)
 
 
-def dockerfile(runner: Deployed, copied: Sequence[str], requirements: str, wheels: str | None = None) -> str:
+def dockerfile(name: str, runner: Deployed, copied: Sequence[str], requirements: str, wheels: str | None = None) -> str:
     """Return a Dockerfile: of the runner alone, or without a socket path of APISIX with the runner.
 
     Args:
+        name: Of the image.
         runner: The runner.
         copied: Files and folders of the user's code, beside the Dockerfile.
         requirements: Name of pip's file of requirements, beside the Dockerfile. It names ``asgi_bridge``.
@@ -98,14 +99,14 @@ def dockerfile(runner: Deployed, copied: Sequence[str], requirements: str, wheel
     """
     code = "".join(f"COPY {path} {runner.home}/{path.rstrip('/') if path.endswith('/') else ''}\n" for path in copied)
     values = {
-        "name": runner.name, "home": runner.home, "requirements": requirements, "code": code,
+        "name": name, "home": runner.home, "requirements": requirements, "code": code,
         "wheels": f"COPY {wheels.rstrip('/')} /tmp/wheels\n" if wheels else "",
         "links": "--find-links /tmp/wheels " if wheels else "",
         "health": json_list(runner.health, " \\\n    "), "command": json_list(runner.command, " \\\n    "),
     }  # fmt: skip
     if runner.uds is None:
         return _WITH_APISIX.format(image=APISIX_IMAGE, user=APISIX_USER, **values)
-    return _ALONE.format(user=APISIX_USER, folder=runner.socket_folder, **values)
+    return _ALONE.format(user=APISIX_USER, folder=socket_folder(runner.uds), **values)
 
 
 _SAFE = """\
@@ -167,17 +168,18 @@ volumes:
 """
 
 
-def compose(runner: Deployed, *, upstream: bool = False) -> str:
+def compose(name: str, uds: str | None, *, upstream: bool = False) -> str:
     """Return a ``compose.yaml``: with the runner as a service, or without a socket path as a part of APISIX's image.
 
     Args:
-        runner: The runner. Its Dockerfile, ``config.yaml`` and ``apisix.yaml`` are beside the file.
+        name: Of the image. Its Dockerfile, ``config.yaml`` and ``apisix.yaml`` are beside the file.
+        uds: Path of the runner's socket; None: APISIX starts the runner.
         upstream: True: a service stands in for an upstream.
     """
     stand_in = _STAND_IN if upstream else ""
-    if runner.uds is None:
-        return _COMPOSE_ONE.format(name=runner.name, safe=_SAFE) + stand_in
+    if uds is None:
+        return _COMPOSE_ONE.format(name=flow(name), safe=_SAFE) + stand_in
     text = _COMPOSE_TWO.format(
-        name=flow(runner.name), image=APISIX_IMAGE, folder=runner.socket_folder, seconds=GRACE_SECONDS + 10, safe=_SAFE
+        name=flow(name), image=APISIX_IMAGE, folder=socket_folder(uds), seconds=GRACE_SECONDS + 10, safe=_SAFE
     )
     return text + stand_in + _VOLUMES

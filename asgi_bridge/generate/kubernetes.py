@@ -3,7 +3,7 @@
 from textwrap import indent
 
 from .apisix import STANDALONE
-from .runner import APISIX_IMAGE, APISIX_USER, GRACE_SECONDS, Deployed, json_list
+from .runner import APISIX_IMAGE, APISIX_USER, GRACE_SECONDS, Deployed, json_list, socket_folder
 from .yaml_text import flow, yaml_of
 
 __all__ = ["helm_values", "manifest"]
@@ -166,35 +166,37 @@ def _sidecar(runner: Deployed, image: str) -> str:
         command=json_list(runner.command, "\n    "),
         health=json_list(runner.health, "\n        "),
         user=APISIX_USER,
-        folder=runner.socket_folder,
+        folder=socket_folder(runner.uds),
     )
 
 
-def manifest(runner: Deployed, image: str, *, replicas: int = 2, upstream: bool = False) -> str:
+def manifest(name: str, runner: Deployed, image: str, *, replicas: int = 2, upstream: bool = False) -> str:
     """Return a Deployment and a Service.
 
     Args:
+        name: Of what is made, and of the ConfigMap.
         runner: The runner.
         image: Its image.
         replicas: Number of pods.
         upstream: True: a container stands in for an upstream.
     """
     return _MANIFEST.format(
-        name=runner.name, replicas=replicas, grace=GRACE_SECONDS + 10, sidecar=indent(_sidecar(runner, image), " " * 8),
-        apisix=APISIX_IMAGE, user=APISIX_USER, folder=runner.socket_folder, stand_in=_STAND_IN if upstream else "",
+        name=name, replicas=replicas, grace=GRACE_SECONDS + 10, sidecar=indent(_sidecar(runner, image), " " * 8),
+        apisix=APISIX_IMAGE, user=APISIX_USER, folder=socket_folder(runner.uds), stand_in=_STAND_IN if upstream else "",
     )  # fmt: skip
 
 
-def helm_values(runner: Deployed, image: str) -> str:
+def helm_values(name: str, runner: Deployed, image: str) -> str:
     """Return values for APISIX's Helm chart.
 
     Args:
+        name: Of what is made, and of the ConfigMap.
         runner: The runner.
         image: Its image.
     """
     repository, _, tag = APISIX_IMAGE.partition(":")
     config = {"deployment": STANDALONE, "ext-plugin": {"path_for_test": runner.uds}}
     return _HELM.format(
-        name=runner.name, repository=repository, tag=tag, config=indent(yaml_of(config), " " * 6),
-        folder=runner.socket_folder, sidecar=indent(_sidecar(runner, image), " " * 2),
+        name=name, repository=repository, tag=tag, config=indent(yaml_of(config), " " * 6),
+        folder=socket_folder(runner.uds), sidecar=indent(_sidecar(runner, image), " " * 2),
     )  # fmt: skip

@@ -17,6 +17,7 @@ __all__ = [
     "checked_path",
     "in_lines",
     "json_list",
+    "socket_folder",
 ]
 
 APISIX_IMAGE = "apache/apisix:3.18.0-ubuntu"
@@ -66,14 +67,12 @@ class Deployed:
     """The runner where it is deployed.
 
     Attributes:
-        name: Short name of the deployment.
         source: Its plugins.
         home: Folder with the code, and the virtual environment ``.venv``.
         uds: Path of its socket; None: APISIX starts the runner, and chooses the path.
         private: True: only its own user may connect, because APISIX runs as the same user.
     """
 
-    name: str
     source: Source
     home: str
     uds: str | None
@@ -108,19 +107,20 @@ class Deployed:
         """
         return [self.program, "health", "--uds", self.uds or "/usr/local/apisix/conf/apisix-1.sock"]
 
-    @property
-    def socket_folder(self) -> str:
-        """Folder of the socket. The runner keeps its tokens there too.
 
-        Raises:
-            ConfigurationError: It would be the root folder.
-        """
-        folder = (self.uds or "").rpartition("/")[0]
-        if not folder:
-            raise ConfigurationError(
-                f"--uds {self.uds}: the socket needs a folder of its own, as in /run/gate/runner.sock"
-            )
-        return folder
+def socket_folder(uds: str | None) -> str:
+    """Return the folder of the runner's socket. The runner keeps its tokens there too.
+
+    Args:
+        uds: Path of the socket.
+
+    Raises:
+        ConfigurationError: It would be the root folder.
+    """
+    folder = (uds or "").rpartition("/")[0]
+    if not folder:
+        raise ConfigurationError(f"--uds {uds}: the socket needs a folder of its own, as in /run/gate/runner.sock")
+    return folder
 
 
 def in_lines(words: Sequence[str]) -> list[list[str]]:

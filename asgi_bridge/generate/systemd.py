@@ -2,7 +2,7 @@
 
 import re
 
-from .runner import GRACE_SECONDS, Deployed, in_lines
+from .runner import GRACE_SECONDS, Deployed, in_lines, socket_folder
 
 __all__ = ["systemd_unit"]
 
@@ -11,7 +11,7 @@ _UNIT = """\
 # APISIX's config.yaml names the socket: asgi-bridge generate config --sidecar
 [Unit]
 Description=Plugins of APISIX ({name})
-# APISIX finds the socket when it starts. It may also start first.
+# APISIX finds the socket when it starts. Requests get 503 as long as the socket is not there.
 Before=apisix.service
 After=network.target
 
@@ -63,20 +63,21 @@ def _word(text: str) -> str:
     return f'"{escaped}"'
 
 
-def systemd_unit(runner: Deployed) -> str:
+def systemd_unit(name: str, runner: Deployed) -> str:
     """Return a unit file.
 
     Args:
-        runner: The runner. Its name is that of the unit and of the user.
+        name: Of the unit, and of its user.
+        runner: The runner.
     """
-    folder = runner.socket_folder
+    folder = socket_folder(runner.uds)
     if folder.startswith("/run/"):
         # with "restart" the tokens outlive the process
         kept = f"RuntimeDirectory={folder.removeprefix('/run/')}\nRuntimeDirectoryPreserve=restart"
     else:
         kept = f"ReadWritePaths={folder}"
     return _UNIT.format(
-        name=runner.name,
+        name=name,
         command=" \\\n    ".join(" ".join(map(_word, line)) for line in in_lines(runner.command)),
         folder=kept,
         seconds=GRACE_SECONDS + 10,

@@ -63,6 +63,17 @@ def test_bash_completes_commands_options_and_values(tmp_path: Path, words: list[
     assert printed == ["complete -o nosort -F _asgi_bridge_completion asgi-bridge", *completed]
 
 
+def test_fish_completes_and_tells_what_a_command_is_for(tmp_path: Path) -> None:
+    fish = shutil.which("fish")
+    if fish is None:
+        pytest.skip("fish is not installed")
+    code = f"source {script_of('fish', tmp_path)}; complete -C 'asgi-bridge com'"
+    printed = run(fish, "--no-config", "-c", code, HOME=str(tmp_path), XDG_DATA_HOME=str(tmp_path))
+    completed = [line.partition("\t")[::2] for line in printed.splitlines()]
+    assert [word for word, _ in completed] == ["compat", "completion"]
+    assert all(meaning for _, meaning in completed)
+
+
 @pytest.mark.parametrize("command", ["run", "dev", "plugins", "compat"])
 def test_a_target_may_be_a_file(command: str) -> None:
     asked = {"COMP_WORDS": f"asgi-bridge {command} ga", "COMP_CWORD": "2", "_ASGI_BRIDGE_COMPLETE": "bash_complete"}

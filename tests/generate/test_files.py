@@ -35,11 +35,11 @@ sources = pytest.mark.parametrize("source", [PLAIN, STRANGE], ids=["plain", "str
 
 
 def sidecar(source: Source, home: str = "/opt/gate", uds: str = "/run/gate/runner.sock") -> Deployed:
-    return Deployed("gate", source, home, uds, private=True)
+    return Deployed(source, home, uds, private=True)
 
 
 def spawned(source: Source) -> Deployed:
-    return Deployed("gate", source, "/opt/gate", None)
+    return Deployed(source, "/opt/gate", None)
 
 
 def validated(program: str, *arguments: str) -> None:
@@ -94,7 +94,7 @@ def shipped(name: str) -> list[str]:
 
 def test_hadolint_accepts_the_dockerfiles(tmp_path: Path) -> None:
     files = [
-        dockerfile(make(source), ["gate.py", "shop/"], "requirements.txt", wheels)
+        dockerfile("gate", make(source), ["gate.py", "shop/"], "requirements.txt", wheels)
         for make in (sidecar, spawned)
         for source in (PLAIN, STRANGE)
         for wheels in (None, "wheels/")
@@ -104,7 +104,7 @@ def test_hadolint_accepts_the_dockerfiles(tmp_path: Path) -> None:
 
 @sources
 def test_the_image_of_a_sidecar_is_slim_and_not_root(source: Source) -> None:
-    found = instructions(dockerfile(sidecar(source), ["gate.py"], "requirements.txt"))
+    found = instructions(dockerfile("gate", sidecar(source), ["gate.py"], "requirements.txt"))
     assert [line for line in found if line.startswith(("FROM", "USER", "COPY --from"))] == [
         "FROM python:3.12-slim AS build",
         "FROM python:3.12-slim",
@@ -118,7 +118,7 @@ def test_the_image_of_a_sidecar_is_slim_and_not_root(source: Source) -> None:
 
 
 def test_the_image_with_apisix_ends_as_apisix_user() -> None:
-    found = instructions(dockerfile(spawned(PLAIN), ["gate.py"], "requirements.txt"))
+    found = instructions(dockerfile("gate", spawned(PLAIN), ["gate.py"], "requirements.txt"))
     assert [line for line in found if line.startswith(("FROM", "USER"))] == [
         "FROM apache/apisix:3.18.0-ubuntu AS build", "USER 0",
         "FROM apache/apisix:3.18.0-ubuntu", "USER 0", "USER 636:636",
@@ -137,7 +137,9 @@ def test_apisix_starts_the_runner_or_knows_its_socket(source: Source) -> None:
 
 
 def test_the_schema_of_compose_files_accepts_ours(tmp_path: Path) -> None:
-    files = [compose(make(PLAIN), upstream=upstream) for make in (sidecar, spawned) for upstream in (True, False)]
+    files = [
+        compose("gate", uds, upstream=upstream) for uds in ("/run/gate/runner.sock", None) for upstream in (True, False)
+    ]
     validated(
         "check-jsonschema",
         "--builtin-schema",
@@ -148,7 +150,7 @@ def test_the_schema_of_compose_files_accepts_ours(tmp_path: Path) -> None:
 
 
 def test_gateway_and_runner_share_a_volume() -> None:
-    services = yaml.safe_load(compose(sidecar(PLAIN)))["services"]
+    services = yaml.safe_load(compose("gate", "/run/gate/runner.sock"))["services"]
     assert "socket:/run/gate" in services["gateway"]["volumes"]
     assert services["runner"]["volumes"] == ["socket:/run/gate"]
     assert services["gateway"]["depends_on"] == {"runner": {"condition": "service_healthy"}}
@@ -166,7 +168,7 @@ def assert_is_sidecar(container: Mapping[str, Any], source: Source, image: str) 
 
 def test_kubernetes_accepts_the_resources(tmp_path: Path) -> None:
     files = [
-        manifest(sidecar(source), "registry.test/gate:1", upstream=upstream)
+        manifest("gate", sidecar(source), "registry.test/gate:1", upstream=upstream)
         for source in (PLAIN, STRANGE)
         for upstream in (True, False)
     ]
@@ -183,7 +185,7 @@ def test_kubernetes_accepts_the_resources(tmp_path: Path) -> None:
 
 def pod_of(runner: Deployed) -> dict[str, Any]:
     """The pod that APISIX's chart makes of our values, as far as they go into it."""
-    values = yaml.safe_load(helm_values(runner, "registry.test/gate:1"))
+    values = yaml.safe_load(helm_values("gate", runner, "registry.test/gate:1"))
     gateway = {
         "name": "apisix", "image": "apisix", "env": values["extraEnvVars"], "volumeMounts": values["extraVolumeMounts"],
     }  # fmt: skip
@@ -195,7 +197,7 @@ def pod_of(runner: Deployed) -> dict[str, Any]:
 
 @sources
 def test_gateway_and_runner_share_a_folder_of_the_pod(source: Source) -> None:
-    deployment, service = yaml.safe_load_all(manifest(sidecar(source), "registry.test/gate:1", replicas=3))
+    deployment, service = yaml.safe_load_all(manifest("gate", sidecar(source), "registry.test/gate:1", replicas=3))
     pod = deployment["spec"]["template"]["spec"]
     (runner,), (gateway,) = pod["initContainers"], pod["containers"]
     assert_is_sidecar(runner, source, "registry.test/gate:1")
@@ -220,7 +222,7 @@ CHART = {
 
 @sources
 def test_the_values_are_those_of_the_chart(source: Source) -> None:
-    values = yaml.safe_load(helm_values(sidecar(source), "registry.test/gate:1"))
+    values = yaml.safe_load(helm_values("gate", sidecar(source), "registry.test/gate:1"))
     assert {name: set(found) if isinstance(found, dict) else set() for name, found in values.items()} == CHART
     assert values["apisix"]["fullCustomConfig"]["config"] == {
         "deployment": {"role": "data_plane", "role_data_plane": {"config_provider": "yaml"}},
@@ -238,7 +240,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path, source: Source, uds: str) -> N
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     path = tmp_path / "gate.service"
-    path.write_text(systemd_unit(sidecar(source, str(tmp_path), uds)))
+    path.write_text(systemd_unit("gate", sidecar(source, str(tmp_path), uds)))
     validated("systemd-analyze", "verify", str(path))
 
 
@@ -251,13 +253,13 @@ def test_systemd_accepts_the_unit(tmp_path: Path, source: Source, uds: str) -> N
     ],
 )  # fmt: skip
 def test_the_unit_may_write_to_the_folder_of_its_socket(uds: str, home: str, lines: list[str]) -> None:
-    unit = systemd_unit(Deployed("gate", PLAIN, home, uds)).splitlines()
+    unit = systemd_unit("gate", Deployed(PLAIN, home, uds)).splitlines()
     assert [line for line in unit if line.startswith(("RuntimeDirectory", "ReadWritePaths", "ProtectHome"))] == lines
 
 
 @sources
 def test_the_unit_starts_the_runner(source: Source) -> None:
-    unit = systemd_unit(Deployed("gate", source, "/opt/gate", "/run/gate/runner.sock"))
+    unit = systemd_unit("gate", Deployed(source, "/opt/gate", "/run/gate/runner.sock"))
     started = unit.partition("ExecStart=")[2].partition("\nUser=gate\n")[0].replace("\\\n", " ")
     # systemd's quoting is that of a shell here, but for its own two signs
     words = [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(started)]
