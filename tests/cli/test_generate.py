@@ -1,14 +1,16 @@
 """``asgi-bridge generate``: its options, what it takes from a TARGET, and its messages about mistakes."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
-from asgi_bridge.cli import main
+from asgi_bridge.cli import cli, main
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -155,6 +157,14 @@ def test_a_dockerfile_copies_the_modules_that_are_in_the_folder(command: Command
         "COPY src/ /srv/src",
     ]
     assert "/srv/.venv/bin/pip install --no-cache-dir --find-links /tmp/wheels -r /tmp/requirements.txt" in out
+
+
+def test_the_document_has_each_kind_of_file() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operation.md").read_text()
+    table = text.partition("## Files for a deployment")[2].partition("\n### ")[0]
+    group = cli.commands["generate"]
+    assert isinstance(group, click.Group)
+    assert set(re.findall(r"^\| `([a-z-]+)` ", table, re.MULTILINE)) == set(group.commands)
 
 
 @pytest.mark.parametrize(
