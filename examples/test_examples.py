@@ -1,17 +1,16 @@
 """Each example starts in its own folder, as its README says, and its routes are right for APISIX."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
-import click
 import pytest
 import yaml
+from click.testing import CliRunner
 
-from asgi_bridge.cli import cli, options
+from asgi_bridge.cli import cli
 from asgi_bridge.gateway import load_routes, parse_routes, read_routes
 
 EXAMPLES = Path(__file__).parent
@@ -46,44 +45,29 @@ def test_django_sessions_in_a_process_of_its_own() -> None:
     run("pytest", "-p", "no:cacheprovider", "django_sessions/test_example.py", folder=EXAMPLES)
 
 
-def runner_options(command: list[str]) -> dict[str, Any]:
-    """Return the options that our command line reads from a runner's command. Fails on an unknown option."""
-    assert command[1] == "run"
-    parent = click.Context(cli, **cli.context_settings)
-    # its folders exist in the image only
-    with mock.patch.object(options.FOLDER, "exists", False):
-        return cli.commands["run"].make_context("run", command[2:], parent=parent).params
+DEPLOY = EXAMPLES / "deploy"
+WRITTEN = re.findall(r"^\$ (asgi-bridge generate .*) > (.*)$", (DEPLOY / "README.md").read_text(), re.MULTILINE)
+"""The commands of the README of examples/deploy/, and the file that each of them writes."""
 
 
-def test_docker_starts_what_the_image_has() -> None:
-    config = yaml.safe_load((EXAMPLES / "docker/config.yaml").read_text())
-    dockerfile = (EXAMPLES / "docker/Dockerfile").read_text()
-    command = config["ext-plugin"]["cmd"]
-    options = runner_options(command)
+@pytest.mark.parametrize(("command", "path"), WRITTEN, ids=[path for _, path in WRITTEN])
+def test_generate_writes_what_stands_there(command: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(DEPLOY)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "gate", raising=False)
+    try:
+        done = CliRunner().invoke(cli, shlex.split(command)[1:], prog_name="asgi-bridge", catch_exceptions=False)
+    finally:
+        sys.modules.pop("gate", None)
+    assert (done.exit_code, done.stdout) == (0, Path(path).read_text())
 
-    assert config["deployment"] == {"role": "data_plane", "role_data_plane": {"config_provider": "yaml"}}
-    assert f"python3 -m venv {Path(command[0]).parents[1]}" in dockerfile
-    assert (options["target"], options["uds"]) == ("gate:bridge", None)  # APISIX names the socket in the environment
-    assert f"COPY examples/starlette_routes/gate.py {options['app_dir']}/" in dockerfile
 
-
-def test_in_kubernetes_gateway_and_runner_share_a_socket(tmp_path: Path) -> None:
-    documents = yaml.safe_load_all((EXAMPLES / "kubernetes/gate.yaml").read_text())
-    found = {document["kind"]: document for document in documents}
-    pod = found["Deployment"]["spec"]["template"]["spec"]
-    (runner,), gateway = pod["initContainers"], pod["containers"][0]
-    config = yaml.safe_load(found["ConfigMap"]["data"]["config.yaml"])
-    socket = Path(config["ext-plugin"]["path_for_test"])
-
-    assert runner_options(runner["command"])["uds"] == str(socket)
-    assert runner["startupProbe"]["exec"]["command"][-1] == str(socket)
-    shared = {"name": "socket", "mountPath": str(socket.parent)}
-    assert shared in runner["volumeMounts"] and shared in gateway["volumeMounts"]
-    assert {"name": "socket", "emptyDir": {}} in pod["volumes"]
-    (tmp_path / "apisix.yaml").write_text(found["ConfigMap"]["data"]["apisix.yaml"])
-    assert [
-        route.plugins.ext["ext-plugin-pre-req"].names for route in load_routes(tmp_path / "apisix.yaml").routes
-    ] == [["front"]]
+def test_the_readme_names_every_file_of_a_deployment() -> None:
+    there = [path for path in DEPLOY.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    own = {"README.md", "__init__.py", "gate.py", "requirements.txt", "test_example.py"}
+    assert sorted(path for _, path in WRITTEN) == sorted(
+        str(path.relative_to(DEPLOY)) for path in there if path.name not in own
+    )
 
 
 SHIPPED = sorted(EXAMPLES.glob("*/apisix.yaml"))

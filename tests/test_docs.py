@@ -68,9 +68,9 @@ def commands(page: Path) -> Iterator[str]:
     """The `asgi-bridge` commands of a page, those in its prose too."""
     for _, block in blocks(page, "console", "toml", "yaml"):
         for line in block.replace("\\\n", " ").splitlines():
-            found = re.search(r"(?:^|[ =/])(asgi-bridge (?:run|dev|plugins|compat|call|doctor|health)\b.*)", line)
+            found = re.search(rf"(?:^|[ =/])(asgi-bridge (?:{'|'.join(cli.commands)})\b.*)", line)
             if found:
-                yield found[1].partition(" #")[0]
+                yield re.split(" [#>|] ?", found[1])[0]
     yield from (span for span in spans(page) if re.match(r"asgi-bridge [a-z]", span))
 
 
@@ -108,19 +108,27 @@ def test_commands_have_the_options_that_they_are_given(page: Path) -> None:
         program, subcommand, *arguments = shlex.split(command)
         assert (program, subcommand in cli.commands) == ("asgi-bridge", True), command
         parent = click.Context(cli, **cli.context_settings)
+        named = cli.commands[subcommand]
+        if isinstance(named, click.Group):
+            if not arguments:
+                continue  # a sentence may name the command alone
+            assert arguments[0] in named.commands, command
+            subcommand, *arguments = arguments
+            named = named.commands[subcommand]
         # folders and files stand for the reader's own
         with (
             mock.patch.object(options.FOLDER, "exists", False),
             mock.patch.object(options.FILE, "exists", False),
             contextlib.suppress(click.MissingParameter),  # a sentence may name the command alone
         ):
-            cli.commands[subcommand].make_context(subcommand, arguments, parent=parent)
+            named.make_context(subcommand, arguments, parent=parent)
 
 
 @every_page
 def test_options_named_by_themselves_exist(page: Path) -> None:
-    known = {option for command in cli.commands.values() for each in command.params for option in each.opts}
-    known |= {option for command in cli.commands.values() for each in command.params for option in each.secondary_opts}
+    of_groups = [group.commands for group in cli.commands.values() if isinstance(group, click.Group)]
+    every = [command for commands in (cli.commands, *of_groups) for command in commands.values()]
+    known = {option for command in every for each in command.params for option in [*each.opts, *each.secondary_opts]}
     named = {span.split()[0].partition("=")[0] for span in spans(page) if span.startswith("--")}
     assert named - known - OF_OTHERS == set()
 

@@ -49,7 +49,9 @@ MAY_IMPORT = {
     "health": set(),
     "doctor": {"gateway", "wire"} | SMALL,
     "one_call": {"answers", "plugins", "adapter", "gateway", "wire"} | SMALL,
-    "cli": {"loading", "check", "compat", "dev", "doctor", "one_call", "health", "plugins", "server"} | SMALL,
+    "generate": {"loading", "plugins"} | SMALL,
+    "cli": {"loading", "check", "compat", "dev", "doctor", "generate", "one_call", "health", "plugins", "server"}
+    | SMALL,
     "__main__": {"cli"},
     "apps": {"__init__", "plugins"} | SMALL,
 }

@@ -1,4 +1,4 @@
-"""The command line: ``asgi-bridge run``, ``dev``, ``check``, ``plugins``, ``compat``, ``call``, ``doctor``, ``health``.
+"""The command line, ``asgi-bridge``.
 
 Each command is a module. A command imports what it works with when it runs: ``asgi-bridge --help`` loads every command,
 and is quick because none of them has loaded uvicorn, Starlette or pydantic by then.
@@ -10,7 +10,7 @@ import click
 
 from ..errors import BridgeError
 from ..tracebacks import own_lines
-from . import call, check, compat, dev, doctor, health, plugins, run
+from . import call, check, compat, completion, dev, doctor, generate, health, plugins, run
 
 __all__ = ["cli", "main"]
 
@@ -34,6 +34,8 @@ cli.add_command(compat.compat)
 cli.add_command(call.call)
 cli.add_command(doctor.doctor)
 cli.add_command(health.health)
+cli.add_command(generate.generate)
+cli.add_command(completion.completion)
 
 
 def main() -> None:

@@ -5,13 +5,13 @@ import sys
 import click
 
 from ..errors import ConfigurationError
-from .options import FOLDER, Mount, env_file_option, find_source, read_environment
+from .options import FOLDER, Mount, complete_file, env_file_option, find_source, read_environment
 
 __all__ = ["compat"]
 
 
 @click.command()
-@click.argument("target")
+@click.argument("target", shell_complete=complete_file)
 @click.option("--conf", default="{}", show_default=True, help="Its configuration, JSON.")
 @click.option(
     "--default", "defaults", type=Mount(), multiple=True,

@@ -9,6 +9,8 @@ import click
 from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from ..loading import Source
 
 __all__ = [
@@ -16,8 +18,10 @@ __all__ = [
     "FOLDER",
     "Mount",
     "Permissions",
+    "complete_file",
     "env_file_option",
     "find_source",
+    "is_given",
     "listed",
     "log_level_option",
     "mount_options",
@@ -69,9 +73,16 @@ class Permissions(click.ParamType[int]):
         return mode
 
 
+def complete_file(context: click.Context, parameter: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+    """Complete a value that may be the path of a file, as TARGET may. The shell knows the files."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
 def source_options(command: Command) -> Command:
     """Add the argument and the options that say where the plugins come from: see `find_source`."""
-    return click.argument("target", required=False)(mount_options(command))
+    return click.argument("target", required=False, shell_complete=complete_file)(mount_options(command))
 
 
 def mount_options(command: Command) -> Command:
@@ -161,12 +172,20 @@ def find_source(
     for name in names:
         if names.count(name) > 1:
             raise ConfigurationError(f"--mount {name}: given twice")
-    context = click.get_current_context()
-    is_given = context.get_parameter_source("app_dir") is not click.core.ParameterSource.DEFAULT
     if target is not None:
-        target, app_dir = located(target, app_dir if is_given else None)
+        target, app_dir = located(target, app_dir if is_given("app_dir") else None)
     mounted = {name: located(each, app_dir)[0] for name, each in mounts}
     return Source(target, mounted, os.path.abspath(app_dir), allow)
+
+
+def is_given(name: str) -> bool:
+    """Return whether the user gives an option, on the command line or in the environment. Call it while a command runs.
+
+    Args:
+        name: The option's parameter.
+    """
+    source = click.get_current_context().get_parameter_source(name)
+    return source is not click.core.ParameterSource.DEFAULT
 
 
 def read_environment(env_file: str | None) -> None:
