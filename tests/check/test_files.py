@@ -255,6 +255,14 @@ def test_two_lists_of_the_response_phase_are_a_warning() -> None:
     ]  # fmt: skip
 
 
+def test_two_lists_are_found_where_no_lines_are_known() -> None:
+    plugins = {"ext-plugin-post-resp": {"conf": [{"name": "limit", "value": GOOD}]}}
+    # a character that JSON may contain, and YAML may not
+    routes = {"routes": [{"id": "a", "uri": "/a", "desc": "\x7f", "plugins": plugins}]}
+    text = json.dumps(routes | {"global_rules": [{"id": "g", "plugins": plugins}]}, ensure_ascii=False)
+    assert [where for _, where, _ in found(("a:b.json", text))] == ["a:b.json"]
+
+
 def test_what_only_the_stand_in_cannot_do_is_no_finding() -> None:
     text = """\
 routes:
