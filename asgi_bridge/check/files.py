@@ -39,8 +39,7 @@ def check_files(
         found += (finding for finding in routes.findings if not finding.stand_in)
         found += check_routes(routes, plugins, limit=limit)
         for route in routes.clashing:
-            where, _, line = route.where.rpartition(":")
-            found.append(
-                Finding("warning", route.id, None, route.where, TWO_LISTS % route.id, int(line) if where else None)
-            )
+            line = route.where.rpartition(":")[2]
+            number = int(line) if line.isdecimal() else None
+            found.append(Finding("warning", route.id, None, route.where, TWO_LISTS % route.id, number))
     return sorted(found, key=lambda each: (order.get(each.file, -1), each.line or 0))

@@ -149,12 +149,13 @@ def test_the_line_is_that_of_the_entry_where_a_configuration_has_one_line() -> N
             """
             - name: limit
               value: '{"rate": {"per": 1,
-                "burst": "it''s"},
+                "burst": "it''s \\"\\\\\\" "},
 
                 "names": [
-                1]}'
+                1], "x":
+                1}'
             """,
-            [(9, "rate.burst"), (12, "names.0")],
+            [(9, "rate.burst"), (12, "names.0"), (12, "x")],
         ),
         (
             """

@@ -152,13 +152,13 @@ def test_routes_of_the_admin_api_refer_to_other_files() -> None:
     routes = ("routes.json", admin("routes", r={**route, "plugins": listed('{"max_age": 1}', "session")}))
     services = ("services.json", admin("services", s={"plugins": session}))
     configs = ("configs.json", admin("plugin_configs", p={"plugins": {"ext-plugin-post-req": listed().popitem()[1]}}))
-    missing = "is in no file that is given, so its plugins are not checked; give what the Admin API has under"
+    missing = "could be read from the given files, so its plugins are not checked; give what the Admin API has under"
     assert found(routes) == [
         (
             "warning", "routes.json:1",
-            f"route 'r': plugin_config_id: plugin_config 'p' {missing} plugin_configs as well",
+            f"route 'r': plugin_config_id: no plugin_config 'p' {missing} plugin_configs as well",
         ),
-        ("warning", "routes.json:1", f"route 'r': service_id: service 's' {missing} services as well"),
+        ("warning", "routes.json:1", f"route 'r': service_id: no service 's' {missing} services as well"),
         (
             "warning", "routes.json:1",
             "route 'r': ext-plugin-pre-req.conf[0]: plugin session has phase=\"both\" and stands in the request phase "
@@ -253,6 +253,14 @@ def test_two_lists_of_the_response_phase_are_a_warning() -> None:
             "the client's response off, or passes over the route's list; keep one of the two",
         )
     ]  # fmt: skip
+
+
+def test_two_lists_are_found_where_no_lines_are_known() -> None:
+    plugins = {"ext-plugin-post-resp": {"conf": [{"name": "limit", "value": GOOD}]}}
+    # a character that JSON may contain, and YAML may not
+    routes = {"routes": [{"id": "a", "uri": "/a", "desc": "\x7f", "plugins": plugins}]}
+    text = json.dumps(routes | {"global_rules": [{"id": "g", "plugins": plugins}]}, ensure_ascii=False)
+    assert [where for _, where, _ in found(("a:b.json", text))] == ["a:b.json"]
 
 
 def test_what_only_the_stand_in_cannot_do_is_no_finding() -> None:

@@ -223,6 +223,9 @@ def test_the_commands_work_without_extras(plain: Path) -> None:
     assert run(".venv/bin/asgi-bridge", "plugins", "gate:bridge", folder=plain) == "hello  application  auto\n"
     said = run(".venv/bin/asgi-bridge", "compat", "starlette.middleware.gzip:GZipMiddleware", folder=plain)
     assert 'Mount it with phase="response": it changes the real response.' in said.splitlines()
+    listed = "{conf: [{name: hello, value: '{}'}]}"
+    (plain / "apisix.yaml").write_text(f"routes: [{{uri: /*, plugins: {{ext-plugin-pre-req: {listed}}}}}]\n#END\n")
+    assert run(".venv/bin/asgi-bridge", "check", "gate:bridge", "apisix.yaml", folder=plain) == "0 errors, 0 warnings\n"
 
 
 def test_the_runner_answers_without_extras(plain: Path) -> None:
@@ -274,4 +277,4 @@ def test_the_plugin_client_needs_only_what_starlettes_client_needs(plain: Path) 
     run(".venv/bin/python", "-m", "pip", "install", "--quiet", extra, folder=plain)
     run(".venv/bin/python", "-c", code, folder=plain)
     installed = run(".venv/bin/python", "-m", "pip", "list", "--format=freeze", folder=plain)
-    assert not {"httpx2", "watchfiles", "PyJWT"} & {line.partition("==")[0] for line in installed.splitlines()}
+    assert not {"python-dotenv", "watchfiles", "PyJWT"} & {line.partition("==")[0] for line in installed.splitlines()}

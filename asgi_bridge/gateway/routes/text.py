@@ -291,7 +291,7 @@ def _printed(raw: str, style: str | None) -> list[int]:
     if style in ("|", ">"):
         lines[0] = ""
     pattern = _SCALARS.get(style or "", re.compile(r"\S"))
-    return [sum(not _is_blank(found) for found in pattern.finditer(line)) for line in lines]
+    return [sum(style != '"' or not _is_blank(found) for found in pattern.finditer(line)) for line in lines]
 
 
 def _is_blank(found: re.Match[str]) -> bool:

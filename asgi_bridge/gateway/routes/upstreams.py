@@ -38,7 +38,7 @@ def referred(holder: Part, key: str, among: Mapping[str, T], report: Report) -> 
     if wanted not in among and report.partial:
         if key in ("plugin_config_id", "service_id"):
             kind = key.removesuffix("_id")
-            text = f"{kind} {wanted!r} is in no file that is given, so its plugins are not checked; give"
+            text = f"no {kind} {wanted!r} could be read from the given files, so its plugins are not checked; give"
             report.remark(holder.at(key).place, f"{text} what the Admin API has under {kind}s as well")
         return None
     if wanted not in among:
