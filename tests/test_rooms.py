@@ -15,7 +15,7 @@ Graph = dict[str, dict[str, int]]
 
 SMALL = {"apisix_constants", "echo", "errors", "extras", "lifespan", "logs", "spelling", "tracebacks"}
 """Modules with one small subject, which any room may use."""
-BELOW_THE_FACE = {"wire", "plugins", "adapter", "wsgi", "server"}
+BELOW_THE_FACE = {"wire", "plugins", "adapter", "wsgi", "recording", "server"}
 
 MAY_IMPORT = {
     # the shared modules
@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "plugins": SMALL,
     "adapter": {"wire", "plugins"} | SMALL,
     "wsgi": {"wire", "plugins"} | SMALL,
-    "server": {"wire", "plugins", "adapter"} | SMALL,
+    "recording": {"wire"} | SMALL,
+    "server": {"wire", "plugins", "adapter", "recording"} | SMALL,
     # APISIX's half
     "gateway": {"wire"} | SMALL,
     # the public face
@@ -45,7 +46,8 @@ MAY_IMPORT = {
     "compat": {"bridge", "plugins", "adapter", "wsgi"} | SMALL,
     "testing": {"bridge", "check", "gateway", "plugins", "server"} | SMALL,
     "dev": {"loading", "check", "gateway", "plugins", "server", "wire"} | SMALL,
-    "cli": {"loading", "compat", "dev", "plugins", "server"} | SMALL,
+    "replay": {"wire", "plugins", "adapter", "recording", "server"} | SMALL,
+    "cli": {"loading", "compat", "dev", "plugins", "replay", "server"} | SMALL,
     "__main__": {"cli"},
     "apps": {"__init__", "plugins"} | SMALL,
 }

@@ -1,4 +1,4 @@
-"""The command line: ``asgi-bridge run``, ``dev``, ``plugins`` and ``compat``.
+"""The command line: ``asgi-bridge run``, ``dev``, ``plugins``, ``compat`` and ``replay``.
 
 Each command is a module. A command imports what it works with when it runs: ``asgi-bridge --help`` loads every command,
 and is quick because none of them has loaded uvicorn, Starlette or pydantic by then.
@@ -10,7 +10,7 @@ import click
 
 from ..errors import BridgeError
 from ..tracebacks import own_lines
-from . import compat, dev, plugins, run
+from . import compat, dev, plugins, replay, run
 
 __all__ = ["cli", "main"]
 
@@ -30,6 +30,7 @@ cli.add_command(run.run)
 cli.add_command(dev.dev)
 cli.add_command(plugins.plugins)
 cli.add_command(compat.compat)
+cli.add_command(replay.replay)
 
 
 def main() -> None:
