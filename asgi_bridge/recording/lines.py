@@ -61,7 +61,7 @@ def raw(value: Any) -> bytes | None:
 def _texts(entries: Sequence[TextEntry] | None, redactor: Redactor | None) -> list[list[str | None]] | None:
     if entries is None:
         return None
-    if redactor is None:
+    if redactor is None or not redactor.known:
         return [[text(name), text(value)] for name, value in entries]
     return [[text(name), text(value and redactor.rest(value))] for name, value in entries]
 

@@ -14,6 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from ..wire import TextEntry
@@ -47,6 +48,7 @@ _HASH = re.compile(r"(\$[a-z0-9-]+\$(?:v=\d+\$)?(?:[a-z]+=\d+(?:,[a-z]+=\d+)*\$)
 """A hash of a password as crypt and Argon2 write it: the parameters, and the rest."""
 
 
+@lru_cache(4096)
 def _is_secret(name: bytes | str) -> bool:
     text = name if isinstance(name, str) else name.decode("latin-1")
     return _NAME.search(text.lower().replace("-", "_")) is not None

@@ -59,9 +59,8 @@ class RecordingProtocol(RunnerProtocol):
 
 def _extra(asks: _Asks) -> list[tuple[Info, bytes | None]]:
     """Return what the gateway was asked for, and its answers, where it has answered."""
-    return [
-        pair
-        for infos, future in asks
-        if future.done() and not future.cancelled() and future.exception() is None
-        for pair in zip(infos, future.result(), strict=True)
-    ]
+    extra: list[tuple[Info, bytes | None]] = []
+    for infos, future in asks:
+        if future.done() and not future.cancelled() and future.exception() is None:
+            extra += zip(infos, future.result(), strict=True)
+    return extra

@@ -32,7 +32,9 @@ RECORDED_CALLS = int(os.environ.get("RECORDED_CALLS", "600"))
 def recorded(path: Path, bridge: Bridge, loop: str = "asyncio", **options: Any) -> Iterator[ThreadRunner]:
     """Run a runner that records its calls in `path`."""
     with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as folder:
-        runner = ThreadRunner(f"{folder}/r.sock", loop, bridge, record=RecordOptions(str(path), **options))
+        ask_origin = options.pop("ask_origin", False)
+        record = RecordOptions(str(path), **options)
+        runner = ThreadRunner(f"{folder}/r.sock", loop, bridge, record=record, ask_origin=ask_origin)
         try:
             yield runner
         finally:
