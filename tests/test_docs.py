@@ -68,7 +68,7 @@ def commands(page: Path) -> Iterator[str]:
     """The `asgi-bridge` commands of a page, those in its prose too."""
     for _, block in blocks(page, "console", "toml", "yaml"):
         for line in block.replace("\\\n", " ").splitlines():
-            found = re.search(r"(?:^|[ =/])(asgi-bridge (?:run|dev|plugins|compat)\b.*)", line)
+            found = re.search(r"(?:^|[ =/])(asgi-bridge (?:run|dev|plugins|compat|replay)\b.*)", line)
             if found:
                 yield found[1].partition(" #")[0]
     yield from (span for span in spans(page) if re.match(r"asgi-bridge [a-z]", span))
