@@ -203,22 +203,37 @@ class Redactor:
 
 
 def secret_fields(schema: Mapping[str, Any]) -> frozenset[str]:
-    """Return the fields of a plugin's configuration that its JSON Schema marks as secrets, as pydantic's SecretStr."""
+    """Return the fields of a plugin's configuration that its JSON Schema marks as secrets, as pydantic's SecretStr.
+
+    Args:
+        schema: The JSON Schema.
+
+    Returns:
+        Their names, at whatever depth. For an object whose values are secrets it is the name of the object.
+    """
     definitions = schema.get("$defs", {})
+    found = set()
 
-    def marked(part: Any, open_: tuple[str, ...]) -> bool:
+    def walk(part: Any, field: str | None, within: tuple[str, ...]) -> None:
         if isinstance(part, list):
-            return any(marked(each, open_) for each in part)
+            for each in part:
+                walk(each, field, within)
         if not isinstance(part, Mapping):
-            return False
-        if part.get("writeOnly") is True or part.get("format") == "password":
-            return True
+            return
+        if field is not None and (part.get("writeOnly") is True or part.get("format") == "password"):
+            found.add(field)
         name = str(part.get("$ref", "")).rpartition("/")[2]
-        if name in definitions and name not in open_ and marked(definitions[name], (*open_, name)):
-            return True
-        return any(marked(each, open_) for key, each in part.items() if key != "$defs")
+        if name in definitions and name not in within:
+            walk(definitions[name], field, (*within, name))
+        for key, each in part.items():
+            if key == "properties" and isinstance(each, Mapping):
+                for named, property_ in each.items():
+                    walk(property_, named, within)
+            elif key != "$defs":
+                walk(each, field, within)
 
-    return frozenset(name for name, part in schema.get("properties", {}).items() if marked(part, ()))
+    walk(schema, None, ())
+    return frozenset(found)
 
 
 def redacted_conf(redactor: Redactor, value: bytes, fields: Iterable[str]) -> bytes:
@@ -241,7 +256,7 @@ def redacted_conf(redactor: Redactor, value: bytes, fields: Iterable[str]) -> by
                 name: without(
                     each,
                     f"{path}.{name}" if path else name,
-                    secret or (not path and name in known) or _FIELD.match(name.lower().replace("-", "_")) is not None,
+                    secret or name in known or _FIELD.match(name.lower().replace("-", "_")) is not None,
                 )
                 for name, each in part.items()
             }

@@ -28,7 +28,7 @@ from ..doubles.connection import HEADERS, Connection
 from ..doubles.runner_process import BIN, runner_process
 from ..doubles.waiting import until
 from .test_replay import recorded, replayed
-from .traffic import ask_gateway, make_bridge, prepare
+from .traffic import TOKEN, ask_gateway, make_bridge, prepare
 
 PLUGINS = """
 from asgi_bridge import Bridge
@@ -107,6 +107,22 @@ def test_a_second_runner_appends_behind_the_line_that_a_killed_one_began(tmp_pat
         ask_gateway(connection, call(prepare(connection, ("tag",), "1")))
     reader = Reader(path)
     assert (len(reader), reader.unreadable, len(reader.preparations)) == (2, [4], 1)
+
+
+def test_several_processes_write_to_one_recording(tmp_path: Path) -> None:
+    path, number = tmp_path / "calls", 0
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connected(path, key=b"k" * 32)) for _ in range(3)]
+        tokens = [prepare(connection, ("guard", "tag"), "1") for connection in connections]
+        for number in range(60):
+            message = call(tokens[number % 3], b"/%d" % number)
+            message.headers = [*HEADERS, (b"authorization", b"Bearer " + TOKEN)]
+            assert isinstance(ask_gateway(connections[number % 3], message), HTTPReqCallResp)
+    reader = Reader(path)
+    calls = [line for _, line in reader]
+    assert [line["request"]["path"] for line in calls] == [f"/{each}" for each in range(number + 1)]
+    assert (reader.unreadable, len(reader.preparations)) == ([], 1)
+    assert len({line["request"]["headers"][-1][1] for line in calls}) == 1  # the same secret, the same placeholder
 
 
 def test_a_recording_ends_at_its_size_with_whole_lines_and_one_log_line(
@@ -243,6 +259,7 @@ def test_the_command_records_and_replays(tmp_path: Path) -> None:
         token = connection.token("say")
         for _ in range(20):
             connection.call(token)
+        until(lambda: path.read_text().count('"action"') == 20)
     assert len(calls_of(path)) == 20
     command = [BIN, "replay", "plugins_of_test:bridge", str(path), "--app-dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

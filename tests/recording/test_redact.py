@@ -4,6 +4,9 @@ import json
 from typing import Any
 
 import pytest
+from asgi_bridge_apps import bridge as apps
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
 from asgi_bridge.recording.redact import MASK, Redactor, redacted_conf, secret_fields
@@ -129,7 +132,7 @@ class Conf(BaseModel):
 
 
 def test_fields_that_pydantic_knows_as_secrets_are_found_in_the_schema() -> None:
-    assert secret_fields(Conf.model_json_schema()) == {"redis", "keys", "inner"}
+    assert secret_fields(Conf.model_json_schema()) == {"redis", "keys", "value"}
     assert secret_fields({}) == frozenset()
 
 
@@ -175,3 +178,37 @@ def test_what_is_redacted_in_a_configuration_keeps_its_form() -> None:
     assert shown["redis"] == f"redis://{hidden(b'u:pw').decode()}@10.0.0.5:6379/2"
     assert shown["hook"] == f"https://h.test/{hidden(b'T0/B0').decode()}"
     assert redacted_conf(Redactor(KEY), b"no json", ["x"]) == b"no json"
+
+
+def test_the_secrets_of_the_ready_made_plugins_are_hidden() -> None:
+    found = {name: secret_fields(plugin.describe()["schema"]) for name, plugin in apps.plugins.items()}
+    assert {name: set(fields) for name, fields in found.items() if fields} == {
+        "basic-auth": {"users"},
+        "hmac-auth": {"keys"},
+        "jwt-auth": {"secret"},
+        "limit-req": {"redis"},
+    }
+    redactor = Redactor(KEY)  # a text in its schema, and known by its name
+    redacted_conf(redactor, b'{"secret_key": "0123456789abcdef0123456789abcdef", "cookie": "sid"}', found["session"])
+    assert list(redactor.found) == ["secret_key"]
+
+
+names = st.sampled_from([b"authorization", b"cookie", b"set-cookie", b"x-api-key", b"referer", b"host", b"x-token"])
+texts = st.lists(
+    st.sampled_from([b"Bearer ", b"Basic YWxpY2U6cGEkJHdvcmQx", b"?token=", b"; ", b"=", b"&key=", b'"', b"{", b"--x"])
+    | st.sampled_from([b'"password"', b'name="token"\r\n\r\n', b"\r\n", b"redacted-", b"\\", b"secret=12345678", b":"])
+    | st.binary(max_size=20),
+    max_size=12,
+).map(b"".join)  # fmt: skip
+
+
+@given(name=names, value=texts, body=texts)
+def test_what_is_redacted_keeps_its_length_and_is_masked_like_what_was_not(
+    name: bytes, value: bytes, body: bytes
+) -> None:
+    redactor = Redactor(KEY)
+    header, content = redactor.header(name, value), redactor.body(body, "body")
+    assert (len(header), len(content)) == (len(value), len(body))
+    assert len(redactor.rest(value + body)) == len(value + body)
+    assert Redactor(None).header(name, header) == Redactor(None).header(name, value)
+    assert Redactor(None).body(content, "body") == Redactor(None).body(body, "body")

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from click.testing import CliRunner
@@ -17,21 +18,24 @@ from click.testing import CliRunner
 from asgi_bridge import Bridge
 from asgi_bridge.cli import cli
 from asgi_bridge.plugins import Plugin
-from asgi_bridge.recording import RecordOptions
+from asgi_bridge.recording import RecordOptions, recorder
 from asgi_bridge.replay import Reader, Replayed, Verdict, replay
 
 from ..doubles.runner_thread import ThreadRunner
+from ..doubles.waiting import SECONDS
 from ..loops import LOOPS
 from .traffic import TOKEN, make_bridge, send_mixed
 
-RECORDED_CALLS = int(os.environ.get("RECORDED_CALLS", "600"))
+RECORDED_CALLS = int(os.environ.get("RECORDED_CALLS", "400"))
 """Calls of a recording; `make long` has more."""
 
 
 @contextlib.contextmanager
 def recorded(path: Path, bridge: Bridge, loop: str = "asyncio", **options: Any) -> Iterator[ThreadRunner]:
     """Run a runner that records its calls in `path`."""
-    with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as folder:
+    # a busy machine may need longer than a runner has to write what waits
+    patient = mock.patch.object(recorder, "CLOSE_SECONDS", SECONDS)
+    with patient, tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as folder:
         ask_origin = options.pop("ask_origin", False)
         record = RecordOptions(str(path), **options)
         runner = ThreadRunner(f"{folder}/r.sock", loop, bridge, record=record, ask_origin=ask_origin)
