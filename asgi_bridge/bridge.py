@@ -318,7 +318,9 @@ class Bridge:
                 ``forwarded_headers`` (``"trust"`` the x-forwarded-* headers for scheme and server, or ``"ask"`` the
                 gateway),
                 ``log_level`` and ``log_config`` (as uvicorn takes them),
-                ``env_file`` (path of a file that is read into the environment first).
+                ``env_file`` (path of a file that is read into the environment first),
+                ``record``, ``record_size`` and ``record_secrets`` (file that the calls are recorded in, its maximum
+                size in bytes, and whether it holds secrets).
 
         Raises:
             ConfigurationError: The socket cannot be taken, or the options cannot work. ``reload=True`` cannot work

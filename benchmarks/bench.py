@@ -32,7 +32,7 @@ class Case:
 
     Attributes:
         name: Name in the table.
-        server: "floor", "limit" or "runner".
+        server: "floor", "limit", "runner" or "recorder".
         prepare: Name of the frame that prepares the chain.
         action: The action that every call has to get, by the load generator's name for it.
         request: Name of the frame of a call.
@@ -59,6 +59,10 @@ CASES = [
     Case("rewrite", "runner", "prepare_rewrite", "rewrite"),
     Case("no-op", "runner", "prepare_noop", "none"),
     Case("2 variables, rewrite", "runner", "prepare_extra", "rewrite", asks=True),
+]
+RECORDED = [
+    Case("rewrite, recorded", "recorder", "prepare_rewrite", "rewrite"),
+    Case("2 variables, recorded", "recorder", "prepare_extra", "rewrite", asks=True),
 ]
 LIMIT = Case("limit (C)", "limit", "prepare_noop", "stop")
 
@@ -90,6 +94,8 @@ def command(server: str, socket: Path, loop: str) -> list[str]:
     """Return the command that starts a server."""
     if server == "limit":
         return list(map(str, (compiled("limit"), socket, FRAMES / "pc_resp.bin", FRAMES / "stop_resp.bin")))
+    if server == "recorder":
+        return [*command("runner", socket, loop), "--record", f"{socket}.jsonl"]
     return [sys.executable, "-m", f"benchmarks.{server}", str(socket), loop]
 
 
@@ -124,7 +130,7 @@ def measure(case: Case, socket: Path, pid: int, args: argparse.Namespace, core: 
         # each answer, but the floor, which keeps it busy, would not.
         *(["--spin"] if core is not None else []),
         # the floor always answers with the same id
-        *(["--id-off", offsets["id"]] if case.server == "runner" else []),
+        *(["--id-off", offsets["id"]] if case.server in ("runner", "recorder") else []),
         *(["--extra", FRAMES / "extra.bin"] if case.asks else []),
     ]
     done = subprocess.run(list(map(str, program)), stdout=subprocess.PIPE, preexec_fn=on_core(core), timeout=120)
@@ -169,6 +175,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--loop", choices=["uvloop", "asyncio"], default="uvloop", help="event loop (%(default)s)")
     parser.add_argument("--limit", action="store_true", help="also measure a server in C")
+    parser.add_argument("--record", action="store_true", help="also measure a runner that records its calls")
     parser.add_argument(
         "--only", metavar="NAME", action="append", help="measure only this case and the floor; may be repeated"
     )
@@ -182,6 +189,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     cases = [case for case in CASES if not args.only or case.name in ("floor", *args.only)]
+    cases += RECORDED if args.record else []
     cases += [LIMIT] if args.limit else []
     server_core, load_core = cores()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:

@@ -1,6 +1,6 @@
 """Our runner with the plugins of the benchmark, as ``asgi-bridge run benchmarks.plugins:bridge`` would start it.
 
-``python -m benchmarks.runner SOCKET [asyncio|uvloop] [--profile FILE]``
+``python -m benchmarks.runner SOCKET [asyncio|uvloop] [--profile FILE] [--record FILE]``
 """
 
 import argparse
@@ -15,6 +15,7 @@ def main() -> None:
     parser.add_argument(
         "--profile", metavar="FILE", help="write a profile of cProfile to this file; stop the runner with Ctrl+C"
     )
+    parser.add_argument("--record", metavar="FILE", help="record the calls in this file, as asgi-bridge run does")
     args = parser.parse_args()
     if args.loop == "asyncio":
         # uvicorn uses uvloop if it can be imported
@@ -26,7 +27,7 @@ def main() -> None:
     if profile is not None:
         profile.enable()
     try:
-        serve(bridge.plugins, uds=args.uds, log_level="warning")
+        serve(bridge.plugins, uds=args.uds, log_level="warning", record=args.record, record_size=2**40)
     finally:
         if profile is not None:
             profile.disable()

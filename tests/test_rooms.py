@@ -15,7 +15,7 @@ Graph = dict[str, dict[str, int]]
 
 SMALL = {"apisix_constants", "echo", "errors", "extras", "lifespan", "logs", "spelling", "tracebacks"}
 """Modules with one small subject, which any room may use."""
-BELOW_THE_FACE = {"wire", "plugins", "adapter", "wsgi", "server"}
+BELOW_THE_FACE = {"wire", "plugins", "adapter", "wsgi", "recording", "server"}
 
 MAY_IMPORT = {
     # the shared modules
@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "plugins": SMALL,
     "adapter": {"wire", "plugins"} | SMALL,
     "wsgi": {"wire", "plugins"} | SMALL,
-    "server": {"wire", "plugins", "adapter"} | SMALL,
+    "recording": {"wire"} | SMALL,
+    "server": {"wire", "plugins", "adapter", "recording"} | SMALL,
     # APISIX's half
     "gateway": {"wire"} | SMALL,
     # the public face
@@ -50,8 +51,21 @@ MAY_IMPORT = {
     "doctor": {"gateway", "wire"} | SMALL,
     "one_call": {"answers", "plugins", "adapter", "gateway", "wire"} | SMALL,
     "generate": {"loading", "plugins"} | SMALL,
-    "cli": {"loading", "check", "compat", "dev", "doctor", "generate", "one_call", "health", "plugins", "server"}
-    | SMALL,
+    "replay": {"wire", "plugins", "adapter", "recording", "server"} | SMALL,
+    "cli": {
+        "loading",
+        "plugins",
+        "server",
+        "check",
+        "compat",
+        "dev",
+        "doctor",
+        "generate",
+        "health",
+        "one_call",
+        "replay",
+    }
+    | SMALL,  # fmt: skip
     "__main__": {"cli"},
     "apps": {"__init__", "plugins"} | SMALL,
 }

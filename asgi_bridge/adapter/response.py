@@ -87,6 +87,11 @@ class ResponseCall(Call):
             self._abandon()
             self._insides.clear()
 
+    @property
+    def halves(self) -> int:
+        """Number of parked calls that it resumes."""
+        return len(self._halves)
+
     def _overdue_reason(self) -> str:
         reason = super()._overdue_reason()
         if self._real is not None and isinstance(self._real.body, UpstreamBody) and self._real.body.awaited:

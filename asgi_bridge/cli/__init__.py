@@ -10,7 +10,7 @@ import click
 
 from ..errors import BridgeError
 from ..tracebacks import own_lines
-from . import call, check, compat, completion, dev, doctor, generate, health, plugins, run
+from . import call, check, compat, completion, dev, doctor, generate, health, plugins, replay, run
 
 __all__ = ["cli", "main"]
 
@@ -36,6 +36,7 @@ cli.add_command(doctor.doctor)
 cli.add_command(health.health)
 cli.add_command(generate.generate)
 cli.add_command(completion.completion)
+cli.add_command(replay.replay)
 
 
 def main() -> None:

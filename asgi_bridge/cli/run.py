@@ -34,6 +34,15 @@ __all__ = ["run"]
     help="Scheme and server of a request: trust the x-forwarded-* headers, or ask the gateway. Before APISIX 3.14 "
     "clients can write these headers: ask.",
 )  # fmt: skip
+@click.option(
+    "--record", type=click.Path(dir_okay=False), metavar="FILE",
+    help="Record the calls in FILE, for asgi-bridge replay. Secrets are redacted.",
+)  # fmt: skip
+@click.option(
+    "--record-size", type=click.IntRange(min=1), default=104_857_600, show_default=True,
+    help="Bytes of FILE at which the recording ends.",
+)  # fmt: skip
+@click.option("--record-secrets", is_flag=True, help="Record secrets too.")
 @log_level_option("info")
 @click.option("--log-config", type=FILE, help="Logging configuration file: .ini, .json, .yaml.")
 @click.option("--env-file", type=FILE, help="Environment configuration file (needs python-dotenv).")

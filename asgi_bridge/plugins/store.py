@@ -87,6 +87,7 @@ class ConfigurationStore:
         limit_configuration_size: Maximum size of one plugin's configuration, in bytes.
         clock: Returns the seconds since the epoch.
         folder: Path of the private folder of the socket, where tokens outlive the process; None: they do not.
+        on_build: Called with each new chain, its key and its configuration; None: nobody wants to know.
     """
 
     def __init__(
@@ -97,10 +98,12 @@ class ConfigurationStore:
         limit_configuration_size: int = MAX_CONFIGURATION_BYTES,
         clock: Callable[[], float] = time.time,
         folder: str | None = None,
+        on_build: Callable[[Chain, bytes | None, Conf], None] | None = None,
     ) -> None:
         self._plugins = plugins
         self._expire = expire
         self._limit = limit_configuration_size
+        self._on_build = on_build
         self._instances = Instances(KEPT_LONGER * expire, clock)
         self._clock = clock
         self._claims = Claims(folder, KEPT_LONGER * expire, clock)
@@ -263,6 +266,8 @@ class ConfigurationStore:
         if generation != self._generation:
             self._retire_chain(chain)
             return None
+        if self._on_build is not None:
+            self._on_build(chain, text.key, text.conf)
         self._sweep()
         self._retire(token)  # that of a configuration whose claim has expired
         self._prepared[token] = _Prepared(chain, text.digest, self._clock() + self._expire)

@@ -26,6 +26,7 @@ from ..tracebacks import shorten
 from .accept import Acceptor
 from .output import configure_loggers, flush, last_words, prompt_output
 from .protocol import RunnerProtocol, runner_of
+from .recording_protocol import RecordingProtocol
 from .runner import Runner
 
 __all__ = ["GRACEFUL_SECONDS", "RunnerServer", "run_reloading", "runner_config"]
@@ -151,7 +152,8 @@ class RunnerServer(uvicorn.Server):
 
     def _protocol(self) -> RunnerProtocol:
         config = self.config
-        return RunnerProtocol(config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=None)
+        protocol = RunnerProtocol if runner_of(config).recording is None else RecordingProtocol
+        return protocol(config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=None)
 
     async def shutdown(self, sockets: Any = None) -> None:
         """Stop as uvicorn does, and tell the runner and the owner of the socket."""

@@ -17,7 +17,9 @@ from ..errors import ConfigurationError
 from ..lifespan import answer_lifespan
 from ..logs import GUARD
 from ..plugins import MAX_CONFIGURATION_BYTES, ConfigurationStore, Plugin
+from ..recording import RecordOptions
 from .hangs import HangWatch
+from .recorded import Recording
 
 __all__ = ["Runner", "RunnerOptions", "conf_expire_of_environment"]
 
@@ -41,6 +43,7 @@ class RunnerOptions:
         conf_expire: Seconds that the gateway keeps a configuration token.
         folder: Path of the private folder, where tokens outlive the process; None: they do not outlive it.
         limit_configuration_size: Maximum size of a route's configuration of one plugin, in bytes.
+        record: What is recorded of its calls; None: nothing.
     """
 
     limit_concurrency: int | None = None
@@ -49,6 +52,7 @@ class RunnerOptions:
     conf_expire: float = 3600.0
     folder: str | None = None
     limit_configuration_size: int = MAX_CONFIGURATION_BYTES
+    record: RecordOptions | None = None
 
 
 def conf_expire_of_environment() -> float:
@@ -80,15 +84,19 @@ class Runner:
         host: What all calls share.
         calls: The calls that have no answer yet.
         stopping: True: the process ends, and takes no new connections.
+        recording: What records its calls; None: nothing does.
     """
 
     def __init__(self, plugins: Mapping[str, Plugin], options: RunnerOptions | None = None) -> None:
         self.options = options or RunnerOptions()
+        record = self.options.record
+        self.recording = None if record is None else Recording(record, plugins, self.options.ask_origin)
         self.store = ConfigurationStore(
             plugins,
             expire=self.options.conf_expire,
             limit_configuration_size=self.options.limit_configuration_size,
             folder=self.options.folder,
+            on_build=None if self.recording is None else self.recording.prepared,
         )
         self.host = Host(Starlette(), self.options.ask_origin)
         self.calls: set[Call] = set()
@@ -110,6 +118,8 @@ class Runner:
 
     async def start(self) -> None:
         """Start the mounted applications, and the watches over deadlines and over plugins that block the loop."""
+        if self.recording is not None:
+            self.recording.start()
         await self.store.start()
         self._hangs = HangWatch()
         self._hangs.start()
@@ -126,6 +136,8 @@ class Runner:
             self._hangs.stop()
         self.host.parked.close()
         await self.store.close()
+        if self.recording is not None:
+            self.recording.close()
         GUARD.sweep(float("inf"))
 
     def admit(self, token: int) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 from ..errors import ConfigurationError
 from ..plugins import MAX_CONFIGURATION_BYTES, Plugin
+from ..recording import DEFAULT_SIZE, RecordOptions, check_file
 from .environment import load_environment
 from .output import LOG_CONFIG, configure_loggers, open_streams, prompt_output, show_plugin_logs
 from .private import PrivateFolder
@@ -48,6 +49,9 @@ def serve(
     log_level: str | int | None = None,
     log_config: dict[str, Any] | str | None = None,
     env_file: str | None = None,
+    record: str | os.PathLike[str] | None = None,
+    record_size: int = DEFAULT_SIZE,
+    record_secrets: bool = False,
 ) -> None:
     """Serve the gateway until a signal ends the process.
 
@@ -66,6 +70,9 @@ def serve(
         log_level: A name such as ``"debug"``, or a number, as uvicorn takes it; None: that of `log_config`.
         log_config: Dict or path of a file, as uvicorn takes it; None: LOG_CONFIG.
         env_file: Path of a file that is read into the environment first.
+        record: Path of a file that the calls are recorded in, for ``asgi-bridge replay``; None: they are not.
+        record_size: Size of that file in bytes at which the recording ends.
+        record_secrets: True: the recording holds secrets as they are.
 
     Raises:
         ConfigurationError: The socket cannot be taken, an option's value cannot work, or the plugins cannot be loaded.
@@ -81,12 +88,16 @@ def serve(
     if env_file is not None:
         load_environment(env_file)
     path = socket_path(None if uds is None else os.fspath(uds))
+    if record is not None:
+        record = os.path.abspath(record)
+        check_file(record, record_size)
     options = RunnerOptions(
         limit_concurrency=limit_concurrency,
         access_log=access_log,
         ask_origin=forwarded_headers == "ask",
         conf_expire=conf_expire_of_environment(),
         limit_configuration_size=limit_configuration_size,
+        record=None if record is None else RecordOptions(record, record_size, record_secrets),
     )
     library = isinstance(source, Mapping)
     source_folder = None if isinstance(source, Mapping) else source.app_dir

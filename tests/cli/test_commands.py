@@ -92,6 +92,9 @@ def test_run_without_options(command: Command, served: list[tuple[Source, dict[s
                 "log_level": None,
                 "log_config": None,
                 "env_file": None,
+                "record": None,
+                "record_size": 104_857_600,
+                "record_secrets": False,
             },
         )
     ]
@@ -107,6 +110,7 @@ def test_run_with_all_options(command: Command, served: list[tuple[Source, dict[
         "--uds-permissions", "660", "--reload", "--reload-dir", "x", "--reload-dir", "y", "--limit-concurrency", "7",
         "--timeout-graceful-shutdown", "1.5", "--access-log", "--forwarded-headers", "ask", "--log-level", "debug",
         "--log-config", "log.json", "--env-file", ".env", "--limit-configuration-size", "9",
+        "--record", "calls.jsonl", "--record-size", "5", "--record-secrets",
     ) == (0, "", "")  # fmt: skip
     assert served == [
         (
@@ -124,6 +128,9 @@ def test_run_with_all_options(command: Command, served: list[tuple[Source, dict[
                 "log_level": "debug",
                 "log_config": "log.json",
                 "env_file": ".env",
+                "record": "calls.jsonl",
+                "record_size": 5,
+                "record_secrets": True,
             },
         )
     ]

@@ -42,6 +42,7 @@ def ended(module: str, *arguments: str) -> tuple[str, list[object]]:
         (["generate", "route", "--help"], 0),
         (["completion", "--help"], 0),
         (["completion", "bash"], 0),
+        (["replay", "--help"], 0),
         (["run", "--workers", "2"], 2),
         (["deploy"], 2),
     ],
