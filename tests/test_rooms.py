@@ -65,7 +65,7 @@ MAY_IMPORT = {
         "one_call",
         "replay",
     }
-    | SMALL,  # fmt: skip
+    | SMALL,
     "__main__": {"cli"},
     "apps": {"__init__", "plugins"} | SMALL,
 }
