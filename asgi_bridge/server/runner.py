@@ -12,7 +12,7 @@ from time import monotonic
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
-from ..adapter import Call, Host
+from ..adapter import Call, Host, shadow_run
 from ..errors import ConfigurationError
 from ..lifespan import answer_lifespan
 from ..logs import GUARD
@@ -90,7 +90,8 @@ class Runner:
             limit_configuration_size=self.options.limit_configuration_size,
             folder=self.options.folder,
         )
-        self.host = Host(Starlette(), self.options.ask_origin)
+        self.host = Host(Starlette(), self.options.ask_origin, shadow=shadow_run)
+        self._shadows = [plugin.shadow for plugin in plugins.values() if plugin.shadow is not None]
         self.calls: set[Call] = set()
         self.stopping = False
         self._ticker: asyncio.Task[None] | None = None
@@ -126,7 +127,7 @@ class Runner:
             self._hangs.stop()
         self.host.parked.close()
         await self.store.close()
-        GUARD.sweep(float("inf"))
+        self._sweep(float("inf"))
 
     def admit(self, token: int) -> bool:
         """Whether one more call may run.
@@ -164,10 +165,20 @@ class Runner:
                 self._hangs.turned()
             self._expire(call for call in self.calls if call.deadline <= now)
             self.host.parked.sweep(now)
-            GUARD.sweep(now)
+            self._sweep(now)
             if self._refused and now >= self._overload_logged + 1.0:
                 self._overload_logged = now
                 self._log_refused()
+
+    def _sweep(self, now: float) -> None:
+        """Log what was only counted until now.
+
+        Args:
+            now: Monotonic seconds; infinity: the process ends.
+        """
+        for record in self._shadows:
+            record.sweep(now)
+        GUARD.sweep(now)
 
     def _expire(self, calls: Iterable[Call], reason: str | None = None) -> None:
         for call in list(calls):
