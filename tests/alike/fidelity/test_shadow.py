@@ -1,6 +1,6 @@
 """Shadows in every list change nothing: the client gets what it gets without them.
 
-By default every eighth request is sent; ``SHADOW_STEP=1`` sends all of them (``make long``).
+By default every eighth request is sent; ``SHADOW_STEP=1`` sends all of them.
 """
 
 import asyncio
