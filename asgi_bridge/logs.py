@@ -16,9 +16,12 @@ from typing import Any
 __all__ = ["BURST", "GUARD", "LOGGERS", "MAX_LINE", "MAX_TRACEBACK", "Guard", "guard", "one_line", "traceback_text"]
 
 LOGGERS = tuple(
-    f"asgi_bridge.{room}" for room in ("access", "adapter", "apps", "gateway", "plugins", "server", "testing", "wsgi")
+    f"asgi_bridge.{room}"
+    for room in ("access", "adapter", "apps", "gateway", "plugins", "server", "shadow", "testing", "wsgi")
 )
 """All loggers of the package."""
+COUNTED = "asgi_bridge.shadow"
+"""The logger of which all lines are counted, not only warnings and errors: it may have one for each request."""
 MAX_LINE = 8192
 """Maximum length of a logged line, in bytes."""
 MAX_TRACEBACK = 8 * MAX_LINE
@@ -122,9 +125,9 @@ class Guard(logging.Filter):
     """The filter of our loggers.
 
     Attributes:
-        counts: True: warnings and errors of one kind are logged BURST times in WINDOW_SECONDS, and then only counted.
-            Lines are of one kind if they have the same message, before its values are filled in, and the same first
-            value. Whoever sets this calls :meth:`sweep` from time to time.
+        counts: True: warnings and errors of one kind, and all lines of COUNTED, are logged BURST times in
+            WINDOW_SECONDS, and then only counted. Lines are of one kind if they have the same message, before its
+            values are filled in, and the same first value. Whoever sets this calls :meth:`sweep` from time to time.
     """
 
     def __init__(self) -> None:
@@ -135,7 +138,8 @@ class Guard(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Make one line of the record's message. Returns False if the record is only counted."""
         kind = None
-        if self.counts and record.levelno >= logging.WARNING and record.msg is not _LEFT_OUT:
+        counted = record.levelno >= logging.WARNING or record.name == COUNTED
+        if self.counts and counted and record.msg is not _LEFT_OUT:
             key = self._key(record)
             kind = self._kinds.get(key)
             now = monotonic()

@@ -326,7 +326,7 @@ MISSHAPED = '[tool.asgi_bridge]: bridge must be a string, "module:attr", and all
         ),
         (
             "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:app'\nname = 'y'",
-            "plugin x: option name: Extra inputs are not permitted",
+            "plugin x: option name: Extra inputs are not permitted; did you mean 'sample'?",
         ),
         (
             "[tool.asgi_bridge.plugins.x]\nfactory = 'some_plugins:factory'\ntimeout = 0",

@@ -11,6 +11,7 @@ import pytest
 import asgi_bridge
 from asgi_bridge import logs
 from asgi_bridge.logs import BURST, GUARD, LOGGERS, MAX_LINE, MAX_TRACEBACK, Guard, one_line
+from asgi_bridge.plugins.shadow_record import ShadowRecord, Verdict
 
 logger = logging.getLogger("asgi_bridge.server")
 
@@ -275,3 +276,24 @@ def test_a_guard_does_not_count_by_itself() -> None:
     guard: Any = Guard()
     records = [logging.LogRecord("x", logging.ERROR, "", 0, "again", None, None) for _ in range(100)]
     assert all(guard.filter(record) for record in records)
+
+
+def test_lines_of_shadows_are_counted_by_outcome_whatever_their_level(
+    written: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GUARD, "counts", True)
+    monkeypatch.setattr(GUARD, "_kinds", {})
+    monkeypatch.setattr(logging.getLogger("asgi_bridge.shadow"), "level", logging.INFO)
+    record = ShadowRecord("auth")
+    for number in range(BURST + 5):
+        record.note(Verdict("rewrite", "changed", f"GET /{number}", logging.INFO), "7")
+    record.note(Verdict("stop 401", "refused", "GET /"), None)
+    assert len(written.lines) == BURST + 1
+    assert written.lines[-1] == "WARNING asgi_bridge.shadow plugin auth: shadow: stop 401: refused: GET /, route ?"
+    GUARD.sweep(float("inf"))
+    (line,) = written.lines[BURST + 1 :]
+    assert re.sub(r"in [\d.]+ s:", "in 0 s:", line) == (
+        f"INFO asgi_bridge.shadow and 5 more like it in 0 s: plugin auth: shadow: rewrite: changed: GET /{BURST - 1}, "
+        "route 7"
+    )
+    assert record.counts == {"rewrite": BURST + 5, "stop 401": 1}

@@ -5,5 +5,6 @@ from .connection import Answer, Connection
 from .parked_calls import ParkedCalls
 from .request import RequestCall
 from .response import ResponseCall
+from .shadow import shadow_run
 
-__all__ = ["Answer", "Call", "Connection", "Host", "ParkedCalls", "RequestCall", "ResponseCall"]
+__all__ = ["Answer", "Call", "Connection", "Host", "ParkedCalls", "RequestCall", "ResponseCall", "shadow_run"]

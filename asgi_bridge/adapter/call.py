@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
-from starlette.types import ASGIApp, Message, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import LocalProtocolError, PluginError, RemoteProtocolError
-from ..plugins import Chain, ChainCall, Layer
+from ..plugins import Chain, ChainCall, Layer, ShadowRun
 from ..plugins.reasons import reason_of, text_of
 from ..wire import ErrCode, ErrResp, Var
 from .connection import Answer, Connection
@@ -50,12 +50,14 @@ class Host:
         parked: The request halves that wait for their response half.
         on_fault: Called with each exception that refuses a call or comes after its answer. Such an exception is in the
             log already; this is for programs that want the exception itself.
+        shadow: Makes the run of a shadow beside a call; None: plugins with ``shadow=True`` do not run.
     """
 
     app: ASGIApp
     ask_origin: bool = False
     parked: ParkedCalls = field(default_factory=ParkedCalls)
     on_fault: Callable[[BaseException], None] = _ignore
+    shadow: "Callable[[Call, Host, Chain, Scope, Receive], ShadowRun] | None" = None
 
 
 class Call(ChainCall):
@@ -207,13 +209,27 @@ class Call(ChainCall):
 
     def _layers(self) -> list[Layer]:
         """Return the plugins whose timeouts its deadline may come from."""
-        return self.chain.layers
+        return self.chain.acting
 
     def disconnect(self) -> None:
         """Note that the gateway has closed the connection."""
         self.stage = Event.CLOSE[self.stage]
         if self.request_body is not None:
             self.request_body.end()
+
+    @property
+    def connection(self) -> Connection:
+        """Its side of the connection to the gateway."""
+        return self._connection
+
+    def can_ask(self) -> bool:
+        """Whether the gateway can be asked for something."""
+        return self.stage in OPEN
+
+    def shadow(self, chain: Chain, scope: Scope, receive: Receive) -> ShadowRun | None:
+        """Make a run of a shadow beside this call; None: none are made here."""
+        make = self._host.shadow
+        return None if make is None else make(self, self._host, chain, scope, receive)
 
     def wraps_send(self, layer: Layer) -> None:
         """Note it. Such a plugin wants the response's body, unless its mount says that it does not."""

@@ -84,12 +84,12 @@ class RequestCall(Call):
     @property
     def names(self) -> tuple[str, ...]:
         """The plugins of its list, outermost first."""
-        return tuple(layer.name for layer in self.chain.layers)
+        return tuple(layer.name for layer in self.chain.acting)
 
     @property
     def layers(self) -> list[Layer]:
         """The layers of its list, outermost first."""
-        return self.chain.layers
+        return self.chain.acting
 
     def _begin(self) -> Awaitable[None] | None:
         message, chain = self._message, self.chain
@@ -369,7 +369,7 @@ class RequestCall(Call):
     @property
     def timeout(self) -> float:
         """Seconds that the response half may take."""
-        return min(layer.options.timeout for layer in self.chain.layers)
+        return min(layer.options.timeout for layer in self.chain.acting)
 
     def _deliver(self, parking: Parking) -> None:
         assert self.sent is not None
@@ -381,7 +381,7 @@ class RequestCall(Call):
     def _came_out(self, exc: BaseException) -> None:
         # the outermost layer was begun without its `enter`, which notes that
         if self.extension is not None:
-            self.fails(exc, self.chain.layers[0].name)
+            self.fails(exc, self.chain.acting[0].name)
 
     def _refuse(self, exc: BaseException, reason: str) -> None:
         parking = self.parking

@@ -76,7 +76,7 @@ class ResponseCall(Call):
         connection = self._connection
         body = UpstreamBody(lambda: connection.ask([RespBody()]), int(length) if length.isdigit() else None, bodyless)
         self._real = Response(status, headers, body)
-        taken = self._host.parked.take(self.route_id, self.request_id, [layer.name for layer in chain.layers])
+        taken = self._host.parked.take(self.route_id, self.request_id, [layer.name for layer in chain.acting])
         self._halves = cast("list[RequestCall]", taken)
         self._insides.extend(self._halves)
         self._join(self._halves[::-1])
@@ -92,9 +92,14 @@ class ResponseCall(Call):
         """Number of parked calls that it resumes."""
         return len(self._halves)
 
+    @property
+    def real_body(self) -> UpstreamBody | None:
+        """The upstream's body; None: it is not known yet what there is."""
+        return self._real.body if self._real is not None and isinstance(self._real.body, UpstreamBody) else None
+
     def _overdue_reason(self) -> str:
         reason = super()._overdue_reason()
-        if self._real is not None and isinstance(self._real.body, UpstreamBody) and self._real.body.awaited:
+        if self.real_body is not None and self.real_body.awaited:
             reason += (
                 "; it waits for the upstream's body, which is handed over whole: a stream without end never is; mount "
                 "the plugin with response_body=False if it does not change the body"
@@ -105,7 +110,7 @@ class ResponseCall(Call):
         return any(Call._has_begun(call) for call in (self, *self._insides))
 
     def _layers(self) -> list[Layer]:
-        return [*self.chain.layers, *(layer for half in self._halves for layer in half.layers)]
+        return [*self.chain.acting, *(layer for half in self._halves for layer in half.layers)]
 
     def _abandon(self) -> None:
         """End the halves that are not through."""
@@ -128,7 +133,8 @@ class ResponseCall(Call):
         sections: list[_Section] = []
         for index, layer in enumerate(layers):
             # parked last is inmost
-            halves = [half for half in reversed(self._halves) if layer.name in half.names]
+            shadow = layer.options.shadow
+            halves = [half for half in reversed(self._halves) if layer.name in half.names and not shadow]
             if halves:
                 known = [section[0] for section in sections]
                 sections += [(half, index, index + 1) for half in halves if half not in known]
@@ -256,6 +262,10 @@ class _InnerForm(ResponseCall):
         inner = super().enter(layer, extension, scope, receive, send)
         self._around.limit(self.deadline, self.overdue)
         return inner
+
+    def can_ask(self) -> bool:
+        """Whether the gateway can be asked for something: the connection is that of the call around it."""
+        return super().can_ask() and self._around.can_ask()
 
     def limit(self, deadline: float, name: str) -> None:
         """Refuse the whole call after `deadline`."""

@@ -44,6 +44,12 @@ class UpstreamBody:
         """Whether the gateway was asked for it, and has not answered yet."""
         return self._asked is not None and not self._asked.done()
 
+    def ask(self) -> "asyncio.Future[list[bytes | None]]":
+        """Ask the gateway for the body, unless that was done before. Returns the future of its answer."""
+        if self._asked is None:
+            self._asked = self._ask()
+        return self._asked
+
     async def read(self) -> bytes:
         """Return the whole body.
 
@@ -57,9 +63,7 @@ class UpstreamBody:
                 f"the upstream's body has {self.length} bytes, and only {MAX_PAYLOAD} can be handed over; mount the "
                 "plugin with response_body=False if it does not change the body"
             )
-        if self._asked is None:
-            self._asked = self._ask()
-        (body,) = await asyncio.shield(self._asked)
+        (body,) = await asyncio.shield(self.ask())
         if body is None:
             raise PluginError("the upstream's body could not be read")
         self.content = body

@@ -67,7 +67,9 @@ async def _started(plugin: Plugin, conf: str, findings: Findings) -> AsyncIterat
     if lifespan is not None:
         findings.lifespan = lifespan.own
     try:
-        chain = await build_chain({plugin.name: plugin}, None, [(plugin.name.encode(), conf.encode())], mounted)
+        chain = await build_chain(
+            {plugin.name: plugin.acting()}, None, [(plugin.name.encode(), conf.encode())], mounted
+        )
         try:
             if chain.layers[0].lifespan is not None:
                 findings.lifespan = chain.layers[0].lifespan.own

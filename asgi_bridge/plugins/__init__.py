@@ -10,6 +10,7 @@ from .mounted import MountedLifespans
 from .patterns import SafePattern
 from .plain import PlainCall
 from .plugin import Plugin
+from .shadow_record import ShadowRun
 from .state import Apart, State
 from .store import ConfigurationStore
 
@@ -26,6 +27,7 @@ __all__ = [
     "PlainCall",
     "Plugin",
     "SafePattern",
+    "ShadowRun",
     "State",
     "Variables",
     "apisix",

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import inspect
 import json
+import logging
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -22,14 +23,19 @@ from .layer import Layer
 from .mounted import MountedLifespans
 from .plugin import Plugin
 from .reasons import ends_task, reason_of, shortened, text_of
+from .shadow import ShadowLayer
 
 __all__ = ["BUILD_SECONDS", "MAX_CONFIGURATION_BYTES", "SHUTDOWN_SECONDS", "Conf", "build_chain", "check_sizes"]
+
+logger = logging.getLogger("asgi_bridge.plugins")
 
 Conf = Sequence[tuple[bytes | None, bytes | None]]
 """Names and configurations of plugins, outermost first, as the gateway sends them."""
 
 BUILD_SECONDS = 4.0
 """Seconds that building a chain may take. APISIX's other workers wait 5 s for a PrepareConf."""
+SHADOW_SECONDS = 1.0
+"""Seconds that building all shadows of a chain may take, once the other plugins are built."""
 SHUTDOWN_SECONDS = 0.2
 """Seconds that the lifespan shutdown of one plugin may take. APISIX kills the runner one second after SIGTERM."""
 MAX_CONFIGURATION_BYTES = 128 * 1024
@@ -109,7 +115,10 @@ class Build:
         self._listed: Counter[tuple[str, bytes]] = Counter()
 
     async def run(self, conf: Conf) -> None:
-        """Check the whole configuration first, then build the layers from the innermost to the outermost."""
+        """Check the whole configuration first, then build the layers from the innermost to the outermost.
+
+        Shadows come last: a request needs none of them, so none of them can refuse the configuration.
+        """
         check_sizes(None, conf, self._limit)
         read = []
         for name, text in map(_decoded, conf):
@@ -118,18 +127,55 @@ class Build:
                 known = shortened(", ".join(sorted(self._plugins)))
                 guess = did_you_mean(name, self._plugins)
                 raise ConfigurationError(f"plugin {name} is not mounted; mounted are: {known}{guess}")
+            if self.plugin.shadow is not None:
+                read.append((self.plugin, text, None, b"", 0))
+                continue
             self._check_phase(self.plugin)
             parsed, digest = await self._read(self.plugin, text)
-            self._listed[name, digest] += 1
-            read.append((self.plugin, text, parsed, digest, self._listed[name, digest]))
+            read.append((self.plugin, text, parsed, digest, self._number(name, digest)))
+        shadows = []
         for self.plugin, text, parsed, digest, number in reversed(read):
             inner = self.layers[0] if self.layers else None
-            layer = Layer(self.plugin.name, self.plugin.options, parsed, inner, self.route_id)
+            options, record = self.plugin.options, self.plugin.shadow
+            if record is not None:
+                shadow = ShadowLayer(self.plugin.name, options, inner, self.route_id, record)
+                self.layers.insert(0, shadow)
+                shadows.append((shadow, self.plugin, text))
+                continue
+            layer = Layer(self.plugin.name, options, parsed, inner, self.route_id)
             self.layers.insert(0, layer)
-            if self.plugin.application is None:
-                await self._build(layer, self.plugin, text, self._key(self.plugin, digest, number))
-            else:
-                self._add_mounted(layer, self.plugin.application)
+            await self._fill(layer, self.plugin, text, digest, number)
+        if shadows:
+            self._deadline = min(self._deadline, asyncio.get_running_loop().time() + SHADOW_SECONDS)
+            for shadow, plugin, text in shadows:
+                await self._fill_shadow(shadow, plugin, text)
+
+    def _number(self, name: str, digest: bytes) -> int:
+        """Return 1 for the first of equal entries of the list, 2 for the second, and so on."""
+        self._listed[name, digest] += 1
+        return self._listed[name, digest]
+
+    async def _fill(self, layer: Layer, plugin: Plugin, text: str, digest: bytes, number: int) -> None:
+        """Give a layer its application."""
+        if plugin.application is None:
+            await self._build(layer, plugin, text, self._key(plugin, digest, number))
+        else:
+            self._add_mounted(layer, plugin.application)
+
+    async def _fill_shadow(self, layer: ShadowLayer, plugin: Plugin, text: str) -> None:
+        """Give a shadow its application. If that fails, requests pass without it, and the log says why."""
+        try:
+            self._check_phase(plugin)
+            parsed, digest = await self._read(plugin, text)
+            layer.configure(parsed)
+            await self._fill(layer, plugin, text, digest, self._number(plugin.name, digest))
+        except (ConfigurationError, TimeoutError) as exc:
+            layer.absent = True
+            reason = text_of(exc) or f"building took more than {SHADOW_SECONDS:g} s"
+            logger.error(
+                "plugin %s: route %s: it is mounted with shadow=True, so requests pass without it: %s",
+                plugin.name, self.route_id or "?", reason.removeprefix(f"plugin {plugin.name}: "),
+            )  # fmt: skip
 
     def chain(self) -> Chain:
         """Return the chain, once all layers are built."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from starlette.types import Receive, Scope, Send
 
 from .extension import Apisix, Variables
+from .shadow_record import ShadowRun
 from .state import Apart, Overlay, State
 
 if TYPE_CHECKING:
@@ -75,6 +76,16 @@ class ChainCall(ABC):
     @abstractmethod
     def wraps_send(self, layer: "Layer") -> None:
         """Note that the plugin of `layer` handed on another `send` than it was given."""
+
+    def shadow(self, chain: "Chain", scope: Scope, receive: Receive) -> ShadowRun | None:
+        """Make a run of a shadow beside this call; None: there are none beside such calls.
+
+        Args:
+            chain: The shadow's plugin alone.
+            scope: A copy of what the plugin would get.
+            receive: As the plugin would get it.
+        """
+        return None
 
     # what the layers do
 

@@ -29,7 +29,8 @@ class Chain:
         route_id: The APISIX route that the configuration belongs to; None: its key does not name one.
 
     Attributes:
-        names: Of its plugins, for logs.
+        acting: The layers that act on requests: all but the shadows.
+        names: Of its plugins, for logs; of the shadows only where there are no others.
         exact: True: one of its plugins is mounted with ``exact``.
         cures: True: all of its plugins are mounted with ``cures``.
         request_headers: Names of the request headers that its plugins see in the response phase.
@@ -44,14 +45,15 @@ class Chain:
     def __init__(self, layers: list[Layer], route_id: str | None) -> None:
         self.layers = layers
         self.route_id = route_id
-        self.names = ", ".join(layer.name for layer in layers)
-        self.exact = any(layer.options.exact for layer in layers)
-        self.cures = all(layer.options.cures for layer in layers)
-        self.request_headers = tuple(dict.fromkeys(name for layer in layers for name in layer.options.request_headers))
-        self.both = any(layer.options.phase == "both" for layer in layers)
-        self.request = all(layer.options.phase != "response" for layer in layers)
-        self.response = all(layer.options.phase != "request" for layer in layers)
-        self.states = States((layer, layer.state) for layer in layers)
+        acting = self.acting = [layer for layer in layers if not layer.options.shadow]
+        self.names = ", ".join(layer.name for layer in acting or layers)
+        self.exact = any(layer.options.exact for layer in acting)
+        self.cures = all(layer.options.cures for layer in acting)
+        self.request_headers = tuple(dict.fromkeys(name for layer in acting for name in layer.options.request_headers))
+        self.both = any(layer.options.phase == "both" for layer in acting)
+        self.request = all(layer.options.phase != "response" for layer in acting)
+        self.response = all(layer.options.phase != "request" for layer in acting)
+        self.states = States((layer, layer.state) for layer in acting)
         for layer in layers:
             layer.states = self.states
         self.begin = layers[0].begin if layers else _begin_empty

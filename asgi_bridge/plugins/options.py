@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -63,6 +63,9 @@ class Options:
         root_path: The path under which clients know this plugin, where a proxy has removed it. As with uvicorn's
             ``--root-path`` it is ``scope["root_path"]``, and stands before ``path`` and ``raw_path``. It is removed
             again where the plugin passes the request on.
+        shadow: True: the plugin runs beside the request, on copies. What it would have done is logged and counted, and
+            the request goes on as if the plugin were not listed. Not with phase "both", and not with `exact`.
+        sample: Share of the requests that a plugin with `shadow` runs on, over 0 and up to 1.
     """
 
     phase: Phase = "auto"
@@ -78,6 +81,8 @@ class Options:
     allow_patterns: bool = False
     share: bool = False
     root_path: str = ""
+    shadow: bool = False
+    sample: float = 1.0
 
 
 def _root_path(text: str) -> str:
@@ -102,6 +107,8 @@ class OptionsDict(TypedDict, total=False):
     allow_patterns: bool
     share: bool
     root_path: Annotated[str, pydantic.AfterValidator(_root_path)]
+    shadow: bool
+    sample: Annotated[float, pydantic.Field(gt=0, le=1)]
 
 
 _options: pydantic.TypeAdapter[OptionsDict] = pydantic.TypeAdapter(OptionsDict)
@@ -133,6 +140,7 @@ def parse_options(values: dict[str, Any], name: str = "?") -> Options:
     for word in ("request_headers", "allow"):
         if word in checked:
             checked[word] = tuple(checked[word])
+    _check_shadow(checked)
     options = Options(**checked)
     if options.timeout > RPC_SECONDS:
         logger.warning(
@@ -140,3 +148,21 @@ def parse_options(values: dict[str, Any], name: str = "?") -> Options:
             name, options.timeout, RPC_SECONDS,
         )  # fmt: skip
     return options
+
+
+def _check_shadow(checked: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError if the options do not go together with `shadow`, or need it."""
+    if not checked.get("shadow"):
+        if "sample" in checked:
+            raise ConfigurationError("option sample: it is the share of requests of a shadow: add shadow=True")
+        return
+    if checked.get("phase") == "both":
+        raise ConfigurationError(
+            "option shadow: a plugin of phase 'both' waits for the response inside of the request, which a shadow "
+            "cannot: mount it with phase='request' or phase='response', or with phase='auto' and list it in both"
+        )
+    if checked.get("exact"):
+        raise ConfigurationError(
+            "option shadow: exact=True asks the gateway before the plugins of the route run, and all of them would see "
+            "other values: remove exact=True"
+        )

@@ -13,6 +13,7 @@ from .applications import asgi3
 from .configuration import Configuration
 from .kinds import judge
 from .options import Options, parse_options
+from .shadow_record import ShadowRecord
 
 __all__ = ["SOURCE_KEYS", "Plugin", "SourceKey"]
 
@@ -39,6 +40,9 @@ class Plugin:
         configuration: What a route may configure.
         options: How it is run.
         application: The mounted ASGI 3 application; None: `make` makes one for each configuration.
+
+    Attributes:
+        shadow: What it would have done, if it is mounted with ``shadow=True``; None: it is not.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Plugin:
         self.configuration = configuration
         self.options = options
         self.application = application
+        self.shadow = ShadowRecord(self.name) if options.shadow else None
 
     @property
     def kind(self) -> Literal["application", "middleware", "factory"]:
@@ -98,6 +103,15 @@ class Plugin:
         allow = self.options.allow + parse_options({"allow": entries}).allow
         plugin.options = dataclasses.replace(self.options, allow=allow)
         plugin.configuration = self.configuration.mounted_with(plugin.options)
+        return plugin
+
+    def acting(self) -> "Plugin":
+        """Return the same plugin, which acts on requests also where it is mounted with ``shadow=True``."""
+        if self.shadow is None:
+            return self
+        plugin = copy.copy(self)
+        plugin.options = dataclasses.replace(self.options, shadow=False, sample=1.0)
+        plugin.shadow = None
         return plugin
 
     def with_make(self, make: Callable[[Any, ASGIApp], ASGIApp | Awaitable[ASGIApp]]) -> "Plugin":

@@ -12,7 +12,7 @@ from time import monotonic
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
-from ..adapter import Call, Host
+from ..adapter import Call, Host, shadow_run
 from ..errors import ConfigurationError
 from ..lifespan import answer_lifespan
 from ..logs import GUARD
@@ -98,7 +98,8 @@ class Runner:
             folder=self.options.folder,
             on_build=None if self.recording is None else self.recording.prepared,
         )
-        self.host = Host(Starlette(), self.options.ask_origin)
+        self.host = Host(Starlette(), self.options.ask_origin, shadow=shadow_run)
+        self._shadows = [plugin.shadow for plugin in plugins.values() if plugin.shadow is not None]
         self.calls: set[Call] = set()
         self.stopping = False
         self._ticker: asyncio.Task[None] | None = None
@@ -138,7 +139,7 @@ class Runner:
         await self.store.close()
         if self.recording is not None:
             self.recording.close()
-        GUARD.sweep(float("inf"))
+        self._sweep(float("inf"))
 
     def admit(self, token: int) -> bool:
         """Whether one more call may run.
@@ -176,10 +177,20 @@ class Runner:
                 self._hangs.turned()
             self._expire(call for call in self.calls if call.deadline <= now)
             self.host.parked.sweep(now)
-            GUARD.sweep(now)
+            self._sweep(now)
             if self._refused and now >= self._overload_logged + 1.0:
                 self._overload_logged = now
                 self._log_refused()
+
+    def _sweep(self, now: float) -> None:
+        """Log what was only counted until now.
+
+        Args:
+            now: Monotonic seconds; infinity: the process ends.
+        """
+        for record in self._shadows:
+            record.sweep(now)
+        GUARD.sweep(now)
 
     def _expire(self, calls: Iterable[Call], reason: str | None = None) -> None:
         for call in list(calls):

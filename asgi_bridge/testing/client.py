@@ -40,6 +40,8 @@ Conf = Any
 class PluginClient(TestClient):
     """A Starlette TestClient around one plugin, or a list of them, and an ASGI upstream.
 
+    A plugin that is mounted with ``shadow=True`` acts here as it would without.
+
     Used as a context manager it runs the lifespans of the plugins and of the upstream. Exceptions of a plugin reach the
     test, unless `raise_server_exceptions` is False.
 
@@ -110,7 +112,7 @@ class _PluginApplication:
         route_id: str,
         phase: str | None,
     ) -> None:
-        self._bridge = bridge
+        self._plugins = {name: plugin.acting() for name, plugin in bridge.plugins.items()}
         self._conf = [(name.encode(), _text(conf).encode()) for name, conf in plugins]
         mounted = [bridge.plugins[name] for name, _ in plugins if name in bridge.plugins]
         response = any(each.options.phase == "response" for each in mounted) if phase is None else phase == "response"
@@ -129,7 +131,7 @@ class _PluginApplication:
             return
         if self._chain is None:
             # Without the context manager each request has an event loop of its own, so there is no lifespan.
-            self._chain = await build_chain(self._bridge.plugins, self._key, self._conf, None)
+            self._chain = await build_chain(self._plugins, self._key, self._conf, None)
         call = PlainCall(self._phase, self._chain, self._upstream, self._upstream_state, self._variables)
         outer = {"asgi": {"version": "3.0", "spec_version": "2.4"}, "app": self._host, **scope}
         outer.pop("state", None)  # it is the client's; plugins and upstream have their own
@@ -145,9 +147,9 @@ class _PluginApplication:
             self._upstream_state = upstream.state
             stack.push_async_callback(mounted.stop, SHUTDOWN_SECONDS)
             for name, _ in self._conf:
-                plugin = self._bridge.plugins.get(name.decode())
+                plugin = self._plugins.get(name.decode())
                 if plugin is not None:
                     await mounted.start(plugin, STARTUP_SECONDS)
-            self._chain = await build_chain(self._bridge.plugins, self._key, self._conf, mounted)
+            self._chain = await build_chain(self._plugins, self._key, self._conf, mounted)
             stack.push_async_callback(self._chain.close, SHUTDOWN_SECONDS)
             yield

@@ -61,14 +61,18 @@ def test_every_limit_has_its_line_in_the_documentation(name: str) -> None:
 def test_the_client_gets_what_uvicorn_sends(
     sides: Sides, record_property: Callable[[str, object], None], subject: str, request_: Request
 ) -> None:
+    record_property("fidelity", compare(sides, subject, request_))
+
+
+def compare(sides: Sides, subject: str, request_: Request) -> str:
+    """Compare both sides. Returns "equal", or "limited" where a limit says how the answers differ."""
     uvicorn, gateway = sides[subject]
     expected, found = without_time(uvicorn.ask(request_)), without_time(gateway.ask(request_))
     limit = EXCEPTIONS.get((subject, request_))
     if limit is None:
         assert found == expected
-        record_property("fidelity", "equal")
-        return
+        return "equal"
     assert found != expected, "there is no limit any more"
     plain, through = comparable(request_, Result(expected), Result(found), [LIMITS[limit]])
     assert through == plain
-    record_property("fidelity", "limited")
+    return "limited"
