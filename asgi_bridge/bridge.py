@@ -318,7 +318,10 @@ class Bridge:
                 ``forwarded_headers`` (``"trust"`` the x-forwarded-* headers for scheme and server, or ``"ask"`` the
                 gateway),
                 ``log_level`` and ``log_config`` (as uvicorn takes them),
-                ``env_file`` (path of a file that is read into the environment first).
+                ``log_format`` (``"json"``: each log line is a JSON object),
+                ``env_file`` (path of a file that is read into the environment first),
+                ``admin`` and ``admin_public`` (where the admin application listens, such as ``"127.0.0.1:9092"``, and
+                whether other machines may reach it).
 
         Raises:
             ConfigurationError: The socket cannot be taken, or the options cannot work. ``reload=True`` cannot work

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from ..apisix_constants import POST_RESP, REQUEST_LISTS
 from ..errors import ConfigurationError
+from ..hiding import SECRETS
 from ..spelling import did_you_mean
 from .chain import Chain
 from .extension import Next
@@ -120,6 +121,7 @@ class Build:
                 raise ConfigurationError(f"plugin {name} is not mounted; mounted are: {known}{guess}")
             self._check_phase(self.plugin)
             parsed, digest = await self._read(self.plugin, text)
+            SECRETS.learn(parsed)  # before anything says what is wrong with it
             self._listed[name, digest] += 1
             read.append((self.plugin, text, parsed, digest, self._listed[name, digest]))
         for self.plugin, text, parsed, digest, number in reversed(read):

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
@@ -17,7 +18,13 @@ from ..errors import ConfigurationError
 from ..lifespan import answer_lifespan
 from ..logs import GUARD
 from ..plugins import MAX_CONFIGURATION_BYTES, ConfigurationStore, Plugin
+from .admin import AdminAddress, AdminServer
 from .hangs import HangWatch
+from .sockets import SocketName
+
+if TYPE_CHECKING:
+    from ..insight.insight import Insight, Report
+    from ..insight.tally import Tally
 
 __all__ = ["Runner", "RunnerOptions", "conf_expire_of_environment"]
 
@@ -41,6 +48,8 @@ class RunnerOptions:
         conf_expire: Seconds that the gateway keeps a configuration token.
         folder: Path of the private folder, where tokens outlive the process; None: they do not outlive it.
         limit_configuration_size: Maximum size of a route's configuration of one plugin, in bytes.
+        admin: Where the admin application listens; None: there is none, and nothing is counted.
+        socket: By which the runner recognizes its own socket; None: it does not look.
     """
 
     limit_concurrency: int | None = None
@@ -49,6 +58,8 @@ class RunnerOptions:
     conf_expire: float = 3600.0
     folder: str | None = None
     limit_configuration_size: int = MAX_CONFIGURATION_BYTES
+    admin: AdminAddress | None = None
+    socket: SocketName | None = None
 
 
 def conf_expire_of_environment() -> float:
@@ -80,6 +91,9 @@ class Runner:
         host: What all calls share.
         calls: The calls that have no answer yet.
         stopping: True: the process ends, and takes no new connections.
+        observer: Counts what happens; None: nothing is counted.
+        watched: True: the end of each call is logged, or counted, or both.
+        admin: The server of the admin application; None: there is none.
     """
 
     def __init__(self, plugins: Mapping[str, Plugin], options: RunnerOptions | None = None) -> None:
@@ -93,6 +107,13 @@ class Runner:
         self.host = Host(Starlette(), self.options.ask_origin)
         self.calls: set[Call] = set()
         self.stopping = False
+        self.observer: Tally | None = None
+        self.admin: AdminServer | None = None
+        self._insight: Insight | None = None
+        if self.options.admin is not None:
+            self._add_insight(self.options.admin)
+        self.watched = self.options.access_log or self.observer is not None
+        self._started = False
         self._ticker: asyncio.Task[None] | None = None
         self._hangs: HangWatch | None = None
         self._overload_logged = float("-inf")
@@ -110,13 +131,21 @@ class Runner:
 
     async def start(self) -> None:
         """Start the mounted applications, and the watches over deadlines and over plugins that block the loop."""
+        if self.admin is not None and self._insight is not None:
+            self._insight.lines.start()
+            await self.admin.start()
         await self.store.start()
         self._hangs = HangWatch()
         self._hangs.start()
         self._ticker = asyncio.get_running_loop().create_task(self._watch())
+        self._started = True
 
     async def stop(self) -> None:
         """Stop what :meth:`start` has started, and refuse the calls that still run."""
+        self.stopping = True
+        if self.admin is not None and self._insight is not None:
+            await self.admin.stop()
+            self._insight.lines.stop()
         # uvicorn has cancelled the calls that still ran; those that ignore that are refused now
         await asyncio.sleep(0)
         self._expire(self.calls, "it was cut off by the shutdown")
@@ -127,6 +156,31 @@ class Runner:
         self.host.parked.close()
         await self.store.close()
         GUARD.sweep(float("inf"))
+
+    def _add_insight(self, address: AdminAddress) -> None:
+        """Count from now on, and make the server of the admin application."""
+        from ..insight.app import admin_app  # only who wants it loads it
+        from ..insight.insight import Insight
+
+        insight = Insight(self.store, lambda: len(self.calls), lambda: len(self.host.parked), self.obstacle)
+
+        async def reports() -> "list[Report]":
+            return [insight.report()]
+
+        self._insight = insight
+        self.observer = insight.tally
+        self.admin = AdminServer(admin_app(insight, reports, any_host=address.public), address)
+
+    def obstacle(self) -> str | None:
+        """Return why the runner is not ready to take calls; None: it is."""
+        if not self._started:
+            return "the plugins are being started"
+        if self.stopping:
+            return "the runner stops"
+        name = self.options.socket
+        if name is not None and not name.is_there():
+            return f"the socket at {name.path} is not this runner's any more"
+        return None
 
     def admit(self, token: int) -> bool:
         """Whether one more call may run.
@@ -157,9 +211,13 @@ class Runner:
             )
 
     async def _watch(self) -> None:
+        now = monotonic()
         while True:
+            before = now
             await asyncio.sleep(TICK_SECONDS)
             now = monotonic()
+            if self.observer is not None:
+                self.observer.turned(max(0.0, now - before - TICK_SECONDS))
             if self._hangs is not None:
                 self._hangs.turned()
             self._expire(call for call in self.calls if call.deadline <= now)
