@@ -54,7 +54,7 @@ def admin_app(insight: Insight, reports: Reports, *, any_host: bool = False) -> 
         try:
             from .exposition import render
         except ModuleNotFoundError as exc:
-            return PlainTextResponse(f"needs {exc.name}: {install('metrics')}\n", 501)
+            return PlainTextResponse(f"needs {(exc.name or '').partition('.')[0]}: {install('metrics')}\n", 501)
         found = await reports()
         workers = [report.worker for report in found]
         content, content_type = render(summed(found), workers, _version(), request.headers.get("accept", ""))

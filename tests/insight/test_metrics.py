@@ -1,13 +1,18 @@
 """What ``/metrics`` counts, against what a load generator has counted."""
 
+import sys
 from collections import Counter
 from typing import Any
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parsed
+from starlette.testclient import TestClient
 
+from asgi_bridge.insight.app import admin_app
+from asgi_bridge.insight.insight import Insight, Report
 from asgi_bridge.insight.tally import BUCKETS, PASSED_OVER, Histogram, Tally, action_of
+from asgi_bridge.plugins import ConfigurationStore
 from asgi_bridge.wire import (
     ErrResp,
     ExtraInfoReq,
@@ -184,6 +189,21 @@ def test_prometheus_may_ask_for_openmetrics(load: Counter[tuple[str, str]], admi
     status, kind, text = admin.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert (status, kind.partition(";")[0]) == (200, "application/openmetrics-text")
     assert "asgi_bridge_plugin_calls" in {family.name for family in parsed_openmetrics(text)}  # type: ignore[no-untyped-call]
+
+
+def test_without_prometheus_client_the_page_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [each for each in sys.modules if each.startswith(("prometheus_client", "asgi_bridge.insight.expo"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    insight = Insight(ConfigurationStore({}), lambda: 0, lambda: 0, lambda: None)
+
+    async def reports() -> list[Report]:
+        return [insight.report()]
+
+    client = TestClient(admin_app(insight, reports), base_url="http://127.0.0.1")
+    answer = client.get("/metrics")
+    assert (answer.status_code, answer.text) == (501, 'needs prometheus_client: pip install "asgi_bridge[metrics]"\n')
+    assert client.get("/status").json()["calls"] == 0
 
 
 @pytest.mark.parametrize(
