@@ -321,6 +321,10 @@ class Bridge:
                 ``env_file`` (path of a file that is read into the environment first),
                 ``record``, ``record_size`` and ``record_secrets`` (file that the calls are recorded in, its maximum
                 size in bytes, and whether it holds secrets).
+                ``log_format`` (``"json"``: each log line is a JSON object),
+                ``env_file`` (path of a file that is read into the environment first),
+                ``admin`` and ``admin_public`` (where the admin application listens, such as ``"127.0.0.1:9092"``, and
+                whether other machines may reach it).
 
         Raises:
             ConfigurationError: The socket cannot be taken, or the options cannot work. ``reload=True`` cannot work

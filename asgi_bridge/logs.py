@@ -1,8 +1,8 @@
 """A filter on our loggers: one line for each message, of bounded length, and repeated messages are counted.
 
 Much of what is logged comes from others: names of plugins from routes, paths and headers from clients, texts from
-exceptions. Such a text must not look like a log line of its own. The filter is set on the loggers and not on a handler,
-so it works with any logging configuration.
+exceptions. Such a text must not look like a log line of its own, and must not hold a secret of a route's
+configuration. The filter is set on the loggers and not on a handler, so it works with any logging configuration.
 """
 
 import functools
@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
+
+from .hiding import SECRETS
 
 __all__ = ["BURST", "GUARD", "LOGGERS", "MAX_LINE", "MAX_TRACEBACK", "Guard", "guard", "one_line", "traceback_text"]
 
@@ -34,8 +36,9 @@ MAX_KINDS = 1024
 """Maximum number of kinds for which the first value counts. Others can make up any number of values. Beyond this number
 all lines with the same message are one kind, and beyond twice this number all lines of a logger."""
 
-_ROOM = 256
-"""Bytes of a line that are reserved for the time and level that a log format adds, and for the note of a cut text."""
+_ROOM = 1024
+"""Bytes of a line that are reserved for what a log format adds (time, level, the call that the line is about), and for
+the note of a cut text."""
 _LEFT_OUT = "and %d more like it in %g s: %s"
 """The log line for the lines of one kind that were counted only."""
 
@@ -69,7 +72,7 @@ def traceback_text(exc: BaseException) -> str:
             f"Traceback (most recent call last):\n{''.join(traceback.format_tb(exc.__traceback__))}"
             f"{type(exc).__name__}: (it cannot be shown: {type(failed).__name__})"
         )
-    text = "\n".join(map(one_line, formatted.rstrip("\n").split("\n")))
+    text = "\n".join(map(one_line, SECRETS.taken_out(formatted).rstrip("\n").split("\n")))
     if len(text) > MAX_TRACEBACK:
         start, end = text[: MAX_TRACEBACK // 4], text[-MAX_TRACEBACK // 2 :]
         text = start.rpartition("\n")[0] + "\n  … (lines left out)\n" + end.partition("\n")[2]
@@ -136,7 +139,7 @@ class Guard(logging.Filter):
         self._kinds: dict[tuple[Any, ...], _Kind] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Make one line of the record's message. Returns False if the record is only counted."""
+        """Make one line of the record's message, without secrets. Returns False if the record is only counted."""
         kind = None
         counted = record.levelno >= logging.WARNING or record.name == COUNTED
         if self.counts and counted and record.msg is not _LEFT_OUT:
@@ -158,7 +161,7 @@ class Guard(logging.Filter):
         except BaseException as exc:  # a value may be an exception whose __str__ raises
             message = f"{record.msg} (the values cannot be shown: {type(exc).__name__})"
             record.msg, record.args = message, ()
-        text = one_line(message)
+        text = one_line(SECRETS.taken_out(message))
         if text != message:
             record.msg, record.args = text, ()
         if kind is not None:

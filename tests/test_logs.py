@@ -172,7 +172,7 @@ def test_a_traceback_is_bounded(written: Lines) -> None:
 
 
 def test_a_text_that_just_fits_is_whole() -> None:
-    text = "x" * (MAX_LINE - 256)
+    text = "x" * (MAX_LINE - 1024)
     assert one_line(text) == text
     assert one_line(text + "x") == f"{text}… ({len(text) + 1} characters in all)"
 

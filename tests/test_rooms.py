@@ -13,9 +13,9 @@ PACKAGES = {"asgi_bridge": "asgi_bridge", "apps": "asgi_bridge_apps"}
 Graph = dict[str, dict[str, int]]
 """Module → the modules that it imports, each with a line of its that does."""
 
-SMALL = {"apisix_constants", "echo", "errors", "extras", "lifespan", "logs", "spelling", "tracebacks"}
+SMALL = {"apisix_constants", "echo", "errors", "extras", "hiding", "lifespan", "logs", "spelling", "tracebacks"}
 """Modules with one small subject, which any room may use."""
-BELOW_THE_FACE = {"wire", "plugins", "adapter", "wsgi", "recording", "server"}
+BELOW_THE_FACE = {"wire", "plugins", "adapter", "wsgi", "insight", "recording", "server"}
 
 MAY_IMPORT = {
     # the shared modules
@@ -23,8 +23,9 @@ MAY_IMPORT = {
     "echo": set(),
     "errors": set(),
     "extras": set(),
+    "hiding": set(),
     "lifespan": set(),
-    "logs": set(),
+    "logs": {"hiding"},
     "spelling": set(),
     "tracebacks": {"errors"},
     # the runner
@@ -32,8 +33,9 @@ MAY_IMPORT = {
     "plugins": SMALL,
     "adapter": {"wire", "plugins"} | SMALL,
     "wsgi": {"wire", "plugins"} | SMALL,
+    "insight": {"plugins"} | SMALL,
     "recording": {"wire"} | SMALL,
-    "server": {"wire", "plugins", "adapter", "recording"} | SMALL,
+    "server": {"wire", "plugins", "adapter", "insight", "recording"} | SMALL,
     # APISIX's half
     "gateway": {"wire"} | SMALL,
     # the public face

@@ -1,10 +1,20 @@
 """Messages of the protocol as ASGI calls, and what the applications did as answers."""
 
-from .call import Call, Host
+from .call import MAX_PATH, Call, Host
 from .connection import Answer, Connection
 from .parked_calls import ParkedCalls
 from .request import RequestCall
 from .response import ResponseCall
 from .shadow import shadow_run
 
-__all__ = ["Answer", "Call", "Connection", "Host", "ParkedCalls", "RequestCall", "ResponseCall", "shadow_run"]
+__all__ = [
+    "MAX_PATH",
+    "Answer",
+    "Call",
+    "Connection",
+    "Host",
+    "ParkedCalls",
+    "RequestCall",
+    "ResponseCall",
+    "shadow_run",
+]

@@ -9,13 +9,14 @@ import logging
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, overload
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import LocalProtocolError, PluginError, RemoteProtocolError
 from ..plugins import Chain, ChainCall, Layer, ShadowRun
-from ..plugins.reasons import reason_of, text_of
+from ..plugins.reasons import reason_of, shortened, text_of
 from ..wire import ErrCode, ErrResp, Var
 from .connection import Answer, Connection
 from .faults import Faults
@@ -25,7 +26,7 @@ from .sent import Sent
 from .stage import ANSWERED, EXPIRED, GONE, OPEN, PARKED, REFUSED, RUNNING, Event, Moves
 from .upstream_response import Response
 
-__all__ = ["YIELD_EVERY", "Call", "Host"]
+__all__ = ["MAX_PATH", "YIELD_EVERY", "Call", "Host"]
 
 logger = logging.getLogger("asgi_bridge.adapter")
 
@@ -33,6 +34,9 @@ logger = logging.getLogger("asgi_bridge.adapter")
 YIELD_EVERY = 64
 """Messages of a call after which the event loop gets its turn. Taking and giving a message needs no waiting, so a
 plugin that sends or receives without end would block the whole runner, and its own deadline could not end it."""
+
+MAX_PATH = 512
+"""Maximum length of a request's path in a log line, in characters."""
 
 
 def _ignore(exc: BaseException) -> None:
@@ -70,6 +74,7 @@ class Call(ChainCall):
 
     Attributes:
         stage: How far it is.
+        started: When its message had come, in monotonic seconds.
         task: In which it runs, until its end; expiring ends it.
         scope: Of the request, but for what each layer adds.
         request_body: The request body; None: no plugin has asked for it.
@@ -77,7 +82,18 @@ class Call(ChainCall):
         faults: The errors that went to its plugins; None: there are none.
     """
 
-    __slots__ = ("_connection", "_host", "_messages", "faults", "request_body", "scope", "sent", "stage", "task")
+    __slots__ = (
+        "_connection",
+        "_host",
+        "_messages",
+        "faults",
+        "request_body",
+        "scope",
+        "sent",
+        "stage",
+        "started",
+        "task",
+    )
 
     def __init__(self, chain: Chain, connection: Connection, host: Host) -> None:
         ChainCall.__init__(self, chain)
@@ -85,6 +101,7 @@ class Call(ChainCall):
         self._host = host
         self._messages = 0
         self.stage = RUNNING
+        self.started = monotonic()
         self.task: asyncio.Task[None] | None = None
         self.scope: dict[str, Any] = {}
         self.request_body: RequestBody | None = None
@@ -100,6 +117,34 @@ class Call(ChainCall):
     def route_id(self) -> str | None:
         """The id of the APISIX route, if it is known."""
         return self.chain.route_id
+
+    def about(self, plugin: str | None = None) -> dict[str, Any]:
+        method, path = self._request_line()
+        found = {
+            "method": method,
+            "path": None if path is None else shortened(path, MAX_PATH),
+            "route": self.chain.route_id,
+            "plugin": plugin or self.chain.names,
+            "phase": self.phase,
+            "request_id": self.request_id,
+            "milliseconds": round((monotonic() - self.started) * 1000, 1),
+        }
+        return {key: value for key, value in found.items() if value is not None}
+
+    def _request_line(self) -> tuple[str | None, str | None]:
+        """Return method and path of the request; None: not known yet."""
+        return self.scope.get("method"), self.scope.get("path")
+
+    def _log_error(self, plugin: str, message: str, *args: object, exc_info: BaseException | None = None) -> None:
+        """Log an error that names a plugin and this call.
+
+        Args:
+            plugin: Name of the plugin.
+            message: What comes behind its name, in logging's format.
+            args: For `message`.
+            exc_info: The exception whose traceback the log shows.
+        """
+        logger.error("plugin %s: " + message, plugin, *args, exc_info=exc_info, extra={"call": self.about(plugin)})
 
     async def run(self, ended: "Callable[[Call], None] | None" = None) -> None:
         """Run the call to its end, the background tasks of its applications included. Raises nothing.
@@ -177,7 +222,7 @@ class Call(ChainCall):
             return
         if reason is None:
             reason = self._overdue_reason()
-        logger.error("plugin %s: request refused: %s", self.overdue, reason)
+        self._log_error(self.overdue, "request refused: %s", reason)
         self._host.on_fault(PluginError(f"plugin {self.overdue}: {reason}"))
         self._answer(ErrResp(ErrCode.SERVICE_UNAVAILABLE), "error timeout", Event.EXPIRE)
         if self.task is not None:
@@ -361,7 +406,7 @@ class Call(ChainCall):
         if forbids and faults.first is None:
             faults.first = exc
         if self.stage in (ANSWERED, REFUSED, PARKED):
-            logger.error("plugin %s: a fault after its answer, which stands: %s", self.chain.names, exc)
+            self._log_error(self.chain.names, "a fault after its answer, which stands: %s", exc)
             faults.logged = exc
         elif self.stage not in (EXPIRED, GONE):
             faults.note(exc)
@@ -372,9 +417,7 @@ class Call(ChainCall):
         caught = self.faults.take_caught()
         if self.stage is not GONE:
             for text in caught:
-                logger.error(
-                    "plugin %s: %s; the plugin caught this error and answered: %s", self.chain.names, text, outcome
-                )
+                self._log_error(self.chain.names, "%s; the plugin caught this error and answered: %s", text, outcome)
 
     # a real response
 
@@ -436,13 +479,13 @@ class Call(ChainCall):
         if stage in (ANSWERED, REFUSED, PARKED) or (self.sent is not None and self.sent.complete):
             logged = self.faults is not None and self.faults.logged is exc
             if not logged and not isinstance(exc, asyncio.CancelledError):
-                logger.error("plugin %s: a fault after its answer, which stands: %s", plugin, reason, exc_info=exc)
+                self._log_error(plugin, "a fault after its answer, which stands: %s", reason, exc_info=exc)
         elif stage is GONE:
             logger.debug("plugin %s: %s, after the gateway had closed the connection", plugin, reason)
         else:
             code = ErrCode.BAD_REQUEST if isinstance(exc, RemoteProtocolError) else ErrCode.SERVICE_UNAVAILABLE
             expected = isinstance(exc, PluginError | RemoteProtocolError | asyncio.CancelledError)
-            logger.error("plugin %s: request refused: %s", plugin, reason, exc_info=None if expected else exc)
+            self._log_error(plugin, "request refused: %s", reason, exc_info=None if expected else exc)
             self._answer(ErrResp(code), "error", Event.REFUSE)
 
     def _warn(self, about: str, text: str) -> None:

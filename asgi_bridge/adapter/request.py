@@ -91,11 +91,18 @@ class RequestCall(Call):
         """The layers of its list, outermost first."""
         return self.chain.acting
 
+    def _request_line(self) -> tuple[str | None, str | None]:
+        message = self._message  # a call may fail before it has a scope
+        return message.method, self.scope.get("path") or (message.path or b"/").decode("utf-8", "replace")
+
     def _begin(self) -> Awaitable[None] | None:
         message, chain = self._message, self.chain
         headers, args, index = _checked_fields(message)
         if len(headers) > MAX_HEADERS:
-            logger.warning("plugin %s: request refused with 431: 100 or more header fields", chain.names)
+            logger.warning(
+                "plugin %s: request refused with 431: 100 or more header fields", chain.names,
+                extra={"call": self.about()},
+            )  # fmt: skip
             self._answer(HTTPReqCallResp(message.id, TOO_MANY_HEADERS), "stop 431")
             return None
         if not chain.request:
@@ -105,7 +112,7 @@ class RequestCall(Call):
             if b"transfer-encoding" in index:
                 logger.warning(
                     "plugin %s: request refused with 411: APISIX hangs in ext-plugin-post-resp on a chunked request "
-                    "body", chain.names,
+                    "body", chain.names, extra={"call": self.about()},
                 )  # fmt: skip
                 self._answer(HTTPReqCallResp(message.id, LENGTH_REQUIRED), "stop 411")
                 return None

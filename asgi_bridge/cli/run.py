@@ -45,6 +45,14 @@ __all__ = ["run"]
 @click.option("--record-secrets", is_flag=True, help="Record secrets too.")
 @log_level_option("info")
 @click.option("--log-config", type=FILE, help="Logging configuration file: .ini, .json, .yaml.")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True,
+    help="json: one JSON object a line.",
+)  # fmt: skip
+@click.option(
+    "--admin", metavar="HOST:PORT|unix:PATH", help="Where /livez, /readyz, /metrics and a page for people are served."
+)
+@click.option("--admin-public", is_flag=True, help="Allow an address of --admin that other machines reach.")
 @click.option("--env-file", type=FILE, help="Environment configuration file (needs python-dotenv).")
 def run(
     target: str | None, mounts: tuple[tuple[str, str], ...], allow: tuple[str, ...], app_dir: str,

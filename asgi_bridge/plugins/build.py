@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from ..apisix_constants import POST_RESP, REQUEST_LISTS
 from ..errors import ConfigurationError
+from ..hiding import SECRETS
 from ..spelling import did_you_mean
 from .chain import Chain
 from .extension import Next
@@ -132,6 +133,7 @@ class Build:
                 continue
             self._check_phase(self.plugin)
             parsed, digest = await self._read(self.plugin, text)
+            SECRETS.learn(parsed)  # before anything says what is wrong with it
             read.append((self.plugin, text, parsed, digest, self._number(name, digest)))
         shadows = []
         for self.plugin, text, parsed, digest, number in reversed(read):

@@ -8,7 +8,7 @@ methods of this class write its attributes.
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive, Scope, Send
 
@@ -87,6 +87,18 @@ class ChainCall(ABC):
         """
         return None
 
+    def about(self, plugin: str | None = None) -> dict[str, Any]:
+        """Return what a log line says of the call, beside its message.
+
+        Args:
+            plugin: Name of the plugin that the line is about; None: all plugins of the chain.
+
+        Returns:
+            ``method``, ``path``, ``route``, ``plugin``, ``phase``, ``request_id`` and ``milliseconds``, as far as they
+            are known.
+        """
+        return {"plugin": plugin or self.chain.names, "phase": self.phase}
+
     # what the layers do
 
     def enter(self, layer: "Layer", extension: Apisix, scope: Scope, receive: Receive, send: Send) -> Scope:
@@ -102,8 +114,9 @@ class ChainCall(ABC):
         Returns:
             The layer's own copy of `scope`, with its `extension`.
         """
+        extension._entered = now = monotonic()
         if not extension._fails_open:
-            deadline = monotonic() + layer.options.timeout
+            deadline = now + layer.options.timeout
             if deadline < self.deadline:
                 self.deadline = deadline
                 self.overdue = layer.name
@@ -137,6 +150,20 @@ class ChainCall(ABC):
         if layer.root:
             layer.go_inside(inner)
         return inner
+
+    def entered(self) -> "dict[Layer, tuple[float, bool]]":
+        """Return the layers that the call has entered.
+
+        Returns:
+            For each layer when it was entered, in monotonic seconds, and whether it was passed over after a fault. It
+            is empty after the call's end.
+        """
+        found: dict[Layer, tuple[float, bool]] = {}
+        extension = self.extension
+        while extension is not None:
+            found[extension._layer] = extension._entered, extension._passed_over
+            extension = extension._earlier
+        return found
 
     def limit(self, deadline: float, name: str) -> None:
         """Refuse the call after `deadline`, if it is not refused earlier.

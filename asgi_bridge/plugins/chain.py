@@ -40,6 +40,7 @@ class Chain:
         begin: :meth:`~.Layer.begin` of the outermost layer.
         enter: :meth:`~.Layer.enter` of the outermost layer.
         calls: Number of calls that run in it.
+        hits: Number of calls that were answered, where they are counted.
     """
 
     def __init__(self, layers: list[Layer], route_id: str | None) -> None:
@@ -59,6 +60,7 @@ class Chain:
         self.begin = layers[0].begin if layers else _begin_empty
         self.enter = layers[0].enter if layers else _enter_empty
         self.calls = 0
+        self.hits = 0
         self._idle: asyncio.Event | None = None
         self._warned: set[str] = set()
 

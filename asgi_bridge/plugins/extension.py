@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .call import ChainCall
     from .layer import Layer
 
-__all__ = ["Apisix", "Next", "Variables", "apisix", "current", "upstream"]
+__all__ = ["Apisix", "Next", "Variables", "about_current", "apisix", "current", "upstream"]
 
 
 class Variables(Protocol):
@@ -45,10 +45,12 @@ class Apisix(dict[str, Any]):
     ======== ============================== ======================================================
     """
 
-    __slots__ = ("_call", "_earlier", "_layer", "_receive", "_send")
+    __slots__ = ("_call", "_earlier", "_entered", "_layer", "_receive", "_send")
     _call: "ChainCall"
     _earlier: "Apisix | None"
     """That of the layer that the same call entered before."""
+    _entered: float
+    """When the call entered its layer, in monotonic seconds."""
     _layer: "Layer"
     _receive: Receive
     _send: Send
@@ -79,12 +81,23 @@ class Apisix(dict[str, Any]):
     def var(self) -> Variables:
         return self["var"]  # type: ignore[no-any-return]
 
+    @property
+    def _passed_over(self) -> bool:
+        """Whether the request went on without the plugin, after a fault."""
+        return False
+
     def _pass_on(self) -> None:
         """Note that the plugin passes the request on."""
 
 
 current: contextvars.ContextVar[Apisix | None] = contextvars.ContextVar("asgi_bridge.apisix")
 """The extension of the plugin whose code runs; None: no plugin's code runs."""
+
+
+def about_current() -> dict[str, Any]:
+    """Return what a log line says of the call whose plugin runs here; empty: no plugin runs here."""
+    extension = current.get(None)
+    return {} if extension is None else extension._call.about(extension.plugin)
 
 
 def apisix(scope: Scope) -> Apisix:

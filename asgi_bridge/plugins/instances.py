@@ -7,6 +7,7 @@ only once is built once. Its lifespan starts when it is built, and stops when no
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections import OrderedDict
@@ -32,6 +33,9 @@ KEPT_WARNINGS = 1000
 """Maximum number of warnings that are remembered, so that they are not logged again."""
 
 
+_numbers = itertools.count(1)
+
+
 class Instance:
     """One application that a plugin built.
 
@@ -39,6 +43,7 @@ class Instance:
         name: Name of the plugin.
         key: What it belongs to; None: to one chain alone.
         share: True: all routes that configure the plugin equally share it.
+        number: By which people tell the instances of a process apart.
         app: The application, once it is built.
         lifespan: Its lifespan; None: none is run.
         users: Number of chains that have it or wait for it.
@@ -52,6 +57,7 @@ class Instance:
         self.name = name
         self.key = key
         self.share = share
+        self.number = next(_numbers)
         self.app: ASGIApp | None = None
         self.lifespan: Lifespan | None = None
         self.users = 0

@@ -57,6 +57,11 @@ class Layer:
         self._entries = {phase: {**entries, "phase": phase} for phase in ("request", "response")}
 
     @property
+    def conf(self) -> Any:
+        """The route's configuration of the plugin, parsed."""
+        return self._entries["request"]["conf"]
+
+    @property
     def lifespan(self) -> Lifespan | None:
         """Its lifespan; None: the process has it, or nobody."""
         return None if self.instance is None else self.instance.lifespan

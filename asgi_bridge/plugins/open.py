@@ -67,11 +67,16 @@ class Replay:
 class OpenApisix(Apisix):
     """The extension of a plugin mounted with ``on_error="open"``. It knows whether a fault is the plugin's own."""
 
-    __slots__ = ("limit", "passed_on", "replay")
+    __slots__ = ("limit", "over", "passed_on", "replay")
     _fails_open = True
     limit: asyncio.Timeout
+    over: bool
     passed_on: bool
     replay: Replay
+
+    @property
+    def _passed_over(self) -> bool:
+        return self.over
 
     def _pass_on(self) -> None:
         """Note that the plugin passes the request on: from now on a fault may be another plugin's."""
@@ -110,7 +115,7 @@ async def enter_open(
         await send(message)
 
     inner = call.enter(layer, extension, scope, replay, sending)
-    extension.passed_on = False
+    extension.passed_on = extension.over = False
     extension.replay = replay
     limit = extension.limit = asyncio.timeout(None)
     deadline = monotonic() + layer.options.timeout
@@ -125,15 +130,21 @@ async def enter_open(
         if not isinstance(exc, Exception) or extension.passed_on or answering or replay.failed:
             call.fails(exc, layer.name)
             raise
-        passed_over = True
+        passed_over = extension.over = True
         reason = f"no answer within {layer.options.timeout:g} s" if limit.expired() else reason_of(exc)
-        logger.error("plugin %s: passed over, since it is mounted with on_error='open': %s", layer.name, reason)
+        logger.error(
+            "plugin %s: passed over, since it is mounted with on_error='open': %s", layer.name, reason,
+            extra={"call": call.about(layer.name)},
+        )  # fmt: skip
     else:
         task = asyncio.current_task()
         if extension.passed_on or answering or replay.failed or (task is not None and task.cancelling()):
             return
-        passed_over = True
-        logger.error("plugin %s: passed over, since it is mounted with on_error='open': no answer", layer.name)
+        passed_over = extension.over = True
+        logger.error(
+            "plugin %s: passed over, since it is mounted with on_error='open': no answer", layer.name,
+            extra={"call": call.about(layer.name)},
+        )  # fmt: skip
     finally:
         current.reset(token)
     running = layer.go_on(call, scope, replay.again(), send)

@@ -12,20 +12,21 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from ..apisix_constants import Phase
 from ..errors import ConfigurationError, PluginError
 from ..tracebacks import shorten
 from .build import MAX_CONFIGURATION_BYTES, MAX_KEY_BYTES, SHUTDOWN_SECONDS, Conf, build_chain, check_sizes
 from .chain import Chain
 from .instances import Instances
-from .key import route_id_of
+from .key import owner_of, phase_of, route_id_of
 from .mounted import MountedLifespans
 from .plugin import Plugin
 from .tokens import Claims, Text
 
-__all__ = ["ConfigurationStore"]
+__all__ = ["ConfigurationStore", "InUse"]
 
 logger = logging.getLogger("asgi_bridge.plugins")
 
@@ -56,11 +57,32 @@ class _Prepared:
         digest: Digest of its configuration.
         fresh_until: Time, in seconds of the clock, until which the claim on the token certainly lives. After that the
             file has to be asked, which extends the claim.
+        key: The gateway's name for the configuration.
+        since: Time, in monotonic seconds, at which the chain was built.
     """
 
     chain: Chain
     digest: bytes
     fresh_until: float
+    key: bytes | None
+    since: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class InUse:
+    """A configuration that is in use, for people to look at.
+
+    Attributes:
+        chain: Its chain.
+        owner: Type and id of what lists the plugins, such as ``"route 1"``; None: the key does not say it.
+        phase: The phase of the list; None: the key does not say it.
+        seconds: Time since the chain was built.
+    """
+
+    chain: Chain
+    owner: str | None
+    phase: Phase | None
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +138,26 @@ class ConfigurationStore:
         self._failures: OrderedDict[bytes, _Failure] = OrderedDict()
         self._mounted = MountedLifespans()
         self._retiring: dict[Chain, asyncio.Task[None]] = {}
+
+    @property
+    def plugins(self) -> Mapping[str, Plugin]:
+        """The mounted plugins, by name."""
+        return self._plugins
+
+    @property
+    def size(self) -> int:
+        """The number of configurations that are in use."""
+        return len(self._prepared)
+
+    def in_use(self) -> list[InUse]:
+        """Return the configurations that are in use, the one used last at the end."""
+        now = time.monotonic()
+        found = []
+        for prepared in self._prepared.values():
+            owner = owner_of(prepared.key)
+            named = None if owner is None else b" ".join(owner).decode("utf-8", "replace")
+            found.append(InUse(prepared.chain, named, phase_of(prepared.key), now - prepared.since))
+        return found
 
     async def start(self) -> None:
         """Start the mounted applications, each once however often it is mounted.
@@ -270,7 +312,7 @@ class ConfigurationStore:
             self._on_build(chain, text.key, text.conf)
         self._sweep()
         self._retire(token)  # that of a configuration whose claim has expired
-        self._prepared[token] = _Prepared(chain, text.digest, self._clock() + self._expire)
+        self._prepared[token] = _Prepared(chain, text.digest, self._clock() + self._expire, text.key)
         while len(self._prepared) > MAX_CHAINS:
             self._retire(next(iter(self._prepared)))
         return chain

@@ -18,6 +18,7 @@ from uvicorn.config import LOGGING_CONFIG
 from ..logs import GUARD, guard
 
 __all__ = [
+    "JSON_LOG_CONFIG",
     "LOG_CONFIG",
     "configure_loggers",
     "flush",
@@ -33,11 +34,20 @@ logger = logging.getLogger("asgi_bridge.server")
 def _log_config() -> dict[str, Any]:
     config = copy.deepcopy(LOGGING_CONFIG)
     config["loggers"]["asgi_bridge"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
+    config["formatters"]["default"]["()"] = "asgi_bridge.server.formats.TextFormatter"
+    return config
+
+
+def _json_log_config() -> dict[str, Any]:
+    config = _log_config()
+    config["formatters"] = {name: {"()": "asgi_bridge.server.formats.JsonFormatter"} for name in config["formatters"]}
     return config
 
 
 LOG_CONFIG = _log_config()
 """uvicorn's logging configuration with our loggers. All write to stderr, which APISIX copies to its error log."""
+JSON_LOG_CONFIG = _json_log_config()
+"""The same, each line a JSON object."""
 
 
 def open_streams() -> None:
@@ -71,8 +81,9 @@ def prompt_output() -> None:
 def configure_loggers(log_config: Any, log_level: Any) -> None:
     """Set up all loggers but uvicorn's own. Call it after uvicorn has set those up, and before plugins are imported.
 
-    With LOG_CONFIG, the root logger gets the runner's level, and the log lines of plugins that are being imported have
-    our format. The root logger stays as it is if it has handlers already, and so it does with any other configuration.
+    With LOG_CONFIG or JSON_LOG_CONFIG, the root logger gets the runner's level, and the log lines of plugins that are
+    being imported have our format. The root logger stays as it is if it has handlers already, and so it does with any
+    other configuration.
 
     Args:
         log_config: As uvicorn takes it.
@@ -86,7 +97,7 @@ def configure_loggers(log_config: Any, log_level: Any) -> None:
             ours.disabled = False  # a logging configuration that does not name a logger disables it
     guard(["asyncio"])  # asyncio logs the exceptions of plugins' tasks
     GUARD.counts = True
-    if log_config == LOG_CONFIG and not logging.root.handlers:
+    if log_config in (LOG_CONFIG, JSON_LOG_CONFIG) and not logging.root.handlers:
         logging.root.setLevel(level)
         # no handler of the root logger yet: if it had one, logging.basicConfig() in a plugin's module would do nothing
         logging.lastResort = _handler()

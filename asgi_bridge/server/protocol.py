@@ -10,17 +10,18 @@ import fcntl
 import logging
 import struct
 import termios
-import time
 from collections import deque
 from collections.abc import Coroutine, Sequence
+from time import monotonic
 from typing import Any, cast
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from ..adapter import Answer, Call, RequestCall, ResponseCall
+from ..adapter import MAX_PATH, Answer, Call, RequestCall, ResponseCall
 from ..errors import ConfigurationError, PluginError, RemoteProtocolError
 from ..plugins import Chain
+from ..plugins.reasons import shortened
 from ..wire import (
     ErrCode,
     ErrResp,
@@ -43,6 +44,8 @@ logger = logging.getLogger("asgi_bridge.server")
 access_logger = logging.getLogger("asgi_bridge.access")
 
 _UNAVAILABLE = ErrResp(ErrCode.SERVICE_UNAVAILABLE)
+GONE = "gone"
+"""Outcome of a call that has no answer, because the gateway has closed the connection."""
 READ_SIZE = 16 * 1024
 """Bytes of a connection's read buffer, on asyncio."""
 
@@ -84,7 +87,6 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self._full = False
         self._paused = False
         self._asks: deque[tuple[asyncio.Future[list[bytes | None]], int, list[bytes | None]]] = deque()
-        self._started = 0.0
 
     # called by the transport
 
@@ -100,9 +102,11 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         """Fail what the call still waits for, and tell it that the client has gone."""
         self._server_state.connections.discard(self)
         self._fail_asks("the gateway has closed the connection")
-        if self._call is not None:
-            self._call.disconnect()
-            self._call = None
+        call, self._call = self._call, None
+        if call is not None:
+            if self._runner.watched:
+                self._note(call, GONE)
+            call.disconnect()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return the buffer for asyncio's next read."""
@@ -141,6 +145,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             self._session.next_message()
         except RemoteProtocolError as exc:
             logger.warning("connection: %s", exc)
+            self._count_error()
 
     def pause_writing(self) -> None:
         """Note that the gateway does not read. After this call no other one is read, or answers would pile up here."""
@@ -186,10 +191,8 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self._server_state.total_requests += 1
         runner = self._runner
         options = runner.options
-        if options.access_log:
-            self._started = time.perf_counter()
         # check this first, because refusing a call must be cheap
-        if options.limit_concurrency is not None and self._overloaded(message.conf_token):
+        if options.limit_concurrency is not None and self._overloaded(message):
             return
         chain = runner.store.find(message.conf_token)
         if chain is None:
@@ -197,25 +200,32 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         else:
             self._run(message, chain)
 
-    def _overloaded(self, token: int) -> bool:
+    def _overloaded(self, message: HTTPReqCallReq | HTTPRespCallReq) -> bool:
         """Refuse the call if too many run. Returns whether it was refused."""
         runner = self._runner
-        if runner.admit(token):
+        if runner.admit(message.conf_token):
             return False
         self._send_answer(_UNAVAILABLE)
-        if runner.options.access_log:
-            chain = runner.store.find(token)
-            names, route_id = ("?", None) if chain is None else (chain.names, chain.route_id)
-            self._log_access(names, route_id, "error overload")
+        if runner.watched:
+            self._note_refused(message, runner.store.find(message.conf_token), "error overload")
         return True
 
-    def _run(self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain) -> None:
+    def _run(self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain, started: float | None = None) -> None:
+        """Run a call.
+
+        Args:
+            message: What the gateway sent.
+            chain: The plugins to run.
+            started: When the message had come, in monotonic seconds; None: now.
+        """
         runner = self._runner
         call: Call
         if type(message) is HTTPReqCallReq:
             call = RequestCall(message, chain, self, runner.host)
         else:
             call = ResponseCall(cast("HTTPRespCallReq", message), chain, self, runner.host)
+        if started is not None:
+            call.started = started
         self._call = call
         runner.calls.add(call)
         call.task = task = asyncio.Task(call.run(self._task_ended), loop=self._loop, name=chain.names)
@@ -243,10 +253,13 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             self._runner.host.on_fault(exc)
         finally:
             self._send_answer(answer)
+            if self._runner.observer is not None:
+                self._runner.observer.prepared(isinstance(answer, PrepareConfResp))
 
     async def _restore(self, message: HTTPReqCallReq | HTTPRespCallReq) -> None:
         code = ErrCode.SERVICE_UNAVAILABLE
         chain = None
+        started = monotonic()
         try:
             chain = await self._runner.store.restore(message.conf_token)
             if chain is None:
@@ -256,8 +269,11 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         finally:
             if chain is None:
                 self._send_answer(ErrResp(code))
-        if chain is not None and not self._transport.is_closing() and not self._overloaded(message.conf_token):
-            self._run(message, chain)
+                if self._runner.watched:
+                    unknown = code is ErrCode.CONF_TOKEN_NOT_FOUND
+                    self._note_refused(message, None, "error unknown token" if unknown else "error", started)
+        if chain is not None and not self._transport.is_closing() and not self._overloaded(message):
+            self._run(message, chain, started)
 
     # called by a call
 
@@ -277,6 +293,8 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             return future
         self._transport.write(b"".join([self._session.send(ExtraInfoReq(info)) for info in infos]))
         self._asks.append((future, len(infos), []))
+        if self._runner.observer is not None:
+            self._runner.observer.asked()
         return future
 
     def _take_info(self, result: bytes | PluginError | None) -> None:
@@ -312,8 +330,8 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         if call is not None:
             # it may go on (background tasks, waiting for the response call), but without a deadline
             self._runner.calls.discard(call)
-            if self._runner.options.access_log:
-                self._log_access(call.plugins, call.route_id, outcome)
+            if self._runner.watched:
+                self._note(call, outcome)
 
     def _fail_asks(self, reason: str) -> None:
         """Fail all asks that have no answer yet."""
@@ -323,9 +341,42 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
                 future.exception()  # no warning if nobody awaits the future any more
         self._asks.clear()
 
-    def _log_access(self, plugins: str, route_id: str | None, outcome: str) -> None:
-        milliseconds = (time.perf_counter() - self._started) * 1000
-        access_logger.info("%s - route %s - %s - %.1f ms", plugins, route_id or "?", outcome, milliseconds)
+    def _note(self, call: Call, outcome: str) -> None:
+        """Log and count the end of a call, as far as the operator wants that."""
+        runner = self._runner
+        if runner.options.access_log:
+            _log_access(call.about(), outcome)
+        if runner.observer is not None:
+            runner.observer.answered(call, outcome)
+
+    def _note_refused(
+        self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain | None, outcome: str, started: float | None = None
+    ) -> None:
+        """Do the same for a call that did not run.
+
+        Args:
+            message: What the gateway sent.
+            chain: Its plugins; None: the token is unknown.
+            outcome: The answer in a word or two.
+            started: When the message had come, in monotonic seconds; None: now.
+        """
+        runner = self._runner
+        phase = "request" if type(message) is HTTPReqCallReq else "response"
+        if runner.options.access_log:
+            about: dict[str, Any] = {"plugin": "?" if chain is None else chain.names, "phase": phase}
+            if type(message) is HTTPReqCallReq:
+                about["method"] = message.method
+                about["path"] = shortened((message.path or b"/").decode("utf-8", "replace"), MAX_PATH)
+            if chain is not None and chain.route_id is not None:
+                about["route"] = chain.route_id
+            about["milliseconds"] = 0.0 if started is None else round((monotonic() - started) * 1000, 1)
+            _log_access(about, outcome)
+        if runner.observer is not None:
+            runner.observer.refused(phase, chain, outcome)
+
+    def _count_error(self) -> None:
+        if self._runner.observer is not None:
+            self._runner.observer.broken()
 
     def _send_answer(self, answer: Answer | PrepareConfResp) -> None:
         if self._transport.is_closing():
@@ -342,6 +393,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
     def _refuse_unreadable(self, exc: RemoteProtocolError) -> None:
         """Answer an error to a frame that cannot be read. Close the connection if the next frame cannot be found."""
         logger.error("connection: %s; is the other side an APISIX gateway?", exc)
+        self._count_error()
         if not exc.recoverable:
             self._transport.close()
         elif self._asks:
@@ -349,6 +401,26 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         else:
             # it was a call: during a call the session lets only answers to asks through
             self._send_answer(ErrResp(ErrCode.BAD_REQUEST))
+
+
+def _log_access(about: dict[str, Any], outcome: str) -> None:
+    """Log a line about a call.
+
+    Args:
+        about: As of :meth:`Call.about`.
+        outcome: How it ended, in a word or two.
+    """
+    if not access_logger.isEnabledFor(logging.INFO):
+        return
+    action, _, status = outcome.partition(" ")
+    call = {**about, "outcome": outcome, "action": action.rstrip(",")}
+    if status.isdigit():
+        call["status"] = int(status)
+    access_logger.info(
+        "%s - route %s - %s - %.1f ms - %s %s - request %s",
+        about["plugin"], about.get("route", "?"), outcome, about["milliseconds"], about.get("method", "?"),
+        about.get("path", "?"), about.get("request_id", "?"), extra={"call": call},
+    )  # fmt: skip
 
 
 def runner_of(config: Config) -> Runner:

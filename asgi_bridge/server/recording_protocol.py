@@ -23,9 +23,9 @@ class RecordingProtocol(RunnerProtocol):
 
     _current: tuple[HTTPReqCallReq | HTTPRespCallReq, Chain, float, float, _Asks] | None = None
 
-    def _run(self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain) -> None:
+    def _run(self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain, started: float | None = None) -> None:
         self._current = (message, chain, time.time(), time.perf_counter(), [])
-        super()._run(message, chain)
+        super()._run(message, chain, started)
 
     def ask(self, infos: Sequence[Info]) -> asyncio.Future[list[bytes | None]]:
         """Ask as usual, and keep the future of the answers."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
@@ -18,8 +19,14 @@ from ..lifespan import answer_lifespan
 from ..logs import GUARD
 from ..plugins import MAX_CONFIGURATION_BYTES, ConfigurationStore, Plugin
 from ..recording import RecordOptions
+from .admin import AdminAddress, AdminServer
 from .hangs import HangWatch
 from .recorded import Recording
+from .sockets import SocketName
+
+if TYPE_CHECKING:
+    from ..insight.insight import Insight, Report
+    from ..insight.tally import Tally
 
 __all__ = ["Runner", "RunnerOptions", "conf_expire_of_environment"]
 
@@ -44,6 +51,8 @@ class RunnerOptions:
         folder: Path of the private folder, where tokens outlive the process; None: they do not outlive it.
         limit_configuration_size: Maximum size of a route's configuration of one plugin, in bytes.
         record: What is recorded of its calls; None: nothing.
+        admin: Where the admin application listens; None: there is none, and nothing is counted.
+        socket: By which the runner recognizes its own socket; None: it does not look.
     """
 
     limit_concurrency: int | None = None
@@ -53,6 +62,8 @@ class RunnerOptions:
     folder: str | None = None
     limit_configuration_size: int = MAX_CONFIGURATION_BYTES
     record: RecordOptions | None = None
+    admin: AdminAddress | None = None
+    socket: SocketName | None = None
 
 
 def conf_expire_of_environment() -> float:
@@ -85,6 +96,9 @@ class Runner:
         calls: The calls that have no answer yet.
         stopping: True: the process ends, and takes no new connections.
         recording: What records its calls; None: nothing does.
+        observer: Counts what happens; None: nothing is counted.
+        watched: True: the end of each call is logged, or counted, or both.
+        admin: The server of the admin application; None: there is none.
     """
 
     def __init__(self, plugins: Mapping[str, Plugin], options: RunnerOptions | None = None) -> None:
@@ -102,6 +116,13 @@ class Runner:
         self._shadows = [plugin.shadow for plugin in plugins.values() if plugin.shadow is not None]
         self.calls: set[Call] = set()
         self.stopping = False
+        self.observer: Tally | None = None
+        self.admin: AdminServer | None = None
+        self._insight: Insight | None = None
+        if self.options.admin is not None:
+            self._add_insight(self.options.admin)
+        self.watched = self.options.access_log or self.observer is not None
+        self._started = False
         self._ticker: asyncio.Task[None] | None = None
         self._hangs: HangWatch | None = None
         self._overload_logged = float("-inf")
@@ -121,13 +142,21 @@ class Runner:
         """Start the mounted applications, and the watches over deadlines and over plugins that block the loop."""
         if self.recording is not None:
             self.recording.start()
+        if self.admin is not None and self._insight is not None:
+            self._insight.lines.start()
+            await self.admin.start()
         await self.store.start()
         self._hangs = HangWatch()
         self._hangs.start()
         self._ticker = asyncio.get_running_loop().create_task(self._watch())
+        self._started = True
 
     async def stop(self) -> None:
         """Stop what :meth:`start` has started, and refuse the calls that still run."""
+        self.stopping = True
+        if self.admin is not None and self._insight is not None:
+            await self.admin.stop()
+            self._insight.lines.stop()
         # uvicorn has cancelled the calls that still ran; those that ignore that are refused now
         await asyncio.sleep(0)
         self._expire(self.calls, "it was cut off by the shutdown")
@@ -140,6 +169,31 @@ class Runner:
         if self.recording is not None:
             self.recording.close()
         self._sweep(float("inf"))
+
+    def _add_insight(self, address: AdminAddress) -> None:
+        """Count from now on, and make the server of the admin application."""
+        from ..insight.app import admin_app  # only who wants it loads it
+        from ..insight.insight import Insight
+
+        insight = Insight(self.store, lambda: len(self.calls), lambda: len(self.host.parked), self.obstacle)
+
+        async def reports() -> "list[Report]":
+            return [insight.report()]
+
+        self._insight = insight
+        self.observer = insight.tally
+        self.admin = AdminServer(admin_app(insight, reports, any_host=address.public), address)
+
+    def obstacle(self) -> str | None:
+        """Return why the runner is not ready to take calls; None: it is."""
+        if not self._started:
+            return "the plugins are being started"
+        if self.stopping:
+            return "the runner stops"
+        name = self.options.socket
+        if name is not None and not name.is_there():
+            return f"the socket at {name.path} is not this runner's any more"
+        return None
 
     def admit(self, token: int) -> bool:
         """Whether one more call may run.
@@ -170,9 +224,13 @@ class Runner:
             )
 
     async def _watch(self) -> None:
+        now = monotonic()
         while True:
+            before = now
             await asyncio.sleep(TICK_SECONDS)
             now = monotonic()
+            if self.observer is not None:
+                self.observer.turned(max(0.0, now - before - TICK_SECONDS))
             if self._hangs is not None:
                 self._hangs.turned()
             self._expire(call for call in self.calls if call.deadline <= now)

@@ -10,8 +10,9 @@ from typing import Any, Protocol, TypeAlias
 from ..errors import ConfigurationError
 from ..plugins import MAX_CONFIGURATION_BYTES, Plugin
 from ..recording import DEFAULT_SIZE, RecordOptions, check_file
+from .admin import admin_address
 from .environment import load_environment
-from .output import LOG_CONFIG, configure_loggers, open_streams, prompt_output, show_plugin_logs
+from .output import JSON_LOG_CONFIG, LOG_CONFIG, configure_loggers, open_streams, prompt_output, show_plugin_logs
 from .private import PrivateFolder
 from .process import GRACEFUL_SECONDS, RunnerServer, run_reloading, runner_config
 from .runner import Runner, RunnerOptions, conf_expire_of_environment
@@ -21,6 +22,7 @@ __all__ = ["Source", "serve"]
 
 Plugins: TypeAlias = Mapping[str, Plugin]
 """The mounted plugins, by name."""
+_LOG_CONFIGS = {"text": LOG_CONFIG, "json": JSON_LOG_CONFIG}
 
 
 class Source(Protocol):
@@ -48,10 +50,13 @@ def serve(
     forwarded_headers: str = "trust",
     log_level: str | int | None = None,
     log_config: dict[str, Any] | str | None = None,
+    log_format: str = "text",
     env_file: str | None = None,
     record: str | os.PathLike[str] | None = None,
     record_size: int = DEFAULT_SIZE,
     record_secrets: bool = False,
+    admin: str | None = None,
+    admin_public: bool = False,
 ) -> None:
     """Serve the gateway until a signal ends the process.
 
@@ -69,10 +74,13 @@ def serve(
             x-forwarded-* headers, ``"ask"`` asks the gateway.
         log_level: A name such as ``"debug"``, or a number, as uvicorn takes it; None: that of `log_config`.
         log_config: Dict or path of a file, as uvicorn takes it; None: LOG_CONFIG.
+        log_format: ``"text"``, or ``"json"``: each log line is a JSON object. It cannot be set beside `log_config`.
         env_file: Path of a file that is read into the environment first.
         record: Path of a file that the calls are recorded in, for ``asgi-bridge replay``; None: they are not.
         record_size: Size of that file in bytes at which the recording ends.
         record_secrets: True: the recording holds secrets as they are.
+        admin: Where the admin application listens: ``"127.0.0.1:9092"`` or ``"unix:PATH"``; None: nowhere.
+        admin_public: True: `admin` may be an address that other machines reach.
 
     Raises:
         ConfigurationError: The socket cannot be taken, an option's value cannot work, or the plugins cannot be loaded.
@@ -84,6 +92,13 @@ def serve(
     _check_options(
         uds_permissions, limit_concurrency, limit_configuration_size, timeout_graceful_shutdown, forwarded_headers
     )
+    if log_format not in _LOG_CONFIGS:
+        raise ConfigurationError(f'log_format must be "text" or "json", not {log_format!r}')
+    if log_format == "json" and log_config is not None:
+        raise ConfigurationError(
+            "log_format and log_config exclude each other: name asgi_bridge.server.formats.JsonFormatter as the "
+            "formatter of the configuration"
+        )
     open_streams()
     if env_file is not None:
         load_environment(env_file)
@@ -98,6 +113,7 @@ def serve(
         conf_expire=conf_expire_of_environment(),
         limit_configuration_size=limit_configuration_size,
         record=None if record is None else RecordOptions(record, record_size, record_secrets),
+        admin=None if admin is None else admin_address(admin, admin_public),
     )
     library = isinstance(source, Mapping)
     source_folder = None if isinstance(source, Mapping) else source.app_dir
@@ -107,7 +123,7 @@ def serve(
             reload=reload,
             reload_dirs=reload_dirs or ([source_folder] if reload and source_folder else None),
             log_level=log_level,
-            log_config=LOG_CONFIG if log_config is None else log_config,
+            log_config=log_config if log_config is not None else _LOG_CONFIGS[log_format],
         )
     except Exception as exc:
         if log_level is None and log_config is None:
@@ -124,7 +140,8 @@ def serve(
         source = source.load()
     listening = bind(path, uds_permissions)
     private = PrivateFolder(path)
-    config.app = functools.partial(_load_runner, source, dataclasses.replace(options, folder=private.path))
+    options = dataclasses.replace(options, folder=private.path, socket=listening.name)
+    config.app = functools.partial(_load_runner, source, options)
     owner = os.getpid()
 
     def ended() -> None:

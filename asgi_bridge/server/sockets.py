@@ -17,10 +17,11 @@ import pwd
 import socket
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from ..errors import ConfigurationError
 
-__all__ = ["RunnerSocket", "bind", "has_owner", "socket_path"]
+__all__ = ["RunnerSocket", "SocketName", "bind", "has_owner", "socket_path"]
 
 logger = logging.getLogger("asgi_bridge.server")
 
@@ -53,6 +54,29 @@ def socket_path(uds: str | None) -> str:
     return os.path.abspath(path)
 
 
+@dataclass(frozen=True, slots=True)
+class SocketName:
+    """The path of a socket, and what recognizes it there. It is plain data.
+
+    Attributes:
+        path: Absolute path.
+        device: Number of the file system.
+        inode: Number of the file.
+    """
+
+    path: str
+    device: int
+    inode: int
+
+    def is_there(self) -> bool:
+        """Whether the path still leads to this socket."""
+        try:
+            found = os.lstat(self.path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (self.device, self.inode)
+
+
 class RunnerSocket:
     """A listening socket and its path.
 
@@ -60,22 +84,25 @@ class RunnerSocket:
         sock: The socket.
         path: Absolute path of the socket.
         found: ``os.lstat`` of the path, by which the socket is recognized later.
+
+    Attributes:
+        name: By which the socket is recognized.
     """
 
     def __init__(self, sock: socket.socket, path: str, found: os.stat_result) -> None:
         self.sock = sock
         self.path = path
-        self._identity: tuple[int, int] | None = (found.st_dev, found.st_ino)
+        self.name = SocketName(path, found.st_dev, found.st_ino)
+        self._unlinked = False
 
     def unlink(self) -> None:
         """Remove the path, unless another runner has put its own socket there.
 
         Only the first call does anything: once this socket is closed, a new socket may have the same inode.
         """
-        identity, self._identity = self._identity, None
+        unlinked, self._unlinked = self._unlinked, True
         with contextlib.suppress(OSError):
-            found = os.lstat(self.path)
-            if (found.st_dev, found.st_ino) == identity:
+            if not unlinked and self.name.is_there():
                 os.unlink(self.path)
 
 

@@ -91,10 +91,13 @@ def test_run_without_options(command: Command, served: list[tuple[Source, dict[s
                 "forwarded_headers": "trust",
                 "log_level": None,
                 "log_config": None,
+                "log_format": "text",
                 "env_file": None,
                 "record": None,
                 "record_size": 104_857_600,
                 "record_secrets": False,
+                "admin": None,
+                "admin_public": False,
             },
         )
     ]
@@ -109,7 +112,8 @@ def test_run_with_all_options(command: Command, served: list[tuple[Source, dict[
         "run", "--mount", "one=a:b", "--mount", "two=c:d", "--app-dir", "src", "--uds", "/r.sock",
         "--uds-permissions", "660", "--reload", "--reload-dir", "x", "--reload-dir", "y", "--limit-concurrency", "7",
         "--timeout-graceful-shutdown", "1.5", "--access-log", "--forwarded-headers", "ask", "--log-level", "debug",
-        "--log-config", "log.json", "--env-file", ".env", "--limit-configuration-size", "9",
+        "--log-config", "log.json", "--log-format", "json", "--env-file", ".env", "--admin", "[::]:1",
+        "--admin-public", "--limit-configuration-size", "9",
         "--record", "calls.jsonl", "--record-size", "5", "--record-secrets",
     ) == (0, "", "")  # fmt: skip
     assert served == [
@@ -127,10 +131,13 @@ def test_run_with_all_options(command: Command, served: list[tuple[Source, dict[
                 "forwarded_headers": "ask",
                 "log_level": "debug",
                 "log_config": "log.json",
+                "log_format": "json",
                 "env_file": ".env",
                 "record": "calls.jsonl",
                 "record_size": 5,
                 "record_secrets": True,
+                "admin": "[::]:1",
+                "admin_public": True,
             },
         )
     ]

@@ -78,7 +78,10 @@ def test_logs_look_like_uvicorns_and_go_to_stderr(start: Start, path: str) -> No
     log = runner.log
     assert f"INFO:     Runner listens on unix socket {path} (Press CTRL+C to quit)\n" in log
     assert "INFO:     Application startup complete.\n" in log
-    assert "ERROR:    plugin raising: request refused: RuntimeError: as it was told\nTraceback" in log
+    refused = (
+        r"ERROR:    plugin raising: request refused: RuntimeError: as it was told \[GET /, route 1, \d+\.\d ms\]\n"
+    )
+    assert re.search(refused + r"Traceback", log)
     assert "stop 200" not in log
 
 
@@ -89,8 +92,12 @@ def test_one_line_for_each_call_when_asked_for(start: Start) -> None:
         connection.call(connection.token("passing", key="route#8#ext-plugin-pre-req#1"))
         connection.call(connection.token("silent", key="unheard of"))
     runner.logged("silent - route")
-    lines = re.findall(r"^INFO: +(.*) - \d+\.\d ms$", runner.log, re.M)
-    assert lines == ["hello - route 7 - stop 200", "passing - route 8 - pass", "silent - route ? - error"]
+    lines = re.findall(r"^INFO: +(.*) - \d+\.\d ms - (.*)$", runner.log, re.M)
+    assert lines == [
+        ("hello - route 7 - stop 200", "GET / - request ?"),
+        ("passing - route 8 - pass", "GET / - request ?"),
+        ("silent - route ? - error", "GET / - request ?"),
+    ]
 
 
 def test_a_log_level(start: Start) -> None:

@@ -1,0 +1,132 @@
+"""The page for people, in a real browser: Debian's chromium, without a window."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from ..doubles.runner_process import RunnerProcess
+from .stage import Admin
+
+CHROMIUM = shutil.which("chromium")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
+SECONDS = 9
+"""Seconds of the page's own time that the browser lets pass. It looks at the runner every two seconds."""
+
+
+class Seen(HTMLParser):
+    """What a page shows: its tables by the id of the element around them, and the texts of all elements with an id."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.texts: dict[str, str] = {}
+        self._id = ""
+        self._in_cell = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        name = dict(attrs).get("id")
+        if name:
+            self._id = name
+            self.texts[name] = ""
+        if tag == "tr":
+            self.tables.setdefault(self._id, []).append([])
+        self._in_cell = tag in ("td", "th")
+        if self._in_cell:
+            self.tables[self._id][-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_cell = False
+        if tag in ("output", "p", "span"):
+            self._id = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._in_cell:
+            self.tables[self._id][-1][-1] += data
+        elif self._id:
+            self.texts[self._id] += data
+
+
+def looked_at(url: str, folder: Path) -> Seen:
+    """Return what a browser shows after SECONDS of its own time."""
+    assert CHROMIUM is not None
+    done = subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+            f"--user-data-dir={folder}", f"--virtual-time-budget={SECONDS * 1000}", "--dump-dom", url,
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    return Seen(done.stdout)
+
+
+@needs_chromium
+def test_a_person_sees_the_figures_of_the_runner(runner: RunnerProcess, admin: Admin, tmp_path: Path) -> None:
+    markup = "<img src=x onerror=document.title=1>"
+    with runner.connect() as connection:
+        for plugin, calls in (("stopping", 1200), ("passing", 30), ("slow", 2)):
+            token = connection.token(plugin, {}, key=f"route#{plugin}#ext-plugin-pre-req#1")
+            for _ in range(calls):
+                connection.call(token)
+        token = connection.token("failing", {"text": markup}, key="route#failing#ext-plugin-pre-req#1")
+        connection.call(token, path=b"/or<b>ders")
+        connection.token("passing", {}, key="global_rule#g#ext-plugin-post-resp#1")
+
+    seen = looked_at(admin.url + "/", tmp_path)
+
+    assert (seen.texts["readiness"], seen.texts["calls"]) == ("ready", "1,233")
+    # it has looked again by itself
+    assert int(seen.texts["looks"]) >= 3
+    assert seen.texts["rate"] == "0.0"
+    heads, worker = seen.tables["workers"]
+    assert dict(zip(heads, worker, strict=True)) | {"up": "", "loop lag": ""} == {
+        "process": str(runner.pid), "up": "", "calls": "1,233", "a second": "0.0", "in flight": "0", "parked": "0",
+        "configurations": "5", "loop lag": "",
+    }  # fmt: skip
+    heads, *plugins = seen.tables["plugins"]
+    shown = [dict(zip(heads, row, strict=True)) for row in plugins]
+    assert shown[0]["plugin"] == "slow"  # the slowest comes first
+    assert {(row["plugin"], row["phase"], row["calls"], row["actions"], row["faults"]) for row in shown} == {
+        ("slow", "request", "2", "error 2", "2"),
+        ("stopping", "request", "1,200", "stop 1,200", "0"),
+        ("passing", "request", "30", "pass 30", "0"),
+        ("failing", "request", "1", "error 1", "1"),
+    }
+    metrics = admin.get("/metrics")[2]
+    (stops,) = re.findall(r'asgi_bridge_plugin_calls_total{action="stop".*plugin="stopping"} (\S+)', metrics)
+    assert float(stops) == 1200
+    heads, *routes = seen.tables["routes"]
+    assert {tuple(row[:4]) for row in routes} == {
+        ("route slow", "request", "slow", "2"),
+        ("route stopping", "request", "stopping", "1,200"),
+        ("route passing", "request", "passing", "30"),
+        ("route failing", "request", "failing", "1"),
+        ("global_rule g", "response", "passing", "0"),
+    }
+    _, newest, *_ = seen.tables["lines"]
+    assert newest[1:] == [
+        "error",
+        f"plugin failing: request refused: RuntimeError: no database with {{'text': '{markup}'}}",
+        "GET /or<b>ders, route failing",
+    ]
+
+
+@needs_chromium
+def test_a_runner_that_is_not_ready_says_why(runner: RunnerProcess, admin: Admin, tmp_path: Path) -> None:
+    Path(runner.path).rename(runner.path + ".moved")
+    try:
+        seen = looked_at(admin.url + "/", tmp_path)
+    finally:
+        Path(runner.path + ".moved").rename(runner.path)
+    assert seen.texts["readiness"] == f"not ready: the socket at {runner.path} is not this runner's any more"
+
+
+def test_the_page_is_one_file_that_loads_nothing_of_others(admin: Admin) -> None:
+    status, kind, text = admin.get("/")
+    assert (status, kind) == (200, "text/html; charset=utf-8")
+    assert re.findall(r"(?:src|href)=\"([^\"]*)\"", text) == ["data:,", "status"]
+    assert "://" not in text and "innerHTML" not in text
