@@ -63,9 +63,10 @@ soak: $(VENV)/.test-$(VERSION)  ## 100,000 calls, most of them failing, and what
 	LEAK_CALLS=100000 BOTH_CALLS=20000 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST) \
 		tests/server/test_leaks.py tests/test_fail_closed.py tests/test_phases.py -k "leave or local_variable"
 
-long: fuzz soak  ## all that takes longer: fuzz, soak, 300,000 configurations, and a recording of 10,000 calls
+long: fuzz soak  ## all that takes longer: fuzz, soak, 300,000 configurations, 10,000 recorded calls, and shadows everywhere
 	TOKENS=300000 $(BIN)/python -m pytest tests/server/test_tokens.py $(PYTEST)
 	RECORDED_CALLS=10000 $(BIN)/python -m pytest tests/recording/test_replay.py $(PYTEST)
+	SHADOW_STEP=1 $(BIN)/python -m pytest tests/alike/fidelity/test_shadow.py $(PYTEST)
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) .venv-* build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.build
