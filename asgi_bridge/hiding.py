@@ -113,6 +113,10 @@ class Secrets:
         while len(self._texts) > MAX_SECRETS:
             self._texts.popitem(last=False)
 
+    def forget(self) -> None:
+        """Forget all secrets."""
+        self._texts.clear()
+
     def taken_out(self, text: str) -> str:
         """Return `text` with HIDDEN in the place of each secret."""
         if self._texts:

@@ -3,9 +3,18 @@
 It counts in the reports, because with pytest-xdist other processes have run the tests.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
+
+from asgi_bridge.hiding import SECRETS
+
+
+@pytest.fixture(autouse=True)
+def no_secrets_of_other_tests() -> Iterator[None]:
+    """What is hidden in log lines belongs to the process, so the words of one test would be hidden in the next."""
+    yield
+    SECRETS.forget()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
