@@ -130,8 +130,7 @@ class ConfigurationStore:
         self._clock = clock
         self._claims = Claims(folder, KEPT_LONGER * expire, clock)
         self._generation = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokens")
-        self._closed = False
+        self._thread: ThreadPoolExecutor | None = ThreadPoolExecutor(1, thread_name_prefix="tokens")  # until `close`
         self._swept = 0.0
         self._prepared: OrderedDict[int, _Prepared] = OrderedDict()
         self._building: dict[tuple[int, bytes], asyncio.Task[Chain | None]] = {}
@@ -182,10 +181,10 @@ class ConfigurationStore:
                 retiring.cancel()
                 chains.append(chain)
         self._prepared.clear()
-        if not self._closed:
-            self._closed = True
-            ending.append(asyncio.ensure_future(asyncio.wrap_future(self._thread.submit(self._claims.close))))
-            self._thread.shutdown(wait=False)
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            ending.append(asyncio.ensure_future(asyncio.wrap_future(thread.submit(self._claims.close))))
+            thread.shutdown(wait=False)
         await asyncio.gather(
             *[chain.close(SHUTDOWN_SECONDS) for chain in chains],
             self._mounted.stop(SHUTDOWN_SECONDS),
@@ -246,12 +245,12 @@ class ConfigurationStore:
             return work(), self._claims.generation
 
         try:
-            if not self._closed:
+            if self._thread is not None:
                 result, generation = await asyncio.get_running_loop().run_in_executor(self._thread, both)
         except sqlite3.Error as exc:
             logger.error("Tokens cannot be kept, so a route is refused: %s", exc)
             raise ConfigurationError(f"tokens cannot be kept: {exc}") from None
-        if self._closed:
+        if self._thread is None:  # also if it was closed meanwhile
             raise ConfigurationError("the runner is stopping")
         if generation > self._generation:  # a new secret: the tokens of the old one mean nothing
             self._generation = generation

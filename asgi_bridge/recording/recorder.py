@@ -132,6 +132,18 @@ def _opened(path: str) -> int:
     return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
 
 
+@dataclass(slots=True)
+class _Total:
+    """What went through one end of the queue: bytes, as they are counted there, and calls. One thread adds to it."""
+
+    size: int = 0
+    calls: int = 0
+
+    def add(self, call: RecordedCall) -> None:
+        self.size += CALL_BYTES + call.size
+        self.calls += 1
+
+
 class Recorder:
     """Records the calls of one process.
 
@@ -155,8 +167,7 @@ class Recorder:
         self._queue: queue.SimpleQueue[RecordedCall | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        # each counted by one thread: bytes and calls that were put into the queue, and that were taken out of it
-        self._put = self._taken = self._given = self._done = 0
+        self._put, self._taken = _Total(), _Total()
         self._left_out = self._too_large = 0
         self._file = -1
         self._size = 0
@@ -188,11 +199,10 @@ class Recorder:
         """
         if call.size > MAX_CALL_BYTES:
             self._too_large += 1
-        elif self._put - self._taken > MAX_WAITING_BYTES:
+        elif self._put.size - self._taken.size > MAX_WAITING_BYTES:
             self._left_out += 1
         else:
-            self._put += CALL_BYTES + call.size
-            self._given += 1
+            self._put.add(call)
             self._queue.put(call)
 
     def close(self) -> None:
@@ -205,7 +215,7 @@ class Recorder:
                 logger.warning(
                     "Recording %s: the process ends before %d calls are written",
                     self._options.path,
-                    self._given - self._done,
+                    self._put.calls - self._taken.calls,
                 )
 
     # the thread
@@ -245,8 +255,7 @@ class Recorder:
         for call in calls:
             if call is None:
                 continue
-            self._taken += CALL_BYTES + call.size
-            self._done += 1
+            self._taken.add(call)
             lines += self._lines_of(call)
             if time.thread_time() >= since + TURN_SECONDS:
                 self._write(lines)
