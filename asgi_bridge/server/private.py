@@ -8,12 +8,11 @@ then creates a temporary folder, and removes that at its end.
 import contextlib
 import logging
 import os
-import re
 import shutil
 import stat
 import tempfile
 
-from ..plugins.token_file import files_of
+from .gateway_master import OF_APISIX
 
 __all__ = ["PrivateFolder"]
 
@@ -21,8 +20,6 @@ logger = logging.getLogger("asgi_bridge.server")
 
 SUFFIX = ".d"
 """What the folder's name has in addition to the socket's."""
-_OF_APISIX = re.compile(r"apisix-([0-9]{1,9})\.sock")
-"""Name of the socket that APISIX chooses for a runner that it starts. The number is the process id of its master."""
 
 
 class PrivateFolder:
@@ -112,11 +109,11 @@ def _remove_dead(socket_path: str) -> None:
     The socket's name that APISIX chooses has its process id, so each start of APISIX brings another folder.
     """
     folder, name = os.path.split(socket_path)
-    if _OF_APISIX.fullmatch(name) is None:
+    if OF_APISIX.fullmatch(name) is None:
         return
     with contextlib.suppress(OSError):
         for other in os.listdir(folder):
-            found = _OF_APISIX.fullmatch(other.removesuffix(SUFFIX))
+            found = OF_APISIX.fullmatch(other.removesuffix(SUFFIX))
             if found is not None and other.endswith(SUFFIX) and other != name + SUFFIX and not _lives(int(found[1])):
                 with contextlib.suppress(OSError):  # one that is not like ours stays
                     _remove_files(os.path.join(folder, other))
@@ -124,6 +121,8 @@ def _remove_dead(socket_path: str) -> None:
 
 def _remove_files(dead: str) -> None:
     """Remove a folder of ours and its file of tokens. A folder with anything else in it stays."""
+    from ..plugins.token_file import files_of  # loads pydantic, which a supervisor has no other use for
+
     descriptor = os.open(dead, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if os.fstat(descriptor).st_uid != os.geteuid():

@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 import selectors
+import signal
 import socket
 import threading
 import time
@@ -24,9 +25,10 @@ from uvicorn.supervisors import ChangeReload
 from ..errors import BridgeError
 from ..tracebacks import shorten
 from .accept import Acceptor
-from .output import configure_loggers, flush, last_words, prompt_output
+from .output import configure_loggers, last_words
 from .protocol import RunnerProtocol, runner_of
 from .runner import Runner
+from .streams import flush, prompt_output
 
 __all__ = ["GRACEFUL_SECONDS", "RunnerServer", "run_reloading", "runner_config"]
 
@@ -79,6 +81,7 @@ class RunnerServer(uvicorn.Server):
         finally_: Called once nothing runs any more, or right before the hard exit.
         seconds: Hard exit this many seconds after a signal, whatever blocks the process; None: WATCHDOG_SECONDS after
             the grace period of `config`.
+        master: What `open_master` returns: the server stops when it becomes readable.
     """
 
     def __init__(
@@ -89,8 +92,10 @@ class RunnerServer(uvicorn.Server):
         *,
         finally_: Callable[[], None] = lambda: None,
         seconds: float | None = None,
+        master: int | None = None,
     ) -> None:
         super().__init__(config)
+        self._master = master
         self._ended = ended
         self._finally = finally_
         self._seconds = _hard_exit_seconds(config) if seconds is None else seconds
@@ -146,8 +151,24 @@ class RunnerServer(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         """Start as uvicorn does, but accept connections with our `Acceptor`."""
         await super().startup(sockets=[])
+        self.accept(sockets)
+        if self._master is not None:
+            asyncio.get_running_loop().add_reader(self._master, self._lose_master)
+
+    def accept(self, sockets: Any) -> None:
+        """Accept connections from now on.
+
+        Args:
+            sockets: A list of the listening sockets.
+        """
         self.servers.extend(Acceptor(sock, self._protocol) for sock in sockets)  # type: ignore[misc]
         logger.info("Runner listens on unix socket %s (Press CTRL+C to quit)", self._path)
+
+    def _lose_master(self) -> None:
+        assert self._master is not None
+        asyncio.get_running_loop().remove_reader(self._master)
+        logger.warning("The gateway's process that started this runner has gone: the runner ends")
+        self.handle_exit(signal.SIGTERM, None)
 
     def _protocol(self) -> RunnerProtocol:
         config = self.config

@@ -4,17 +4,20 @@ import dataclasses
 import functools
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from ..errors import ConfigurationError
 from ..plugins import MAX_CONFIGURATION_BYTES, Plugin
 from .environment import load_environment
-from .output import LOG_CONFIG, configure_loggers, open_streams, prompt_output, show_plugin_logs
+from .gateway_master import open_master
+from .output import LOG_CONFIG, configure_loggers, show_plugin_logs
 from .private import PrivateFolder
 from .process import GRACEFUL_SECONDS, RunnerServer, run_reloading, runner_config
 from .runner import Runner, RunnerOptions, conf_expire_of_environment
 from .sockets import DEFAULT_PERMISSIONS, bind, has_owner, socket_path
+from .streams import open_streams, prompt_output
+from .worker import WorkerEnds, WorkerServer, check_for_workers
 
 __all__ = ["Source", "serve"]
 
@@ -48,6 +51,7 @@ def serve(
     log_level: str | int | None = None,
     log_config: dict[str, Any] | str | None = None,
     env_file: str | None = None,
+    ends: WorkerEnds | None = None,
 ) -> None:
     """Serve the gateway until a signal ends the process.
 
@@ -66,6 +70,7 @@ def serve(
         log_level: A name such as ``"debug"``, or a number, as uvicorn takes it; None: that of `log_config`.
         log_config: Dict or path of a file, as uvicorn takes it; None: LOG_CONFIG.
         env_file: Path of a file that is read into the environment first.
+        ends: What a worker has of its supervisor, which owns the socket; None: this process is no worker.
 
     Raises:
         ConfigurationError: The socket cannot be taken, an option's value cannot work, or the plugins cannot be loaded.
@@ -108,6 +113,12 @@ def serve(
         ) from None
     prompt_output()
     configure_loggers(config.log_config, config.log_level)
+    if ends is not None:
+        config.app = functools.partial(
+            _load_runner, source, dataclasses.replace(options, folder=ends.folder), check_for_workers
+        )
+        WorkerServer(config, path, ends).run(sockets=[])
+        return
     if not reload and not isinstance(source, Mapping) and has_owner(path) is not False:
         # load the plugins before the socket is taken: if they cannot be loaded, the present runner keeps it
         source = source.load()
@@ -120,7 +131,8 @@ def serve(
         if os.getpid() == owner:
             listening.unlink()
 
-    server = RunnerServer(config, ended, path, finally_=private.close)
+    master = open_master(path) if uds is None else None
+    server = RunnerServer(config, ended, path, finally_=private.close, master=master)
     try:
         if reload:
             run_reloading(config, path, listening.sock)
@@ -132,6 +144,8 @@ def serve(
         ended()
         listening.sock.close()
         private.close()
+        if master is not None:
+            os.close(master)
         if library:
             server.release()
 
@@ -160,7 +174,9 @@ def _check_options(
         )
 
 
-def _load_runner(source: Source | Plugins, options: RunnerOptions) -> Runner:
+def _load_runner(
+    source: Source | Plugins, options: RunnerOptions, check: Callable[[Plugins], None] = lambda plugins: None
+) -> Runner:
     """Make the runner, in the process that serves. With reload that is a child of the one that was started."""
     try:
         plugins = source if isinstance(source, Mapping) else source.load()
@@ -170,5 +186,6 @@ def _load_runner(source: Source | Plugins, options: RunnerOptions) -> Runner:
     except (KeyboardInterrupt, SystemExit) as exc:
         # a module raised it: a signal raises nothing here, since uvicorn's handlers only note it
         raise ConfigurationError(f"a module of the plugins raised {exc!r} when it was imported") from exc
+    check(plugins)
     show_plugin_logs()
     return Runner(plugins, options)

@@ -173,7 +173,12 @@ def test_options_come_from_the_environment_too(
         (["--env-file", "."], "File '.' is a directory"),
         (["--app-dir", "missing"], "Directory 'missing' does not exist"),
         (["--reload-dir", "missing"], "Directory 'missing' does not exist"),
-        (["--workers", "2"], "No such option"),
+        (["--workers", "0"], "'0' is neither a number of processes, 1 or more, nor auto"),
+        (["--workers", "-1"], "'-1' is neither a number of processes, 1 or more, nor auto"),
+        (["--workers", "many"], "'many' is neither a number of processes, 1 or more, nor auto"),
+        (["--workers", "2", "--reload"], "--reload works with one process"),
+        (["--limit-max-requests", "0"], "0 is not in the range x>=1"),
+        (["--processes", "2"], "No such option"),
     ],
 )
 def test_what_run_refuses(command: Command, arguments: list[str], said: str) -> None:

@@ -34,7 +34,7 @@ def ended(module: str, *arguments: str) -> tuple[str, list[object]]:
         (["dev", "-h"], 0),
         (["plugins", "--help"], 0),
         (["compat", "--help"], 0),
-        (["run", "--workers", "2"], 2),
+        (["run", "--workers", "none"], 2),
         (["deploy"], 2),
     ],
 )

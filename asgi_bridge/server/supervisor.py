@@ -1,0 +1,517 @@
+"""The supervisor: it owns the listening socket, accepts, and hands each connection to the worker that has fewest.
+
+It keeps a descriptor of each connection. So a connection outlives its worker, unless the worker was busy with a call of
+it. Workers are new processes, which import the plugins themselves: this one imports next to nothing.
+
+uvicorn's own supervisor does not serve here. Its workers all accept on one socket: the gateway keeps its connections,
+so the worker that accepts first keeps most of the work. It sees a process that hangs, but not an event loop that does.
+And it loads all of uvicorn before it listens.
+"""
+
+import contextlib
+import logging
+import os
+import selectors
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any
+
+from ..errors import ConfigurationError
+from .channel import Word
+from .environment import load_environment
+from .gateway_master import open_master
+from .private import PrivateFolder
+from .sockets import BACKLOG, DEFAULT_PERMISSIONS, RunnerSocket, bind, has_owner, socket_path
+from .streams import flush, open_streams, prompt_output
+from .worker_handle import State, WorkerHandle
+
+__all__ = ["supervise"]
+
+logger = logging.getLogger("asgi_bridge.server")
+
+LOOK_SECONDS = 0.5
+"""Seconds between two looks at the workers."""
+HANG_LOOKS = 20
+"""A worker is replaced if its event loop stands still for this many looks in a row (10 s)."""
+SLOW_LOOKS = 2
+"""A worker gets no new connections, while others do, if its event loop stands still for this many looks in a row."""
+TURN_ACCEPTS = 32
+"""Maximum number of connections accepted before the workers' messages are read again."""
+RETIRE_SECONDS = 60.0
+"""Seconds that a retiring worker gets for the calls that it has. Then it ends as at a SIGTERM."""
+STOP_SECONDS = 0.55
+"""The supervisor kills what still runs this many seconds after the grace period. With that of 0.3 s it makes 0.85 s:
+APISIX sends SIGKILL after one second, and a worker's own watchdog acts after 0.75 s."""
+RETRY_SECONDS = (1.0, 30.0)
+"""Seconds between two attempts to replace a worker whose plugins do not load: those after the first, and the maximum.
+Each attempt doubles them."""
+QUIET_SECONDS = 10.0
+"""Seconds between two log lines about connections that cannot be accepted, at least."""
+EXIT_CODE = 3
+"""Exit code of a runner whose first worker ends without an error of its own before it serves."""
+
+
+def supervise(
+    payload: Mapping[str, Any],
+    *,
+    workers: int,
+    uds: str | None,
+    uds_permissions: int = DEFAULT_PERMISSIONS,
+    timeout_graceful_shutdown: float,
+    log_level: str | None = None,
+    log_config: str | None = None,
+    env_file: str | None = None,
+) -> int:
+    """Serve the gateway in worker processes, until a signal ends this process.
+
+    Args:
+        payload: What each worker is told, plain data. The private folder is added as ``"folder"``.
+        workers: Number of workers.
+        uds: Path of the unix socket; None: ``APISIX_LISTEN_ADDRESS``.
+        uds_permissions: Mode of the socket file.
+        timeout_graceful_shutdown: Seconds that running calls get to finish after a signal.
+        log_level: Of this process's own lines; None: that of `log_config`.
+        log_config: Path of a file, as uvicorn takes it; None: the runner's own format.
+        env_file: Path of a file that is read into the environment first.
+
+    Returns:
+        The exit code. After SIGTERM the process ends by that signal instead.
+
+    Raises:
+        ConfigurationError: The socket cannot be taken, or an option's value cannot work.
+    """
+    open_streams()
+    prompt_output()
+    if env_file is not None:
+        load_environment(env_file)
+    _configure_logger(log_config, log_level)
+    path = socket_path(uds)
+    supervisor = Supervisor(path, uds_permissions, workers, timeout_graceful_shutdown, spawned=uds is None)
+    private = PrivateFolder(path)
+    try:
+        if private.path is None:
+            raise ConfigurationError(
+                "workers share their tokens in a file, and no folder for it can be created: give the runner's user the "
+                f"right to create {path}.d, or run without --workers"
+            )
+        code = supervisor.run({**payload, "folder": private.path}, private.close)
+    finally:
+        private.close()
+    flush()
+    if code == -signal.SIGTERM:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    return max(0, code)
+
+
+def _configure_logger(log_config: str | None, log_level: str | None) -> None:
+    """Set up the logger of this process. Only a logging configuration of the operator's own needs uvicorn."""
+    if log_config is not None:
+        from .process import runner_config
+
+        try:
+            runner_config(log_config=log_config, log_level=log_level)
+        except Exception as exc:
+            raise ConfigurationError(f"logging cannot be set up with log_config {log_config!r}: {exc}") from None
+        logger.disabled = False
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(prefix)s%(message)s"))
+    ours = logging.getLogger("asgi_bridge")
+    ours.addHandler(handler)
+    ours.propagate = False
+    ours.setLevel((log_level or "info").upper())
+
+
+class _Formatter(logging.Formatter):
+    """Lines as uvicorn's formatter makes them where the output is no terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.prefix = f"{record.levelname}:".ljust(10)
+        return super().format(record)
+
+
+class Supervisor:
+    """The workers and the socket.
+
+    Args:
+        path: Path of the socket.
+        permissions: Mode of the socket file.
+        workers: Number of workers.
+        graceful: Seconds that running calls get to finish after a signal.
+        spawned: True: the gateway may have started this process, and then it ends with the gateway's master.
+    """
+
+    def __init__(self, path: str, permissions: int, workers: int, graceful: float, *, spawned: bool) -> None:
+        self._path = path
+        self._spawned = spawned
+        self._permissions = permissions
+        self._wanted = workers
+        self._stop_seconds = graceful + STOP_SECONDS
+        self._message: Mapping[str, Any] = {}
+        self._selector = selectors.DefaultSelector()
+        self._workers: list[WorkerHandle] = []
+        self._listening: RunnerSocket | None = None
+        self._accepting = False
+        self._waiting: deque[socket.socket] = deque()
+        self._served = False
+        self._code = 0
+        # A replacement in progress: the old worker retires once the new one is ready. One at a time.
+        self._worn: deque[WorkerHandle] = deque()
+        self._old: WorkerHandle | None = None
+        self._new: WorkerHandle | None = None
+        self._retry_at, self._retry_seconds = 0.0, RETRY_SECONDS[0]
+        self._signals: deque[int] = deque()
+        self._stop_signal: int | None = None
+        self._finally: Callable[[], None] = lambda: None
+        self._quiet_until = float("-inf")
+
+    def run(self, message: Mapping[str, Any], finally_: Callable[[], None]) -> int:
+        """Serve until a signal ends it, or the first worker fails.
+
+        Args:
+            message: What each worker is told.
+            finally_: Called before a hard exit.
+
+        Returns:
+            The exit code, or ``-signal.SIGTERM``.
+        """
+        self._message, self._finally = message, finally_
+        if has_owner(self._path) is False:  # otherwise the other runner serves until our plugins are loaded
+            self._listening = bind(self._path, self._permissions)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._close)
+            stack.enter_context(self._signals_wake())
+            master = open_master(self._path) if self._spawned else None
+            if master is not None:
+                stack.callback(os.close, master)
+                self._selector.register(master, selectors.EVENT_READ, self._lose_master)
+            self._start()  # the others follow once it is ready: an error of the plugins is logged once
+            next_look = time.monotonic() + LOOK_SECONDS
+            while self._workers:
+                for key, _ in self._selector.select(max(0.0, next_look - time.monotonic())):
+                    key.data()
+                while self._signals:
+                    self._handle(self._signals.popleft())
+                if time.monotonic() >= next_look:
+                    self._look()
+                    next_look = time.monotonic() + LOOK_SECONDS
+        return self._code
+
+    # signals
+
+    @contextlib.contextmanager
+    def _signals_wake(self) -> Any:
+        """Collect signals, and let each wake the selector."""
+        reader, writer = socket.socketpair()
+        reader.setblocking(False)
+        writer.setblocking(False)
+        signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD)
+        for sig in signals:
+            signal.signal(sig, lambda sig, frame: self._signals.append(sig))
+        signal.signal(signal.SIGALRM, self._give_up)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        self._selector.register(reader, selectors.EVENT_READ, lambda: reader.recv(4096))
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.set_wakeup_fd(-1)
+            self._selector.unregister(reader)
+            reader.close()
+            writer.close()
+
+    def _handle(self, sig: int) -> None:
+        match sig:
+            case signal.SIGCHLD:
+                self._reap()
+            case signal.SIGTERM | signal.SIGINT:
+                self._stop(sig)
+            case signal.SIGHUP:
+                logger.info("SIGHUP: the workers are replaced, one after the other")
+                self._worn.extend(each for each in self._workers if each not in self._worn)
+                self._replace()
+            case signal.SIGTTIN:
+                self._wanted += 1
+                logger.info("SIGTTIN: %d workers", self._wanted)
+                self._fill()
+            case signal.SIGTTOU if self._wanted > 1:
+                self._wanted -= 1
+                logger.info("SIGTTOU: %d workers", self._wanted)
+                ready = [each for each in self._workers if each.state is State.READY and each is not self._old]
+                if len(ready) > self._wanted:
+                    self._retire(ready[-1])
+
+    def _give_up(self, sig: int, frame: FrameType | None) -> None:
+        """Kill the workers that still run, and end. A signal calls this, also while this process waits in a write."""
+        for worker in self._workers:
+            worker.kill(signal.SIGKILL)
+        for worker in self._workers:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(worker.pid, 0)
+        self._finally()
+        os._exit(128 + (self._stop_signal or signal.SIGTERM))
+
+    def _lose_master(self) -> None:
+        """Stop, because the gateway's master that has started this process has gone."""
+        if self._stop_signal is None:
+            logger.warning("The gateway's process that started this runner has gone: the runner ends")
+            self._stop(signal.SIGTERM)
+
+    def _stop(self, sig: int) -> None:
+        """Stop accepting, and end the workers. A second SIGINT does not wait for calls."""
+        if self._stop_signal is not None:
+            if sig == signal.SIGINT:
+                for worker in self._workers:
+                    worker.tell(Word.HURRY)
+            return
+        self._stop_signal = sig
+        self._code = -sig if sig == signal.SIGTERM else 0
+        signal.setitimer(signal.ITIMER_REAL, self._stop_seconds)
+        self._take_backlog()
+        for worker in self._workers:
+            worker.kill(signal.SIGTERM)
+
+    def _take_backlog(self) -> None:
+        """Hand the connections of the backlog to the workers: the end of the process would cut them off."""
+        if self._listening is not None:
+            self._listening.unlink()
+            self._accept(BACKLOG + 1)
+            self._pause()
+            self._listening.sock.close()
+        self._hand_out_waiting()
+        while self._waiting:
+            self._waiting.popleft().close()
+
+    def _close(self) -> None:
+        if self._listening is not None:
+            self._listening.unlink()
+            self._listening.sock.close()
+        while self._waiting:
+            self._waiting.popleft().close()
+        self._selector.close()
+
+    # connections
+
+    def _accept_some(self) -> None:
+        self._accept(TURN_ACCEPTS)
+
+    def _accept(self, most: int) -> None:
+        if self._listening is None:
+            return
+        for _ in range(most):
+            try:
+                sock, _ = self._listening.sock.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as exc:
+                self._pause()  # until the next look
+                if time.monotonic() >= self._quiet_until:
+                    self._quiet_until = time.monotonic() + QUIET_SECONDS
+                    logger.error(
+                        "No more connections can be accepted (%s); they wait. Is the limit of open files (ulimit -n) "
+                        "too low?",
+                        exc.strerror,
+                    )
+                return
+            sock.setblocking(False)
+            self._hand_out(sock)
+
+    def _resume(self) -> None:
+        """Accept, if a worker is ready. Until then connections wait in the backlog."""
+        if self._listening is None or self._accepting or self._stop_signal is not None or not self._ready():
+            return
+        self._selector.register(self._listening.sock, selectors.EVENT_READ, self._accept_some)
+        self._accepting = True
+
+    def _pause(self) -> None:
+        if self._accepting and self._listening is not None:
+            self._selector.unregister(self._listening.sock)
+            self._accepting = False
+
+    def _ready(self) -> list[WorkerHandle]:
+        return [each for each in self._workers if each.state is State.READY]
+
+    def _hand_out(self, sock: socket.socket) -> None:
+        """Hand a connection to the worker that has fewest. If none can take it, it waits."""
+        for worker in sorted(self._ready(), key=lambda each: (each.stalled >= SLOW_LOOKS, len(each.connections))):
+            if worker.take(sock):
+                return
+        self._waiting.append(sock)
+
+    def _hand_out_waiting(self) -> None:
+        for _ in range(len(self._waiting)):
+            self._hand_out(self._waiting.popleft())
+
+    def _balance(self, slack: float) -> None:
+        """Let each worker that has more connections than its share, by `slack` of it, give the excess back."""
+        ready = self._ready()
+        if len(ready) < 2 or self._stop_signal is not None:
+            return
+        share = -(-sum(len(each.connections) for each in ready) // len(ready))
+        for worker in ready:
+            excess = len(worker.connections) - len(worker.recalled) - share
+            if excess > slack * share:
+                worker.recall(excess)
+
+    # workers
+
+    def _start(self) -> WorkerHandle:
+        worker = WorkerHandle(self._message)
+        self._workers.append(worker)
+        self._selector.register(worker.channel, selectors.EVENT_READ, lambda: self._read(worker))
+        return worker
+
+    def _fill(self) -> None:
+        """Start the workers that are missing."""
+        if not self._served or self._stop_signal is not None or time.monotonic() < self._retry_at:
+            return
+        active = sum(each.state is not State.RETIRING for each in self._workers)
+        if self._old is not None and self._new is not None:
+            active -= 1  # the new one takes the place of the old one
+        for _ in range(self._wanted - active):
+            self._start()
+
+    def _read(self, worker: WorkerHandle) -> None:
+        """Handle all messages of a worker."""
+        while (message := worker.next_message()) is not None:
+            word, slot = message
+            if word is Word.READY:
+                self._greet(worker)
+            elif word is Word.WORN:
+                if worker not in self._worn:
+                    self._worn.append(worker)
+                self._replace()
+            elif slot in worker.connections:
+                asked = worker.state is State.RETIRING or slot in worker.recalled
+                sock = worker.give_up(slot)
+                if word is Word.CLOSED or self._stop_signal is not None:
+                    sock.close()
+                elif asked:
+                    self._hand_out(sock)
+                else:  # it has no descriptor free
+                    self._waiting.append(sock)
+
+    def _greet(self, worker: WorkerHandle) -> None:
+        """Give a worker that is ready its share."""
+        if self._stop_signal is not None:
+            return
+        worker.state = State.READY
+        worker.look()
+        self._retry_at, self._retry_seconds = 0.0, RETRY_SECONDS[0]
+        logger.info("Worker %d takes calls", worker.pid)
+        if self._listening is None:
+            self._listening = bind(self._path, self._permissions)
+        if not self._served:
+            self._served = True
+            logger.info(
+                "Runner listens on unix socket %s, with %d workers (Press CTRL+C to quit). What plugins count in "
+                "memory, such as limit-req without redis, counts for each worker apart",
+                self._path,
+                self._wanted,
+            )
+        self._resume()
+        if worker is self._new:
+            old, self._new = self._old, None
+            if old is not None:
+                self._retire(old)
+        self._replace()
+        self._fill()
+        self._hand_out_waiting()
+        self._balance(0.0)
+
+    def _replace(self) -> None:
+        """Replace the next worker that is to be replaced, unless one is being replaced."""
+        while self._old is None and self._new is None and self._worn and self._stop_signal is None:
+            worker = self._worn.popleft()
+            if worker in self._workers and worker.state is State.READY:
+                self._old, self._new = worker, self._start()
+
+    def _retire(self, worker: WorkerHandle) -> None:
+        """Let a worker give its connections back, and end."""
+        worker.state = State.RETIRING
+        worker.retire_by = time.monotonic() + RETIRE_SECONDS
+        if not worker.tell(Word.RETIRE):
+            worker.retire_by = 0.0
+
+    def _reap(self) -> None:
+        for worker in list(self._workers):
+            code = worker.ended()
+            if code is not None:
+                self._bury(worker, code)
+
+    def _bury(self, worker: WorkerHandle, code: int) -> None:
+        """Hand out the connections that a dead worker was not busy with, close the others, and replace the worker."""
+        self._read(worker)  # what it said last
+        self._selector.unregister(worker.channel)
+        worker.channel.close()
+        self._workers.remove(worker)
+        idle, busy = [], 0
+        for slot in list(worker.connections):
+            is_busy = worker.is_busy(slot)
+            sock = worker.give_up(slot)
+            if is_busy or self._stop_signal is not None:
+                busy += 1
+                sock.close()
+            else:
+                idle.append(sock)
+        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        if not self._ready():
+            self._pause()
+        for sock in idle:
+            self._hand_out(sock)
+        if self._stop_signal is not None:
+            return
+        if worker.state is State.LOADING:
+            self._mourn_loading(worker, code, how)
+        elif worker.state is State.READY:
+            logger.error("Worker %d ended %s, with %d calls in flight; it is replaced", worker.pid, how, busy)
+        elif busy:
+            logger.error("Worker %d retired %s, and cut %d calls off", worker.pid, how, busy)
+        if worker is self._old:
+            self._old = None
+            self._replace()
+        self._fill()
+
+    def _mourn_loading(self, worker: WorkerHandle, code: int, how: str) -> None:
+        """Say what becomes of the runner if a worker's plugins do not load."""
+        if not self._served:
+            self._code = code if code > 0 else EXIT_CODE
+            logger.error("The first worker ended %s before it served; the runner ends", how)
+        elif worker is self._new:
+            self._old = self._new = None
+            self._worn.clear()
+            logger.error("The new worker %d ended %s before it served; the present workers stay", worker.pid, how)
+        else:
+            self._retry_at = time.monotonic() + self._retry_seconds
+            logger.error(
+                "Worker %d ended %s before it served; the next attempt is in %g s", worker.pid, how, self._retry_seconds
+            )
+            self._retry_seconds = min(2 * self._retry_seconds, RETRY_SECONDS[1])
+
+    def _look(self) -> None:
+        """Replace workers that hang, and do what could not be done at once."""
+        now = time.monotonic()
+        for worker in self._workers:
+            if worker.state is State.LOADING:
+                continue
+            worker.look()
+            if worker.stalled >= HANG_LOOKS:
+                logger.error(
+                    "Worker %d: its event loop has not turned for %g s; it is replaced",
+                    worker.pid,
+                    worker.stalled * LOOK_SECONDS,
+                )
+                worker.kill(signal.SIGKILL)
+            elif now >= worker.retire_by:
+                worker.retire_by = float("inf")
+                worker.kill(signal.SIGTERM)
+        self._reap()
+        self._resume()
+        self._hand_out_waiting()
+        self._fill()
+        self._balance(0.25)
