@@ -153,6 +153,9 @@ class Supervisor:
         self._wanted = workers
         self._stop_seconds = graceful + STOP_SECONDS
         self._message: Mapping[str, Any] = {}
+        # What plugins count for all workers together. It begins with a secret: see plugins/shared_numbers.py.
+        self._numbers = os.memfd_create("asgi_bridge-numbers", 0)
+        os.write(self._numbers, os.urandom(16))
         self._selector = selectors.DefaultSelector()
         self._workers: list[WorkerHandle] = []
         self._listening: RunnerSocket | None = None
@@ -294,6 +297,7 @@ class Supervisor:
         while self._waiting:
             self._waiting.popleft().close()
         self._selector.close()
+        os.close(self._numbers)
 
     # connections
 
@@ -361,7 +365,7 @@ class Supervisor:
     # workers
 
     def _start(self) -> WorkerHandle:
-        worker = WorkerHandle(self._message)
+        worker = WorkerHandle(self._message, self._numbers)
         self._workers.append(worker)
         self._selector.register(worker.channel, selectors.EVENT_READ, lambda: self._read(worker))
         return worker
@@ -409,8 +413,8 @@ class Supervisor:
         if not self._served:
             self._served = True
             logger.info(
-                "Runner listens on unix socket %s, with %d workers (Press CTRL+C to quit). What plugins count in "
-                "memory, such as limit-req without redis, counts for each worker apart",
+                "Runner listens on unix socket %s, with %d workers (Press CTRL+C to quit). What plugins keep in "
+                "memory, each worker has for itself; limit-req counts for all together",
                 self._path,
                 self._wanted,
             )

@@ -96,6 +96,7 @@ class Link:
 
     Attributes:
         retiring: True: every connection is given back as soon as it has no call.
+        flags: ``Table.busy``.
     """
 
     def __init__(self, server: WorkerServer, ends: WorkerEnds) -> None:
@@ -103,6 +104,7 @@ class Link:
         self._server = server
         self._channel = ends.channel
         self._table = ends.table
+        self.flags = ends.table.busy
         self._limit = ends.limit_max_requests
         self._loop = asyncio.get_running_loop()
         self._connections: dict[int, WorkerProtocol] = {}
@@ -122,14 +124,10 @@ class Link:
 
     # called by a connection
 
-    def begun(self, slot: int) -> None:
-        """Note that something of a call was read, so nobody else could answer it."""
-        self._table.busy[slot] = 1
-
     def answered(self, connection: "WorkerProtocol") -> None:
         """Note an answer. asyncio has written it by now, and uvloop before its next turn."""
         if connection.is_idle():
-            self._table.busy[connection.slot] = 0
+            self.flags[connection.slot] = 0
             return
         self._answered.append(connection)
         if len(self._answered) == 1:
@@ -148,7 +146,7 @@ class Link:
     def _settle(self) -> None:
         for connection in self._answered:
             if connection.is_idle() and self._connections.get(connection.slot) is connection:
-                self._table.busy[connection.slot] = 0
+                self.flags[connection.slot] = 0
         self._answered.clear()
 
     # the channel
@@ -237,6 +235,7 @@ class WorkerProtocol(RunnerProtocol):
         super().__init__(server.config, server.server_state)
         self.slot = slot
         self._link = link
+        self._flags = link.flags
         self._giving = False
         self._returned = False
 
@@ -253,7 +252,7 @@ class WorkerProtocol(RunnerProtocol):
 
     def data_received(self, data: bytes | memoryview) -> None:
         """Take the bytes of one read."""
-        self._link.begun(self.slot)
+        self._flags[self.slot] = 1  # nobody else could answer now
         super().data_received(data)
         if self._giving:
             self._leave()

@@ -31,6 +31,7 @@ class WorkerHandle:
 
     Args:
         message: What the worker is told at its start, plain data.
+        numbers: Descriptor of the memory that all workers share. A child process may inherit it.
 
     Attributes:
         pid: Process id.
@@ -42,7 +43,7 @@ class WorkerHandle:
         retire_by: When a retiring worker gets SIGTERM, in monotonic seconds.
     """
 
-    def __init__(self, message: Mapping[str, Any]) -> None:
+    def __init__(self, message: Mapping[str, Any], numbers: int) -> None:
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         memory = Table.create()
         try:
@@ -51,7 +52,7 @@ class WorkerHandle:
                 os.set_inheritable(descriptor, True)
             flags = [f"-W{option}" for option in sys.warnoptions]
             flags += [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]  # noqa: SLF001  # documented
-            arguments = [str(number) for number in (theirs.fileno(), memory, os.getpid())]
+            arguments = [str(number) for number in (theirs.fileno(), memory, numbers, os.getpid())]
             self.channel.send(json.dumps(message).encode())
             self.pid = os.posix_spawn(
                 sys.executable, [sys.executable, *flags, "-P", "-c", ENTRY, *arguments], os.environ

@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 
+from asgi_bridge_apps.limit_req import limit_req
 from starlette.types import Receive, Scope, Send
 
 from asgi_bridge import Bridge, apisix
@@ -36,4 +37,5 @@ async def around(scope: Scope, receive: Receive, send: Send) -> None:
 
 for app in (who, sleeping, blocking):
     bridge.mount(app.__name__, app)
+bridge.plugin("limit-req")(limit_req)
 both.mount("around", around, phase="both")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from asgi_bridge.server.cores import usable_cores
 from asgi_bridge.server.gateway_master import master_of
-from asgi_bridge.wire import Message
+from asgi_bridge.wire import HTTPReqCallResp, Message, Stop
 
 from ..doubles.connection import Connection, body_of
 from ..doubles.runner_process import BIN, RunnerProcess
@@ -56,6 +57,12 @@ def who(answer: Message | None) -> tuple[int, str]:
     """The process that gave an answer, and the configuration that it had."""
     pid, conf = body_of(answer).decode().split(" ", 1)
     return int(pid), conf
+
+
+def is_refused(answer: Message | None) -> bool:
+    """Whether a plugin has answered in place of the upstream."""
+    assert isinstance(answer, HTTPReqCallResp), answer
+    return isinstance(answer.action, Stop)
 
 
 def shares(opened: list[Connection], token: int) -> Counter[int]:
@@ -131,6 +138,22 @@ def test_the_routes_of_one_connection_are_known_to_all_workers(several: Start) -
         found = [(*who(connection.call(token)), conf) for token, conf in tokens.items() for connection in opened]
         assert [answered for _, answered, _ in found] == [conf for _, _, conf in found]
         assert len({pid for pid, _, _ in found}) == 3
+
+
+def test_limit_req_counts_for_all_workers_together(several: Start) -> None:
+    runner = several(3)
+    with closing(connections(runner, 30)) as opened:
+        who_token = opened[0].token("who", "x")
+        until(lambda: sorted(shares(opened, who_token).values()) == [10] * 3)
+        token = opened[0].token("limit-req", {"rate": 0.04, "burst": 0})
+        burst = opened[0].token("limit-req", {"rate": 20, "burst": 12}, key="route#2#ext-plugin-pre-req#1")
+        answers = [answer for _ in range(3) for answer in [connection.call(token) for connection in opened]]
+        assert Counter(map(is_refused, answers)) == {False: 1, True: 89}
+        begun = time.monotonic()
+        for connection in opened:
+            connection.begin(burst)
+        admitted = sum(not is_refused(connection.receive()) for connection in opened)
+        assert 13 <= admitted <= 13 + 20 * (time.monotonic() - begun)
 
 
 # the end of a worker
