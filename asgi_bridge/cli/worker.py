@@ -24,14 +24,14 @@ PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Serve as a worker.
 
-    The arguments are the descriptors of the channel and of two memories, and the supervisor's process id.
+    The arguments are the descriptors of the channel and of three memories, and the supervisor's process id.
 
     An error of this package is printed to stderr as the command line prints it, and ends the process with exit code 2.
     """
-    channel, memory, numbers, supervisor = (int(number) for number in sys.argv[1:5])
+    channel, memory, numbers, parked, supervisor = (int(number) for number in sys.argv[1:6])
     del sys.argv[1:]
     _die_with(supervisor)
-    from ..plugins.shared_numbers import share
+    from ..plugins.shared_numbers import SharedTable, share
     from ..server.channel import Table
     from ..server.serve import serve
     from ..server.worker import WorkerEnds
@@ -42,9 +42,10 @@ def main() -> None:
     sock.setblocking(False)
     table = Table(memory)
     os.close(memory)
-    os.set_inheritable(numbers, False)
+    for descriptor in (numbers, parked):
+        os.set_inheritable(descriptor, False)
     share(numbers)
-    ends = WorkerEnds(sock, table, message["folder"], message["limit_max_requests"])
+    ends = WorkerEnds(sock, table, SharedTable(parked), message["folder"], message["limit_max_requests"])
     try:
         serve(make_source(**message["source"]), **message["options"], ends=ends)
     except BridgeError as exc:

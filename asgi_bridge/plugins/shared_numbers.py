@@ -102,9 +102,10 @@ class SharedTable:
         return [first, second]
 
     def put(self, digest: bytes, pair: list[float]) -> None:
-        """Write the numbers of an entry, and unlock its group."""
+        """Write the numbers of an entry, and unlock its group. An entry with two zeros is free again."""
         try:
-            _ENTRY.pack_into(self._memory, self._place(digest), digest, time.monotonic(), *pair)
+            used = time.monotonic() if any(pair) else 0.0
+            _ENTRY.pack_into(self._memory, self._place(digest), digest, used, *pair)
         finally:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _group(digest))
             self._threads.release()

@@ -14,17 +14,24 @@ import socket
 import struct
 from enum import IntEnum
 
-__all__ = ["MAX_CONNECTIONS", "Table", "Word", "receive", "send"]
+__all__ = ["MAX_CONNECTIONS", "MAX_FRAME", "Table", "Word", "receive", "send"]
 
 MAX_CONNECTIONS = 16_384
 """Maximum number of connections of one worker."""
 _BUSY = mmap.PAGESIZE
 """Offset of the flags in the memory. The page before them counts the turns."""
+MAX_FRAME = 60_000
+"""Maximum size of a call that goes from one worker to another with its connection, in bytes."""
 _MESSAGE = struct.Struct("<BI")
+_MAX_SIZE = 64 * 1024
 
 
 class Word(IntEnum):
-    """First part of a message. The number behind it is a slot: the connection's number in this worker."""
+    """First part of a message. The number behind it is a slot: the connection's number in this worker.
+
+    CONNECTION may have a call of the connection behind it. MOVED has the process id of the worker that a call is for,
+    and the call.
+    """
 
     # to the worker
     CONNECTION = 1
@@ -36,6 +43,7 @@ class Word(IntEnum):
     RETURNED = 6
     CLOSED = 7
     WORN = 8
+    MOVED = 9
 
 
 class Table:
@@ -69,24 +77,25 @@ class Table:
         self._memory[0] = (self._memory[0] + 1) & 0xFF
 
 
-def send(channel: socket.socket, word: Word, number: int = 0, descriptor: int | None = None) -> None:
+def send(channel: socket.socket, word: Word, number: int = 0, data: bytes = b"", descriptor: int | None = None) -> None:
     """Send a message.
 
     Args:
         channel: The channel, which does not block.
         word: What to say.
         number: Slot of the connection that it is about.
+        data: What stands behind the number.
         descriptor: What goes with it; None: nothing.
 
     Raises:
         BlockingIOError: The other side has too much to read already.
         OSError: The other side has gone, or too many descriptors are on their way.
     """
-    socket.send_fds(channel, [_MESSAGE.pack(word, number)], [] if descriptor is None else [descriptor])
+    socket.send_fds(channel, [_MESSAGE.pack(word, number) + data], [] if descriptor is None else [descriptor])
 
 
-def receive(channel: socket.socket) -> tuple[Word, int, int | None] | None:
-    """Return the next message, its number, and its descriptor; None: the other side has gone.
+def receive(channel: socket.socket) -> tuple[Word, int, bytes, int | None] | None:
+    """Return the next message: word, number, what stands behind it, and descriptor; None: the other side has gone.
 
     The descriptor is None if none came, or if this process may not have any more.
 
@@ -94,10 +103,10 @@ def receive(channel: socket.socket) -> tuple[Word, int, int | None] | None:
         BlockingIOError: There is no message.
     """
     try:
-        data, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE.size, 1, socket.MSG_CMSG_CLOEXEC)
+        data, descriptors, _, _ = socket.recv_fds(channel, _MAX_SIZE, 1, socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:  # it left messages unread
         return None
-    if len(data) != _MESSAGE.size:
+    if len(data) < _MESSAGE.size:
         return None
-    word, number = _MESSAGE.unpack(data)
-    return Word(word), number, descriptors[0] if descriptors else None
+    word, number = _MESSAGE.unpack_from(data)
+    return Word(word), number, data[_MESSAGE.size :], descriptors[0] if descriptors else None

@@ -17,7 +17,7 @@ from .process import GRACEFUL_SECONDS, RunnerServer, run_reloading, runner_confi
 from .runner import Runner, RunnerOptions, conf_expire_of_environment
 from .sockets import DEFAULT_PERMISSIONS, bind, has_owner, socket_path
 from .streams import open_streams, prompt_output
-from .worker import WorkerEnds, WorkerServer, check_for_workers
+from .worker import WorkerEnds, WorkerServer
 
 __all__ = ["Source", "serve"]
 
@@ -114,10 +114,11 @@ def serve(
     prompt_output()
     configure_loggers(config.log_config, config.log_level)
     if ends is not None:
+        worker = WorkerServer(config, path, ends)
         config.app = functools.partial(
-            _load_runner, source, dataclasses.replace(options, folder=ends.folder), check_for_workers
+            _load_runner, source, dataclasses.replace(options, folder=ends.folder), worker.adopt
         )
-        WorkerServer(config, path, ends).run(sockets=[])
+        worker.run(sockets=[])
         return
     if not reload and not isinstance(source, Mapping) and has_owner(path) is not False:
         # load the plugins before the socket is taken: if they cannot be loaded, the present runner keeps it
@@ -175,7 +176,9 @@ def _check_options(
 
 
 def _load_runner(
-    source: Source | Plugins, options: RunnerOptions, check: Callable[[Plugins], None] = lambda plugins: None
+    source: Source | Plugins,
+    options: RunnerOptions,
+    adopt: Callable[[Runner, Plugins], None] = lambda runner, plugins: None,
 ) -> Runner:
     """Make the runner, in the process that serves. With reload that is a child of the one that was started."""
     try:
@@ -186,6 +189,7 @@ def _load_runner(
     except (KeyboardInterrupt, SystemExit) as exc:
         # a module raised it: a signal raises nothing here, since uvicorn's handlers only note it
         raise ConfigurationError(f"a module of the plugins raised {exc!r} when it was imported") from exc
-    check(plugins)
     show_plugin_logs()
-    return Runner(plugins, options)
+    runner = Runner(plugins, options)
+    adopt(runner, plugins)
+    return runner

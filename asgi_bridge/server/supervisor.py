@@ -153,14 +153,15 @@ class Supervisor:
         self._wanted = workers
         self._stop_seconds = graceful + STOP_SECONDS
         self._message: Mapping[str, Any] = {}
-        # What plugins count for all workers together. It begins with a secret: see plugins/shared_numbers.py.
-        self._numbers = os.memfd_create("asgi_bridge-numbers", 0)
-        os.write(self._numbers, os.urandom(16))
+        # Both begin with a secret: see plugins/shared_numbers.py.
+        self._shared = [os.memfd_create(f"asgi_bridge-{name}", 0) for name in ("numbers", "parked")]
+        for memory in self._shared:
+            os.write(memory, os.urandom(16))
         self._selector = selectors.DefaultSelector()
         self._workers: list[WorkerHandle] = []
         self._listening: RunnerSocket | None = None
         self._accepting = False
-        self._waiting: deque[socket.socket] = deque()
+        self._waiting: deque[tuple[socket.socket, bytes, int]] = deque()
         self._served = False
         self._code = 0
         # A replacement in progress: the old worker retires once the new one is ready. One at a time.
@@ -288,16 +289,17 @@ class Supervisor:
             self._listening.sock.close()
         self._hand_out_waiting()
         while self._waiting:
-            self._waiting.popleft().close()
+            self._waiting.popleft()[0].close()
 
     def _close(self) -> None:
         if self._listening is not None:
             self._listening.unlink()
             self._listening.sock.close()
         while self._waiting:
-            self._waiting.popleft().close()
+            self._waiting.popleft()[0].close()
         self._selector.close()
-        os.close(self._numbers)
+        for memory in self._shared:
+            os.close(memory)
 
     # connections
 
@@ -340,16 +342,24 @@ class Supervisor:
     def _ready(self) -> list[WorkerHandle]:
         return [each for each in self._workers if each.state is State.READY]
 
-    def _hand_out(self, sock: socket.socket) -> None:
-        """Hand a connection to the worker that has fewest. If none can take it, it waits."""
-        for worker in sorted(self._ready(), key=lambda each: (each.stalled >= SLOW_LOOKS, len(each.connections))):
-            if worker.take(sock):
+    def _hand_out(self, sock: socket.socket, call: bytes = b"", process: int = 0) -> None:
+        """Hand a connection to the worker that has fewest. If none can take it, it waits.
+
+        Args:
+            sock: The connection.
+            call: The call that it is in; empty: it is in none.
+            process: The worker that the call is for, if it still runs; 0: any.
+        """
+        wanted = [each for each in self._workers if each.pid == process and each.state is not State.LOADING]
+        ready = sorted(self._ready(), key=lambda each: (each.stalled >= SLOW_LOOKS, len(each.connections)))
+        for worker in wanted or ready:
+            if worker.take(sock, call):
                 return
-        self._waiting.append(sock)
+        self._waiting.append((sock, call, process))
 
     def _hand_out_waiting(self) -> None:
         for _ in range(len(self._waiting)):
-            self._hand_out(self._waiting.popleft())
+            self._hand_out(*self._waiting.popleft())
 
     def _balance(self, slack: float) -> None:
         """Let each worker that has more connections than its share, by `slack` of it, give the excess back."""
@@ -365,7 +375,7 @@ class Supervisor:
     # workers
 
     def _start(self) -> WorkerHandle:
-        worker = WorkerHandle(self._message, self._numbers)
+        worker = WorkerHandle(self._message, self._shared)
         self._workers.append(worker)
         self._selector.register(worker.channel, selectors.EVENT_READ, lambda: self._read(worker))
         return worker
@@ -383,7 +393,7 @@ class Supervisor:
     def _read(self, worker: WorkerHandle) -> None:
         """Handle all messages of a worker."""
         while (message := worker.next_message()) is not None:
-            word, slot = message
+            word, slot, data = message
             if word is Word.READY:
                 self._greet(worker)
             elif word is Word.WORN:
@@ -393,12 +403,14 @@ class Supervisor:
             elif slot in worker.connections:
                 asked = worker.state is State.RETIRING or slot in worker.recalled
                 sock = worker.give_up(slot)
-                if word is Word.CLOSED or self._stop_signal is not None:
+                if word is Word.MOVED:
+                    self._hand_out(sock, data[4:], int.from_bytes(data[:4], "little"))
+                elif word is Word.CLOSED or self._stop_signal is not None:
                     sock.close()
                 elif asked:
                     self._hand_out(sock)
                 else:  # it has no descriptor free
-                    self._waiting.append(sock)
+                    self._waiting.append((sock, b"", 0))
 
     def _greet(self, worker: WorkerHandle) -> None:
         """Give a worker that is ready its share."""

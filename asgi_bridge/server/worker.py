@@ -1,6 +1,8 @@
 """A worker: it serves connections that the supervisor hands to it."""
 
 import asyncio
+import dataclasses
+import os
 import signal
 import socket
 import sys
@@ -13,15 +15,18 @@ from typing import Any
 import uvicorn
 
 from ..adapter import Answer
-from ..errors import ConfigurationError
-from ..plugins import Plugin
-from ..wire import PrepareConfResp
+from ..errors import PluginError
+from ..plugins import Chain, Plugin
+from ..plugins.shared_numbers import SharedTable
+from ..wire import ErrCode, ErrResp, HTTPReqCallReq, HTTPRespCallReq, PrepareConfResp, Role, Session, Var
 from ..wire.session import State
-from .channel import Table, Word, receive, send
+from .channel import MAX_FRAME, Table, Word, receive, send
 from .process import RunnerServer
 from .protocol import RunnerProtocol
+from .runner import Runner
+from .steering import NotedCalls, Whereabouts
 
-__all__ = ["WorkerEnds", "WorkerServer", "check_for_workers"]
+__all__ = ["WorkerEnds", "WorkerServer"]
 
 BEAT_SECONDS = 0.25
 """Seconds between two notes that the event loop turns."""
@@ -36,31 +41,16 @@ class WorkerEnds:
     Attributes:
         channel: Its end of the channel.
         table: The memory that both share.
+        parked: The memory of all workers that says who has parked calls.
         folder: Path of the private folder.
         limit_max_requests: Number of calls after which the worker asks to be replaced; None: it never does.
     """
 
     channel: socket.socket
     table: Table
+    parked: SharedTable
     folder: str
     limit_max_requests: int | None = None
-
-
-def check_for_workers(plugins: Mapping[str, Plugin]) -> None:
-    """Check that the plugins can work in several processes.
-
-    Args:
-        plugins: The mounted plugins, by name.
-
-    Raises:
-        ConfigurationError: One has ``phase="both"``.
-    """
-    both = [name for name, plugin in plugins.items() if plugin.options.phase == "both"]
-    if both:
-        raise ConfigurationError(
-            f'plugin {", ".join(both)}: phase="both" needs a single process, because the two halves of a request may '
-            "reach different workers: run without --workers and --limit-max-requests"
-        )
 
 
 class WorkerServer(RunnerServer):
@@ -70,11 +60,21 @@ class WorkerServer(RunnerServer):
         config: What `runner_config` makes.
         path: Of the socket, for the log.
         ends: What the worker has of its supervisor.
+
+    Attributes:
+        whereabouts: Who has parked calls; None: no plugin parks any.
     """
 
     def __init__(self, config: uvicorn.Config, path: str, ends: WorkerEnds) -> None:
         super().__init__(config, lambda: None, path)
         self._ends = ends
+        self.whereabouts: Whereabouts | None = None
+
+    def adopt(self, runner: Runner, plugins: Mapping[str, Plugin]) -> None:
+        """Let the other workers find the calls that a runner parks, if one of its plugins parks any."""
+        if any(plugin.options.phase == "both" for plugin in plugins.values()):
+            self.whereabouts = Whereabouts(self._ends.parked)
+            runner.host = dataclasses.replace(runner.host, parked=NotedCalls(self.whereabouts))
 
     def accept(self, sockets: Any) -> None:
         """Take connections from the supervisor."""
@@ -109,7 +109,7 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._connections: dict[int, WorkerProtocol] = {}
         self._answered: list[WorkerProtocol] = []
-        self._unsent: deque[tuple[Word, int]] = deque()
+        self._unsent: deque[tuple[Word, int, bytes]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop.add_reader(self._channel, self._read, TURN_CONNECTIONS)
         self._beat()
@@ -143,6 +143,17 @@ class Link:
         self._connections.pop(slot, None)
         self._tell(Word.RETURNED if returned else Word.CLOSED, slot)
 
+    def moved(self, slot: int, process: int, call: bytes) -> None:
+        """Tell the supervisor that another worker has to go on with a connection and its call.
+
+        Args:
+            slot: Of the connection.
+            process: Process id of that worker.
+            call: The call as the gateway has sent it.
+        """
+        self._connections.pop(slot, None)
+        self._tell(Word.MOVED, slot, process.to_bytes(4, "little") + call)
+
     def _settle(self) -> None:
         for connection in self._answered:
             if connection.is_idle() and self._connections.get(connection.slot) is connection:
@@ -151,8 +162,8 @@ class Link:
 
     # the channel
 
-    def _tell(self, word: Word, slot: int = 0) -> None:
-        self._unsent.append((word, slot))
+    def _tell(self, word: Word, slot: int = 0, data: bytes = b"") -> None:
+        self._unsent.append((word, slot, data))
         self._send()
 
     def _send(self) -> None:
@@ -173,12 +184,12 @@ class Link:
                 self._loop.remove_reader(self._channel)
                 self._server.should_exit = True
                 return
-            word, slot, descriptor = message
+            word, slot, data, descriptor = message
             if word is Word.CONNECTION and descriptor is None:
-                self._tell(Word.RETURNED, slot)  # no descriptor was free
+                self._tell(Word.CLOSED if data else Word.RETURNED, slot)  # no descriptor was free
             elif word is Word.CONNECTION:
                 assert descriptor is not None
-                self._spawn(self._connect(slot, socket.socket(fileno=descriptor)))
+                self._spawn(self._connect(slot, socket.socket(fileno=descriptor), data))
             elif word is Word.GIVE_BACK:
                 connection = self._connections.get(slot)
                 if connection is not None:
@@ -196,9 +207,9 @@ class Link:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _connect(self, slot: int, sock: socket.socket) -> None:
+    async def _connect(self, slot: int, sock: socket.socket, call: bytes) -> None:
         def make() -> WorkerProtocol:
-            connection = self._connections[slot] = WorkerProtocol(self, slot, self._server)
+            connection = self._connections[slot] = WorkerProtocol(self, slot, self._server, call)
             return connection
 
         await self._loop.connect_accepted_socket(make, sock)
@@ -226,29 +237,39 @@ class WorkerProtocol(RunnerProtocol):
         link: To the supervisor.
         slot: The connection's number.
         server: The worker's server.
+        call: The call that the connection is in, as another worker has read it; empty: it is in none.
 
     Attributes:
         slot: The connection's number.
     """
 
-    def __init__(self, link: Link, slot: int, server: WorkerServer) -> None:
+    def __init__(self, link: Link, slot: int, server: WorkerServer, call: bytes) -> None:
         super().__init__(server.config, server.server_state)
         self.slot = slot
         self._link = link
         self._flags = link.flags
         self._giving = False
         self._returned = False
+        self._whereabouts = server.whereabouts
+        self._passed_on = call  # a call that was passed on once stays
+        self._moved: tuple[int, bytes] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport. A worker that retires gives the connection back."""
+        self._busy = bool(self._passed_on)  # a worker that stops answers it first
         super().connection_made(transport)
+        if self._passed_on:
+            self.data_received(self._passed_on)
         if self._link.retiring:
             self.give_back()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Clean up, and tell the supervisor."""
         super().connection_lost(exc)
-        self._link.ended(self.slot, returned=self._returned)
+        if self._moved is not None:
+            self._link.moved(self.slot, *self._moved)
+        else:
+            self._link.ended(self.slot, returned=self._returned)
 
     def data_received(self, data: bytes | memoryview) -> None:
         """Take the bytes of one read."""
@@ -280,7 +301,43 @@ class WorkerProtocol(RunnerProtocol):
             self._transport.close()  # it writes what is left to write first, and does not shut the socket down
 
     def _send_answer(self, answer: Answer | PrepareConfResp) -> None:
+        self._passed_on = b""
         super()._send_answer(answer)
         self._link.answered(self)
         if self._giving:
             self._leave()
+
+    def _run(self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain) -> None:
+        """Run a call here, unless it may belong to a request that another worker has parked calls of."""
+        passed_on, self._passed_on = self._passed_on, b""
+        if self._whereabouts is None or passed_on or not self._may_meet_parked(message, chain):
+            super()._run(message, chain)
+        else:
+            self._spawn(self._steer(message, chain, self._whereabouts))
+
+    def _may_meet_parked(self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain) -> bool:
+        """Whether the call would look for parked calls. All these ask for ``$request_id`` anyway."""
+        return type(message) is HTTPRespCallReq or chain.both or chain.exact or self._runner.host.ask_origin
+
+    async def _steer(self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain, whereabouts: Whereabouts) -> None:
+        """Pass the call on to the worker that has parked calls of the same request, or run it here."""
+        process = 0
+        try:
+            (request_id,) = await self.ask([Var(b"request_id")])
+            if request_id:
+                process = whereabouts.find(request_id.decode("latin-1"))
+        except PluginError:
+            pass  # the call asks again, and is refused with the reason
+        except BaseException:
+            self._send_answer(ErrResp(ErrCode.SERVICE_UNAVAILABLE))
+            raise
+        if self._transport.is_closing():
+            return
+        call = b""
+        if process not in (0, os.getpid()) and not self._session.buffered:
+            call = Session(Role.GATEWAY).send(message)
+        if 0 < len(call) <= MAX_FRAME:
+            self._moved = process, call
+            self._transport.close()
+        else:
+            super()._run(message, chain)

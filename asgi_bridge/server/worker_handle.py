@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -31,7 +31,8 @@ class WorkerHandle:
 
     Args:
         message: What the worker is told at its start, plain data.
-        numbers: Descriptor of the memory that all workers share. A child process may inherit it.
+        shared: Descriptors of the two memories that all workers share: what plugins count, and where parked calls are.
+            A child process may inherit them.
 
     Attributes:
         pid: Process id.
@@ -43,7 +44,7 @@ class WorkerHandle:
         retire_by: When a retiring worker gets SIGTERM, in monotonic seconds.
     """
 
-    def __init__(self, message: Mapping[str, Any], numbers: int) -> None:
+    def __init__(self, message: Mapping[str, Any], shared: Sequence[int]) -> None:
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         memory = Table.create()
         try:
@@ -52,7 +53,7 @@ class WorkerHandle:
                 os.set_inheritable(descriptor, True)
             flags = [f"-W{option}" for option in sys.warnoptions]
             flags += [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]  # noqa: SLF001  # documented
-            arguments = [str(number) for number in (theirs.fileno(), memory, numbers, os.getpid())]
+            arguments = [str(number) for number in (theirs.fileno(), memory, *shared, os.getpid())]
             self.channel.send(json.dumps(message).encode())
             self.pid = os.posix_spawn(
                 sys.executable, [sys.executable, *flags, "-P", "-c", ENTRY, *arguments], os.environ
@@ -73,8 +74,12 @@ class WorkerHandle:
         self._free: list[int] = []
         self._next = 0
 
-    def take(self, sock: socket.socket) -> bool:
+    def take(self, sock: socket.socket, call: bytes = b"") -> bool:
         """Hand a connection to the worker.
+
+        Args:
+            sock: The connection.
+            call: The call that it is in, as another worker has read it; empty: it is in none.
 
         Returns:
             False: the worker cannot take one now.
@@ -86,9 +91,9 @@ class WorkerHandle:
             self._next += 1
         else:
             return False
-        self._table.busy[slot] = 0
+        self._table.busy[slot] = bool(call)
         try:
-            send(self.channel, Word.CONNECTION, slot, sock.fileno())
+            send(self.channel, Word.CONNECTION, slot, call, sock.fileno())
         except OSError:  # it has much unread, or has just ended
             self._free.append(slot)
             return False
@@ -118,12 +123,12 @@ class WorkerHandle:
             return False
         return True
 
-    def next_message(self) -> tuple[Word, int] | None:
-        """Return the next message of the worker; None: there is none now."""
+    def next_message(self) -> tuple[Word, int, bytes] | None:
+        """Return the next message of the worker: word, slot, and what stands behind it; None: there is none now."""
         with contextlib.suppress(BlockingIOError):
             found = receive(self.channel)
             if found is not None:
-                return found[:2]
+                return found[:3]
         return None
 
     def look(self) -> None:

@@ -5,9 +5,9 @@ import os
 import time
 
 from asgi_bridge_apps.limit_req import limit_req
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_bridge import Bridge, apisix
+from asgi_bridge import Bridge, apisix, upstream
 
 bridge = Bridge()
 both = Bridge()
@@ -31,11 +31,29 @@ async def blocking(scope: Scope, receive: Receive, send: Send) -> None:
     await who(scope, receive, send)
 
 
-async def around(scope: Scope, receive: Receive, send: Send) -> None:
-    """Would run through both phases."""
-
-
 for app in (who, sleeping, blocking):
     bridge.mount(app.__name__, app)
 bridge.plugin("limit-req")(limit_req)
-both.mount("around", around, phase="both")
+
+
+def remembering(name: str) -> ASGIApp:
+    """A plugin that puts on the response what it knew before the upstream answered, and its process."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        scope["state"].setdefault("path", path)
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                known = f"{path} {scope['state']['path']} {os.getpid()} {scope['extensions']['apisix']['phase']}"
+                message["headers"].append((f"x-{name}".encode(), known.encode()))
+            await send(message)
+
+        await upstream(scope, receive, sending)
+
+    return app
+
+
+for name in ("rule", "pre", "post"):
+    both.mount(name, remembering(name), phase="both")
+both.mount("strict", remembering("strict"), phase="both", on_missing="refuse")

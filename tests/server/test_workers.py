@@ -328,13 +328,6 @@ def test_plugins_that_do_not_load_end_the_runner_with_one_message(start: Start, 
     assert not os.path.exists(path) and not runner.left()
 
 
-@pytest.mark.parametrize("options", [["--workers", "2"], ["--limit-max-requests", "9"]])
-def test_plugins_that_need_a_single_process_refuse_to_start(start: Start, options: list[str]) -> None:
-    runner = start(*options, target="several:both")
-    assert runner.wait() == 2
-    assert 'asgi-bridge: plugin around: phase="both" needs a single process' in runner.log
-
-
 def test_the_supervisor_loads_nothing_heavy() -> None:
     code = "import sys, asgi_bridge.cli.run, asgi_bridge.server.supervisor; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
