@@ -31,6 +31,7 @@ __all__ = [
     "MAX_DATA",
     "MAX_DESCRIPTORS",
     "MAX_UNREAD",
+    "NAME",
     "Control",
     "ControlError",
     "Handed",
@@ -320,6 +321,7 @@ def listen(folder: int) -> tuple[socket.socket, tuple[int, int]]:
     try:
         sock.bind(f"/proc/self/fd/{folder}/{name}")  # the path itself may be too long for a socket
         try:
+            os.chmod(name, 0o600, dir_fd=folder)
             sock.listen(BACKLOG)
             sock.setblocking(False)
             found = os.lstat(name, dir_fd=folder)
