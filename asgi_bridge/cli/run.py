@@ -64,6 +64,17 @@ def run(
         payload = {"source": source, "options": options, "limit_max_requests": limit_max_requests}
         names = ("uds", "uds_permissions", "timeout_graceful_shutdown", "log_level", "log_config", "env_file")
         sys.exit(supervise(payload, workers=workers, **{name: options[name] for name in names}))
-    from ..server.serve import serve
+    from ..server.succession import begin
 
-    serve(find_source(target, mounts, app_dir, allow), reload_dirs=list(reload_dirs) or None, **options)
+    # first of all: what follows imports much, and a predecessor that APISIX ends waits for a sign of its successor
+    succession = None if options["reload"] else begin(options["uds"], options["uds_permissions"])
+    try:
+        from ..server.serve import serve
+
+        serve(
+            find_source(target, mounts, app_dir, allow), reload_dirs=list(reload_dirs) or None, succession=succession,
+            **options,
+        )  # fmt: skip
+    finally:
+        if succession is not None:
+            succession.close()

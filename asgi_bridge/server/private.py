@@ -1,6 +1,7 @@
 """The runner's private folder: ``PATH.d/`` beside the socket.
 
-It holds the file of tokens, which outlives the process, and which nobody else may read. The runner creates the folder
+It holds the control socket, and the file of tokens, which outlives the process. Nobody else may read or use them. The
+runner creates the folder
 with mode 0700. It never uses one that is not private, because another user created it or its mode lets others in. It
 then creates a temporary folder, and removes that at its end.
 """
@@ -12,6 +13,7 @@ import shutil
 import stat
 import tempfile
 
+from .control import NAME as CONTROL
 from .gateway_master import OF_APISIX
 
 __all__ = ["PrivateFolder"]
@@ -120,14 +122,14 @@ def _remove_dead(socket_path: str) -> None:
 
 
 def _remove_files(dead: str) -> None:
-    """Remove a folder of ours and its file of tokens. A folder with anything else in it stays."""
-    from ..plugins.token_file import files_of  # loads pydantic, which a supervisor has no other use for
+    """Remove a folder of ours, its file of tokens and its control socket. A folder with anything else in it stays."""
+    from ..plugins.token_file import files_of  # imports much, and this is rare
 
     descriptor = os.open(dead, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if os.fstat(descriptor).st_uid != os.geteuid():
             return
-        for name in files_of(""):
+        for name in (*files_of(""), CONTROL):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=descriptor)
     finally:

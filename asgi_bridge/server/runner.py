@@ -4,10 +4,11 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
+from typing import TypeAlias
 
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
@@ -19,7 +20,7 @@ from ..logs import GUARD
 from ..plugins import MAX_CONFIGURATION_BYTES, ConfigurationStore, Plugin
 from .hangs import HangWatch
 
-__all__ = ["Runner", "RunnerOptions", "conf_expire_of_environment"]
+__all__ = ["Give", "Runner", "RunnerOptions", "conf_expire_of_environment"]
 
 logger = logging.getLogger("asgi_bridge.server")
 
@@ -28,6 +29,9 @@ TICK_SECONDS = 0.1
 
 MAX_REFUSED = 1000
 """Maximum number of configurations whose refused calls are counted apart. A peer can make up any number of tokens."""
+
+Give: TypeAlias = Callable[[int, bytes], object]
+"""Gives a connection to another process: its descriptor, which belongs to the callee, and bytes that nobody handled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class Runner:
         host: What all calls share.
         calls: The calls that have no answer yet.
         stopping: True: the process ends, and takes no new connections.
+        give: Takes a connection's descriptor and unread bytes, for another process; None: connections stay here.
     """
 
     def __init__(self, plugins: Mapping[str, Plugin], options: RunnerOptions | None = None) -> None:
@@ -93,6 +98,7 @@ class Runner:
         self.host = Host(Starlette(), self.options.ask_origin)
         self.calls: set[Call] = set()
         self.stopping = False
+        self.give: Give | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._hangs: HangWatch | None = None
         self._overload_logged = float("-inf")

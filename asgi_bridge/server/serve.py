@@ -12,11 +12,11 @@ from ..plugins import MAX_CONFIGURATION_BYTES, Plugin
 from .environment import load_environment
 from .gateway_master import open_master
 from .output import LOG_CONFIG, configure_loggers, show_plugin_logs
-from .private import PrivateFolder
 from .process import GRACEFUL_SECONDS, RunnerServer, run_reloading, runner_config
 from .runner import Runner, RunnerOptions, conf_expire_of_environment
-from .sockets import DEFAULT_PERMISSIONS, bind, has_owner, socket_path
+from .sockets import DEFAULT_PERMISSIONS, socket_path
 from .streams import open_streams, prompt_output
+from .succession import Succession, show_early_lines
 from .worker import WorkerEnds, WorkerServer
 
 __all__ = ["Source", "serve"]
@@ -51,6 +51,7 @@ def serve(
     log_level: str | int | None = None,
     log_config: dict[str, Any] | str | None = None,
     env_file: str | None = None,
+    succession: Succession | None = None,
     ends: WorkerEnds | None = None,
 ) -> None:
     """Serve the gateway until a signal ends the process.
@@ -70,6 +71,7 @@ def serve(
         log_level: A name such as ``"debug"``, or a number, as uvicorn takes it; None: that of `log_config`.
         log_config: Dict or path of a file, as uvicorn takes it; None: LOG_CONFIG.
         env_file: Path of a file that is read into the environment first.
+        succession: What `succession.begin` has returned for `uds`; None: it begins here.
         ends: What a worker has of its supervisor, which owns the socket; None: this process is no worker.
 
     Raises:
@@ -120,35 +122,35 @@ def serve(
         )
         worker.run(sockets=[])
         return
-    if not reload and not isinstance(source, Mapping) and has_owner(path) is not False:
-        # load the plugins before the socket is taken: if they cannot be loaded, the present runner keeps it
-        source = source.load()
-    listening = bind(path, uds_permissions)
-    private = PrivateFolder(path)
-    config.app = functools.partial(_load_runner, source, dataclasses.replace(options, folder=private.path))
-    owner = os.getpid()
-
-    def ended() -> None:
-        if os.getpid() == owner:
-            listening.unlink()
-
     master = open_master(path) if uds is None else None
-    server = RunnerServer(config, ended, path, finally_=private.close, master=master)
+    succession = succession or Succession(path, uds_permissions)
+    options = dataclasses.replace(options, folder=succession.private.path)
+    config.app = functools.partial(_load_runner, source, options)
     try:
         if reload:
-            run_reloading(config, path, listening.sock)
-        else:
-            server.run(sockets=[listening.sock])
+            run_reloading(config, path, succession.take_now().sock)
+            return
+        if not succession.is_watched:
+            succession.begin()
+            succession.watch()
+        if succession.listening is None and not isinstance(source, Mapping):
+            source = source.load()  # a start that fails is told in one line
+            config.app = functools.partial(_load_runner, source, options)
+        show_early_lines()
+        server = RunnerServer(
+            config, lambda: None, path, finally_=succession.close, master=master, succession=succession
+        )
+        try:
+            server.run()
+        finally:
+            if library:
+                server.release()
     except KeyboardInterrupt:
         pass  # a SIGINT that uvicorn raises again after a clean stop
     finally:
-        ended()
-        listening.sock.close()
-        private.close()
+        succession.close()
         if master is not None:
             os.close(master)
-        if library:
-            server.release()
 
 
 def _check_options(

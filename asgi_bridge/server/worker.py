@@ -251,15 +251,12 @@ class WorkerProtocol(RunnerProtocol):
         self._giving = False
         self._returned = False
         self._whereabouts = server.whereabouts
-        self._passed_on = call  # a call that was passed on once stays
+        self.unread = self._passed_on = call  # a call that was passed on once stays
         self._moved: tuple[int, bytes] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport. A worker that retires gives the connection back."""
-        self._busy = bool(self._passed_on)  # a worker that stops answers it first
         super().connection_made(transport)
-        if self._passed_on:
-            self.data_received(self._passed_on)
         if self._link.retiring:
             self.give_back()
 

@@ -70,6 +70,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capt
 def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, dict[str, Any]]]:
     """Collect what ``run`` would serve."""
     calls: list[tuple[Source, dict[str, Any]]] = []
+    monkeypatch.setattr("asgi_bridge.server.succession.begin", lambda uds, permissions: None)
     monkeypatch.setattr("asgi_bridge.server.serve.serve", lambda source, **options: calls.append((source, options)))
     return calls
 
@@ -92,6 +93,7 @@ def test_run_without_options(command: Command, served: list[tuple[Source, dict[s
                 "log_level": None,
                 "log_config": None,
                 "env_file": None,
+                "succession": None,
             },
         )
     ]
@@ -124,6 +126,7 @@ def test_run_with_all_options(command: Command, served: list[tuple[Source, dict[
                 "log_level": "debug",
                 "log_config": "log.json",
                 "env_file": ".env",
+                "succession": None,
             },
         )
     ]
