@@ -11,22 +11,32 @@ And it loads all of uvicorn before it listens.
 import contextlib
 import logging
 import os
+import select
 import selectors
 import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
 from ..errors import ConfigurationError
 from .channel import Word
+from .control import Handed
 from .environment import load_environment
 from .gateway_master import open_master
-from .private import PrivateFolder
-from .sockets import BACKLOG, DEFAULT_PERMISSIONS, RunnerSocket, bind, has_owner, socket_path
+from .sockets import BACKLOG, DEFAULT_PERMISSIONS, RunnerSocket, socket_path
 from .streams import flush, open_streams, prompt_output
+from .succession import (
+    CONNECTIONS,
+    DONE,
+    END_SECONDS,
+    HANDOVER_SECONDS,
+    SUCCESSOR_SECONDS,
+    TICK_SECONDS,
+    Succession,
+)
 from .worker_handle import State, WorkerHandle
 
 __all__ = ["supervise"]
@@ -46,6 +56,8 @@ RETIRE_SECONDS = 60.0
 STOP_SECONDS = 0.55
 """The supervisor kills what still runs this many seconds after the grace period. With that of 0.3 s it makes 0.85 s:
 APISIX sends SIGKILL after one second, and a worker's own watchdog acts after 0.75 s."""
+KILL_SECONDS = END_SECONDS - 0.04
+"""The same after SIGTERM where APISIX has started the runner, in seconds after the signal. A successor may come."""
 RETRY_SECONDS = (1.0, 30.0)
 """Seconds between two attempts to replace a worker whose plugins do not load: those after the first, and the maximum.
 Each attempt doubles them."""
@@ -88,19 +100,22 @@ def supervise(
     prompt_output()
     if env_file is not None:
         load_environment(env_file)
-    _configure_logger(log_config, log_level)
-    path = socket_path(uds)
-    supervisor = Supervisor(path, uds_permissions, workers, timeout_graceful_shutdown, spawned=uds is None)
-    private = PrivateFolder(path)
+    _configure_logger(log_level)
+    # before anything heavy is imported: a predecessor that APISIX ends waits for a sign of its successor
+    succession = Succession(socket_path(uds), uds_permissions)
+    succession.begin()
+    if log_config is not None:
+        _configure_as_uvicorn(log_config, log_level)
     try:
-        if private.path is None:
+        if succession.private.path is None:
             raise ConfigurationError(
                 "workers share their tokens in a file, and no folder for it can be created: give the runner's user the "
-                f"right to create {path}.d, or run without --workers"
+                f"right to create {succession.path}.d, or run without --workers"
             )
-        code = supervisor.run({**payload, "folder": private.path}, private.close)
+        supervisor = Supervisor(succession, workers, timeout_graceful_shutdown, spawned=uds is None)
+        code = supervisor.run({**payload, "folder": succession.private.path})
     finally:
-        private.close()
+        succession.close()
     flush()
     if code == -signal.SIGTERM:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -108,23 +123,28 @@ def supervise(
     return max(0, code)
 
 
-def _configure_logger(log_config: str | None, log_level: str | None) -> None:
-    """Set up the logger of this process. Only a logging configuration of the operator's own needs uvicorn."""
-    if log_config is not None:
-        from .process import runner_config
-
-        try:
-            runner_config(log_config=log_config, log_level=log_level)
-        except Exception as exc:
-            raise ConfigurationError(f"logging cannot be set up with log_config {log_config!r}: {exc}") from None
-        logger.disabled = False
-        return
+def _configure_logger(log_level: str | None) -> None:
+    """Set up the logger of this process."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(prefix)s%(message)s"))
     ours = logging.getLogger("asgi_bridge")
     ours.addHandler(handler)
     ours.propagate = False
     ours.setLevel((log_level or "info").upper())
+
+
+def _configure_as_uvicorn(log_config: str, log_level: str | None) -> None:
+    """Set up all loggers with a logging configuration of the operator's own. Only that needs uvicorn."""
+    from .process import runner_config
+
+    ours = logging.getLogger("asgi_bridge")
+    ours.handlers.clear()
+    ours.propagate = True
+    try:
+        runner_config(log_config=log_config, log_level=log_level)
+    except Exception as exc:
+        raise ConfigurationError(f"logging cannot be set up with log_config {log_config!r}: {exc}") from None
+    ours.disabled = logger.disabled = False
 
 
 class _Formatter(logging.Formatter):
@@ -139,17 +159,20 @@ class Supervisor:
     """The workers and the socket.
 
     Args:
-        path: Path of the socket.
-        permissions: Mode of the socket file.
+        succession: Our place among those that have the socket path. It has begun.
         workers: Number of workers.
         graceful: Seconds that running calls get to finish after a signal.
         spawned: True: the gateway may have started this process, and then it ends with the gateway's master.
     """
 
-    def __init__(self, path: str, permissions: int, workers: int, graceful: float, *, spawned: bool) -> None:
-        self._path = path
+    def __init__(self, succession: Succession, workers: int, graceful: float, *, spawned: bool) -> None:
+        self._succession = succession
+        self._path = succession.path
         self._spawned = spawned
-        self._permissions = permissions
+        self._watched: dict[int, int] = {}
+        self._giving = False
+        self._copy = -1
+        self._announced = False
         self._wanted = workers
         self._stop_seconds = graceful + STOP_SECONDS
         self._message: Mapping[str, Any] = {}
@@ -160,6 +183,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._workers: list[WorkerHandle] = []
         self._listening: RunnerSocket | None = None
+        self._master: int | None = None
         self._accepting = False
         self._waiting: deque[tuple[socket.socket, bytes, int]] = deque()
         self._served = False
@@ -171,36 +195,35 @@ class Supervisor:
         self._retry_at, self._retry_seconds = 0.0, RETRY_SECONDS[0]
         self._signals: deque[int] = deque()
         self._stop_signal: int | None = None
-        self._finally: Callable[[], None] = lambda: None
         self._quiet_until = float("-inf")
 
-    def run(self, message: Mapping[str, Any], finally_: Callable[[], None]) -> int:
-        """Serve until a signal ends it, or the first worker fails.
+    def run(self, message: Mapping[str, Any]) -> int:
+        """Serve until a signal or a successor ends it, or the first worker fails.
 
         Args:
             message: What each worker is told.
-            finally_: Called before a hard exit.
 
         Returns:
             The exit code, or ``-signal.SIGTERM``.
         """
-        self._message, self._finally = message, finally_
-        if has_owner(self._path) is False:  # otherwise the other runner serves until our plugins are loaded
-            self._listening = bind(self._path, self._permissions)
+        self._message = message
+        self._succession.closing = self._forget
+        self._succession.back = self._take_back
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
             stack.enter_context(self._signals_wake())
-            master = open_master(self._path) if self._spawned else None
+            self._master = master = open_master(self._path) if self._spawned else None
             if master is not None:
                 stack.callback(os.close, master)
                 self._selector.register(master, selectors.EVENT_READ, self._lose_master)
             self._start()  # the others follow once it is ready: an error of the plugins is logged once
             next_look = time.monotonic() + LOOK_SECONDS
-            while self._workers:
-                for key, _ in self._selector.select(max(0.0, next_look - time.monotonic())):
+            while self._workers or self._owes():
+                for key, _ in self._selector.select(TICK_SECONDS):
                     key.data()
                 while self._signals:
                     self._handle(self._signals.popleft())
+                self._turn()
                 if time.monotonic() >= next_look:
                     self._look()
                     next_look = time.monotonic() + LOOK_SECONDS
@@ -233,6 +256,13 @@ class Supervisor:
         match sig:
             case signal.SIGCHLD:
                 self._reap()
+            case signal.SIGTERM if self._may_wait():
+                self._succession.signalled = time.monotonic()
+                self._code = -sig
+                of_apisix = self._succession.of_apisix
+                signal.setitimer(
+                    signal.ITIMER_REAL, KILL_SECONDS if of_apisix else self._stop_seconds + HANDOVER_SECONDS
+                )
             case signal.SIGTERM | signal.SIGINT:
                 self._stop(sig)
             case signal.SIGHUP:
@@ -257,13 +287,16 @@ class Supervisor:
         for worker in self._workers:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(worker.pid, 0)
-        self._finally()
+        self._succession.pass_on()
+        self._succession.remove_path()
+        self._succession.private.close()
         os._exit(128 + (self._stop_signal or signal.SIGTERM))
 
     def _lose_master(self) -> None:
         """Stop, because the gateway's master that has started this process has gone."""
-        if self._stop_signal is None:
+        if self._stop_signal is None and self._master is not None:
             logger.warning("The gateway's process that started this runner has gone: the runner ends")
+            self._selector.unregister(self._master)
             self._stop(signal.SIGTERM)
 
     def _stop(self, sig: int) -> None:
@@ -275,31 +308,156 @@ class Supervisor:
             return
         self._stop_signal = sig
         self._code = -sig if sig == signal.SIGTERM else 0
-        signal.setitimer(signal.ITIMER_REAL, self._stop_seconds)
-        self._take_backlog()
+        if self._succession.signalled is None:
+            signal.setitimer(signal.ITIMER_REAL, self._stop_seconds)
+        if not self._giving:
+            self._take_backlog()
         for worker in self._workers:
             worker.kill(signal.SIGTERM)
 
     def _take_backlog(self) -> None:
         """Hand the connections of the backlog to the workers: the end of the process would cut them off."""
+        self._succession.remove_path()
         if self._listening is not None:
-            self._listening.unlink()
             self._accept(BACKLOG + 1)
             self._pause()
             self._listening.sock.close()
+        self._adopt()
         self._hand_out_waiting()
         while self._waiting:
             self._waiting.popleft()[0].close()
 
     def _close(self) -> None:
         if self._listening is not None:
-            self._listening.unlink()
             self._listening.sock.close()
         while self._waiting:
             self._waiting.popleft()[0].close()
+        for descriptor in list(self._watched):
+            self._forget(descriptor)
         self._selector.close()
         for memory in self._shared:
             os.close(memory)
+
+    # predecessor and successor
+
+    def _turn(self) -> None:
+        """Do what predecessor and successor wait for."""
+        succession = self._succession
+        succession.step()
+        serves = self._served and self._stop_signal is None and not self._giving
+        if serves and succession.listening is None:
+            succession.replace_silent()
+        elif serves and not succession.is_wanted:
+            succession.guard()
+        wanted = succession.wanted()
+        for descriptor in [each for each in self._watched if each not in wanted]:
+            self._forget(descriptor)
+        for descriptor, events in wanted.items():
+            mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if events & select.POLLOUT else 0)
+            if descriptor not in self._watched:
+                self._selector.register(descriptor, mask, lambda: None)
+            elif self._watched[descriptor] != mask:
+                self._selector.modify(descriptor, mask, lambda: None)
+            self._watched[descriptor] = mask
+        if self._stop_signal is None and not self._giving:
+            self._listen()
+        self._adopt()
+        self._decide(time.monotonic())
+
+    def _forget(self, descriptor: int) -> None:
+        """Watch a descriptor no more, because it is about to be closed."""
+        if self._watched.pop(descriptor, 0):
+            self._selector.unregister(descriptor)
+
+    def _listen(self) -> None:
+        """Accept on the socket of the path. It is another one if somebody has removed the first."""
+        listening = self._succession.listening
+        if listening is not self._listening:
+            self._pause()
+            if self._listening is not None:
+                self._listening.sock.close()
+            self._listening = listening
+        self._resume()
+        if listening is not None and self._served and not self._announced:
+            self._announced = True
+            logger.info(
+                "Runner listens on unix socket %s, with %d workers (Press CTRL+C to quit). What plugins keep in "
+                "memory, each worker has for itself; limit-req counts for all together",
+                self._path,
+                self._wanted,
+            )
+
+    def _adopt(self) -> None:
+        """Serve the connections that have come from the predecessor."""
+        if self._giving or self._ready():
+            connections, self._succession.connections = self._succession.connections, []
+            for descriptor, unread in connections:
+                sock = socket.socket(fileno=descriptor)
+                sock.setblocking(False)
+                self._hand_out(sock, unread)
+
+    def _may_wait(self) -> bool:
+        """Whether a successor is there or expected, so that SIGTERM does not end the workers at once."""
+        succession = self._succession
+        is_first = self._stop_signal is None and succession.signalled is None
+        return is_first and (succession.successor is not None or succession.of_apisix)
+
+    def _decide(self, now: float) -> None:
+        """Hand over or end, if it is time for that."""
+        succession = self._succession
+        since = succession.signalled
+        if self._stop_signal is not None or (since is None and not succession.is_wanted):
+            return
+        is_time = since is not None and now >= since + HANDOVER_SECONDS
+        if self._giving:
+            if is_time:
+                self._stop(signal.SIGTERM)
+        elif self._listening is None or not self._served:
+            if since is not None:
+                succession.end_early()  # it ends the process, and with it the workers
+        elif succession.successor is not None:
+            if succession.is_wanted or is_time:
+                self._give()
+        elif since is not None and now >= since + (SUCCESSOR_SECONDS if succession.of_apisix else 0.0):
+            self._stop(signal.SIGTERM)
+
+    def _give(self) -> None:
+        """Hand over to the successor: the listening socket, and each connection when its worker gives it back."""
+        self._giving = self._succession.is_over = True
+        logger.info("The successor takes over %s", self._path)
+        self._pause()
+        self._copy = self._succession.send_listener()
+        self._old = self._new = None
+        self._worn.clear()
+        for worker in self._workers:
+            if worker.state is State.READY:
+                self._retire(worker)
+            elif worker.state is State.LOADING:
+                worker.kill(signal.SIGTERM)
+        self._hand_out_waiting()
+
+    def _take_back(self, handed: list[Handed]) -> None:
+        """Go on with what a dead successor has not acknowledged, in new workers."""
+        if not self._giving:
+            return
+        self._giving = self._succession.is_over = False
+        copy, self._copy = self._copy, -1
+        for descriptor, unread in handed:
+            if descriptor == copy:
+                os.close(descriptor)
+            else:
+                self._waiting.append((socket.socket(fileno=descriptor), unread, 0))
+        self._fill()
+
+    def _owes(self) -> bool:
+        """Whether the successor has not got all yet. At the end it is told that there is no more."""
+        successor = self._succession.successor
+        if not self._giving or successor is None or successor.ended:
+            return False
+        if not successor.settled:
+            return True
+        successor.send(DONE)
+        return False
 
     # connections
 
@@ -329,7 +487,9 @@ class Supervisor:
 
     def _resume(self) -> None:
         """Accept, if a worker is ready. Until then connections wait in the backlog."""
-        if self._listening is None or self._accepting or self._stop_signal is not None or not self._ready():
+        if self._listening is None or self._accepting or self._giving or self._stop_signal is not None:
+            return
+        if not self._ready():
             return
         self._selector.register(self._listening.sock, selectors.EVENT_READ, self._accept_some)
         self._accepting = True
@@ -351,6 +511,10 @@ class Supervisor:
             process: The worker that the call is for, if it still runs; 0: any.
         """
         wanted = [each for each in self._workers if each.pid == process and each.state is not State.LOADING]
+        successor = self._succession.successor
+        if self._giving and successor is not None and not wanted:
+            successor.send(CONNECTIONS, b"", [Handed(sock.detach(), call)])
+            return
         ready = sorted(self._ready(), key=lambda each: (each.stalled >= SLOW_LOOKS, len(each.connections)))
         for worker in wanted or ready:
             if worker.take(sock, call):
@@ -364,7 +528,7 @@ class Supervisor:
     def _balance(self, slack: float) -> None:
         """Let each worker that has more connections than its share, by `slack` of it, give the excess back."""
         ready = self._ready()
-        if len(ready) < 2 or self._stop_signal is not None:
+        if len(ready) < 2 or self._giving or self._stop_signal is not None:
             return
         share = -(-sum(len(each.connections) for each in ready) // len(ready))
         for worker in ready:
@@ -382,7 +546,7 @@ class Supervisor:
 
     def _fill(self) -> None:
         """Start the workers that are missing."""
-        if not self._served or self._stop_signal is not None or time.monotonic() < self._retry_at:
+        if not self._served or self._stop_signal is not None or self._giving or time.monotonic() < self._retry_at:
             return
         active = sum(each.state is not State.RETIRING for each in self._workers)
         if self._old is not None and self._new is not None:
@@ -405,7 +569,7 @@ class Supervisor:
                 sock = worker.give_up(slot)
                 if word is Word.MOVED:
                     self._hand_out(sock, data[4:], int.from_bytes(data[:4], "little"))
-                elif word is Word.CLOSED or self._stop_signal is not None:
+                elif word is Word.CLOSED or (self._stop_signal is not None and not self._giving):
                     sock.close()
                 elif asked:
                     self._hand_out(sock)
@@ -414,23 +578,16 @@ class Supervisor:
 
     def _greet(self, worker: WorkerHandle) -> None:
         """Give a worker that is ready its share."""
-        if self._stop_signal is not None:
+        if self._stop_signal is not None or self._giving:
             return
         worker.state = State.READY
         worker.look()
         self._retry_at, self._retry_seconds = 0.0, RETRY_SECONDS[0]
         logger.info("Worker %d takes calls", worker.pid)
-        if self._listening is None:
-            self._listening = bind(self._path, self._permissions)
         if not self._served:
             self._served = True
-            logger.info(
-                "Runner listens on unix socket %s, with %d workers (Press CTRL+C to quit). What plugins keep in "
-                "memory, each worker has for itself; limit-req counts for all together",
-                self._path,
-                self._wanted,
-            )
-        self._resume()
+            self._succession.say_ready()
+        self._listen()
         if worker is self._new:
             old, self._new = self._old, None
             if old is not None:
@@ -442,7 +599,7 @@ class Supervisor:
 
     def _replace(self) -> None:
         """Replace the next worker that is to be replaced, unless one is being replaced."""
-        while self._old is None and self._new is None and self._worn and self._stop_signal is None:
+        while not (self._old or self._new or self._giving) and self._worn and self._stop_signal is None:
             worker = self._worn.popleft()
             if worker in self._workers and worker.state is State.READY:
                 self._old, self._new = worker, self._start()
@@ -470,7 +627,7 @@ class Supervisor:
         for slot in list(worker.connections):
             is_busy = worker.is_busy(slot)
             sock = worker.give_up(slot)
-            if is_busy or self._stop_signal is not None:
+            if is_busy or (self._stop_signal is not None and not self._giving):
                 busy += 1
                 sock.close()
             else:
@@ -480,7 +637,7 @@ class Supervisor:
             self._pause()
         for sock in idle:
             self._hand_out(sock)
-        if self._stop_signal is not None:
+        if self._stop_signal is not None or (self._giving and worker.state is State.LOADING):
             return
         if worker.state is State.LOADING:
             self._mourn_loading(worker, code, how)

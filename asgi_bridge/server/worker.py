@@ -275,6 +275,11 @@ class WorkerProtocol(RunnerProtocol):
         if self._giving:
             self._leave()
 
+    def shutdown(self) -> None:
+        """Close the connection at the end of the process, unless it is given back behind its answer."""
+        if not self._giving:
+            super().shutdown()
+
     def is_idle(self) -> bool:
         """Whether another process could go on with the connection: no call, nothing half read, nothing unwritten."""
         session = self._session

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from types import TracebackType
 
 from asgi_bridge.wire import ErrResp
@@ -47,6 +48,7 @@ class ReloadingGateway:
         callers: number of threads that call.
         pause: seconds between two calls of a thread.
         slowness: multiplies the times of the gateway, and those that the runner has because of them.
+        options: further options of the runners.
 
     Attributes:
         runner: the present runner.
@@ -57,7 +59,15 @@ class ReloadingGateway:
     """
 
     def __init__(
-        self, path: str, target: str, app_dir: str, *, callers: int = 8, pause: float = 0.001, slowness: float = 1.0
+        self,
+        path: str,
+        target: str,
+        app_dir: str,
+        *,
+        callers: int = 8,
+        pause: float = 0.001,
+        slowness: float = 1.0,
+        options: Sequence[str] = (),
     ) -> None:
         self.path = path
         self.calls = 0
@@ -67,6 +77,7 @@ class ReloadingGateway:
         self._target = target
         self._app_dir = app_dir
         self._slowness = slowness
+        self._options = options
         self._pause = pause
         self._pools = 0
         self._done = threading.Event()
@@ -98,6 +109,7 @@ class ReloadingGateway:
             target or self._target,
             "--app-dir",
             self._app_dir,
+            *self._options,
             command=[sys.executable, "-c", SLOWLY.format(self._slowness), "run"],
             env={"PATH": os.environ["PATH"], "APISIX_LISTEN_ADDRESS": f"unix:{self.path}"},
         )
