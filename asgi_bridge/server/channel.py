@@ -38,6 +38,7 @@ class Word(IntEnum):
     GIVE_BACK = 2
     RETIRE = 3
     HURRY = 4
+    SHORTEN = 10
     # to the supervisor
     READY = 5
     RETURNED = 6

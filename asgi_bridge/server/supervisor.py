@@ -56,7 +56,7 @@ RETIRE_SECONDS = 60.0
 STOP_SECONDS = 0.55
 """The supervisor kills what still runs this many seconds after the grace period. With that of 0.3 s it makes 0.85 s:
 APISIX sends SIGKILL after one second, and a worker's own watchdog acts after 0.75 s."""
-KILL_SECONDS = END_SECONDS - 0.04
+KILL_SECONDS = END_SECONDS - 0.1
 """The same after SIGTERM where APISIX has started the runner, in seconds after the signal. A successor may come."""
 RETRY_SECONDS = (1.0, 30.0)
 """Seconds between two attempts to replace a worker whose plugins do not load: those after the first, and the maximum.
@@ -313,6 +313,8 @@ class Supervisor:
         if not self._giving:
             self._take_backlog()
         for worker in self._workers:
+            if self._succession.signalled is not None and self._succession.of_apisix:
+                worker.tell(Word.SHORTEN)
             worker.kill(signal.SIGTERM)
 
     def _take_backlog(self) -> None:

@@ -21,6 +21,7 @@ from ..plugins.shared_numbers import SharedTable
 from ..wire import ErrCode, ErrResp, HTTPReqCallReq, HTTPRespCallReq, PrepareConfResp, Role, Session, Var
 from ..wire.session import State
 from .channel import MAX_FRAME, Table, Word, receive, send
+from .handover import GRACEFUL_AFTER_WAIT
 from .process import RunnerServer
 from .protocol import RunnerProtocol
 from .runner import Runner
@@ -75,6 +76,11 @@ class WorkerServer(RunnerServer):
         if any(plugin.options.phase == "both" for plugin in plugins.values()):
             self.whereabouts = Whereabouts(self._ends.parked)
             runner.host = dataclasses.replace(runner.host, parked=NotedCalls(self.whereabouts))
+
+    def shorten(self) -> None:
+        """Shorten the grace period: the supervisor has waited for a successor, and the calls ran on meanwhile."""
+        graceful = min(GRACEFUL_AFTER_WAIT, self.config.timeout_graceful_shutdown or 0)
+        self.config.timeout_graceful_shutdown = graceful  # type: ignore[assignment]
 
     def accept(self, sockets: Any) -> None:
         """Take connections from the supervisor."""
@@ -199,6 +205,8 @@ class Link:
                 for connection in list(self._connections.values()):
                     connection.give_back()
                 self._spawn(self._retire())
+            elif word is Word.SHORTEN:
+                self._server.shorten()
             elif word is Word.HURRY:
                 self._server.force_exit = True
 
