@@ -56,8 +56,10 @@ RETIRE_SECONDS = 60.0
 STOP_SECONDS = 0.55
 """The supervisor kills what still runs this many seconds after the grace period. With that of 0.3 s it makes 0.85 s:
 APISIX sends SIGKILL after one second, and a worker's own watchdog acts after 0.75 s."""
-KILL_SECONDS = END_SECONDS - 0.1
+KILL_SECONDS = END_SECONDS - 0.04
 """The same after SIGTERM where APISIX has started the runner, in seconds after the signal. A successor may come."""
+KILL_ALONE_SECONDS = END_SECONDS - 0.1
+"""The same where no successor has come."""
 RETRY_SECONDS = (1.0, 30.0)
 """Seconds between two attempts to replace a worker whose plugins do not load: those after the first, and the maximum.
 Each attempt doubles them."""
@@ -308,8 +310,12 @@ class Supervisor:
             return
         self._stop_signal = sig
         self._code = -sig if sig == signal.SIGTERM else 0
-        if self._succession.signalled is None:
+        since = self._succession.signalled
+        if since is None:
             signal.setitimer(signal.ITIMER_REAL, self._stop_seconds)
+        elif self._succession.of_apisix and not self._giving:
+            left = since + KILL_ALONE_SECONDS - time.monotonic()
+            signal.setitimer(signal.ITIMER_REAL, max(0.01, left))
         if not self._giving:
             self._take_backlog()
         for worker in self._workers:

@@ -12,6 +12,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from asgi_bridge.gateway import GatewayApp, read_routes
+from asgi_bridge.gateway.runner.connection import Limits
 
 from ..doubles.clients import UPSTREAM, client_of
 from ..doubles.runner_process import RunnerProcess
@@ -21,6 +22,8 @@ Start = Callable[..., RunnerProcess]
 
 CALLS = int(os.environ.get("BOTH_CALLS", "600"))
 CONCURRENT = 64
+PATIENT = Limits(connect=60.0)
+"""On a busy machine this process may not run for a second."""
 
 
 @pytest.fixture
@@ -43,7 +46,7 @@ def gateway_of(runner: RunnerProcess, upstream: Any, rule: dict[str, Any], route
         "routes": [{"id": "7", "uri": "/*", "plugins": route, "upstream": UPSTREAM}],
         "global_rules": [{"id": "1", "plugins": rule}] if rule else [],
     }
-    return GatewayApp(read_routes(data), runner.path, upstream=upstream)
+    return GatewayApp(read_routes(data), runner.path, upstream=upstream, limits=PATIENT)
 
 
 async def numbered(scope: Scope, receive: Receive, send: Send) -> None:

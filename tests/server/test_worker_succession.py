@@ -27,7 +27,7 @@ def test_reloads_lose_no_call(gateway: ReloadingGateway) -> None:
     for _ in range(RELOADS):
         old = gateway.reload()
         gateway.await_calls(CALLS, gateway.runner)
-        assert old.wait() == -signal.SIGTERM, old.log
+        assert old.wait() in (-signal.SIGTERM, 128 + signal.SIGTERM), old.log  # the latter on a very slow machine
         assert not old.left()
     assert gateway.lost == []
     print(f"{RELOADS} reloads, {gateway.calls} calls, longest {gateway.longest:.3f} s")
