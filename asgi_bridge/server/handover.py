@@ -177,8 +177,12 @@ class Handover:
         is_time = since is not None and now >= since + HANDOVER_SECONDS
         if self._gives:
             self._send_batch()
-            if not self._server.is_ending() and (is_time or self._is_all_given()):
-                self._end(0.0 if succession.of_apisix and since is not None else None)
+            if self._server.is_ending():
+                return
+            if self._is_all_given():
+                self._end(None)
+            elif is_time:  # APISIX kills soon: refuse the calls that still run, and send their connections after them
+                self._end(0.0 if succession.of_apisix else None)
         elif succession.successor is not None:
             if succession.is_wanted or is_time:
                 self.give()
