@@ -27,7 +27,7 @@ __all__ = ["Handover"]
 
 logger = logging.getLogger("asgi_bridge.server")
 
-GRACEFUL_AFTER_WAIT = 0.2
+GRACEFUL_AFTER_WAIT = 0.1
 """Grace period of a runner that APISIX has started, after it has waited for a successor for SUCCESSOR_SECONDS. In the
 wait the calls ran on. Lifespans still have time before END_SECONDS."""
 ACKNOWLEDGE_SECONDS = 2.0
@@ -98,11 +98,12 @@ class Handover:
             self._turned.clear()
             self._step()
             if succession.listening is None:
-                succession.replace_silent()
+                if succession.signalled is not None:
+                    succession.end_early()
+                else:
+                    succession.replace_silent()
             if succession.listening is not None or self._server.is_ending():
                 break
-            if succession.signalled is not None:
-                succession.end_early()
             await _wait(self._turned, TICK_SECONDS)
         if succession.listening is not None:
             self._accept()
@@ -176,8 +177,12 @@ class Handover:
         is_time = since is not None and now >= since + HANDOVER_SECONDS
         if self._gives:
             self._send_batch()
-            if not self._server.is_ending() and (is_time or self._is_all_given()):
-                self._end(0.0 if succession.of_apisix and since is not None else None)
+            if self._server.is_ending():
+                return
+            if self._is_all_given():
+                self._end(None)
+            elif is_time:  # APISIX kills soon: refuse the calls that still run, and send their connections after them
+                self._end(0.0 if succession.of_apisix else None)
         elif succession.successor is not None:
             if succession.is_wanted or is_time:
                 self.give()

@@ -43,7 +43,7 @@ from ..errors import ConfigurationError
 from .control import NAME, Control, ControlError, Handed, Packet, accept, connect, identity, listen, open_private
 from .private import PrivateFolder
 from .sockets import DEFAULT_PERMISSIONS, RunnerSocket, bind, check_path, has_owner, socket_path
-from .streams import open_streams
+from .streams import flush, open_streams
 
 __all__ = ["CONNECTIONS", "DONE", "LISTENER", "Succession", "begin"]
 
@@ -54,7 +54,7 @@ VERSION = b"1"
 """Data of HELLO. The owner hangs up on a process of another version, which then takes the path as from an owner that
 cannot hand over."""
 
-SUCCESSOR_SECONDS = 0.4
+SUCCESSOR_SECONDS = 0.55
 """Seconds after SIGTERM in which a successor has to say HELLO, where APISIX has started the runner. At a reload APISIX
 starts the successor at the moment of the signal."""
 HANDOVER_SECONDS = 0.8
@@ -119,7 +119,7 @@ class Succession:
         self._is_ready = False
         self._ready_at = 0.0
         self._seeks_since = self._ready_at = time.monotonic()
-        self._next: Control | None = None
+        self._next: list[Control] = []
         self._callers: list[Control] = []
         self._control: socket.socket | None = None
         self._name: tuple[int, int] | None = None
@@ -182,6 +182,15 @@ class Succession:
                 exc.strerror,
             )
 
+    def _keep_control(self) -> None:
+        """Put our control socket back, if that of a successor is there which has gone. Only an owner does this."""
+        if self._folder is not None and self._name is not None and identity(self._folder) != self._name:
+            with self._locked() as locked:
+                if locked:
+                    self._hear_callers()  # one may have come in this moment, and have put its own socket there
+                    if self.successor is None and not self._callers:
+                        self._put_control()
+
     def _drop_control(self) -> None:
         control, self._control, self._name = self._control, None, None
         if control is not None:
@@ -224,7 +233,8 @@ class Succession:
         self._wake[0].send(b"\0")
         self._thread.join()
         self._thread = None
-        for each in self._wake:
+        wake, self._wake = self._wake, None
+        for each in wake:
             each.close()
 
     @property
@@ -274,10 +284,10 @@ class Succession:
         if self.successor is not None:
             self.pass_on()
             if self.successor.settled or self.successor.ended or now >= since + END_SECONDS:
-                os._exit(128 + signal.SIGTERM)
+                _exit()
         elif now >= since + SUCCESSOR_SECONDS:
             self.close()
-            os._exit(128 + signal.SIGTERM)
+            _exit()
 
     def pass_on(self) -> None:
         """Give the successor all that this process has, though it serves nothing itself. Later calls do nothing."""
@@ -288,8 +298,9 @@ class Succession:
         if predecessor is not None:
             predecessor.flush()
             self.closing(predecessor.fileno())
-            successor.send(PREDECESSOR, b"", [Handed(predecessor.detach())])
-            self.predecessor = None
+            for each in (predecessor, *self._next):
+                successor.send(PREDECESSOR, b"", [Handed(each.detach())])
+            self.predecessor, self._next = None, []
         if self.listening is not None:
             self.send_listener()
         if self.connections:
@@ -309,7 +320,7 @@ class Succession:
     @property
     def is_seeking(self) -> bool:
         """Whether there is neither a socket of ours, nor somebody who may give us one."""
-        return self.predecessor is None and self.listening is None and not self.is_over
+        return self.predecessor is None and self.listening is None and self.signalled is None and not self.is_over
 
     def wanted(self) -> dict[int, int]:
         """Return the descriptors to watch: POLLIN or POLLIN | POLLOUT for each. Call :meth:`step` when one is ready."""
@@ -330,13 +341,12 @@ class Succession:
             ConfigurationError: The path became free, and cannot be taken.
         """
         self._hear_predecessor()
-        while self._control is not None and (caller := accept(self._control)) is not None:
-            self._callers.append(caller)
-        for caller in list(self._callers):
-            self._hear_caller(caller)
+        self._hear_callers()
         self._hear_successor()
         if self.is_seeking:
             self._seek()
+        elif self.successor is None and self.listening is not None and not self.is_over:
+            self._keep_control()
 
     def _receive(self, control: Control) -> Packet | None:
         control.flush()
@@ -353,7 +363,7 @@ class Succession:
                 return
             if packet is None or packet.kind == DONE:
                 self._close(predecessor)
-                self.predecessor, self._next = self._next, None
+                self.predecessor = self._next.pop(0) if self._next else None
                 self._seeks_since = time.monotonic()
                 if self.predecessor is not None and self._is_ready:
                     self.say_ready()
@@ -362,7 +372,7 @@ class Succession:
             elif packet.kind == CONNECTIONS:
                 self.connections += packet.handed
             elif packet.kind == PREDECESSOR and packet.handed:
-                self._next = Control(socket.socket(fileno=packet.handed[0].descriptor))
+                self._next.append(Control(socket.socket(fileno=packet.handed[0].descriptor)))
 
     def _take_listener(self, packet: Packet) -> None:
         """Take the listening socket, and give its file the mode that this process wants."""
@@ -377,6 +387,12 @@ class Succession:
             return
         self.listening = RunnerSocket(sock, self.path, (device, inode))
         self.listening.set_mode(self.permissions)
+
+    def _hear_callers(self) -> None:
+        while self._control is not None and (caller := accept(self._control)) is not None:
+            self._callers.append(caller)
+        for caller in list(self._callers):
+            self._hear_caller(caller)
 
     def _hear_caller(self, caller: Control) -> None:
         packet = self._receive(caller)
@@ -398,8 +414,6 @@ class Succession:
                 if successor.ended:
                     self._lose_successor()
                     logger.warning("The successor has ended before it took over %s. This runner goes on", self.path)
-                    with self._locked():
-                        self._put_control()
                 return
             if packet.kind == READY:
                 self.is_wanted = True
@@ -511,6 +525,12 @@ class Succession:
             os.close(each.descriptor)
         self.connections = []
         return self.listening
+
+
+def _exit() -> None:
+    """End the process after SIGTERM, from any thread."""
+    flush()
+    os._exit(128 + signal.SIGTERM)
 
 
 def begin(uds: str | None, permissions: int) -> Succession | None:

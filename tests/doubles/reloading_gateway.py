@@ -147,6 +147,10 @@ class ReloadingGateway:
         end = count() + number
         until(lambda: count() >= end)
 
+    def logs(self) -> str:
+        """Return what all runners have logged, for a test that fails."""
+        return "\n".join(f"--- {each.pid}, {each.process.poll()}\n{each.log}" for each in self._runners)
+
     def _call_on(self) -> None:
         connection: Connection | None = None
         token, pool = 0, self._pools

@@ -1,159 +1,91 @@
-"""Reload and take-over: one runner hands over to the next, and no call is lost."""
+"""One owner of a socket path and one successor: what is handed over, and what happens if one of them fails."""
 
 import os
 import signal
 import socket
 import stat
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from asgi_bridge.server.control import connect, open_private
-from asgi_bridge.server.succession import HELLO, LISTENER, READY, VERSION
+from asgi_bridge.plugins.build import SHUTDOWN_SECONDS
+from asgi_bridge.server.control import MAX_UNREAD, connect, open_private
+from asgi_bridge.server.handover import GRACEFUL_AFTER_WAIT
+from asgi_bridge.server.succession import (
+    END_SECONDS,
+    HANDOVER_SECONDS,
+    HELLO,
+    LISTENER,
+    READY,
+    SUCCESSOR_SECONDS,
+    VERSION,
+)
+from asgi_bridge.wire import ExtraInfoReq, ExtraInfoResp, HTTPReqCallResp
 
-from ..doubles.connection import Connection, body_of, request
-from ..doubles.reloading_gateway import ReloadingGateway
+from ..doubles.connection import HEADERS, Connection, body_of, request
+from ..doubles.reloading_gateway import KILL_SECONDS
 from ..doubles.runner_process import RunnerProcess
 from ..doubles.waiting import until
 from . import HERE
 
 Start = Callable[..., RunnerProcess]
 
-RELOADS = int(os.environ.get("RELOADS", "2"))
-TAKE_OVERS = int(os.environ.get("TAKE_OVERS", "3"))
-CALLS = int(os.environ.get("HANDOVER_CALLS", "1000"))
-"""Number of calls before and after each of these."""
-SLOWNESS = float(os.environ.get("SLOWNESS", "5"))
-"""The tests run beside others: a process may need a second to start."""
 
-SLOW = """
-import os, time
-from asgi_bridge import Bridge
-
-async def pid(scope, receive, send):
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"%d" % os.getpid()})
-
-bridge = Bridge()
-bridge.mount("pid", pid)
-time.sleep(IMPORT_SECONDS)
-"""
-
-FAILING = """
-import os, time
-while not os.path.exists(os.path.join(os.path.dirname(__file__), "fail")):
-    time.sleep(0.01)
-raise ImportError("no such luck")
-"""
-
-
-@pytest.fixture
-def gateway(folder: Path, path: str) -> Iterator[ReloadingGateway]:
-    """A gateway with a runner whose plugins take 0.6 s to import."""
-    (folder / "slow.py").write_text(SLOW.replace("IMPORT_SECONDS", "0.6"))
-    (folder / "endless.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(600)\n")
-    (folder / "failing.py").write_text(FAILING)
-    with ReloadingGateway(path, "slow:bridge", str(folder), slowness=SLOWNESS) as gateway:
-        yield gateway
-
-
-def importing(runner: RunnerProcess) -> None:
-    """Wait until the runner imports its plugins."""
-    assert runner.process.stdout is not None
-    assert runner.process.stdout.readline() == b"importing\n"
-
-
-def test_reloads_lose_no_call(gateway: ReloadingGateway) -> None:
-    gateway.await_calls(CALLS)
-    for _ in range(RELOADS):
-        old = gateway.reload()
-        gateway.await_calls(CALLS, gateway.runner)
-        assert old.wait() == -signal.SIGTERM, old.log
-    assert gateway.lost == []
-    print(f"{RELOADS} reloads, {gateway.calls} calls, longest {gateway.longest:.3f} s")
-
-
-def test_take_overs_lose_no_call(gateway: ReloadingGateway) -> None:
-    gateway.await_calls(CALLS)
-    for _ in range(TAKE_OVERS):
-        gateway.take_over()
-        gateway.await_calls(CALLS, gateway.runner)
-    assert gateway.lost == []
-    assert len(gateway.answered_by) == TAKE_OVERS + 1
-    print(f"{TAKE_OVERS} take-overs, {gateway.calls} calls, longest {gateway.longest:.3f} s")
-
-
-def test_reloads_in_quick_succession_lose_no_call(gateway: ReloadingGateway) -> None:
-    gateway.await_calls(100)
-    for seconds in (0.1, 0.3, 0.6):
-        gateway.reload()
-        time.sleep(seconds)  # this is what is tested: at any time of the next runner's start
-    gateway.reload()
-    gateway.await_calls(100, gateway.runner)
-    assert gateway.lost == []
-
-
-def test_a_successor_that_does_not_come_up_costs_the_owner_nothing(gateway: ReloadingGateway, folder: Path) -> None:
-    (folder / "fail").touch()
-    owner = gateway.runner
-    gateway.await_calls(10)
-    assert gateway.start("failing:bridge").wait() != 0
-    for sig in (signal.SIGKILL, signal.SIGTERM):
-        successor = gateway.start("endless:bridge")
-        importing(successor)
-        successor.process.send_signal(sig)
-        assert successor.wait() != 0
-    owner.logged("This runner goes on")
-    gateway.await_calls(100)
-    assert gateway.lost == []
-    assert {*gateway.answered_by} == {owner.pid}
-    gateway.take_over()
-    gateway.await_calls(100, gateway.runner)
-    assert gateway.lost == []
-
-
-def test_a_successor_that_fails_after_a_dying_owner_has_handed_over_says_so_and_removes_the_path(
-    gateway: ReloadingGateway, path: str, folder: Path
-) -> None:
-    gateway.await_calls(10)
-    old = gateway.reload("failing:bridge")
-    assert old.wait() == -signal.SIGTERM
-    assert gateway.lost == []  # the calls wait in the successor
-    (folder / "fail").touch()
-    assert gateway.runner.wait() == 2
-    assert gateway.runner.log.splitlines()[-1].startswith("asgi-bridge: cannot import 'failing:bridge'")
-    assert not os.path.exists(path)
-
-
-# one owner and one successor, in detail
+def test_the_times_end_before_the_gateway_kills() -> None:
+    # uvicorn's shutdown takes 0.1 s beside the grace period
+    after_wait = SUCCESSOR_SECONDS + 0.1 + GRACEFUL_AFTER_WAIT + SHUTDOWN_SECONDS
+    assert HANDOVER_SECONDS + 0.1 < END_SECONDS < KILL_SECONDS
+    assert after_wait <= END_SECONDS + 1e-9
 
 
 def test_a_busy_connection_goes_over_right_behind_its_answer(start: Start) -> None:
     owner = start()
     with owner.connect() as busy, owner.connect() as idle:
         token = idle.token("pid")
-        busy.begin(busy.token("sleeping", 3))
+        busy.begin(busy.token("asking", ["a"]))
+        assert isinstance(busy.receive(), ExtraInfoReq)
         successor = start()
         until(lambda: body_of(idle.call(token)) == b"%d" % successor.pid)
         assert owner.process.poll() is None
-        assert body_of(busy.receive()) == b"slept"
+        busy.send(ExtraInfoResp(b"x"))
+        assert body_of(busy.receive()) == b'{"a": "x"}'
         assert body_of(busy.call(token)) == b"%d" % successor.pid
         assert owner.wait() == 0
 
 
-def test_an_unfinished_frame_goes_along(start: Start) -> None:
+def test_a_connection_with_an_ask_that_nobody_needs_goes_over_behind_the_answer_to_it(start: Start) -> None:
     owner = start()
-    with owner.connect() as connection, owner.connect() as other:
-        token = other.token("pid")
-        data = connection.session.send(request(token))
-        connection.sock.sendall(data[:10])
+    with owner.connect() as connection, owner.connect() as idle:
+        token = idle.token("pid")
+        connection.begin(connection.token("asking_behind"))
+        assert isinstance(connection.receive(), ExtraInfoReq)
+        # a gateway reads the answer to the call only after it has answered the ask
         successor = start()
+        until(lambda: body_of(idle.call(token)) == b"%d" % successor.pid)
+        assert owner.process.poll() is None
+        connection.send(ExtraInfoResp(b"x"))
+        assert isinstance(connection.receive(), HTTPReqCallResp)
+        # the owner may read the answer to the ask and the next call at once: then it answers that too
+        assert body_of(connection.call(token)) in (b"%d" % owner.pid, b"%d" % successor.pid)
+        assert body_of(connection.call(token)) == b"%d" % successor.pid
         assert owner.wait() == 0
-        connection.sock.sendall(data[10:])
-        assert body_of(connection.receive()) == b"%d" % successor.pid
+
+
+@pytest.mark.parametrize(("size", "by_owner"), [(10, False), (MAX_UNREAD, False), (MAX_UNREAD + 1, True)])
+def test_an_unfinished_frame_goes_along_unless_it_is_long(start: Start, size: int, by_owner: bool) -> None:
+    owner = start()
+    with owner.connect() as connection, owner.connect() as idle:
+        token = idle.token("pid")
+        data = connection.session.send(request(token, headers=[*HEADERS, (b"x-long", b"x" * 2 * MAX_UNREAD)]))
+        connection.sock.sendall(data[:size])
+        successor = start()
+        until(lambda: body_of(idle.call(token)) == b"%d" % successor.pid)
+        connection.sock.sendall(data[size:])
+        assert body_of(connection.receive()) == b"%d" % (owner if by_owner else successor).pid
+        assert body_of(connection.call(token)) == b"%d" % successor.pid
+        assert owner.wait() == 0
 
 
 def test_the_mode_is_the_successors(start: Start, path: str) -> None:
