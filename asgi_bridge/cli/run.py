@@ -1,10 +1,11 @@
 """``asgi-bridge run``: serves the gateway."""
 
+import sys
 from typing import Any
 
 import click
 
-from .options import FILE, FOLDER, Permissions, find_source, log_level_option, source_options
+from .options import FILE, FOLDER, Permissions, Workers, find_source, is_given, log_level_option, source_options
 
 __all__ = ["run"]
 
@@ -14,6 +15,16 @@ __all__ = ["run"]
 @click.option("--uds", help="Unix socket to listen on.  [default: APISIX_LISTEN_ADDRESS]")
 @click.option(
     "--uds-permissions", type=Permissions(), default="666", show_default=True, help="Mode of the socket, octal."
+)
+@click.option(
+    "--workers",
+    type=Workers(),
+    default="1",
+    show_default=True,
+    help="Processes that serve; auto: one for each usable core.",
+)
+@click.option(
+    "--limit-max-requests", type=click.IntRange(min=1), help="Replace a worker after so many calls, without a pause."
 )
 @click.option("--reload", is_flag=True, help="Start anew when a Python file changes.")
 @click.option(
@@ -56,9 +67,31 @@ __all__ = ["run"]
 @click.option("--env-file", type=FILE, help="Environment configuration file (needs python-dotenv).")
 def run(
     target: str | None, mounts: tuple[tuple[str, str], ...], allow: tuple[str, ...], app_dir: str,
-    reload_dirs: tuple[str, ...], **options: Any,
+    reload_dirs: tuple[str, ...], workers: int, limit_max_requests: int | None, **options: Any,
 ) -> None:  # fmt: skip
     """Serve the gateway."""
-    from ..server.serve import serve
+    if workers > 1 or limit_max_requests is not None:
+        if options.pop("reload"):
+            raise click.UsageError("--reload works with one process: leave out --workers and --limit-max-requests")
+        from ..server.supervisor import supervise
 
-    serve(find_source(target, mounts, app_dir, allow), reload_dirs=list(reload_dirs) or None, **options)
+        source = {
+            "target": target, "mounts": mounts, "app_dir": app_dir, "allow": allow, "given": is_given("app_dir"),
+        }  # fmt: skip
+        payload = {"source": source, "options": options, "limit_max_requests": limit_max_requests}
+        names = ("uds", "uds_permissions", "timeout_graceful_shutdown", "log_level", "log_config", "env_file")
+        sys.exit(supervise(payload, workers=workers, **{name: options[name] for name in names}))
+    from ..server.succession import begin
+
+    # first of all: what follows imports much, and a predecessor that APISIX ends waits for a sign of its successor
+    succession = None if options["reload"] else begin(options["uds"], options["uds_permissions"])
+    try:
+        from ..server.serve import serve
+
+        serve(
+            find_source(target, mounts, app_dir, allow), reload_dirs=list(reload_dirs) or None, succession=succession,
+            **options,
+        )  # fmt: skip
+    finally:
+        if succession is not None:
+            succession.close()

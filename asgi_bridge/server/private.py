@@ -1,6 +1,7 @@
 """The runner's private folder: ``PATH.d/`` beside the socket.
 
-It holds the file of tokens, which outlives the process, and which nobody else may read. The runner creates the folder
+It holds the control socket, and the file of tokens, which outlives the process. Nobody else may read or use them. The
+runner creates the folder
 with mode 0700. It never uses one that is not private, because another user created it or its mode lets others in. It
 then creates a temporary folder, and removes that at its end.
 """
@@ -8,12 +9,12 @@ then creates a temporary folder, and removes that at its end.
 import contextlib
 import logging
 import os
-import re
 import shutil
 import stat
 import tempfile
 
-from ..plugins.token_file import files_of
+from .control import NAME as CONTROL
+from .gateway_master import OF_APISIX
 
 __all__ = ["PrivateFolder"]
 
@@ -21,8 +22,6 @@ logger = logging.getLogger("asgi_bridge.server")
 
 SUFFIX = ".d"
 """What the folder's name has in addition to the socket's."""
-_OF_APISIX = re.compile(r"apisix-([0-9]{1,9})\.sock")
-"""Name of the socket that APISIX chooses for a runner that it starts. The number is the process id of its master."""
 
 
 class PrivateFolder:
@@ -112,23 +111,25 @@ def _remove_dead(socket_path: str) -> None:
     The socket's name that APISIX chooses has its process id, so each start of APISIX brings another folder.
     """
     folder, name = os.path.split(socket_path)
-    if _OF_APISIX.fullmatch(name) is None:
+    if OF_APISIX.fullmatch(name) is None:
         return
     with contextlib.suppress(OSError):
         for other in os.listdir(folder):
-            found = _OF_APISIX.fullmatch(other.removesuffix(SUFFIX))
+            found = OF_APISIX.fullmatch(other.removesuffix(SUFFIX))
             if found is not None and other.endswith(SUFFIX) and other != name + SUFFIX and not _lives(int(found[1])):
                 with contextlib.suppress(OSError):  # one that is not like ours stays
                     _remove_files(os.path.join(folder, other))
 
 
 def _remove_files(dead: str) -> None:
-    """Remove a folder of ours and its file of tokens. A folder with anything else in it stays."""
+    """Remove a folder of ours, its file of tokens and its control socket. A folder with anything else in it stays."""
+    from ..plugins.token_file import files_of  # imports much, and this is rare
+
     descriptor = os.open(dead, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if os.fstat(descriptor).st_uid != os.geteuid():
             return
-        for name in files_of(""):
+        for name in (*files_of(""), CONTROL):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=descriptor)
     finally:

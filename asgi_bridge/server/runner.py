@@ -4,11 +4,11 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..insight.insight import Insight, Report
     from ..insight.tally import Tally
 
-__all__ = ["Runner", "RunnerOptions", "conf_expire_of_environment"]
+__all__ = ["Give", "Runner", "RunnerOptions", "conf_expire_of_environment"]
 
 logger = logging.getLogger("asgi_bridge.server")
 
@@ -37,6 +37,9 @@ TICK_SECONDS = 0.1
 
 MAX_REFUSED = 1000
 """Maximum number of configurations whose refused calls are counted apart. A peer can make up any number of tokens."""
+
+Give: TypeAlias = Callable[[int, bytes], object]
+"""Gives a connection to another process: its descriptor, which belongs to the callee, and bytes that nobody handled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class Runner:
         observer: Counts what happens; None: nothing is counted.
         watched: True: the end of each call is logged, or counted, or both.
         admin: The server of the admin application; None: there is none.
+        give: Takes a connection's descriptor and unread bytes, for another process; None: connections stay here.
     """
 
     def __init__(self, plugins: Mapping[str, Plugin], options: RunnerOptions | None = None) -> None:
@@ -123,6 +127,7 @@ class Runner:
             self._add_insight(self.options.admin)
         self.watched = self.options.access_log or self.observer is not None
         self._started = False
+        self.give: Give | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._hangs: HangWatch | None = None
         self._overload_logged = float("-inf")

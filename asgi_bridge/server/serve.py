@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from ..errors import ConfigurationError
@@ -12,11 +12,14 @@ from ..plugins import MAX_CONFIGURATION_BYTES, Plugin
 from ..recording import DEFAULT_SIZE, RecordOptions, check_file
 from .admin import admin_address
 from .environment import load_environment
-from .output import JSON_LOG_CONFIG, LOG_CONFIG, configure_loggers, open_streams, prompt_output, show_plugin_logs
-from .private import PrivateFolder
+from .gateway_master import open_master
+from .output import JSON_LOG_CONFIG, LOG_CONFIG, configure_loggers, show_plugin_logs
 from .process import GRACEFUL_SECONDS, RunnerServer, run_reloading, runner_config
 from .runner import Runner, RunnerOptions, conf_expire_of_environment
-from .sockets import DEFAULT_PERMISSIONS, bind, has_owner, socket_path
+from .sockets import DEFAULT_PERMISSIONS, socket_path
+from .streams import open_streams, prompt_output
+from .succession import Succession, show_early_lines
+from .worker import WorkerEnds, WorkerServer
 
 __all__ = ["Source", "serve"]
 
@@ -57,6 +60,8 @@ def serve(
     record_secrets: bool = False,
     admin: str | None = None,
     admin_public: bool = False,
+    succession: Succession | None = None,
+    ends: WorkerEnds | None = None,
 ) -> None:
     """Serve the gateway until a signal ends the process.
 
@@ -81,6 +86,8 @@ def serve(
         record_secrets: True: the recording holds secrets as they are.
         admin: Where the admin application listens: ``"127.0.0.1:9092"`` or ``"unix:PATH"``; None: nowhere.
         admin_public: True: `admin` may be an address that other machines reach.
+        succession: What `succession.begin` has returned for `uds`; None: it begins here.
+        ends: What a worker has of its supervisor, which owns the socket; None: this process is no worker.
 
     Raises:
         ConfigurationError: The socket cannot be taken, an option's value cannot work, or the plugins cannot be loaded.
@@ -135,33 +142,42 @@ def serve(
         ) from None
     prompt_output()
     configure_loggers(config.log_config, config.log_level)
-    if not reload and not isinstance(source, Mapping) and has_owner(path) is not False:
-        # load the plugins before the socket is taken: if they cannot be loaded, the present runner keeps it
-        source = source.load()
-    listening = bind(path, uds_permissions)
-    private = PrivateFolder(path)
-    options = dataclasses.replace(options, folder=private.path, socket=listening.name)
+    if ends is not None:
+        worker = WorkerServer(config, path, ends)
+        config.app = functools.partial(
+            _load_runner, source, dataclasses.replace(options, folder=ends.folder), worker.adopt
+        )
+        worker.run(sockets=[])
+        return
+    master = open_master(path) if uds is None else None
+    succession = succession or Succession(path, uds_permissions)
+    options = dataclasses.replace(options, folder=succession.private.path)
     config.app = functools.partial(_load_runner, source, options)
-    owner = os.getpid()
-
-    def ended() -> None:
-        if os.getpid() == owner:
-            listening.unlink()
-
-    server = RunnerServer(config, ended, path, finally_=private.close)
     try:
         if reload:
-            run_reloading(config, path, listening.sock)
-        else:
-            server.run(sockets=[listening.sock])
+            run_reloading(config, path, succession.take_now().sock)
+            return
+        if not succession.is_watched:
+            succession.begin()
+            succession.watch()
+        if succession.listening is None and not isinstance(source, Mapping):
+            source = source.load()  # a start that fails is told in one line
+            config.app = functools.partial(_load_runner, source, options)
+        show_early_lines()
+        server = RunnerServer(
+            config, lambda: None, path, finally_=succession.close, master=master, succession=succession
+        )
+        try:
+            server.run()
+        finally:
+            if library:
+                server.release()
     except KeyboardInterrupt:
         pass  # a SIGINT that uvicorn raises again after a clean stop
     finally:
-        ended()
-        listening.sock.close()
-        private.close()
-        if library:
-            server.release()
+        succession.close()
+        if master is not None:
+            os.close(master)
 
 
 def _check_options(
@@ -188,7 +204,11 @@ def _check_options(
         )
 
 
-def _load_runner(source: Source | Plugins, options: RunnerOptions) -> Runner:
+def _load_runner(
+    source: Source | Plugins,
+    options: RunnerOptions,
+    adopt: Callable[[Runner, Plugins], None] = lambda runner, plugins: None,
+) -> Runner:
     """Make the runner, in the process that serves. With reload that is a child of the one that was started."""
     try:
         plugins = source if isinstance(source, Mapping) else source.load()
@@ -199,4 +219,6 @@ def _load_runner(source: Source | Plugins, options: RunnerOptions) -> Runner:
         # a module raised it: a signal raises nothing here, since uvicorn's handlers only note it
         raise ConfigurationError(f"a module of the plugins raised {exc!r} when it was imported") from exc
     show_plugin_logs()
-    return Runner(plugins, options)
+    runner = Runner(plugins, options)
+    adopt(runner, plugins)
+    return runner

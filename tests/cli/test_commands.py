@@ -70,6 +70,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capt
 def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, dict[str, Any]]]:
     """Collect what ``run`` would serve."""
     calls: list[tuple[Source, dict[str, Any]]] = []
+    monkeypatch.setattr("asgi_bridge.server.succession.begin", lambda uds, permissions: None)
     monkeypatch.setattr("asgi_bridge.server.serve.serve", lambda source, **options: calls.append((source, options)))
     return calls
 
@@ -98,6 +99,7 @@ def test_run_without_options(command: Command, served: list[tuple[Source, dict[s
                 "record_secrets": False,
                 "admin": None,
                 "admin_public": False,
+                "succession": None,
             },
         )
     ]
@@ -138,6 +140,7 @@ def test_run_with_all_options(command: Command, served: list[tuple[Source, dict[
                 "record_secrets": True,
                 "admin": "[::]:1",
                 "admin_public": True,
+                "succession": None,
             },
         )
     ]
@@ -187,7 +190,12 @@ def test_options_come_from_the_environment_too(
         (["--env-file", "."], "File '.' is a directory"),
         (["--app-dir", "missing"], "Directory 'missing' does not exist"),
         (["--reload-dir", "missing"], "Directory 'missing' does not exist"),
-        (["--workers", "2"], "No such option"),
+        (["--workers", "0"], "'0' is neither a number of processes, 1 or more, nor auto"),
+        (["--workers", "-1"], "'-1' is neither a number of processes, 1 or more, nor auto"),
+        (["--workers", "many"], "'many' is neither a number of processes, 1 or more, nor auto"),
+        (["--workers", "2", "--reload"], "--reload works with one process"),
+        (["--limit-max-requests", "0"], "0 is not in the range x>=1"),
+        (["--processes", "2"], "No such option"),
     ],
 )
 def test_what_run_refuses(command: Command, arguments: list[str], said: str) -> None:

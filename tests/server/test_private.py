@@ -32,7 +32,7 @@ def test_it_is_made_for_the_runners_user_alone(start: Start, path: str) -> None:
         folder = Path(path + ".d")
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         modes = {name: stat.S_IMODE((folder / name).stat().st_mode) for name in os.listdir(folder)}
-        assert modes == {FILE: 0o600, f"{FILE}-wal": 0o600, f"{FILE}-shm": 0o600}
+        assert modes == {FILE: 0o600, f"{FILE}-wal": 0o600, f"{FILE}-shm": 0o600, "control": 0o600}
     runner.stop()
     assert os.listdir(folder) == [FILE]
 

@@ -64,10 +64,9 @@ def test_a_live_owner_is_taken_over(start: Start, path: str, folder: Path) -> No
         with second.connect() as new:
             new.token("pid")
             assert body_of(new.call(token)) == b"%d" % second.pid
-            # the old runner goes on with its connections, and does not remove its successor's socket
-            assert body_of(old.call(token)) == b"%d" % first.pid
-            first.stop()
-            assert old.receive() is None
+            # the old runner hands over its connections and ends, and does not remove the socket
+            assert body_of(old.call(token)) == b"%d" % second.pid
+            assert first.wait() == 0
         assert os.path.exists(path)
         with second.connect() as new:
             assert body_of(new.call(token)) == b"%d" % second.pid
