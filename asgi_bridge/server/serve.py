@@ -158,6 +158,7 @@ def serve(
             run_reloading(config, path, succession.take_now().sock)
             return
         if not succession.is_watched:
+            succession.heed_signals()
             succession.begin()
             succession.watch()
         if succession.listening is None and not isinstance(source, Mapping):

@@ -219,10 +219,13 @@ class Succession:
         """Start the thread that receives, passes on and heeds SIGTERM, until :meth:`unwatch`."""
         self._wake = socket.socketpair()
         self._stopped = False
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._on_signal)
         self._thread = threading.Thread(target=self._watch, name="succession", daemon=True)
         self._thread.start()
+
+    def heed_signals(self) -> None:
+        """Handle SIGTERM. Call it before :meth:`begin`, after which connections may wait for this process."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._on_signal)
 
     def unwatch(self) -> None:
         """End the thread. If SIGTERM has come, this does not return: the thread ends the process."""
@@ -285,7 +288,7 @@ class Succession:
             self.pass_on()
             if self.successor.settled or self.successor.ended or now >= since + END_SECONDS:
                 _exit()
-        elif now >= since + SUCCESSOR_SECONDS:
+        elif self.is_over or now >= since + SUCCESSOR_SECONDS:  # the successor has all, and has hung up
             self.close()
             _exit()
 
@@ -554,6 +557,7 @@ def begin(uds: str | None, permissions: int) -> Succession | None:
     open_streams()  # before anything else is opened
     with _EARLY:
         made = Succession(socket_path(uds), permissions)
+        made.heed_signals()
         made.begin()
     made.watch()
     return made

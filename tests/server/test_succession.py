@@ -220,6 +220,30 @@ def test_a_runner_with_reload_takes_over_too(start: Start, path: str) -> None:
     assert not os.path.exists(path)
 
 
+ENDED_AT_ONCE = """
+import os, signal
+import asgi_bridge.server.succession as s
+s.SUCCESSOR_SECONDS = s.END_SECONDS = 60.0
+bind = s.Succession._bind
+def bind_and_end(self):
+    bind(self)
+    os.kill(os.getpid(), signal.SIGTERM)
+s.Succession._bind = bind_and_end
+from asgi_bridge.cli import main
+main()
+"""
+
+
+def test_a_runner_that_is_ended_when_it_has_just_bound_passes_its_backlog_on(start: Start, path: str) -> None:
+    arguments = ["run", "sample:bridge", "--app-dir", str(HERE)]
+    env = {**os.environ, "APISIX_LISTEN_ADDRESS": f"unix:{path}"}
+    first = start(command=[sys.executable, "-c", ENDED_AT_ONCE, *arguments], env=env)
+    with first.connect() as waiting:
+        second = start()
+        assert body_of(waiting.call(waiting.token("pid"))) == b"%d" % second.pid
+    assert first.wait() == 128 + signal.SIGTERM
+
+
 # SIGTERM without a successor
 
 
