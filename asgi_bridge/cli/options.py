@@ -227,16 +227,6 @@ def make_source(
     return Source(target, mounted, os.path.abspath(app_dir), tuple(allow))
 
 
-def is_given(name: str) -> bool:
-    """Return whether the user gives an option, on the command line or in the environment. Call it while a command runs.
-
-    Args:
-        name: The option's parameter.
-    """
-    source = click.get_current_context().get_parameter_source(name)
-    return source is not click.core.ParameterSource.DEFAULT
-
-
 def read_environment(env_file: str | None) -> None:
     """Read the file of ``--env-file`` into the environment.
 

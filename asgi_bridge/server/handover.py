@@ -114,7 +114,8 @@ class Handover:
         """Accept on the socket of the path. It is another one if somebody has removed the first."""
         before, old = self._acceptor, self._listening
         self._listening = self._succession.listening
-        assert self._listening is not None
+        assert self._listening is not None and self._runner is not None
+        self._runner.socket = self._listening.name
         self._acceptor = self._server.make_acceptor(self._listening.sock)
         if before is not None and old is not None:
             before.close()

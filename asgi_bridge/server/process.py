@@ -79,7 +79,6 @@ class RunnerServer(uvicorn.Server):
 
     Args:
         config: What `runner_config` makes.
-        ended: Called when the server stops accepting connections.
         path: Of the socket, for the log.
         finally_: Called once nothing runs any more, or right before the hard exit.
         seconds: Hard exit this many seconds after a signal, whatever blocks the process; None: WATCHDOG_SECONDS after
@@ -91,7 +90,6 @@ class RunnerServer(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        ended: Callable[[], None],
         path: str,
         *,
         finally_: Callable[[], None] = lambda: None,
@@ -102,7 +100,6 @@ class RunnerServer(uvicorn.Server):
         super().__init__(config)
         self._master = master
         self.handover = None if succession is None else Handover(succession, self)
-        self._ended = ended
         self._finally = finally_
         self._seconds = _hard_exit_seconds(config) if seconds is None else seconds
         self._path = path
@@ -225,7 +222,6 @@ class RunnerServer(uvicorn.Server):
         """Stop as uvicorn does, and tell the runner and the owner of the socket."""
         if self.handover is not None:
             self.handover.leave()
-        self._ended()
         runner_of(self.config).stopping = True
         await super().shutdown(sockets)
         if self.handover is not None:
@@ -255,7 +251,6 @@ class RunnerServer(uvicorn.Server):
     def _give_up(self, sig: int) -> None:
         if self.handover is not None:
             self.handover.leave_at_once()
-        self._ended()
         last_words(LAST_WORDS_SECONDS)
         self._finally()
         os._exit(128 + sig)
@@ -283,7 +278,7 @@ def _serve_reloaded(config: uvicorn.Config, path: str, seconds: float, sockets: 
     """Serve in the child process. If the plugins cannot be loaded, refuse calls until the reloader ends the child."""
     prompt_output()
     configure_loggers(config.log_config, config.log_level)
-    server = RunnerServer(config, lambda: None, path, seconds=seconds)
+    server = RunnerServer(config, path, seconds=seconds)
     try:
         server.run(sockets=sockets)
     except BridgeError as exc:

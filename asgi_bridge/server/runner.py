@@ -55,7 +55,7 @@ class RunnerOptions:
         limit_configuration_size: Maximum size of a route's configuration of one plugin, in bytes.
         record: What is recorded of its calls; None: nothing.
         admin: Where the admin application listens; None: there is none, and nothing is counted.
-        socket: By which the runner recognizes its own socket; None: it does not look.
+        socket: By which the runner recognizes its own socket at its start; None: it does not know it yet.
     """
 
     limit_concurrency: int | None = None
@@ -103,6 +103,7 @@ class Runner:
         watched: True: the end of each call is logged, or counted, or both.
         admin: The server of the admin application; None: there is none.
         give: Takes a connection's descriptor and unread bytes, for another process; None: connections stay here.
+        socket: By which the runner recognizes its own socket; None: it does not look.
     """
 
     def __init__(self, plugins: Mapping[str, Plugin], options: RunnerOptions | None = None) -> None:
@@ -128,6 +129,7 @@ class Runner:
         self.watched = self.options.access_log or self.observer is not None
         self._started = False
         self.give: Give | None = None
+        self.socket = self.options.socket
         self._ticker: asyncio.Task[None] | None = None
         self._hangs: HangWatch | None = None
         self._overload_logged = float("-inf")
@@ -195,7 +197,7 @@ class Runner:
             return "the plugins are being started"
         if self.stopping:
             return "the runner stops"
-        name = self.options.socket
+        name = self.socket
         if name is not None and not name.is_there():
             return f"the socket at {name.path} is not this runner's any more"
         return None

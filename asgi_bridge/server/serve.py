@@ -155,7 +155,9 @@ def serve(
     config.app = functools.partial(_load_runner, source, options)
     try:
         if reload:
-            run_reloading(config, path, succession.take_now().sock)
+            listening = succession.take_now()
+            config.app = functools.partial(_load_runner, source, dataclasses.replace(options, socket=listening.name))
+            run_reloading(config, path, listening.sock)
             return
         if not succession.is_watched:
             succession.heed_signals()
@@ -165,9 +167,7 @@ def serve(
             source = source.load()  # a start that fails is told in one line
             config.app = functools.partial(_load_runner, source, options)
         show_early_lines()
-        server = RunnerServer(
-            config, lambda: None, path, finally_=succession.close, master=master, succession=succession
-        )
+        server = RunnerServer(config, path, finally_=succession.close, master=master, succession=succession)
         try:
             server.run()
         finally:

@@ -9,6 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
+from time import monotonic
 from types import FrameType
 from typing import Any
 
@@ -67,7 +68,7 @@ class WorkerServer(RunnerServer):
     """
 
     def __init__(self, config: uvicorn.Config, path: str, ends: WorkerEnds) -> None:
-        super().__init__(config, lambda: None, path)
+        super().__init__(config, path)
         self._ends = ends
         self.whereabouts: Whereabouts | None = None
 
@@ -317,19 +318,21 @@ class WorkerProtocol(RunnerProtocol):
         if self._giving:
             self._leave()
 
-    def _run(self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain) -> None:
+    def _run(self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain, started: float | None = None) -> None:
         """Run a call here, unless it may belong to a request that another worker has parked calls of."""
         passed_on, self._passed_on = self._passed_on, b""
         if self._whereabouts is None or passed_on or not self._may_meet_parked(message, chain):
-            super()._run(message, chain)
+            super()._run(message, chain, started)
         else:
-            self._spawn(self._steer(message, chain, self._whereabouts))
+            self._spawn(self._steer(message, chain, self._whereabouts, started or monotonic()))
 
     def _may_meet_parked(self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain) -> bool:
         """Whether the call would look for parked calls. All these ask for ``$request_id`` anyway."""
         return type(message) is HTTPRespCallReq or chain.both or chain.exact or self._runner.host.ask_origin
 
-    async def _steer(self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain, whereabouts: Whereabouts) -> None:
+    async def _steer(
+        self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain, whereabouts: Whereabouts, started: float
+    ) -> None:
         """Pass the call on to the worker that has parked calls of the same request, or run it here."""
         process = 0
         try:
@@ -350,4 +353,4 @@ class WorkerProtocol(RunnerProtocol):
             self._moved = process, call
             self._transport.close()
         else:
-            super()._run(message, chain)
+            super()._run(message, chain, started)
