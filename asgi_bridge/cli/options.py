@@ -91,7 +91,7 @@ class Workers(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Convert the value, as click wants it. Fails with click's usage error."""
         if value == "auto":
-            from ..server.cores import usable_cores
+            from ..supervisor.cores import usable_cores
 
             return usable_cores()
         with contextlib.suppress(ValueError):
@@ -237,6 +237,6 @@ def read_environment(env_file: str | None) -> None:
         ConfigurationError: The file cannot be read, or python-dotenv is not installed.
     """
     if env_file is not None:
-        from ..server.environment import load_environment
+        from ..environment import load_environment
 
         load_environment(env_file)

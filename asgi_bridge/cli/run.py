@@ -73,7 +73,7 @@ def run(
     if workers > 1 or limit_max_requests is not None:
         if options.pop("reload"):
             raise click.UsageError("--reload works with one process: leave out --workers and --limit-max-requests")
-        from ..server.supervisor import supervise
+        from ..supervisor.supervisor import supervise
 
         source = {
             "target": target, "mounts": mounts, "app_dir": app_dir, "allow": allow, "given": is_given("app_dir"),
@@ -81,7 +81,7 @@ def run(
         payload = {"source": source, "options": options, "limit_max_requests": limit_max_requests}
         names = ("uds", "uds_permissions", "timeout_graceful_shutdown", "log_level", "log_config", "env_file")
         sys.exit(supervise(payload, workers=workers, **{name: options[name] for name in names}))
-    from ..server.succession import begin
+    from ..succession.succession import begin
 
     # first of all: what follows imports much, and a predecessor that APISIX ends waits for a sign of its successor
     succession = None if options["reload"] else begin(options["uds"], options["uds_permissions"])

@@ -32,9 +32,9 @@ def main() -> None:
     del sys.argv[1:]
     _die_with(supervisor)
     from ..plugins.shared_numbers import SharedTable, share
-    from ..server.channel import Table
     from ..server.serve import serve
     from ..server.worker import WorkerEnds
+    from ..supervisor.channel import Table
 
     sock = socket.socket(fileno=channel)
     sock.set_inheritable(False)

@@ -10,7 +10,7 @@ import logging
 import socket
 from collections.abc import Callable
 
-from .sockets import BACKLOG
+from ..succession.sockets import BACKLOG
 
 __all__ = ["TURN_ACCEPTS", "Acceptor"]
 

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from ..errors import ConfigurationError
-from .sockets import MAX_PATH, RunnerSocket, bind
+from ..succession.sockets import MAX_PATH, RunnerSocket, bind
 
 __all__ = ["AdminAddress", "AdminServer", "admin_address"]
 

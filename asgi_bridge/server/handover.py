@@ -14,14 +14,22 @@ import time
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
+from ..succession.control import Handed
+from ..succession.succession import (
+    CONNECTIONS,
+    DONE,
+    END_SECONDS,
+    HANDOVER_SECONDS,
+    SUCCESSOR_SECONDS,
+    TICK_SECONDS,
+    Succession,
+)
 from .accept import Acceptor
-from .control import Handed
 from .protocol import RunnerProtocol
 from .runner import Runner
-from .succession import CONNECTIONS, DONE, END_SECONDS, HANDOVER_SECONDS, SUCCESSOR_SECONDS, TICK_SECONDS, Succession
 
 if TYPE_CHECKING:
-    from .sockets import RunnerSocket
+    from ..succession.sockets import RunnerSocket
 
 __all__ = ["Handover"]
 

@@ -13,7 +13,7 @@ from typing import Any
 from uvicorn.config import LOGGING_CONFIG
 
 from ..logs import GUARD, guard
-from .streams import flush
+from ..streams import flush
 
 __all__ = [
     "JSON_LOG_CONFIG",

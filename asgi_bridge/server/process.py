@@ -23,6 +23,8 @@ import uvicorn
 from uvicorn.supervisors import ChangeReload
 
 from ..errors import BridgeError
+from ..streams import flush, prompt_output
+from ..succession.succession import Succession
 from ..tracebacks import shorten
 from .accept import Acceptor
 from .handover import Handover
@@ -30,8 +32,6 @@ from .output import configure_loggers, last_words
 from .protocol import RunnerProtocol, runner_of
 from .recording_protocol import RecordingProtocol
 from .runner import Runner
-from .streams import flush, prompt_output
-from .succession import Succession
 
 __all__ = ["GRACEFUL_SECONDS", "RunnerServer", "run_reloading", "runner_config"]
 

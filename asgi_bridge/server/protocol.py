@@ -23,6 +23,7 @@ from ..adapter import MAX_PATH, Answer, Call, RequestCall, ResponseCall
 from ..errors import ConfigurationError, PluginError, RemoteProtocolError
 from ..plugins import Chain
 from ..plugins.reasons import shortened
+from ..succession.control import MAX_UNREAD
 from ..wire import (
     ErrCode,
     ErrResp,
@@ -38,7 +39,6 @@ from ..wire import (
     Session,
     State,
 )
-from .control import MAX_UNREAD
 from .runner import Runner
 
 __all__ = ["RunnerProtocol", "runner_of"]

@@ -19,10 +19,10 @@ from ..lifespan import answer_lifespan
 from ..logs import GUARD
 from ..plugins import MAX_CONFIGURATION_BYTES, ConfigurationStore, Plugin
 from ..recording import RecordOptions
+from ..succession.sockets import SocketName
 from .admin import AdminAddress, AdminServer
 from .hangs import HangWatch
 from .recorded import Recording
-from .sockets import SocketName
 
 if TYPE_CHECKING:
     from ..insight.insight import Insight, Report

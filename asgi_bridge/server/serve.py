@@ -7,18 +7,18 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
+from ..environment import load_environment
 from ..errors import ConfigurationError
 from ..plugins import MAX_CONFIGURATION_BYTES, Plugin
 from ..recording import DEFAULT_SIZE, RecordOptions, check_file
+from ..streams import open_streams, prompt_output
+from ..succession.gateway_master import open_master
+from ..succession.sockets import DEFAULT_PERMISSIONS, socket_path
+from ..succession.succession import Succession, show_early_lines
 from .admin import admin_address
-from .environment import load_environment
-from .gateway_master import open_master
 from .output import JSON_LOG_CONFIG, LOG_CONFIG, configure_loggers, show_plugin_logs
 from .process import GRACEFUL_SECONDS, RunnerServer, run_reloading, runner_config
 from .runner import Runner, RunnerOptions, conf_expire_of_environment
-from .sockets import DEFAULT_PERMISSIONS, socket_path
-from .streams import open_streams, prompt_output
-from .succession import Succession, show_early_lines
 from .worker import WorkerEnds, WorkerServer
 
 __all__ = ["Source", "serve"]

@@ -19,9 +19,9 @@ from ..adapter import Answer
 from ..errors import PluginError
 from ..plugins import Chain, Plugin
 from ..plugins.shared_numbers import SharedTable
+from ..supervisor.channel import MAX_FRAME, Table, Word, receive, send
 from ..wire import ErrCode, ErrResp, HTTPReqCallReq, HTTPRespCallReq, PrepareConfResp, Role, Session, Var
 from ..wire.session import State
-from .channel import MAX_FRAME, Table, Word, receive, send
 from .handover import GRACEFUL_AFTER_WAIT
 from .process import RunnerServer
 from .protocol import RunnerProtocol

@@ -70,7 +70,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capt
 def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, dict[str, Any]]]:
     """Collect what ``run`` would serve."""
     calls: list[tuple[Source, dict[str, Any]]] = []
-    monkeypatch.setattr("asgi_bridge.server.succession.begin", lambda uds, permissions: None)
+    monkeypatch.setattr("asgi_bridge.succession.succession.begin", lambda uds, permissions: None)
     monkeypatch.setattr("asgi_bridge.server.serve.serve", lambda source, **options: calls.append((source, options)))
     return calls
 

@@ -29,7 +29,7 @@ TRIES = 3
 """How often APISIX calls when the runner does not know its token."""
 
 SLOWLY = """
-import asgi_bridge.server.succession as s
+import asgi_bridge.succession.succession as s
 for name in ("SUCCESSOR_SECONDS", "HANDOVER_SECONDS", "END_SECONDS"):
     setattr(s, name, getattr(s, name) * {0})
 from asgi_bridge.cli import main

@@ -6,7 +6,7 @@ from typing import Any
 from asgi_bridge import Bridge
 from asgi_bridge.server.process import GRACEFUL_SECONDS, RunnerServer, runner_config
 from asgi_bridge.server.runner import Runner, RunnerOptions
-from asgi_bridge.server.sockets import bind
+from asgi_bridge.succession.sockets import bind
 
 from .connection import Connection
 from .waiting import SECONDS, until

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from asgi_bridge import ConfigurationError
-from asgi_bridge.server.sockets import bind, has_owner, socket_path
+from asgi_bridge.succession.sockets import bind, has_owner, socket_path
 
 from ..doubles.connection import Connection, body_of
 from ..doubles.runner_process import RunnerProcess
@@ -410,7 +410,7 @@ def test_a_closed_socket_does_not_unlink_a_successor_with_the_same_inode(
     first.sock.close()
     second = bind(path)
     # as if the file system had reused the inode, which it may do at any time
-    monkeypatch.setattr("asgi_bridge.server.sockets.os.lstat", lambda path: found)
+    monkeypatch.setattr("asgi_bridge.succession.sockets.os.lstat", lambda path: found)
     first.unlink()
     monkeypatch.undo()
     assert os.path.exists(path)

@@ -8,7 +8,7 @@ import pytest
 
 from ..doubles.reloading_gateway import ReloadingGateway
 from ..doubles.waiting import until
-from .test_reloads import CALLS, FAILING, RELOADS, SLOW, SLOWNESS, TAKE_OVERS
+from ..succession.test_reloads import CALLS, FAILING, RELOADS, SLOW, SLOWNESS, TAKE_OVERS
 
 
 @pytest.fixture

@@ -40,10 +40,10 @@ from types import FrameType
 from typing import Any
 
 from ..errors import ConfigurationError
+from ..streams import flush, open_streams
 from .control import NAME, Control, ControlError, Handed, Packet, accept, connect, identity, listen, open_private
 from .private import PrivateFolder
 from .sockets import DEFAULT_PERMISSIONS, RunnerSocket, SocketName, bind, check_path, has_owner, socket_path
-from .streams import flush, open_streams
 
 __all__ = ["CONNECTIONS", "DONE", "LISTENER", "Succession", "begin"]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from asgi_bridge.plugins.build import SHUTDOWN_SECONDS
-from asgi_bridge.server.control import MAX_UNREAD, connect, open_private
 from asgi_bridge.server.handover import GRACEFUL_AFTER_WAIT
-from asgi_bridge.server.succession import (
+from asgi_bridge.succession.control import MAX_UNREAD, connect, open_private
+from asgi_bridge.succession.succession import (
     END_SECONDS,
     HANDOVER_SECONDS,
     HELLO,
@@ -28,7 +28,7 @@ from ..doubles.connection import HEADERS, Connection, body_of, request
 from ..doubles.reloading_gateway import KILL_SECONDS
 from ..doubles.runner_process import RunnerProcess
 from ..doubles.waiting import until
-from . import HERE
+from ..server import HERE
 
 Start = Callable[..., RunnerProcess]
 
@@ -177,7 +177,7 @@ def test_an_owner_that_cannot_hand_over_is_replaced(start: Start, path: str) -> 
 
 
 IMPATIENT = """
-import asgi_bridge.server.succession as s
+import asgi_bridge.succession.succession as s
 s.OWNER_SECONDS = 0.2
 from asgi_bridge.cli import main
 main()
@@ -222,7 +222,7 @@ def test_a_runner_with_reload_takes_over_too(start: Start, path: str) -> None:
 
 ENDED_AT_ONCE = """
 import os, signal
-import asgi_bridge.server.succession as s
+import asgi_bridge.succession.succession as s
 s.SUCCESSOR_SECONDS = s.END_SECONDS = 60.0
 bind = s.Succession._bind
 def bind_and_end(self):

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from asgi_bridge.server.cores import usable_cores
-from asgi_bridge.server.gateway_master import master_of
+from asgi_bridge.succession.gateway_master import master_of
+from asgi_bridge.supervisor.cores import usable_cores
 from asgi_bridge.wire import HTTPReqCallResp, Message, Stop
 
 from ..doubles.connection import Connection, body_of
@@ -25,7 +25,7 @@ from . import HERE
 
 Start = Callable[..., RunnerProcess]
 
-QUICK = "import asgi_bridge.server.supervisor as s; s.LOOK_SECONDS = {}; s.HANG_LOOKS = {}; s.SLOW_LOOKS = 1000; "
+QUICK = "import asgi_bridge.supervisor.supervisor as s; s.LOOK_SECONDS = {}; s.HANG_LOOKS = {}; s.SLOW_LOOKS = 1000; "
 QUICK += "from asgi_bridge.cli import main; main()"
 """The command as Python code, with another time after which a worker counts as hung."""
 
@@ -329,14 +329,14 @@ def test_plugins_that_do_not_load_end_the_runner_with_one_message(start: Start, 
 
 
 def test_the_supervisor_loads_nothing_heavy() -> None:
-    code = "import sys, asgi_bridge.cli.run, asgi_bridge.server.supervisor; print(*sys.modules)"
+    code = "import sys, asgi_bridge.cli.run, asgi_bridge.supervisor.supervisor; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {*done.stdout.split()}.isdisjoint({"asyncio", "pydantic", "sqlite3", "starlette", "uvicorn"})
 
 
 def test_usable_cores_follow_the_container(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = folder / "cpu.max"
-    monkeypatch.setattr("asgi_bridge.server.cores.CPU_MAX", str(file))
+    monkeypatch.setattr("asgi_bridge.supervisor.cores.CPU_MAX", str(file))
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {*range(8)})
     found = []
     for text in ("max 100000", "150000 100000", "50000 100000", "900000 100000", "nonsense"):

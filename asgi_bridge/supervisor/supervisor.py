@@ -21,14 +21,13 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
+from ..environment import load_environment
 from ..errors import ConfigurationError
-from .channel import Word
-from .control import Handed
-from .environment import load_environment
-from .gateway_master import open_master
-from .sockets import BACKLOG, DEFAULT_PERMISSIONS, RunnerSocket, socket_path
-from .streams import flush, open_streams, prompt_output
-from .succession import (
+from ..streams import flush, open_streams, prompt_output
+from ..succession.control import Handed
+from ..succession.gateway_master import open_master
+from ..succession.sockets import BACKLOG, DEFAULT_PERMISSIONS, RunnerSocket, socket_path
+from ..succession.succession import (
     CONNECTIONS,
     DONE,
     END_SECONDS,
@@ -37,7 +36,8 @@ from .succession import (
     TICK_SECONDS,
     Succession,
 )
-from .worker_handle import State, WorkerHandle
+from .channel import Word
+from .handle import State, WorkerHandle
 
 __all__ = ["supervise"]
 
@@ -137,7 +137,7 @@ def _configure_logger(log_level: str | None) -> None:
 
 def _configure_as_uvicorn(log_config: str, log_level: str | None) -> None:
     """Set up all loggers with a logging configuration of the operator's own. Only that needs uvicorn."""
-    from .process import runner_config
+    from ..server.process import runner_config
 
     ours = logging.getLogger("asgi_bridge")
     ours.handlers.clear()

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from asgi_bridge.server import control
-from asgi_bridge.server.control import (
+from asgi_bridge.succession import control
+from asgi_bridge.succession.control import (
     MAX_DATA,
     MAX_DESCRIPTORS,
     MAX_UNREAD,
@@ -143,7 +143,7 @@ def test_what_a_full_queue_does_not_take_is_sent_later(ends: tuple[Control, Cont
 
 IN_FLIGHT = """
 import os, resource, socket
-from asgi_bridge.server.control import Control, Handed
+from asgi_bridge.succession.control import Control, Handed
 if os.geteuid() == 0:
     os.setuid(65534)
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
@@ -265,7 +265,8 @@ def test_another_user_who_reaches_the_socket_is_sent_away() -> None:
 
 
 def test_the_module_imports_little() -> None:
-    code = "import sys, asgi_bridge.server.control; print(sorted({'asyncio', 'starlette', 'uvicorn'} & {*sys.modules}))"
+    code = "import sys, asgi_bridge.succession.control; "
+    code += "print(sorted({'asyncio', 'starlette', 'uvicorn'} & {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
     assert done.stdout == "[]\n"
     assert control.MAX_UNREAD * 2 < control.MAX_DATA

@@ -12,7 +12,7 @@ import pytest
 
 from asgi_bridge.plugins.token_file import FILE
 from asgi_bridge.plugins.tokens import Claims, Text
-from asgi_bridge.server.private import PrivateFolder
+from asgi_bridge.succession.private import PrivateFolder
 
 from ..doubles.connection import Connection, body_of
 from ..doubles.runner_process import RunnerProcess
