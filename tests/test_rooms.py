@@ -33,7 +33,7 @@ MAY_IMPORT = {
     # the shared modules
     "apisix_constants": set(),
     "echo": set(),
-    "environment": {"errors"},
+    "environment": {"errors", "extras"},
     "errors": set(),
     "extras": set(),
     "hiding": set(),
