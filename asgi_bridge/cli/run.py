@@ -1,5 +1,6 @@
 """``asgi-bridge run``: serves the gateway."""
 
+import functools
 import sys
 from typing import Any
 
@@ -70,28 +71,25 @@ def run(
     reload_dirs: tuple[str, ...], workers: int, limit_max_requests: int | None, **options: Any,
 ) -> None:  # fmt: skip
     """Serve the gateway."""
-    if workers > 1 or limit_max_requests is not None:
-        if options.pop("reload"):
+    if options.pop("reload"):
+        if workers > 1 or limit_max_requests is not None:
             raise click.UsageError("--reload works with one process: leave out --workers and --limit-max-requests")
-        from ..supervisor.supervisor import supervise
-
-        source = {
-            "target": target, "mounts": mounts, "app_dir": app_dir, "allow": allow, "given": is_given("app_dir"),
-        }  # fmt: skip
-        payload = {"source": source, "options": options, "limit_max_requests": limit_max_requests}
-        names = ("uds", "uds_permissions", "timeout_graceful_shutdown", "log_level", "log_config", "env_file")
-        sys.exit(supervise(payload, workers=workers, **{name: options[name] for name in names}))
-    from ..succession.succession import begin
-
-    # first of all: what follows imports much, and a predecessor that APISIX ends waits for a sign of its successor
-    succession = None if options["reload"] else begin(options["uds"], options["uds_permissions"])
-    try:
         from ..server.serve import serve
 
-        serve(
-            find_source(target, mounts, app_dir, allow), reload_dirs=list(reload_dirs) or None, succession=succession,
-            **options,
-        )  # fmt: skip
-    finally:
-        if succession is not None:
-            succession.close()
+        source = find_source(target, mounts, app_dir, allow)
+        serve(source, reload=True, reload_dirs=list(reload_dirs) or None, **options)
+        return
+    from ..supervisor.run import supervise
+
+    origin = {"target": target, "mounts": mounts, "app_dir": app_dir, "allow": allow, "given": is_given("app_dir")}
+    payload = {"source": origin, "options": options, "limit_max_requests": limit_max_requests}
+    names = ("uds", "uds_permissions", "timeout_graceful_shutdown", "log_level", "log_format", "env_file")
+    configure = None if options["log_config"] is None else functools.partial(_configure, options)
+    sys.exit(supervise(payload, workers=workers, configure=configure, **{name: options[name] for name in names}))
+
+
+def _configure(options: dict[str, Any]) -> None:
+    """Set up logging with a configuration of the operator's own. Only that needs uvicorn."""
+    from ..server.serve import log_as_uvicorn
+
+    log_as_uvicorn(options["log_config"], options["log_level"])

@@ -2,10 +2,13 @@
 
 import dataclasses
 import functools
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
+
+import uvicorn
 
 from ..environment import load_environment
 from ..errors import ConfigurationError
@@ -14,14 +17,14 @@ from ..recording import DEFAULT_SIZE, RecordOptions, check_file
 from ..streams import open_streams, prompt_output
 from ..succession.gateway_master import open_master
 from ..succession.sockets import DEFAULT_PERMISSIONS, socket_path
-from ..succession.succession import Succession, show_early_lines
+from ..succession.succession import Succession
 from .admin import admin_address
 from .output import JSON_LOG_CONFIG, LOG_CONFIG, configure_loggers, show_plugin_logs
 from .process import GRACEFUL_SECONDS, RunnerServer, run_reloading, runner_config
 from .runner import Runner, RunnerOptions, conf_expire_of_environment
 from .worker import WorkerEnds, WorkerServer
 
-__all__ = ["Source", "serve"]
+__all__ = ["Source", "log_as_uvicorn", "serve"]
 
 Plugins: TypeAlias = Mapping[str, Plugin]
 """The mounted plugins, by name."""
@@ -60,7 +63,6 @@ def serve(
     record_secrets: bool = False,
     admin: str | None = None,
     admin_public: bool = False,
-    succession: Succession | None = None,
     ends: WorkerEnds | None = None,
 ) -> None:
     """Serve the gateway until a signal ends the process.
@@ -86,7 +88,6 @@ def serve(
         record_secrets: True: the recording holds secrets as they are.
         admin: Where the admin application listens: ``"127.0.0.1:9092"`` or ``"unix:PATH"``; None: nowhere.
         admin_public: True: `admin` may be an address that other machines reach.
-        succession: What `succession.begin` has returned for `uds`; None: it begins here.
         ends: What a worker has of its supervisor, which owns the socket; None: this process is no worker.
 
     Raises:
@@ -124,22 +125,13 @@ def serve(
     )
     library = isinstance(source, Mapping)
     source_folder = None if isinstance(source, Mapping) else source.app_dir
-    try:
-        config = runner_config(
-            timeout_graceful_shutdown=timeout_graceful_shutdown,
-            reload=reload,
-            reload_dirs=reload_dirs or ([source_folder] if reload and source_folder else None),
-            log_level=log_level,
-            log_config=log_config if log_config is not None else _LOG_CONFIGS[log_format],
-        )
-    except Exception as exc:
-        if log_level is None and log_config is None:
-            raise
-        reason = " ".join(f"{exc.__cause__ or exc}".split())
-        raise ConfigurationError(
-            f"logging cannot be set up with log_level {log_level!r} and log_config {log_config!r}: "
-            f"{type(exc).__name__}: {reason}"
-        ) from None
+    config = _uvicorn_config(
+        log_level,
+        log_config if log_config is not None else _LOG_CONFIGS[log_format],
+        timeout_graceful_shutdown=timeout_graceful_shutdown,
+        reload=reload,
+        reload_dirs=reload_dirs or ([source_folder] if reload and source_folder else None),
+    )
     prompt_output()
     configure_loggers(config.log_config, config.log_level)
     if ends is not None:
@@ -150,7 +142,7 @@ def serve(
         worker.run(sockets=[])
         return
     master = open_master(path) if uds is None else None
-    succession = succession or Succession(path, uds_permissions)
+    succession = Succession(path, uds_permissions)
     options = dataclasses.replace(options, folder=succession.private.path)
     config.app = functools.partial(_load_runner, source, options)
     try:
@@ -159,14 +151,12 @@ def serve(
             config.app = functools.partial(_load_runner, source, dataclasses.replace(options, socket=listening.name))
             run_reloading(config, path, listening.sock)
             return
-        if not succession.is_watched:
-            succession.heed_signals()
-            succession.begin()
-            succession.watch()
+        succession.heed_signals()
+        succession.begin()
+        succession.watch()
         if succession.listening is None and not isinstance(source, Mapping):
             source = source.load()  # a start that fails is told in one line
             config.app = functools.partial(_load_runner, source, options)
-        show_early_lines()
         server = RunnerServer(config, path, finally_=succession.close, master=master, succession=succession)
         try:
             server.run()
@@ -179,6 +169,36 @@ def serve(
         succession.close()
         if master is not None:
             os.close(master)
+
+
+def log_as_uvicorn(log_config: dict[str, Any] | str, log_level: str | int | None) -> None:
+    """Set up the loggers of this process, and nothing else.
+
+    Args:
+        log_config: As :func:`serve` takes it.
+        log_level: As :func:`serve` takes it.
+
+    Raises:
+        ConfigurationError: One of them cannot work.
+    """
+    for handler in logging.getLogger("asgi_bridge").handlers[:]:
+        logging.getLogger("asgi_bridge").removeHandler(handler)
+    logging.getLogger("asgi_bridge").propagate = True
+    configure_loggers(_uvicorn_config(log_level, log_config).log_config, log_level)
+
+
+def _uvicorn_config(log_level: str | int | None, log_config: dict[str, Any] | str, **options: Any) -> uvicorn.Config:
+    """Make uvicorn's configuration. This sets up logging. Raises ConfigurationError where that fails."""
+    try:
+        return runner_config(log_level=log_level, log_config=log_config, **options)
+    except Exception as exc:
+        if log_level is None and isinstance(log_config, dict) and log_config in _LOG_CONFIGS.values():
+            raise
+        reason = " ".join(f"{exc.__cause__ or exc}".split())
+        raise ConfigurationError(
+            f"logging cannot be set up with log_level {log_level!r} and log_config {log_config!r}: "
+            f"{type(exc).__name__}: {reason}"
+        ) from None
 
 
 def _check_options(

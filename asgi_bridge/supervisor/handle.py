@@ -146,6 +146,11 @@ class WorkerHandle:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, sig)
 
+    def wait(self) -> None:
+        """Wait for the end of the process."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
     def ended(self) -> int | None:
         """Return the exit code of the process, or minus the signal that ended it; None: it runs."""
         try:

@@ -18,8 +18,14 @@ __all__ = ["BIN", "RunnerProcess", "runner_process"]
 BIN = str(Path(sys.executable).with_name("asgi-bridge"))
 """Path of the command."""
 
-PATIENT = "import asgi_bridge.server.process as s; s.WATCHDOG_SECONDS = {}; from asgi_bridge.cli import main; main()"
-"""The command as Python code, with other seconds of the watchdog."""
+PATIENT = """
+from asgi_bridge.supervisor import handle, supervisor
+supervisor.STOP_SECONDS = {0} + 0.1
+handle.ENTRY = "import asgi_bridge.server.process as s; s.WATCHDOG_SECONDS = {0}; " + handle.ENTRY
+from asgi_bridge.cli import main
+main()
+"""
+"""The command as Python code, with other seconds of the watchdog, in the worker too."""
 
 
 class RunnerProcess:
@@ -120,9 +126,20 @@ class RunnerProcess:
         self.process.send_signal(sig)
         self.wait()
 
+    @property
+    def workers(self) -> list[int]:
+        """Process ids of its workers."""
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
+    @property
+    def worker(self) -> int:
+        """Process id of its only worker."""
+        (worker,) = self.workers
+        return worker
+
     def rss(self) -> int:
-        """Return the resident memory of the process, in bytes."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+        """Return the resident memory of its only worker, in bytes."""
+        return int(Path(f"/proc/{self.worker}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
     def left(self) -> bool:
         """Return whether a process of its session still runs."""

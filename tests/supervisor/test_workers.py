@@ -25,7 +25,8 @@ from . import HERE
 
 Start = Callable[..., RunnerProcess]
 
-QUICK = "import asgi_bridge.supervisor.supervisor as s; s.LOOK_SECONDS = {}; s.HANG_LOOKS = {}; s.SLOW_LOOKS = 1000; "
+QUICK = "from asgi_bridge.supervisor import connections as n, crew as c, supervisor as s; "
+QUICK += "s.LOOK_SECONDS = {}; c.HANG_LOOKS = {}; n.SLOW_LOOKS = 1000; "
 QUICK += "from asgi_bridge.cli import main; main()"
 """The command as Python code, with another time after which a worker counts as hung."""
 
@@ -329,7 +330,7 @@ def test_plugins_that_do_not_load_end_the_runner_with_one_message(start: Start, 
 
 
 def test_the_supervisor_loads_nothing_heavy() -> None:
-    code = "import sys, asgi_bridge.cli.run, asgi_bridge.supervisor.supervisor; print(*sys.modules)"
+    code = "import sys, asgi_bridge.cli.run, asgi_bridge.supervisor.run; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {*done.stdout.split()}.isdisjoint({"asyncio", "pydantic", "sqlite3", "starlette", "uvicorn"})
 
