@@ -166,7 +166,7 @@ class Runner:
             self._insight.lines.stop()
         # uvicorn has cancelled the calls that still ran; those that ignore that are refused now
         await asyncio.sleep(0)
-        self._expire(self.calls, "it was cut off by the shutdown")
+        self.cut_off()
         if self._ticker is not None:
             self._ticker.cancel()
         if self._hangs is not None:
@@ -256,6 +256,10 @@ class Runner:
         for record in self._shadows:
             record.sweep(now)
         GUARD.sweep(now)
+
+    def cut_off(self) -> None:
+        """Refuse the calls that still run."""
+        self._expire(self.calls, "it was cut off by the shutdown")
 
     def _expire(self, calls: Iterable[Call], reason: str | None = None) -> None:
         for call in list(calls):

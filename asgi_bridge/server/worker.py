@@ -24,7 +24,7 @@ from ..wire import ErrCode, ErrResp, HTTPReqCallReq, HTTPRespCallReq, PrepareCon
 from ..wire.session import State
 from .handover import GRACEFUL_AFTER_WAIT
 from .process import RunnerServer
-from .protocol import RunnerProtocol
+from .protocol import RunnerProtocol, runner_of
 from .runner import Runner
 from .steering import NotedCalls, Whereabouts
 
@@ -82,6 +82,11 @@ class WorkerServer(RunnerServer):
         """Shorten the grace period: the supervisor has waited for a successor, and the calls ran on meanwhile."""
         graceful = min(GRACEFUL_AFTER_WAIT, self.config.timeout_graceful_shutdown or 0)
         self.config.timeout_graceful_shutdown = graceful  # type: ignore[assignment]
+
+    def hurry(self) -> None:
+        """Wait for no calls and no lifespan any more."""
+        runner_of(self.config).cut_off()
+        self.force_exit = True
 
     def accept(self, sockets: Any) -> None:
         """Take connections from the supervisor."""
@@ -209,7 +214,7 @@ class Link:
             elif word is Word.SHORTEN:
                 self._server.shorten()
             elif word is Word.HURRY:
-                self._server.force_exit = True
+                self._server.hurry()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(coroutine)

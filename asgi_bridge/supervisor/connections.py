@@ -100,6 +100,8 @@ class Connections:
             self.hand_out(sock, data[4:], int.from_bytes(data[:4], "little"))
         elif word is Word.CLOSED or self._has_ended():
             sock.close()
+            if self._waiting:  # for a descriptor, perhaps
+                self.hand_out(*self._waiting.popleft())
         elif asked:
             self.hand_out(sock)
         else:  # it has no descriptor free

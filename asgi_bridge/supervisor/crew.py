@@ -45,6 +45,7 @@ class Crew:
         is_complete: True: nobody is started or replaced any more, because the process ends or hands over.
         has_served: True: a worker was ready at some time.
         failed: Exit code of the first worker, if it ended before it served; 0: it did not.
+        was_cut: True: a worker was ended hard when the process ended.
         on_ready: Called when a worker is ready, before it gets connections.
     """
 
@@ -56,6 +57,7 @@ class Crew:
         self.is_complete = False
         self.has_served = False
         self.failed = 0
+        self.was_cut = False
         self.on_ready: Callable[[], object] = lambda: None
         self._selector = selector
         self._connections = connections
@@ -208,6 +210,8 @@ class Crew:
                 self._mourn_loading(worker, code, how)
             elif worker.state is State.READY:
                 logger.error("Worker %d ended %s, with %d calls in flight; it is replaced", worker.pid, how, busy)
+        elif worker.state is not State.LOADING and code not in (0, -signal.SIGTERM):
+            self.was_cut = True
         if busy and worker.state is State.RETIRING:
             logger.error("Worker %d retired %s, and cut %d calls off", worker.pid, how, busy)
         if worker is self._old:

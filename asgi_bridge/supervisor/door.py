@@ -15,6 +15,8 @@ logger = logging.getLogger("asgi_bridge.server")
 
 TURN_ACCEPTS = 32
 """Maximum number of connections accepted before the workers' messages are read again."""
+REST_SECONDS = 0.1
+"""Seconds until a connection that could not be accepted is tried again."""
 QUIET_SECONDS = 10.0
 """Seconds between two log lines about connections that cannot be accepted, at least."""
 
@@ -35,7 +37,7 @@ class Door:
         self._selector = selector
         self._take = take
         self._is_open = False
-        self._quiet_until = float("-inf")
+        self._shut_until = self._quiet_until = float("-inf")
 
     def exchange(self, listening: RunnerSocket | None) -> None:
         """Listen on another socket from now on."""
@@ -44,8 +46,8 @@ class Door:
             self.listening = listening
 
     def open(self) -> None:
-        """Accept from now on."""
-        if self.listening is not None and not self._is_open:
+        """Accept from now on, or after a rest if no connection can be accepted."""
+        if self.listening is not None and not self._is_open and time.monotonic() >= self._shut_until:
             self._selector.register(self.listening.sock, selectors.EVENT_READ, lambda: self._accept(TURN_ACCEPTS))
             self._is_open = True
 
@@ -81,8 +83,9 @@ class Door:
             self._take(sock)
 
     def _despair(self, exc: OSError) -> None:
-        """Shut the door until somebody opens it again, or the selector would turn for nothing."""
+        """Shut the door for a rest, or the selector would turn for nothing."""
         self.shut()
+        self._shut_until = time.monotonic() + REST_SECONDS
         if time.monotonic() < self._quiet_until:
             return
         self._quiet_until = time.monotonic() + QUIET_SECONDS

@@ -17,6 +17,7 @@ from asgi_bridge.gateway.runner.connection import Limits
 from ..doubles.clients import UPSTREAM, client_of
 from ..doubles.runner_process import RunnerProcess
 from ..doubles.waiting import until
+from . import HERE
 
 Start = Callable[..., RunnerProcess]
 
@@ -28,7 +29,7 @@ PATIENT = Limits(connect=60.0)
 
 @pytest.fixture
 def runner(start: Start) -> RunnerProcess:
-    runner = start("--workers", "3", target="several:both")
+    runner = start("--workers", "3", target="several:both", app_dir=str(HERE))
     for _ in range(3):
         runner.line_with("takes calls")
     return runner

@@ -36,7 +36,9 @@ def several(start: Start) -> Start:
     """Start a runner with workers, and wait until all of them serve."""
 
     def several(number: int, *arguments: str, **kwargs: Any) -> RunnerProcess:
-        runner = start("--workers", str(number), *arguments, **{"target": "several:bridge", **kwargs})
+        runner = start(
+            "--workers", str(number), *arguments, **{"target": "several:bridge", "app_dir": str(HERE), **kwargs}
+        )
         for _ in range(number):
             runner.line_with("takes calls")
         return runner
@@ -323,7 +325,7 @@ def test_a_connection_waits_while_plugins_load(start: Start, folder: Path) -> No
 
 
 def test_plugins_that_do_not_load_end_the_runner_with_one_message(start: Start, path: str) -> None:
-    runner = start("--workers", "4", target="several:nothing")
+    runner = start("--workers", "4", target="several:nothing", app_dir=str(HERE))
     assert runner.wait() == 2
     assert runner.log.count("has no attribute") == 1
     assert not os.path.exists(path) and not runner.left()
