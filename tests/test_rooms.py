@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "insight": {"plugins"} | SMALL,
     "recording": {"wire"} | SMALL,
     "succession": SMALL,
-    "supervisor": {"succession"} | SMALL,
+    "supervisor": {"succession", "insight"} | SMALL,
     "server": {"wire", "plugins", "adapter", "insight", "recording", "succession", "supervisor"} | SMALL,
     # APISIX's half
     "gateway": {"wire"} | SMALL,

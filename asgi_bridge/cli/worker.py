@@ -45,7 +45,8 @@ def main() -> None:
     for descriptor in (numbers, parked):
         os.set_inheritable(descriptor, False)
     share(numbers)
-    ends = WorkerEnds(sock, table, SharedTable(parked), message["folder"], message["limit_max_requests"])
+    told = {name: message[name] for name in ("folder", "first", "limit_max_requests")}
+    ends = WorkerEnds(sock, table, SharedTable(parked), **told)
     try:
         serve(make_source(**message["source"]), **message["options"], ends=ends)
     except BridgeError as exc:

@@ -25,7 +25,7 @@ class Report:
 
     Attributes:
         worker: ``pid``, ``seconds`` since it started, ``calls`` so far, ``calls_in_flight``, ``parked_calls``,
-            ``configurations`` and ``recent_lag`` in seconds.
+            ``configurations`` and ``recent_lag`` in seconds. Empty: these are the counts of processes that have ended.
         tally: What :meth:`.Tally.dump` returns.
         lines: The last warnings and errors, the newest first.
     """

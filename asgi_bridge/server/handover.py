@@ -81,6 +81,7 @@ class Handover:
         self._gives = False
         self._copy = -1
         self._batch: list[Handed] = []
+        self._leaving: asyncio.Task[None] | None = None
 
     # taking
 
@@ -220,6 +221,8 @@ class Handover:
         self._acceptor.stop()
         self._copy = succession.send_listener()
         runner.give = self._give
+        assert self._loop is not None
+        self._leaving = self._loop.create_task(runner.leave_admin())
         for connection in self._server.connections():
             connection.hand_over()
         self._send_batch()

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -102,6 +102,7 @@ class Runner:
         observer: Counts what happens; None: nothing is counted.
         watched: True: the end of each call is logged, or counted, or both.
         admin: The server of the admin application; None: there is none.
+        peers: Asks all processes of this runner for their reports; None: there is only this one.
         give: Takes a connection's descriptor and unread bytes, for another process; None: connections stay here.
         socket: By which the runner recognizes its own socket; None: it does not look.
     """
@@ -129,6 +130,7 @@ class Runner:
         self.watched = self.options.access_log or self.observer is not None
         self._started = False
         self.give: Give | None = None
+        self.peers: Callable[[], Awaitable[list[Report]]] | None = None
         self.socket = self.options.socket
         self._ticker: asyncio.Task[None] | None = None
         self._hangs: HangWatch | None = None
@@ -185,11 +187,20 @@ class Runner:
         insight = Insight(self.store, lambda: len(self.calls), lambda: len(self.host.parked), self.obstacle)
 
         async def reports() -> "list[Report]":
-            return [insight.report()]
+            return [insight.report()] if self.peers is None else await self.peers()
 
         self._insight = insight
         self.observer = insight.tally
         self.admin = AdminServer(admin_app(insight, reports, any_host=address.public), address)
+
+    def report(self) -> "Report | None":
+        """Return what this process has counted; None: it counts nothing."""
+        return None if self._insight is None else self._insight.report()
+
+    async def leave_admin(self) -> None:
+        """Leave the admin address to the next process."""
+        if self.admin is not None:
+            await self.admin.stop()
 
     def obstacle(self) -> str | None:
         """Return why the runner is not ready to take calls; None: it is."""

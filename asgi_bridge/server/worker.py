@@ -17,9 +17,11 @@ import uvicorn
 
 from ..adapter import Answer
 from ..errors import PluginError
+from ..insight.insight import Report
 from ..plugins import Chain, Plugin
 from ..plugins.shared_numbers import SharedTable
-from ..supervisor.channel import MAX_FRAME, Table, Word, receive, send
+from ..succession.sockets import SocketName
+from ..supervisor.channel import MAX_FRAME, Table, Word, pack, receive, send, unpack
 from ..wire import ErrCode, ErrResp, HTTPReqCallReq, HTTPRespCallReq, PrepareConfResp, Role, Session, Var
 from ..wire.session import State
 from .handover import GRACEFUL_AFTER_WAIT
@@ -45,13 +47,15 @@ class WorkerEnds:
         table: The memory that both share.
         parked: The memory of all workers that says who has parked calls.
         folder: Path of the private folder.
+        first: True: no other worker has served yet.
         limit_max_requests: Number of calls after which the worker asks to be replaced; None: it never does.
     """
 
     channel: socket.socket
     table: Table
     parked: SharedTable
-    folder: str
+    folder: str | None
+    first: bool
     limit_max_requests: int | None = None
 
 
@@ -70,13 +74,22 @@ class WorkerServer(RunnerServer):
     def __init__(self, config: uvicorn.Config, path: str, ends: WorkerEnds) -> None:
         super().__init__(config, path)
         self._ends = ends
+        self._path = path
+        self._link: Link | None = None
         self.whereabouts: Whereabouts | None = None
 
     def adopt(self, runner: Runner, plugins: Mapping[str, Plugin]) -> None:
-        """Let the other workers find the calls that a runner parks, if one of its plugins parks any."""
+        """Let the other workers know of a runner: of the calls that it parks, and of what it counts."""
         if any(plugin.options.phase == "both" for plugin in plugins.values()):
             self.whereabouts = Whereabouts(self._ends.parked)
             runner.host = dataclasses.replace(runner.host, parked=NotedCalls(self.whereabouts))
+        runner.peers = self._reports
+        if runner.admin is not None:
+            runner.admin.is_quiet = not self._ends.first  # another worker has the address
+
+    async def _reports(self) -> list[Report]:
+        """Return the reports of all workers, and those of workers that have ended."""
+        return [] if self._link is None else [Report(**each) for each in await self._link.reports()]
 
     def shorten(self) -> None:
         """Shorten the grace period: the supervisor has waited for a successor, and the calls ran on meanwhile."""
@@ -91,7 +104,13 @@ class WorkerServer(RunnerServer):
     def accept(self, sockets: Any) -> None:
         """Take connections from the supervisor."""
         if not self.should_exit:  # no lifespan has failed
-            self.servers.append(Link(self, self._ends))  # type: ignore[arg-type]
+            self._link = Link(self, self._ends)
+            self.servers.append(self._link)  # type: ignore[arg-type]
+
+    def name_socket(self) -> None:
+        """Tell the runner by what it recognizes the socket."""
+        device, inode = self._ends.table.socket
+        runner_of(self.config).socket = SocketName(self._path, device, inode) if inode else None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handle SIGTERM. A terminal sends SIGINT to the supervisor too, which then sends SIGTERM."""
@@ -114,6 +133,7 @@ class Link:
     def __init__(self, server: WorkerServer, ends: WorkerEnds) -> None:
         self.retiring = False
         self._server = server
+        self._runner = runner_of(server.config)
         self._channel = ends.channel
         self._table = ends.table
         self.flags = ends.table.busy
@@ -121,7 +141,8 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._connections: dict[int, WorkerProtocol] = {}
         self._answered: list[WorkerProtocol] = []
-        self._unsent: deque[tuple[Word, int, bytes]] = deque()
+        self._unsent: deque[tuple[Word, int, bytes, int | None]] = deque()
+        self._asking: list[asyncio.Future[list[dict[str, Any]]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop.add_reader(self._channel, self._read, TURN_CONNECTIONS)
         self._beat()
@@ -174,15 +195,17 @@ class Link:
 
     # the channel
 
-    def _tell(self, word: Word, slot: int = 0, data: bytes = b"") -> None:
-        self._unsent.append((word, slot, data))
+    def _tell(self, word: Word, slot: int = 0, data: bytes = b"", memory: int | None = None) -> None:
+        self._unsent.append((word, slot, data, memory))
         self._send()
 
     def _send(self) -> None:
         try:
             while self._unsent:
                 send(self._channel, *self._unsent[0])
-                self._unsent.popleft()
+                memory = self._unsent.popleft()[-1]
+                if memory is not None:
+                    os.close(memory)
         except OSError:
             pass  # the next beat tries again
 
@@ -208,9 +231,18 @@ class Link:
                     connection.give_back()
             elif word is Word.RETIRE:
                 self.retiring = True
+                self._spawn(self._runner.leave_admin())
                 for connection in list(self._connections.values()):
                     connection.give_back()
                 self._spawn(self._retire())
+            elif word is Word.ASK:
+                self._report(Word.REPORT)
+            elif word is Word.REPORTS and descriptor is not None:
+                found = unpack(descriptor)
+                for future in self._asking:
+                    if not future.done():
+                        future.set_result(found)
+                self._asking.clear()
             elif word is Word.SHORTEN:
                 self._server.shorten()
             elif word is Word.HURRY:
@@ -233,10 +265,25 @@ class Link:
         state = self._server.server_state
         while self._connections or state.connections or state.tasks:  # noqa: ASYNC110  # uvicorn has no event for it
             await asyncio.sleep(0.02)
+        self._report(Word.REPORT)
         self._server.should_exit = True
+
+    def _report(self, word: Word) -> None:
+        """Tell the supervisor what this worker has counted, if it counts."""
+        report = self._runner.report()
+        if report is not None:
+            self._tell(word, memory=pack(dataclasses.asdict(report)))
+
+    async def reports(self) -> list[dict[str, Any]]:
+        """Return what all workers tell of themselves, and last what those have told that have ended."""
+        future: asyncio.Future[list[dict[str, Any]]] = self._loop.create_future()
+        self._asking.append(future)
+        self._report(Word.REPORTS)
+        return await future
 
     def _beat(self) -> None:
         self._table.turned()
+        self._server.name_socket()
         self._send()
         if self._limit is not None and self._server.server_state.total_requests >= self._limit:
             self._limit = None

@@ -8,18 +8,22 @@ The memory says which connections a worker is busy with, and whether its event l
 the worker's death too.
 """
 
+import json
 import mmap
 import os
 import socket
 import struct
 from enum import IntEnum
+from typing import Any
 
-__all__ = ["MAX_CONNECTIONS", "MAX_FRAME", "Table", "Word", "receive", "send"]
+__all__ = ["MAX_CONNECTIONS", "MAX_FRAME", "Table", "Word", "pack", "receive", "send", "unpack"]
 
 MAX_CONNECTIONS = 16_384
 """Maximum number of connections of one worker."""
 _BUSY = mmap.PAGESIZE
-"""Offset of the flags in the memory. The page before them counts the turns."""
+"""Offset of the flags in the memory. The page before them counts the turns, and has the socket's name."""
+_NAME = struct.Struct("QQ")
+_NAME_AT = 64
 MAX_FRAME = 60_000
 """Maximum size of a call that goes from one worker to another with its connection, in bytes."""
 _MESSAGE = struct.Struct("<BI")
@@ -30,7 +34,7 @@ class Word(IntEnum):
     """First part of a message. The number behind it is a slot: the connection's number in this worker.
 
     CONNECTION may have a call of the connection behind it. MOVED has the process id of the worker that a call is for,
-    and the call.
+    and the call. REPORT and REPORTS bring a memory with what a worker, or all workers, tell of themselves.
     """
 
     # to the worker
@@ -39,12 +43,16 @@ class Word(IntEnum):
     RETIRE = 3
     HURRY = 4
     SHORTEN = 10
+    ASK = 11
     # to the supervisor
     READY = 5
     RETURNED = 6
     CLOSED = 7
     WORN = 8
     MOVED = 9
+    REPORT = 12
+    # both
+    REPORTS = 13
 
 
 class Table:
@@ -72,6 +80,16 @@ class Table:
     def turns(self) -> int:
         """Number that changes as long as the event loop turns."""
         return self._memory[0]
+
+    @property
+    def socket(self) -> tuple[int, int]:
+        """Device and inode of the listening socket's file, which the supervisor writes; zeros: it has none."""
+        device, inode = _NAME.unpack_from(self._memory, _NAME_AT)
+        return device, inode
+
+    @socket.setter
+    def socket(self, name: tuple[int, int]) -> None:
+        _NAME.pack_into(self._memory, _NAME_AT, *name)
 
     def turned(self) -> None:
         """Note that the event loop turns."""
@@ -111,3 +129,18 @@ def receive(channel: socket.socket) -> tuple[Word, int, bytes, int | None] | Non
         return None
     word, number = _MESSAGE.unpack_from(data)
     return Word(word), number, data[_MESSAGE.size :], descriptors[0] if descriptors else None
+
+
+def pack(value: Any) -> int:
+    """Put plain data into a new memory, and return its descriptor."""
+    memory = os.memfd_create("asgi_bridge-report")
+    with open(memory, "wb", closefd=False) as file:
+        file.write(json.dumps(value).encode())
+    return memory
+
+
+def unpack(memory: int) -> Any:
+    """Return the data of a memory that :func:`pack` has made, and close its descriptor."""
+    with open(memory, "rb") as file:
+        file.seek(0)
+        return json.load(file)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .channel import Word
 from .connections import Connections
 from .handle import State, WorkerHandle
+from .reports import Reports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,6 +44,7 @@ class Crew:
         wanted: The same.
         message: What each worker is told at its start.
         is_complete: True: nobody is started or replaced any more, because the process ends or hands over.
+        socket: Device and inode of the file of the listening socket; zeros: there is none.
         has_served: True: a worker was ready at some time.
         failed: Exit code of the first worker, if it ended before it served; 0: it did not.
         was_cut: True: a worker was ended hard when the process ended.
@@ -55,6 +57,7 @@ class Crew:
         self.wanted = wanted
         self.message: Mapping[str, Any] = {}
         self.is_complete = False
+        self.socket = (0, 0)
         self.has_served = False
         self.failed = 0
         self.was_cut = False
@@ -62,6 +65,7 @@ class Crew:
         self._selector = selector
         self._connections = connections
         self._shared = shared
+        self._reports = Reports(connections.workers)
         # a replacement in progress: the old worker retires once the new one is ready; one at a time
         self._worn: deque[WorkerHandle] = deque()
         self._old: WorkerHandle | None = None
@@ -82,7 +86,8 @@ class Crew:
 
     def start(self) -> WorkerHandle:
         """Start a worker."""
-        worker = WorkerHandle(self.message, self._shared)
+        worker = WorkerHandle({**self.message, "first": not self.has_served}, self._shared)
+        worker.name_socket(self.socket)
         self.workers.append(worker)
         self._selector.register(worker.channel, selectors.EVENT_READ, lambda: self._read(worker))
         return worker
@@ -126,13 +131,17 @@ class Crew:
     def _read(self, worker: WorkerHandle) -> None:
         """Handle all messages of a worker."""
         while (message := worker.next_message()) is not None:
-            word, slot, data = message
+            word, slot, data, memory = message
             if word is Word.READY:
                 self._greet(worker)
             elif word is Word.WORN:
                 if worker not in self._worn:
                     self._worn.append(worker)
                 self._replace()
+            elif word is Word.REPORTS and memory is not None:
+                self._reports.ask(worker, memory)
+            elif word is Word.REPORT and memory is not None:
+                self._reports.take(worker, memory)
             else:
                 self._connections.left(worker, word, slot, data)
 
@@ -167,6 +176,13 @@ class Crew:
         """Start and replace again."""
         self.is_complete = False
         self.fill()
+
+    def name_socket(self, name: tuple[int, int]) -> None:
+        """Tell all workers by which device and inode they recognize the socket at its path; zeros: there is none."""
+        if name != self.socket:
+            self.socket = name
+            for worker in self.workers:
+                worker.name_socket(name)
 
     def retire_all(self) -> None:
         """Let all workers give their connections back, and end."""
@@ -203,6 +219,7 @@ class Crew:
         self._selector.unregister(worker.channel)
         worker.channel.close()
         self.workers.remove(worker)
+        self._reports.bury(worker)
         busy = self._connections.inherit(worker)
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
         if not self.is_complete:

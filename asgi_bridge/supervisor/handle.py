@@ -123,13 +123,15 @@ class WorkerHandle:
             return False
         return True
 
-    def next_message(self) -> tuple[Word, int, bytes] | None:
-        """Return the next message of the worker: word, slot, and what stands behind it; None: there is none now."""
+    def next_message(self) -> tuple[Word, int, bytes, int | None] | None:
+        """Return the next message of the worker, as :func:`.receive` does; None: there is none now."""
         with contextlib.suppress(BlockingIOError):
-            found = receive(self.channel)
-            if found is not None:
-                return found[:3]
+            return receive(self.channel)
         return None
+
+    def name_socket(self, name: tuple[int, int]) -> None:
+        """Tell the worker by which device and inode it recognizes the socket at its path; zeros: there is none."""
+        self._table.socket = name
 
     def look(self) -> None:
         """Note whether the event loop has turned since the last look."""

@@ -134,7 +134,9 @@ class Supervisor:
         """Accept on the socket of the path. It is another one if somebody has removed the first."""
         if self._stop_signal is not None or self._giving:
             return
-        self._door.exchange(self._succession.listening)
+        listening = self._succession.listening
+        self._door.exchange(listening)
+        self._crew.name_socket((0, 0) if listening is None else (listening.name.device, listening.name.inode))
         if not self._connections.ready():
             self._door.shut()  # connections wait in the backlog
             return
