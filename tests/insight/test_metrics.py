@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from asgi_bridge.wire import (
 
 from ..doubles.connection import Connection
 from ..doubles.runner_process import RunnerProcess
-from .stage import Admin
+from .stage import PLUGINS, Admin, admin_of, runner_process
 
 LISTS = {
     ("passing",): 40,
@@ -183,6 +184,27 @@ def test_what_else_is_counted(load: Counter[tuple[str, str]], admin: Admin) -> N
     assert values["asgi_bridge_workers"] == 1
     (lag,) = [family for family in parsed(text) if family.name == "asgi_bridge_loop_lag_seconds"]
     assert lag.type == "histogram"
+
+
+def test_what_shadows_would_have_done_is_counted_and_nothing_else_of_them(folder: Path) -> None:
+    with runner_process(folder, PLUGINS, "--admin", "127.0.0.1:0") as runner, runner.connect() as connection:
+        admin = admin_of(runner)
+        for key in ("route#1#ext-plugin-pre-req#1", "route#1#ext-plugin-post-resp#1"):
+            prepared = connection.prepare(("watching", {}), ("passing", {}), key=key)
+            assert isinstance(prepared, PrepareConfResp)
+            token = prepared.conf_token
+            for _ in range(3):
+                connection.send(HTTPRespCallReq(1, 200, [], token)) if "resp" in key else connection.begin(token)
+                answered(connection)
+        counts: Counter[tuple[str, ...]] = Counter()
+        while counts.total() < 6:  # a shadow may end after the answer
+            counts = samples(admin.get("/metrics")[2], "asgi_bridge_shadow_requests_total", "plugin", "outcome")
+        assert counts == {("watching", "stop 403"): 3, ("watching", "response 403"): 3}
+        text = admin.get("/metrics")[2]
+    assert samples(text, "asgi_bridge_plugin_calls_total", "plugin", "phase") == {
+        ("passing", "request"): 3,
+        ("passing", "response"): 3,
+    }
 
 
 def test_prometheus_may_ask_for_openmetrics(load: Counter[tuple[str, str]], admin: Admin) -> None:
