@@ -62,6 +62,7 @@ for app in (passing, rewriting, stopping, asking, failing):
     bridge.mount(app.__name__, app)
 bridge.mount("optional", failing, on_error="open")
 bridge.mount("slow", slow, timeout=0.05)
+bridge.mount("waiting", passing, phase="both")
 bridge.mount("watching", stopping, shadow=True)
 
 

@@ -21,7 +21,7 @@ from .stage import PLUGINS, Admin, admin_of
 def test_plugins_are_described(admin: Admin) -> None:
     found = {each["name"]: each for each in admin.json("/plugins")}
     assert sorted(found) == [
-        "asking", "failing", "made", "optional", "passing", "rewriting", "slow", "stopping", "watching",
+        "asking", "failing", "made", "optional", "passing", "rewriting", "slow", "stopping", "waiting", "watching",
     ]  # fmt: skip
     slow = found["slow"]
     assert (slow["kind"], slow["phase"], slow["phases"]) == ("application", "auto", ["request", "response"])
