@@ -233,14 +233,16 @@ class Secrets:
 
         A secret of LONG or more characters is taken out wherever it stands, a shorter one where it is a whole word.
         """
-        if not self._texts:
+        first = self._pattern().search(text) if self._texts else None
+        if first is None:
             return text
+        lengths = self._lengths
+        starts = range(first.start(), len(text) - SHORTEST + 1)
         parts: list[str] = []
         shown = end = 0  # up to where `text` is in `parts`, and where the last secret ends
-        for found in self._candidates().finditer(text):
-            start = found.start()
+        for start in [each for each in starts if text[each : each + SHORTEST] in lengths]:
             # a list of its own: another thread may remember a secret meanwhile
-            for length in sorted(self._lengths.get(text[start : start + SHORTEST], ()), reverse=True):
+            for length in sorted(lengths.get(text[start : start + SHORTEST], ()), reverse=True):
                 stop = start + length
                 if text[start:stop] not in self._texts or (length < LONG and not _is_word(text, start, stop)):
                     continue
@@ -250,8 +252,8 @@ class Secrets:
                 break
         return "".join([*parts, text[shown:]]) if parts else text
 
-    def _candidates(self) -> re.Pattern[str]:
-        """Return the pattern that finds where a secret may begin."""
+    def _pattern(self) -> re.Pattern[str]:
+        """Return a pattern that finds where a secret may begin. In most lines it finds nothing, if secrets are few."""
         made, pattern = self._beginnings
         number = sum(map(len, self._chars))
         if made != number:
