@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "wsgi": {"wire", "plugins"} | SMALL,
     "insight": {"plugins"} | SMALL,
     "recording": {"wire"} | SMALL,
-    "succession": SMALL,
+    "succession": {"plugins"} | SMALL,
     "supervisor": {"succession", "insight"} | SMALL,
     "server": {"wire", "plugins", "adapter", "insight", "recording", "succession", "supervisor"} | SMALL,
     # APISIX's half

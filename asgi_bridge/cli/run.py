@@ -1,6 +1,7 @@
 """``asgi-bridge run``: serves the gateway."""
 
 import functools
+import os
 import sys
 from typing import Any
 
@@ -82,7 +83,13 @@ def run(
     from ..supervisor.run import supervise
 
     origin = {"target": target, "mounts": mounts, "app_dir": app_dir, "allow": allow, "given": is_given("app_dir")}
-    payload = {"source": origin, "options": options, "limit_max_requests": limit_max_requests}
+    payload = {
+        "source": origin,
+        "options": options,
+        "limit_max_requests": limit_max_requests,
+        # of the hashes that stand for secrets in a recording: the same in all workers
+        "record_key": os.urandom(32).hex(),
+    }
     names = ("uds", "uds_permissions", "timeout_graceful_shutdown", "log_level", "log_format", "env_file")
     configure = None if options["log_config"] is None else functools.partial(_configure, options)
     sys.exit(supervise(payload, workers=workers, configure=configure, **{name: options[name] for name in names}))

@@ -45,7 +45,7 @@ def main() -> None:
     for descriptor in (numbers, parked):
         os.set_inheritable(descriptor, False)
     share(numbers)
-    told = {name: message[name] for name in ("folder", "first", "limit_max_requests")}
+    told = {name: message[name] for name in ("folder", "first", "record_key", "limit_max_requests")}
     ends = WorkerEnds(sock, table, SharedTable(parked), **told)
     try:
         serve(make_source(**message["source"]), **message["options"], ends=ends)

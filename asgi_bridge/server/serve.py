@@ -120,7 +120,7 @@ def serve(
         ask_origin=forwarded_headers == "ask",
         conf_expire=conf_expire_of_environment(),
         limit_configuration_size=limit_configuration_size,
-        record=None if record is None else RecordOptions(record, record_size, record_secrets),
+        record=None if record is None else _record_options(record, record_size, record_secrets, ends),
         admin=None if admin is None else admin_address(admin, admin_public),
     )
     library = isinstance(source, Mapping)
@@ -169,6 +169,12 @@ def serve(
         succession.close()
         if master is not None:
             os.close(master)
+
+
+def _record_options(path: str, size: int, secrets: bool, ends: WorkerEnds | None) -> RecordOptions:
+    if ends is None:
+        return RecordOptions(path, size, secrets)
+    return RecordOptions(path, size, secrets, bytes.fromhex(ends.record_key))
 
 
 def log_as_uvicorn(log_config: dict[str, Any] | str, log_level: str | int | None) -> None:

@@ -27,6 +27,7 @@ from ..wire.session import State
 from .handover import GRACEFUL_AFTER_WAIT
 from .process import RunnerServer
 from .protocol import RunnerProtocol, runner_of
+from .recording_protocol import RecordingProtocol
 from .runner import Runner
 from .steering import NotedCalls, Whereabouts
 
@@ -48,6 +49,7 @@ class WorkerEnds:
         parked: The memory of all workers that says who has parked calls.
         folder: Path of the private folder.
         first: True: no other worker has served yet.
+        record_key: Key of the hashes that stand for secrets in a recording, in hexadecimal.
         limit_max_requests: Number of calls after which the worker asks to be replaced; None: it never does.
     """
 
@@ -56,6 +58,7 @@ class WorkerEnds:
     parked: SharedTable
     folder: str | None
     first: bool
+    record_key: str
     limit_max_requests: int | None = None
 
 
@@ -254,8 +257,10 @@ class Link:
         task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, slot: int, sock: socket.socket, call: bytes) -> None:
+        protocol = WorkerProtocol if self._runner.recording is None else RecordingWorkerProtocol
+
         def make() -> WorkerProtocol:
-            connection = self._connections[slot] = WorkerProtocol(self, slot, self._server, call)
+            connection = self._connections[slot] = protocol(self, slot, self._server, call)
             return connection
 
         await self._loop.connect_accepted_socket(make, sock)
@@ -406,3 +411,7 @@ class WorkerProtocol(RunnerProtocol):
             self._transport.close()
         else:
             super()._run(message, chain, started)
+
+
+class RecordingWorkerProtocol(WorkerProtocol, RecordingProtocol):
+    """A connection of a worker whose answered calls are recorded."""

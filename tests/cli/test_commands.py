@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -117,7 +118,7 @@ def test_run_without_options(command: Command, served: Served) -> None:
     source = {"target": "a.b:c", "mounts": [], "app_dir": ".", "allow": [], "given": False}
     assert served == [
         (
-            {"source": source, "options": DEFAULTS, "limit_max_requests": None},
+            {"source": source, "options": DEFAULTS, "limit_max_requests": None, "record_key": ANY},
             {"workers": 1, "configure": None, **{name: DEFAULTS[name] for name in OF_THE_SUPERVISOR}},
         )
     ]
