@@ -46,8 +46,8 @@ class Crew:
         is_complete: True: nobody is started or replaced any more, because the process ends or hands over.
         socket: Device and inode of the file of the listening socket; zeros: there is none.
         has_served: True: a worker was ready at some time.
-        failed: Exit code of the first worker, if it ended before it served; 0: it did not.
-        was_cut: True: a worker was ended hard when the process ended.
+        failed: Exit code of the first worker if it ended before it served, or of one that was ended hard at the end of
+            the process; 0: there is none.
         on_ready: Called when a worker is ready, before it gets connections.
     """
 
@@ -60,7 +60,6 @@ class Crew:
         self.socket = (0, 0)
         self.has_served = False
         self.failed = 0
-        self.was_cut = False
         self.on_ready: Callable[[], object] = lambda: None
         self._selector = selector
         self._connections = connections
@@ -70,7 +69,7 @@ class Crew:
         self._worn: deque[WorkerHandle] = deque()
         self._old: WorkerHandle | None = None
         self._new: WorkerHandle | None = None
-        self._retry_at, self._retry_seconds = 0.0, RETRY_SECONDS[0]
+        self._retry = _Retry()
 
     @property
     def is_over(self) -> bool:
@@ -94,7 +93,7 @@ class Crew:
 
     def fill(self) -> None:
         """Start the workers that are missing. The first one starts alone: an error of the plugins is logged once."""
-        if not self.has_served or self.is_complete or time.monotonic() < self._retry_at:
+        if not self.has_served or self.is_complete or time.monotonic() < self._retry.at:
             return
         active = sum(each.state is not State.RETIRING for each in self.workers)
         if self._old is not None and self._new is not None:
@@ -151,7 +150,7 @@ class Crew:
             return
         worker.state = State.READY
         worker.look()
-        self._retry_at, self._retry_seconds = 0.0, RETRY_SECONDS[0]
+        self._retry = _Retry()
         self.has_served = True
         logger.info("Worker %d takes calls", worker.pid)
         self.on_ready()
@@ -228,7 +227,7 @@ class Crew:
             elif worker.state is State.READY:
                 logger.error("Worker %d ended %s, with %d calls in flight; it is replaced", worker.pid, how, busy)
         elif worker.state is not State.LOADING and code not in (0, -signal.SIGTERM):
-            self.was_cut = True
+            self.failed = code if code > 0 else 128 - code
         if busy and worker.state is State.RETIRING:
             logger.error("Worker %d retired %s, and cut %d calls off", worker.pid, how, busy)
         if worker is self._old:
@@ -247,11 +246,8 @@ class Crew:
             self._worn.clear()
             logger.error("The new worker %d ended %s before it served; the present workers stay", worker.pid, how)
         else:
-            self._retry_at = time.monotonic() + self._retry_seconds
-            logger.error(
-                "Worker %d ended %s before it served; the next attempt is in %g s", worker.pid, how, self._retry_seconds
-            )
-            self._retry_seconds = min(2 * self._retry_seconds, RETRY_SECONDS[1])
+            seconds = self._retry.later()
+            logger.error("Worker %d ended %s before it served; the next attempt is in %g s", worker.pid, how, seconds)
 
     def look(self, seconds: float) -> None:
         """Replace workers that hang, end those that retire for too long, and start those that are missing.
@@ -281,3 +277,17 @@ class Crew:
         """Close the memories that all share."""
         for memory in self._shared:
             os.close(memory)
+
+
+class _Retry:
+    """When the next attempt is made to replace a worker whose plugins do not load."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+        self._seconds = RETRY_SECONDS[0]
+
+    def later(self) -> float:
+        """Wait before the next attempt. Returns for how many seconds."""
+        seconds, self._seconds = self._seconds, min(2 * self._seconds, RETRY_SECONDS[1])
+        self.at = time.monotonic() + seconds
+        return seconds

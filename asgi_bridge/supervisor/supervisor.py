@@ -111,7 +111,7 @@ class Supervisor:
                 if time.monotonic() >= next_look:
                     self._look()
                     next_look = time.monotonic() + LOOK_SECONDS
-        if crew.was_cut and self._stop_signal is not None:
+        if crew.failed and self._stop_signal is not None:
             return 128 + self._stop_signal
         return self._code or crew.failed
 
