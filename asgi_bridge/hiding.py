@@ -4,7 +4,6 @@ A value counts as a secret by the name of its field, such as ``password`` or ``a
 place. Log lines and the admin pages show HIDDEN in its place.
 """
 
-import json
 import re
 from collections import OrderedDict
 from typing import Any
@@ -102,6 +101,8 @@ class Secrets:
                 pending += [(each, secret, depth + 1) for each in value]
 
     def _add(self, text: str) -> None:
+        import json  # here, because each start of a process loads this module early
+
         parts = [text] if len(text) <= LONGEST and "\n" not in text else text.splitlines()
         for part in parts:
             part = part.strip()

@@ -81,17 +81,17 @@ def run(
         payload = {"source": source, "options": options, "limit_max_requests": limit_max_requests}
         names = ("uds", "uds_permissions", "timeout_graceful_shutdown", "log_level", "log_config", "env_file")
         sys.exit(supervise(payload, workers=workers, **{name: options[name] for name in names}))
-    from ..succession.succession import begin
+    from ..succession.early import begin
 
-    # first of all: what follows imports much, and a predecessor that APISIX ends waits for a sign of its successor
-    succession = None if options["reload"] else begin(options["uds"], options["uds_permissions"])
+    # first of all: what follows imports much
+    watch = None if options["reload"] else begin(options["uds"], options["uds_permissions"])
     try:
         from ..server.serve import serve
 
         serve(
-            find_source(target, mounts, app_dir, allow), reload_dirs=list(reload_dirs) or None, succession=succession,
+            find_source(target, mounts, app_dir, allow), reload_dirs=list(reload_dirs) or None, watch=watch,
             **options,
         )  # fmt: skip
     finally:
-        if succession is not None:
-            succession.close()
+        if watch is not None:
+            watch.close()

@@ -12,9 +12,10 @@ from ..errors import ConfigurationError
 from ..plugins import MAX_CONFIGURATION_BYTES, Plugin
 from ..recording import DEFAULT_SIZE, RecordOptions, check_file
 from ..streams import open_streams, prompt_output
+from ..succession.early import Watch, show_early_lines
 from ..succession.gateway_master import open_master
 from ..succession.sockets import DEFAULT_PERMISSIONS, socket_path
-from ..succession.succession import Succession, show_early_lines
+from ..succession.succession import Succession
 from .admin import admin_address
 from .output import JSON_LOG_CONFIG, LOG_CONFIG, configure_loggers, show_plugin_logs
 from .process import GRACEFUL_SECONDS, RunnerServer, run_reloading, runner_config
@@ -60,7 +61,7 @@ def serve(
     record_secrets: bool = False,
     admin: str | None = None,
     admin_public: bool = False,
-    succession: Succession | None = None,
+    watch: Watch | None = None,
     ends: WorkerEnds | None = None,
 ) -> None:
     """Serve the gateway until a signal ends the process.
@@ -86,7 +87,7 @@ def serve(
         record_secrets: True: the recording holds secrets as they are.
         admin: Where the admin application listens: ``"127.0.0.1:9092"`` or ``"unix:PATH"``; None: nowhere.
         admin_public: True: `admin` may be an address that other machines reach.
-        succession: What `succession.begin` has returned for `uds`; None: it begins here.
+        watch: What `succession.early.begin` has returned for `uds`; None: it begins here.
         ends: What a worker has of its supervisor, which owns the socket; None: this process is no worker.
 
     Raises:
@@ -150,7 +151,9 @@ def serve(
         worker.run(sockets=[])
         return
     master = open_master(path) if uds is None else None
-    succession = succession or Succession(path, uds_permissions)
+    begun = watch is not None
+    watch = watch or Watch(Succession(path, uds_permissions))
+    succession = watch.succession
     options = dataclasses.replace(options, folder=succession.private.path)
     config.app = functools.partial(_load_runner, source, options)
     try:
@@ -159,15 +162,13 @@ def serve(
             config.app = functools.partial(_load_runner, source, dataclasses.replace(options, socket=listening.name))
             run_reloading(config, path, listening.sock)
             return
-        if not succession.is_watched:
-            succession.heed_signals()
-            succession.begin()
-            succession.watch()
+        if not begun:
+            watch.begin()
         if succession.listening is None and not isinstance(source, Mapping):
             source = source.load()  # a start that fails is told in one line
             config.app = functools.partial(_load_runner, source, options)
         show_early_lines()
-        server = RunnerServer(config, path, finally_=succession.close, master=master, succession=succession)
+        server = RunnerServer(config, path, finally_=watch.close, master=master, watch=watch)
         try:
             server.run()
         finally:
@@ -176,7 +177,7 @@ def serve(
     except KeyboardInterrupt:
         pass  # a SIGINT that uvicorn raises again after a clean stop
     finally:
-        succession.close()
+        watch.close()
         if master is not None:
             os.close(master)
 

@@ -25,17 +25,12 @@ from ..environment import load_environment
 from ..errors import ConfigurationError
 from ..streams import flush, open_streams, prompt_output
 from ..succession.control import Handed
+from ..succession.early import begin_without_thread
 from ..succession.gateway_master import open_master
-from ..succession.sockets import BACKLOG, DEFAULT_PERMISSIONS, RunnerSocket, socket_path
-from ..succession.succession import (
-    CONNECTIONS,
-    DONE,
-    END_SECONDS,
-    HANDOVER_SECONDS,
-    SUCCESSOR_SECONDS,
-    TICK_SECONDS,
-    Succession,
-)
+from ..succession.packets import CONNECTIONS, DONE
+from ..succession.sockets import BACKLOG, DEFAULT_PERMISSIONS, RunnerSocket
+from ..succession.succession import Succession
+from ..succession.times import END_SECONDS, HANDOVER_SECONDS, SUCCESSOR_SECONDS, TICK_SECONDS
 from .channel import Word
 from .handle import State, WorkerHandle
 
@@ -104,8 +99,7 @@ def supervise(
         load_environment(env_file)
     _configure_logger(log_level)
     # before anything heavy is imported: a predecessor that APISIX ends waits for a sign of its successor
-    succession = Succession(socket_path(uds), uds_permissions)
-    succession.begin()
+    succession = begin_without_thread(uds, uds_permissions)
     if log_config is not None:
         _configure_as_uvicorn(log_config, log_level)
     try:
@@ -173,7 +167,6 @@ class Supervisor:
         self._spawned = spawned
         self._watched: dict[int, int] = {}
         self._giving = False
-        self._copy = -1
         self._announced = False
         self._wanted = workers
         self._stop_seconds = graceful + STOP_SECONDS
@@ -210,7 +203,7 @@ class Supervisor:
         """
         self._message = message
         self._succession.closing = self._forget
-        self._succession.back = self._take_back
+        self._succession.callers.back = self._take_back
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
             stack.enter_context(self._signals_wake())
@@ -355,8 +348,6 @@ class Supervisor:
         serves = self._served and self._stop_signal is None and not self._giving
         if serves and succession.listening is None:
             succession.replace_silent()
-        elif serves and not succession.is_wanted:
-            succession.guard()
         wanted = succession.wanted()
         for descriptor in [each for each in self._watched if each not in wanted]:
             self._forget(descriptor)
@@ -434,7 +425,7 @@ class Supervisor:
         self._giving = self._succession.is_over = True
         logger.info("The successor takes over %s", self._path)
         self._pause()
-        self._copy = self._succession.send_listener()
+        self._succession.send_listener()
         self._old = self._new = None
         self._worn.clear()
         for worker in self._workers:
@@ -449,12 +440,8 @@ class Supervisor:
         if not self._giving:
             return
         self._giving = self._succession.is_over = False
-        copy, self._copy = self._copy, -1
         for descriptor, unread in handed:
-            if descriptor == copy:
-                os.close(descriptor)
-            else:
-                self._waiting.append((socket.socket(fileno=descriptor), unread, 0))
+            self._waiting.append((socket.socket(fileno=descriptor), unread, 0))
         self._fill()
 
     def _owes(self) -> bool:

@@ -70,7 +70,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capt
 def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, dict[str, Any]]]:
     """Collect what ``run`` would serve."""
     calls: list[tuple[Source, dict[str, Any]]] = []
-    monkeypatch.setattr("asgi_bridge.succession.succession.begin", lambda uds, permissions: None)
+    monkeypatch.setattr("asgi_bridge.succession.early.begin", lambda uds, permissions: None)
     monkeypatch.setattr("asgi_bridge.server.serve.serve", lambda source, **options: calls.append((source, options)))
     return calls
 
@@ -99,7 +99,7 @@ def test_run_without_options(command: Command, served: list[tuple[Source, dict[s
                 "record_secrets": False,
                 "admin": None,
                 "admin_public": False,
-                "succession": None,
+                "watch": None,
             },
         )
     ]
@@ -140,7 +140,7 @@ def test_run_with_all_options(command: Command, served: list[tuple[Source, dict[
                 "record_secrets": True,
                 "admin": "[::]:1",
                 "admin_public": True,
-                "succession": None,
+                "watch": None,
             },
         )
     ]
