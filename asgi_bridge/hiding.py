@@ -5,7 +5,6 @@ shown (:func:`hidden`), and log lines show HIDDEN in their place (SECRETS). :fun
 arguments and fields of traffic, for recordings.
 """
 
-import json
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping
@@ -200,6 +199,8 @@ class Secrets:
 
     def _add(self, text: str) -> None:
         """Remember a secret line by line, in each spelling that log lines may have."""
+        import json  # here, because each start of a process loads this module early
+
         for line in map(str.strip, text.splitlines()):
             if line.startswith("-----"):  # first and last line of PEM
                 continue

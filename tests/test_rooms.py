@@ -86,7 +86,7 @@ MAY_IMPORT = {
         "supervisor",
     }
     | SMALL,
-    "__main__": {"cli"},
+    "__main__": {"cli", "succession"},
     "apps": {"__init__", "plugins"} | SMALL,
 }
 """Room → the other rooms that its files may import. A room is a folder or a module of ``asgi_bridge``, or ``apps``."""

@@ -6,7 +6,6 @@ over: the acceptor's socket, and the connections.
 
 import asyncio
 import logging
-import os
 import select
 import signal
 import socket
@@ -14,16 +13,10 @@ import time
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
-from ..succession.control import Handed
-from ..succession.succession import (
-    CONNECTIONS,
-    DONE,
-    END_SECONDS,
-    HANDOVER_SECONDS,
-    SUCCESSOR_SECONDS,
-    TICK_SECONDS,
-    Succession,
-)
+from ..succession.control import Handed, close_all
+from ..succession.early import Watch
+from ..succession.packets import CONNECTIONS, DONE
+from ..succession.times import END_SECONDS, HANDOVER_SECONDS, LATE_SECONDS, SUCCESSOR_SECONDS, TICK_SECONDS
 from .accept import Acceptor
 from .protocol import RunnerProtocol
 from .runner import Runner
@@ -63,12 +56,13 @@ class Handover:
     """Takes and gives for one server.
 
     Args:
-        succession: The runner's place in the line. Its thread runs until :meth:`obtain`.
+        watch: The runner's place in the line, and the thread that sees to it until :meth:`obtain`.
         server: The server.
     """
 
-    def __init__(self, succession: Succession, server: Server) -> None:
-        self._succession = succession
+    def __init__(self, watch: Watch, server: Server) -> None:
+        self._watch = watch
+        self._succession = watch.succession
         self._server = server
         self._runner: Runner | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -79,7 +73,6 @@ class Handover:
         self._ticker: asyncio.Task[None] | None = None
         self._signal: tuple[int, FrameType | None] | None = None
         self._gives = False
-        self._copy = -1
         self._batch: list[Handed] = []
         self._leaving: asyncio.Task[None] | None = None
 
@@ -95,11 +88,11 @@ class Handover:
             ConfigurationError: The path cannot be taken.
         """
         succession = self._succession
-        succession.unwatch()
+        self._watch.stop()
         self._runner = runner
         self._loop = asyncio.get_running_loop()
         succession.closing = self._forget
-        succession.back = self._take_back
+        succession.callers.back = self._take_back
         if self._server.is_ending():
             return  # a signal has come: let the owner go on
         succession.say_ready()
@@ -172,13 +165,10 @@ class Handover:
         self._turned.set()
         if self._acceptor is None:
             return  # :meth:`obtain` goes on
-        succession = self._succession
         self._step()
         self._adopt()
-        if not self._gives and not succession.is_wanted and not self._server.is_ending():
-            succession.guard()
-            if succession.listening is not self._listening:
-                self._accept()
+        if self._succession.listening is not self._listening and not self._gives:
+            self._accept()
         self._decide(time.monotonic())
 
     def _decide(self, now: float) -> None:
@@ -200,6 +190,7 @@ class Handover:
             if not succession.of_apisix:
                 self._end(None)
             elif now >= since + SUCCESSOR_SECONDS:
+                self.give()  # whoever comes while this runner ends
                 self._end(GRACEFUL_AFTER_WAIT)
 
     def _end(self, most: float | None) -> None:
@@ -209,20 +200,18 @@ class Handover:
     # giving
 
     def give(self) -> None:
-        """Hand over to the successor, if there is one: the listening socket, then all connections without a call.
+        """Hand over to the successor: the listening socket, then all connections without a call.
 
-        Connections with a call follow behind their answers.
+        Connections with a call follow behind their answers. If there is no successor yet, all wait for it here, and
+        calls wait in the connections.
         """
-        succession, runner = self._succession, self._runner
-        if self._gives or succession.successor is None or self._acceptor is None or runner is None:
+        if self._gives or self._acceptor is None or self._runner is None:
             return
-        self._gives = succession.is_over = True
-        logger.info("The successor takes over %s", succession.path)
+        self._gives = True
         self._acceptor.stop()
-        self._copy = succession.send_listener()
-        runner.give = self._give
+        self._runner.give = self._give
         assert self._loop is not None
-        self._leaving = self._loop.create_task(runner.leave_admin())
+        self._leaving = self._loop.create_task(self._runner.leave_admin())
         for connection in self._server.connections():
             connection.hand_over()
         self._send_batch()
@@ -234,13 +223,16 @@ class Handover:
         self._batch.append(Handed(descriptor, unread))
 
     def _send_batch(self) -> None:
+        succession = self._succession
+        if succession.successor is None:
+            return
+        if not succession.is_over:
+            succession.is_over = True
+            logger.info("The successor takes over %s", succession.path)
+            succession.send_listener()
         batch, self._batch = self._batch, []
-        if not batch:
-            return
-        if self._succession.successor is None:
-            self._take_back(batch)
-            return
-        self._succession.successor.send(CONNECTIONS, b"", batch)
+        if batch:
+            succession.successor.send(CONNECTIONS, b"", batch)
         self._step()  # the queue may be full
 
     def _is_all_given(self) -> bool:
@@ -261,11 +253,7 @@ class Handover:
         self._gives = self._succession.is_over = False
         batch, self._batch = self._batch, []
         for descriptor, unread in [*handed, *batch]:
-            if descriptor == self._copy:
-                os.close(descriptor)
-            else:
-                self._acceptor.adopt(socket.socket(fileno=descriptor), unread)
-        self._copy = -1
+            self._acceptor.adopt(socket.socket(fileno=descriptor), unread)
         if not self._server.is_ending():
             self._acceptor.resume()
 
@@ -301,7 +289,7 @@ class Handover:
 
     def leave(self) -> None:
         """Leave the path, at the beginning of the shutdown: to the successor, or to nobody."""
-        if self._acceptor is not None:
+        if self._succession.successor is not None:
             self.give()
         if not self._gives:
             self._succession.remove_path()
@@ -312,16 +300,19 @@ class Handover:
         self._succession.remove_path()
 
     async def finish(self) -> None:
-        """Send what is left, at the end of the shutdown."""
-        if self._gives:
+        """Send what is left, at the end of the shutdown. A late successor may still come."""
+        end = time.monotonic() + ACKNOWLEDGE_SECONDS
+        if self._succession.signalled is not None and not self._succession.is_over:
+            end = self._succession.signalled + LATE_SECONDS
+        while self._gives and time.monotonic() < end:
             self._send_batch()
-            end = time.monotonic() + ACKNOWLEDGE_SECONDS
-            while (successor := self._succession.successor) is not None and time.monotonic() < end:
-                if successor.settled:
-                    successor.send(DONE)
-                    break
-                self._turned.clear()
-                await _wait(self._turned, TICK_SECONDS)
+            successor = self._succession.successor
+            if successor is not None and successor.settled:
+                successor.send(DONE)
+                break
+            self._turned.clear()
+            await _wait(self._turned, TICK_SECONDS / 5)
+        close_all(self._batch)
         if self._ticker is not None:
             self._ticker.cancel()
         for descriptor in list(self._watched):

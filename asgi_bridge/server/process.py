@@ -24,7 +24,7 @@ from uvicorn.supervisors import ChangeReload
 
 from ..errors import BridgeError
 from ..streams import flush, prompt_output
-from ..succession.succession import Succession
+from ..succession.early import Watch
 from ..tracebacks import shorten
 from .accept import Acceptor
 from .handover import Handover
@@ -84,7 +84,7 @@ class RunnerServer(uvicorn.Server):
         seconds: Hard exit this many seconds after a signal, whatever blocks the process; None: WATCHDOG_SECONDS after
             the grace period of `config`.
         master: What `open_master` returns: the server stops when it becomes readable.
-        succession: Where the sockets come from and go to; None: :meth:`run` gets the socket, and keeps it.
+        watch: Where the sockets come from and go to; None: :meth:`run` gets the socket, and keeps it.
     """
 
     def __init__(
@@ -95,11 +95,11 @@ class RunnerServer(uvicorn.Server):
         finally_: Callable[[], None] = lambda: None,
         seconds: float | None = None,
         master: int | None = None,
-        succession: Succession | None = None,
+        watch: Watch | None = None,
     ) -> None:
         super().__init__(config)
         self._master = master
-        self.handover = None if succession is None else Handover(succession, self)
+        self.handover = None if watch is None else Handover(watch, self)
         self._finally = finally_
         self._seconds = _hard_exit_seconds(config) if seconds is None else seconds
         self._path = path

@@ -15,6 +15,7 @@ from ..errors import ConfigurationError
 from ..plugins import MAX_CONFIGURATION_BYTES, Plugin
 from ..recording import DEFAULT_SIZE, RecordOptions, check_file
 from ..streams import open_streams, prompt_output
+from ..succession.early import Watch
 from ..succession.gateway_master import open_master
 from ..succession.sockets import DEFAULT_PERMISSIONS, socket_path
 from ..succession.succession import Succession
@@ -142,7 +143,8 @@ def serve(
         worker.run(sockets=[])
         return
     master = open_master(path) if uds is None else None
-    succession = Succession(path, uds_permissions)
+    watch = Watch(Succession(path, uds_permissions))
+    succession = watch.succession
     options = dataclasses.replace(options, folder=succession.private.path)
     config.app = functools.partial(_load_runner, source, options)
     try:
@@ -151,13 +153,11 @@ def serve(
             config.app = functools.partial(_load_runner, source, dataclasses.replace(options, socket=listening.name))
             run_reloading(config, path, listening.sock)
             return
-        succession.heed_signals()
-        succession.begin()
-        succession.watch()
+        watch.begin()
         if succession.listening is None and not isinstance(source, Mapping):
             source = source.load()  # a start that fails is told in one line
             config.app = functools.partial(_load_runner, source, options)
-        server = RunnerServer(config, path, finally_=succession.close, master=master, succession=succession)
+        server = RunnerServer(config, path, finally_=watch.close, master=master, watch=watch)
         try:
             server.run()
         finally:
@@ -166,7 +166,7 @@ def serve(
     except KeyboardInterrupt:
         pass  # a SIGINT that uvicorn raises again after a clean stop
     finally:
-        succession.close()
+        watch.close()
         if master is not None:
             os.close(master)
 

@@ -16,6 +16,7 @@ This module imports little. A process can use it before it imports anything that
 import array
 import contextlib
 import errno
+import logging
 import os
 import socket
 import stat
@@ -37,11 +38,15 @@ __all__ = [
     "Handed",
     "Packet",
     "accept",
+    "close_all",
     "connect",
     "identity",
     "listen",
     "open_private",
+    "receive",
 ]
+
+logger = logging.getLogger("asgi_bridge.server")
 
 NAME = "control"
 """Name of the control socket in the private folder."""
@@ -202,7 +207,7 @@ class Control:
                 data, ancillary, flags = b"", [], 0
             descriptors = _descriptors(ancillary)
             if not data:
-                _close_all(descriptors)
+                _close(descriptors)
                 self.ended = True
                 return None
             try:
@@ -210,7 +215,7 @@ class Control:
                     raise ControlError("the system has cut off a packet, or its descriptors: is ulimit -n too low?")
                 kind, number, packet = _unpacked(data, descriptors)
             except ControlError:
-                _close_all(descriptors)
+                _close(descriptors)
                 self.ended = True
                 raise
             if kind == ACK:
@@ -222,7 +227,7 @@ class Control:
             return packet
 
     def _acknowledged(self, number: int) -> None:
-        _close_all(each.descriptor for each in self._sent.pop(number, ()))
+        close_all(self._sent.pop(number, ()))
         self._crowded = False
         self.flush()
 
@@ -278,10 +283,36 @@ def _descriptors(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:
     return list(found)
 
 
-def _close_all(descriptors: Iterable[int]) -> None:
+def _close(descriptors: Iterable[int]) -> None:
     for descriptor in descriptors:
         with contextlib.suppress(OSError):
             os.close(descriptor)
+
+
+def close_all(handed: Iterable[Handed]) -> None:
+    """Close sockets that nobody wants.
+
+    Args:
+        handed: The sockets.
+    """
+    _close(each.descriptor for each in handed)
+
+
+def receive(control: Control) -> Packet | None:
+    """Send what waits, and return the next packet. A connection that breaks is logged.
+
+    Args:
+        control: The connection. Its attribute `ended` says whether no more packets come.
+
+    Returns:
+        The packet; None: there is none now.
+    """
+    control.flush()
+    try:
+        return control.receive()
+    except ControlError as exc:
+        logger.warning("The control socket: %s", exc)
+        return None
 
 
 def open_private(folder: str) -> int | None:

@@ -1,17 +1,14 @@
 """The runner's private folder: ``PATH.d/`` beside the socket.
 
 It holds the control socket, and the file of tokens, which outlives the process. Nobody else may read or use them. The
-runner creates the folder
-with mode 0700. It never uses one that is not private, because another user created it or its mode lets others in. It
-then creates a temporary folder, and removes that at its end.
+runner creates the folder with mode 0700. It never uses one that is not private, because another user created it or its
+mode lets others in. It then creates a temporary folder, and removes that at its end.
 """
 
 import contextlib
 import logging
 import os
-import shutil
 import stat
-import tempfile
 
 from .control import NAME as CONTROL
 from .gateway_master import OF_APISIX
@@ -22,6 +19,8 @@ logger = logging.getLogger("asgi_bridge.server")
 
 SUFFIX = ".d"
 """What the folder's name has in addition to the socket's."""
+TOKEN_FILES = tuple(f"tokens.sqlite{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))
+"""Names of the file of tokens, and of those that SQLite keeps beside it."""
 
 
 class PrivateFolder:
@@ -52,14 +51,35 @@ class PrivateFolder:
             )
         _remove_dead(socket_path)
 
+    def is_of(self, folder: int) -> bool:
+        """Whether the path leads to this folder.
+
+        Args:
+            folder: Its descriptor.
+        """
+        if self.path is None:
+            return False
+        try:
+            return os.path.samestat(os.lstat(self.path), os.fstat(folder))
+        except OSError:
+            return False
+
+    def take_again(self) -> bool:
+        """Create the folder anew, after somebody has removed it. Returns whether the path has a private folder now."""
+        return self.path is not None and _take(self.path) is None
+
     def close(self) -> None:
         """Remove the folder if it is temporary. Otherwise it stays, because tokens outlive the process."""
         if self.temporary and self.path is not None:
+            import shutil  # takes long, and this is rare
+
             shutil.rmtree(self.path, ignore_errors=True)
 
 
 def _temporary() -> str | None:
     """Create a temporary folder, and return its path; None: it cannot be created."""
+    import tempfile  # takes long, and this is rare
+
     try:
         path = tempfile.mkdtemp(prefix="asgi_bridge-")
     except OSError:
@@ -123,13 +143,11 @@ def _remove_dead(socket_path: str) -> None:
 
 def _remove_files(dead: str) -> None:
     """Remove a folder of ours, its file of tokens and its control socket. A folder with anything else in it stays."""
-    from ..plugins.token_file import files_of  # imports much, and this is rare
-
     descriptor = os.open(dead, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if os.fstat(descriptor).st_uid != os.geteuid():
             return
-        for name in (*files_of(""), CONTROL):
+        for name in (*TOKEN_FILES, CONTROL):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=descriptor)
     finally:

@@ -12,15 +12,14 @@ import contextlib
 import errno
 import logging
 import os
-import pwd
 import socket
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import ConfigurationError
 
-__all__ = ["RunnerSocket", "SocketName", "bind", "check_path", "has_owner", "socket_path"]
+__all__ = ["RunnerSocket", "SocketName", "bind", "check_path", "has_owner", "move_aside", "socket_path"]
 
 logger = logging.getLogger("asgi_bridge.server")
 
@@ -53,8 +52,7 @@ def socket_path(uds: str | None) -> str:
     return os.path.abspath(path)
 
 
-@dataclass(frozen=True, slots=True)
-class SocketName:
+class SocketName(NamedTuple):
     """The path of a socket, and what recognizes it there. It is plain data.
 
     Attributes:
@@ -153,6 +151,29 @@ def bind(path: str, permissions: int = DEFAULT_PERMISSIONS) -> RunnerSocket:
         os.close(folder_fd)
 
 
+def move_aside(path: str) -> str | None:
+    """Give another name to what somebody has put in a socket's place, unless it is a socket itself.
+
+    Args:
+        path: Absolute path of the socket.
+
+    Returns:
+        The new path; None: there is nothing, or a socket, which :func:`bind` replaces.
+
+    Raises:
+        OSError: It cannot be renamed.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISSOCK(mode):
+        return None
+    moved = f"{path}.{os.urandom(4).hex()}.moved"
+    os.rename(path, moved)
+    return moved
+
+
 def check_path(path: str) -> None:
     """Check whether a socket can have this path.
 
@@ -220,6 +241,8 @@ def _look(path: str) -> str | None:
         uid = os.lstat(path).st_uid
     except OSError:
         return None
+    import pwd
+
     try:
         owner = f"user {pwd.getpwuid(uid).pw_name}"
     except KeyError:

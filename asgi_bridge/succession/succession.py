@@ -12,6 +12,7 @@ LISTENER                The listening socket. The sender accepts nothing more.
 CONNECTIONS             Connections of the gateway without a call.
 PREDECESSOR             The control connection to the sender's own predecessor, which has the socket.
 DONE                    There is no more.
+REFUSED                 Your version is not mine. Take the path as from an owner that cannot hand over.
 ======================  =====================================================================================
 
 A successor that goes away before it is READY costs the owner nothing: the owner puts its control socket back. An owner
@@ -20,65 +21,45 @@ thread, until its plugins are loaded. A successor that gets SIGTERM while it loa
 successor.
 
 Changes of who has the path happen under a lock on the private folder. The owner yields to a successor alone: if
-somebody removes, renames or replaces the path, the owner binds a new socket there.
+somebody removes, renames or replaces the path, the owner binds a new socket there. Only where another runner of the
+same user has taken the path, because the owner did not answer in time or has another version, the owner leaves it.
 
 This module imports little, because a runner says HELLO before it imports anything that takes long.
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import select
 import signal
 import socket
 import struct
-import threading
 import time
-from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
-from ..streams import flush, open_streams
-from .control import NAME, Control, ControlError, Handed, Packet, accept, connect, identity, listen, open_private
+from ..streams import flush
+from .callers import Callers
+from .control import Control, ControlError, Handed, Packet, close_all
+from .control_socket import ControlSocket
+from .packets import CONNECTIONS, DONE, IDENTITY, LISTENER, PREDECESSOR
+from .predecessors import Predecessors
 from .private import PrivateFolder
-from .sockets import DEFAULT_PERMISSIONS, RunnerSocket, SocketName, bind, check_path, has_owner, socket_path
+from .sockets import DEFAULT_PERMISSIONS, RunnerSocket, SocketName, bind, check_path, has_owner, move_aside
+from .times import END_SECONDS, LOCK_SECONDS, SEEK_SECONDS, SUCCESSOR_SECONDS, TICK_SECONDS
 
-__all__ = ["CONNECTIONS", "DONE", "LISTENER", "Succession", "begin"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Succession"]
 
 logger = logging.getLogger("asgi_bridge.server")
-
-HELLO, READY, LISTENER, CONNECTIONS, PREDECESSOR, DONE = range(1, 7)
-VERSION = b"1"
-"""Data of HELLO. The owner hangs up on a process of another version, which then takes the path as from an owner that
-cannot hand over."""
-
-SUCCESSOR_SECONDS = 0.55
-"""Seconds after SIGTERM in which a successor has to say HELLO, where APISIX has started the runner. At a reload APISIX
-starts the successor at the moment of the signal."""
-HANDOVER_SECONDS = 0.8
-"""An owner with a successor hands over this many seconds after SIGTERM, even if the successor is not READY."""
-END_SECONDS = 0.95
-"""A runner that APISIX has started ends this many seconds after SIGTERM. APISIX sends SIGKILL after one second."""
-SEEK_SECONDS = 1.0
-"""Seconds that a runner looks for the control socket of an owner that lives. One whose successor was killed puts it
-back within this time. After it the runner takes the path as from an owner that cannot hand over."""
-OWNER_SECONDS = 10.0
-"""Seconds that an owner has to answer READY. One whose event loop hangs longer is not waited for."""
-TICK_SECONDS = 0.05
-"""Seconds between two looks, where nothing wakes the process."""
-LOCK_SECONDS = 3.0
-"""Seconds to wait for the lock at the start. The others hold it for milliseconds; one of them may be stopped."""
-
-_IDENTITY = struct.Struct("QQ")
-"""Data of LISTENER: device and inode of the socket file."""
 
 
 class Succession:
     """A runner's place in the line of those that have a socket path.
 
-    One thread at a time may use it: its own while the plugins are imported, afterwards the event loop's.
+    One thread at a time may use it: that of :mod:`.early` while the plugins are imported, afterwards the event loop's.
 
     Args:
         path: Absolute path of the socket.
@@ -89,15 +70,15 @@ class Succession:
 
     Attributes:
         private: The private folder.
+        control: Our control socket in it.
+        predecessors: Who gives us what they have.
+        callers: Who has connected to our control socket, and the successor among them.
         listening: The listening socket, once it is ours.
         connections: Connections from the predecessor that nobody serves yet.
-        predecessor: Connection to the process that has the socket, or has had it.
-        successor: Connection to the process that waits for the socket.
-        is_wanted: True: the successor is READY.
         signalled: When SIGTERM came, in monotonic seconds; None: it did not.
         is_over: True: the path belongs to the successor, or is removed.
+        of_apisix: True: APISIX has started this runner, so it sends SIGKILL one second after SIGTERM.
         closing: Called with a descriptor before it is closed, for an event loop that watches it.
-        back: Called with the sockets that a dead successor has not acknowledged.
     """
 
     def __init__(self, path: str, permissions: int = DEFAULT_PERMISSIONS) -> None:
@@ -105,31 +86,36 @@ class Succession:
         self.path = path
         self.permissions = permissions
         self.private = PrivateFolder(path)
+        self.control = ControlSocket(self.private, self._closes)
+        self.predecessors = Predecessors(path, self._closes)
+        self.callers = Callers(path, self.control, self._closes)
         self.listening: RunnerSocket | None = None
         self.connections: list[Handed] = []
-        self.predecessor: Control | None = None
-        self.successor: Control | None = None
-        self.is_wanted = False
         self.signalled: float | None = None
         self.is_over = False
-        self.closing: Callable[[int], object] = lambda descriptor: None
-        self.back: Callable[[list[Handed]], object] = lambda handed: None
         self.of_apisix = os.environ.get("APISIX_LISTEN_ADDRESS", "").removeprefix("unix:") == path
+        self.closing: Callable[[int], object] = lambda descriptor: None
         self._process = os.getpid()
-        self._is_ready = False
-        self._ready_at = 0.0
-        self._seeks_since = self._ready_at = time.monotonic()
-        self._next: list[Control] = []
-        self._callers: list[Control] = []
-        self._control: socket.socket | None = None
-        self._name: tuple[int, int] | None = None
-        self._guard_failed = False
-        self._thread: threading.Thread | None = None
-        self._stopped = False
-        self._wake: tuple[socket.socket, socket.socket] | None = None
-        self._folder = None
-        if not self.private.temporary and self.private.path is not None:
-            self._folder = open_private(self.private.path)
+        self._quiet = False
+
+    def _closes(self, descriptor: int) -> None:
+        self.closing(descriptor)
+
+    @property
+    def successor(self) -> Control | None:
+        """Connection to the process that waits for the socket; None: there is none."""
+        return self.callers.successor
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the successor is READY."""
+        return self.callers.is_wanted
+
+    @property
+    def is_seeking(self) -> bool:
+        """Whether there is neither a socket of ours, nor somebody who may give us one."""
+        nobody = self.predecessors.current is None and self.listening is None
+        return nobody and self.signalled is None and not self.is_over
 
     # the start
 
@@ -145,141 +131,149 @@ class Succession:
 
     def _seek(self) -> bool:
         """Find an owner or become it. Returns False if another process has the lock now."""
-        with self._locked() as locked:
+        with self.control.locked() as locked:
             if not locked:
                 return False
-            if self._folder is not None and identity(self._folder) != self._name:
-                owner = connect(self._folder)
-                if owner is not None:
-                    self.predecessor = owner
-                    owner.send(HELLO, VERSION)
-                    logger.warning(
-                        "Another runner listens on %s: it hands over when the plugins are loaded here", self.path
-                    )
-                    if self._is_ready:
-                        owner.send(READY)
-                    self._put_control()
-                    return True
-            if has_owner(self.path) is False:
+            owner = None if self.predecessors.is_refused else self.control.find_other()
+            if owner is not None:
+                self.predecessors.meet(owner)
+                self.control.put()
+            elif has_owner(self.path) is False:
                 self._bind()
         return True
 
     def _bind(self) -> None:
         self.listening = bind(self.path, self.permissions)
-        self._put_control()
+        self.control.put()
 
-    def _put_control(self) -> None:
-        """Put our own control socket in its place, unless it is there."""
-        if self._folder is None or (self._name is not None and identity(self._folder) == self._name):
-            return
-        self._drop_control()
+    def say_ready(self) -> None:
+        """Tell the predecessor that the plugins are loaded."""
+        self.predecessors.say_ready()
+
+    def replace_silent(self) -> None:
+        """Take the path from an owner that does not hand over in time. Call it while READY waits for an answer.
+
+        Raises:
+            ConfigurationError: The path cannot be taken.
+        """
+        if self.predecessors.is_silent(self.control.is_shared):
+            self._bind()
+
+    # at any time
+
+    def wanted(self) -> dict[int, int]:
+        """Return the descriptors to watch: POLLIN or POLLIN | POLLOUT for each. Call :meth:`step` when one is ready."""
+        current = self.predecessors.current
+        found = {
+            each.fileno(): select.POLLIN | (select.POLLOUT if each.wants_write else 0)
+            for each in (*self.callers.controls, *([] if current is None else [current]))
+            if not each.ended
+        }
+        descriptor = self.control.descriptor
+        if descriptor is not None:
+            found[descriptor] = select.POLLIN
+        return found
+
+    def step(self) -> None:
+        """Do what can be done now, without waiting. The attribute `listening` may be another one afterwards.
+
+        Raises:
+            ConfigurationError: The path became free, and cannot be taken.
+        """
         try:
-            self._control, self._name = listen(self._folder)
-        except OSError as exc:
-            logger.warning(
-                "There is no control socket in %s (%s): no other runner can take over without loss",
-                self.private.path,
-                exc.strerror,
+            for packet in self.predecessors.packets():
+                self._take(packet)
+        except ControlError as exc:
+            logger.warning("The control socket: %s", exc)
+            self.predecessors.end_current()
+        self.callers.hear()
+        if self.is_seeking:
+            self._seek()
+        elif self.listening is not None and not self.is_over and not self.is_wanted:
+            self._guard(self.listening.name)
+
+    def _take(self, packet: Packet) -> None:
+        """Take what a predecessor gives."""
+        if packet.kind == CONNECTIONS:
+            self.connections += packet.handed
+        elif packet.kind == LISTENER:
+            self._take_listener(packet)
+        else:
+            close_all(packet.handed)
+
+    def _take_listener(self, packet: Packet) -> None:
+        """Take the listening socket, and give its file the mode that this process wants."""
+        try:
+            ((descriptor, _),) = packet.handed
+            name = SocketName(self.path, *IDENTITY.unpack(packet.data))
+            sock = socket.socket(fileno=descriptor)
+        except (ValueError, OSError, struct.error) as exc:
+            close_all(packet.handed)
+            raise ControlError(f"a predecessor has sent something else than a listening socket: {exc}") from None
+        sock.setblocking(False)
+        if self.listening is None:
+            self.listening = RunnerSocket(sock, name)
+            self.listening.set_mode(self.permissions)
+            return
+        # the predecessor hung, and the path has our own socket by now: only the backlog is of use
+        with sock, contextlib.suppress(OSError):
+            while True:
+                self.connections.append(Handed(sock.accept()[0].detach()))
+
+    def _guard(self, ours: SocketName) -> None:
+        """Bind a new socket if the path does not lead to ours any more, and put our control socket back.
+
+        The latter if that of a successor is in place which has gone. A runner that has no private folder leaves the
+        path: nobody could tell it that a successor has it.
+        """
+        self.control.keep_folder()
+        is_safe = self.successor is not None or self.control.is_in_place
+        if not self.control.is_shared or (is_safe and ours.is_there()):
+            return
+        with self.control.locked() as locked:
+            if not locked:
+                return
+            self.callers.hear()  # one may have come in this moment, and have put its own control socket in place
+            if not ours.is_there():
+                other = self.control.find_other() if self.successor is None else None
+                if other is not None:
+                    other.close()
+                    self._say_once(logging.WARNING, "Another runner has taken %s. This one keeps its connections")
+                    return
+                self._bind_anew()
+            if self.successor is None:
+                self.control.put()
+
+    def _bind_anew(self) -> None:
+        try:
+            moved = move_aside(self.path)
+            self.listening = bind(self.path, self.permissions)
+        except (ConfigurationError, OSError) as exc:
+            self._say_once(
+                logging.ERROR, "The socket %s was removed or replaced, and cannot be bound anew: " + str(exc)
             )
-
-    def _keep_control(self) -> None:
-        """Put our control socket back, if that of a successor is there which has gone. Only an owner does this."""
-        if self._folder is not None and self._name is not None and identity(self._folder) != self._name:
-            with self._locked() as locked:
-                if locked:
-                    self._hear_callers()  # one may have come in this moment, and have put its own socket there
-                    if self.successor is None and not self._callers:
-                        self._put_control()
-
-    def _drop_control(self) -> None:
-        control, self._control, self._name = self._control, None, None
-        if control is not None:
-            self.closing(control.fileno())
-            control.close()
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[bool]:
-        """Hold the lock, where it is free. Without a private folder there is nobody to share it with."""
-        if self._folder is None:
-            yield True
             return
-        try:
-            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            fcntl.flock(self._folder, fcntl.LOCK_UN)
+        self._quiet = False
+        logger.warning(
+            "The socket %s was removed or replaced by somebody else. It is bound anew%s",
+            self.path,
+            f"; what was there is at {moved} now" if moved else "",
+        )
 
-    # while the plugins are imported
+    def _say_once(self, level: int, text: str) -> None:
+        """Log a line that every turn would log, until the path is ours again."""
+        if not self._quiet:
+            self._quiet = True
+            logger.log(level, text, self.path)
 
-    def watch(self) -> None:
-        """Start the thread that receives, passes on and heeds SIGTERM, until :meth:`unwatch`."""
-        self._wake = socket.socketpair()
-        self._stopped = False
-        self._thread = threading.Thread(target=self._watch, name="succession", daemon=True)
-        self._thread.start()
-
-    def heed_signals(self) -> None:
-        """Handle SIGTERM. Call it before :meth:`begin`, after which connections may wait for this process."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._on_signal)
-
-    def unwatch(self) -> None:
-        """End the thread. If SIGTERM has come, this does not return: the thread ends the process."""
-        if self._thread is None or self._wake is None:
-            return
-        if self.signalled is None:
-            self._stopped = True
-        self._wake[0].send(b"\0")
-        self._thread.join()
-        self._thread = None
-        wake, self._wake = self._wake, None
-        for each in wake:
-            each.close()
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread is not None
-
-    def _on_signal(self, sig: int, frame: FrameType | None) -> None:
-        if not self.note_signal():
-            # nobody will come: end as a process without a handler does
-            self.close()
-            signal.signal(sig, signal.SIG_DFL)
-            signal.raise_signal(sig)
+    # the end
 
     def note_signal(self) -> bool:
         """Note SIGTERM while plugins are imported. Returns False where no successor is there, or to be expected."""
         if self.successor is None and not self.of_apisix:
             return False
-        if self.signalled is None:
-            self.signalled = time.monotonic()
-            if self._wake is not None:
-                self._wake[0].send(b"\0")
+        self.signalled = self.signalled or time.monotonic()
         return True
-
-    def _watch(self) -> None:
-        assert self._wake is not None
-        while not self._stopped:
-            poller = select.poll()
-            poller.register(self._wake[1], select.POLLIN)
-            for descriptor, events in self.wanted().items():
-                poller.register(descriptor, events)
-            hurried = self.signalled is not None or self.is_seeking
-            found = poller.poll(TICK_SECONDS * 1000 if hurried else None)
-            if any(descriptor == self._wake[1].fileno() for descriptor, _ in found):
-                self._wake[1].recv(100)
-            try:
-                self.step()
-            except ConfigurationError as exc:
-                logger.error("%s", exc)
-                os._exit(2)
-            if self.signalled is not None:
-                self.end_early()
 
     def end_early(self) -> None:
         """End the process, which has got SIGTERM before it served: once all is passed on, or no successor has come."""
@@ -294,16 +288,12 @@ class Succession:
 
     def pass_on(self) -> None:
         """Give the successor all that this process has, though it serves nothing itself. Later calls do nothing."""
-        successor, predecessor = self.successor, self.predecessor
+        successor = self.successor
         if successor is None or self.is_over:
             return
         self.is_over = True
-        if predecessor is not None:
-            predecessor.flush()
-            self.closing(predecessor.fileno())
-            for each in (predecessor, *self._next):
-                successor.send(PREDECESSOR, b"", [Handed(each.detach())])
-            self.predecessor, self._next = None, []
+        for each in self.predecessors.give_up():
+            successor.send(PREDECESSOR, b"", [each])
         if self.listening is not None:
             self.send_listener()
         if self.connections:
@@ -311,183 +301,20 @@ class Succession:
             self.connections = []
         successor.send(DONE)
 
-    def send_listener(self) -> int:
-        """Send the listening socket to the successor. Returns the number of the descriptor that was sent."""
+    def send_listener(self) -> None:
+        """Send the listening socket to the successor."""
         assert self.listening is not None and self.successor is not None
         name = self.listening.name
-        descriptor = os.dup(self.listening.sock.fileno())
-        self.successor.send(LISTENER, _IDENTITY.pack(name.device, name.inode), [Handed(descriptor)])
-        return descriptor
-
-    # at any time
-
-    @property
-    def is_seeking(self) -> bool:
-        """Whether there is neither a socket of ours, nor somebody who may give us one."""
-        return self.predecessor is None and self.listening is None and self.signalled is None and not self.is_over
-
-    def wanted(self) -> dict[int, int]:
-        """Return the descriptors to watch: POLLIN or POLLIN | POLLOUT for each. Call :meth:`step` when one is ready."""
-        controls = [each for each in (self.predecessor, self.successor, *self._callers) if each is not None]
-        found = {
-            each.fileno(): select.POLLIN | (select.POLLOUT if each.wants_write else 0)
-            for each in controls
-            if not each.ended
-        }
-        if self._control is not None:
-            found[self._control.fileno()] = select.POLLIN
-        return found
-
-    def step(self) -> None:
-        """Do what can be done now, without waiting.
-
-        Raises:
-            ConfigurationError: The path became free, and cannot be taken.
-        """
-        self._hear_predecessor()
-        self._hear_callers()
-        self._hear_successor()
-        if self.is_seeking:
-            self._seek()
-        elif self.successor is None and self.listening is not None and not self.is_over:
-            self._keep_control()
-
-    def _receive(self, control: Control) -> Packet | None:
-        control.flush()
-        try:
-            return control.receive()
-        except ControlError as exc:
-            logger.warning("The control socket: %s", exc)
-            return None
-
-    def _hear_predecessor(self) -> None:
-        while (predecessor := self.predecessor) is not None:
-            packet = self._receive(predecessor)
-            if packet is None and not predecessor.ended:
-                return
-            if packet is None or packet.kind == DONE:
-                self._close(predecessor)
-                self.predecessor = self._next.pop(0) if self._next else None
-                self._seeks_since = time.monotonic()
-                if self.predecessor is not None and self._is_ready:
-                    self.say_ready()
-            elif packet.kind == LISTENER and packet.handed:
-                self._take_listener(packet)
-            elif packet.kind == CONNECTIONS:
-                self.connections += packet.handed
-            elif packet.kind == PREDECESSOR and packet.handed:
-                self._next.append(Control(socket.socket(fileno=packet.handed[0].descriptor)))
-
-    def _take_listener(self, packet: Packet) -> None:
-        """Take the listening socket, and give its file the mode that this process wants."""
-        device, inode = _IDENTITY.unpack(packet.data)
-        sock = socket.socket(fileno=packet.handed[0].descriptor)
-        sock.setblocking(False)
-        if self.listening is not None:
-            # the predecessor hung, and the path has our own socket by now: only the backlog is of use
-            with sock, contextlib.suppress(OSError):
-                while True:
-                    self.connections.append(Handed(sock.accept()[0].detach()))
-            return
-        self.listening = RunnerSocket(sock, SocketName(self.path, device, inode))
-        self.listening.set_mode(self.permissions)
-
-    def _hear_callers(self) -> None:
-        while self._control is not None and (caller := accept(self._control)) is not None:
-            self._callers.append(caller)
-        for caller in list(self._callers):
-            self._hear_caller(caller)
-
-    def _hear_caller(self, caller: Control) -> None:
-        packet = self._receive(caller)
-        if packet is None and not caller.ended:
-            return
-        self._callers.remove(caller)
-        if packet is None or packet.kind != HELLO or packet.data != VERSION:
-            self._close(caller)
-            return
-        if self.successor is not None:
-            self._lose_successor()
-        self.successor = caller
-        logger.info("A successor has started, and will take over %s", self.path)
-
-    def _hear_successor(self) -> None:
-        while (successor := self.successor) is not None:
-            packet = self._receive(successor)
-            if packet is None:
-                if successor.ended:
-                    self._lose_successor()
-                    logger.warning("The successor has ended before it took over %s. This runner goes on", self.path)
-                return
-            if packet.kind == READY:
-                self.is_wanted = True
-
-    def _lose_successor(self) -> None:
-        assert self.successor is not None
-        back = self._close(self.successor)
-        self.successor, self.is_wanted = None, False
-        self.back(back)
-
-    def _close(self, control: Control) -> list[Handed]:
-        self.closing(control.fileno())
-        return control.close()
-
-    def say_ready(self) -> None:
-        """Tell the predecessor that the plugins are loaded."""
-        self._is_ready = True
-        self._ready_at = time.monotonic()
-        if self.predecessor is not None:
-            self.predecessor.send(READY)
-
-    def replace_silent(self) -> None:
-        """Take the path from an owner that does not hand over in time. Call it while READY waits for an answer.
-
-        Raises:
-            ConfigurationError: The path cannot be taken.
-        """
-        now = time.monotonic()
-        if self.predecessor is None:
-            is_due = self._folder is None or now >= self._seeks_since + SEEK_SECONDS
-        else:
-            is_due = now >= self._ready_at + OWNER_SECONDS
-            if is_due:
-                logger.error(
-                    "The owner of %s does not hand over in %g s: it is not waited for", self.path, OWNER_SECONDS
-                )
-        if is_due:
-            self._bind()
-
-    def guard(self) -> None:
-        """Bind a new socket if the path does not lead to ours any more. The attribute `listening` is then another one.
-
-        A runner that has no private folder leaves it: nobody could tell it that a successor has the path.
-        """
-        ours = self.listening
-        if ours is None or self._folder is None or self.is_over or ours.name.is_there():
-            return
-        with self._locked() as locked:
-            if not locked or ours.name.is_there():
-                return
-            try:
-                self.listening = bind(self.path, self.permissions)
-            except ConfigurationError as exc:
-                if not self._guard_failed:
-                    logger.error("The socket %s was removed or replaced, and cannot be bound anew: %s", self.path, exc)
-                self._guard_failed = True
-                return
-            self._guard_failed = False
-            logger.warning("The socket %s was removed or replaced by somebody else. It is bound anew", self.path)
-            self._put_control()
+        copy = os.dup(self.listening.sock.fileno())
+        self.successor.send(LISTENER, IDENTITY.pack(name.device, name.inode), [Handed(copy)])
 
     def remove_path(self) -> None:
         """Remove path and control socket. Does nothing where they belong to a successor."""
         if self.is_over or os.getpid() != self._process:
             return
         self.is_over = True
-        with self._locked():  # a runner that starts now finds both or none
-            if self._folder is not None and self._name is not None and identity(self._folder) == self._name:
-                with contextlib.suppress(OSError):
-                    os.unlink(NAME, dir_fd=self._folder)
+        with self.control.locked():  # a runner that starts now finds both or none
+            self.control.remove()
             if self.listening is not None:
                 self.listening.unlink()
 
@@ -495,15 +322,15 @@ class Succession:
         """Give all to the successor. If there is none, remove path and control socket, and close the connections."""
         if os.getpid() != self._process:
             return
-        if self._thread is not threading.current_thread():
-            self.unwatch()
         self.pass_on()
         self.remove_path()
-        for each in self.connections:
-            os.close(each.descriptor)
-        self.connections = []
-        self._drop_control()
+        self._let_go()
         self.private.close()
+
+    def _let_go(self) -> None:
+        close_all(self.connections)
+        self.connections = []
+        self.control.drop()
 
     def take_now(self) -> RunnerSocket:
         """Get the listening socket at once, for a process without a control socket. Close the connections.
@@ -518,16 +345,12 @@ class Succession:
             if self.listening is None:
                 self.replace_silent()
                 time.sleep(TICK_SECONDS / 10)
-        while self.predecessor is not None and time.monotonic() < self._ready_at + SEEK_SECONDS:
+        until = time.monotonic() + SEEK_SECONDS
+        while self.predecessors.current is not None and time.monotonic() < until:
             self.step()
             time.sleep(TICK_SECONDS / 10)
-        with contextlib.suppress(OSError):
-            if self._folder is not None and identity(self._folder) == self._name:
-                os.unlink(NAME, dir_fd=self._folder)
-        self._drop_control()
-        for each in self.connections:
-            os.close(each.descriptor)
-        self.connections = []
+        self.control.remove()
+        self._let_go()
         return self.listening
 
 
@@ -535,64 +358,3 @@ def _exit() -> None:
     """End the process after SIGTERM, from any thread."""
     flush()
     os._exit(128 + signal.SIGTERM)
-
-
-def begin(uds: str | None, permissions: int) -> Succession | None:
-    """Start the succession before anything that takes long is imported.
-
-    Log lines are kept until logging is set up: see :func:`show_early_lines`.
-
-    Args:
-        uds: Path of the socket, as the user gives it; None: that of the environment.
-        permissions: Mode of the socket file.
-
-    Returns:
-        The succession, with its thread running; None: no path is known yet.
-
-    Raises:
-        ConfigurationError: The path cannot be taken.
-    """
-    if not uds and not os.environ.get("APISIX_LISTEN_ADDRESS"):
-        return None
-    open_streams()  # before anything else is opened
-    with _EARLY:
-        made = Succession(socket_path(uds), permissions)
-        made.heed_signals()
-        made.begin()
-    made.watch()
-    return made
-
-
-class _EarlyLines(logging.Handler):
-    """Keeps log lines until logging is set up."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._records: list[logging.LogRecord] = []
-
-    def __enter__(self) -> None:
-        logger.addHandler(self)
-        logger.propagate, self._before = False, (logger.level, logger.propagate)
-        logger.setLevel(logging.DEBUG)
-
-    def __exit__(self, *exc: Any) -> None:
-        logger.removeHandler(self)
-        level, logger.propagate = self._before
-        logger.setLevel(level)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._records.append(record)
-
-    def show(self) -> None:
-        records, self._records = self._records, []
-        for record in records:
-            if logger.isEnabledFor(record.levelno):
-                logger.callHandlers(record)  # its filters have seen it already
-
-
-_EARLY = _EarlyLines()
-
-
-def show_early_lines() -> None:
-    """Log what :func:`begin` has kept. Call it when logging is set up."""
-    _EARLY.show()

@@ -11,8 +11,8 @@ from typing import Any
 from ..environment import load_environment
 from ..errors import ConfigurationError
 from ..streams import flush, open_streams, prompt_output
-from ..succession.sockets import DEFAULT_PERMISSIONS, socket_path
-from ..succession.succession import Succession
+from ..succession.early import begin_without_thread
+from ..succession.sockets import DEFAULT_PERMISSIONS
 from .supervisor import Supervisor
 
 __all__ = ["supervise"]
@@ -55,9 +55,7 @@ def supervise(
         load_environment(env_file)
     _configure_logger(log_level, log_format)
     # before anything heavy is imported: a predecessor that APISIX ends waits for a sign of its successor
-    succession = Succession(socket_path(uds), uds_permissions)
-    succession.heed_signals()
-    succession.begin()
+    succession = begin_without_thread(uds, uds_permissions)
     try:
         if configure is not None:
             configure()

@@ -22,15 +22,9 @@ from typing import Any
 
 from ..succession.control import Handed
 from ..succession.gateway_master import open_master
-from ..succession.succession import (
-    CONNECTIONS,
-    DONE,
-    END_SECONDS,
-    HANDOVER_SECONDS,
-    SUCCESSOR_SECONDS,
-    TICK_SECONDS,
-    Succession,
-)
+from ..succession.packets import CONNECTIONS, DONE
+from ..succession.succession import Succession
+from ..succession.times import END_SECONDS, HANDOVER_SECONDS, LATE_SECONDS, SUCCESSOR_SECONDS, TICK_SECONDS
 from .channel import Word
 from .connections import Connections
 from .crew import Crew
@@ -48,8 +42,6 @@ STOP_SECONDS = 0.55
 APISIX sends SIGKILL after one second, and a worker's own watchdog acts after 0.75 s."""
 KILL_SECONDS = END_SECONDS - 0.04
 """The same after SIGTERM where APISIX has started the runner, in seconds after the signal. A successor may come."""
-KILL_ALONE_SECONDS = END_SECONDS - 0.1
-"""The same where no successor has come."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD)
 
 
@@ -74,7 +66,6 @@ class Supervisor:
         self._crew = Crew(self._selector, workers, self._connections, _shared_memories())
         self._crew.on_ready = self._serve
         self._giving = False
-        self._copy = -1
         self._announced = False
         self._code = 0
         self._stop_signal: int | None = None
@@ -91,7 +82,7 @@ class Supervisor:
         crew = self._crew
         crew.message = message
         self._succession.closing = self._forget
-        self._succession.back = self._take_back
+        self._succession.callers.back = self._take_back
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
             signals = stack.enter_context(Signals(self._selector, SIGNALS))
@@ -211,9 +202,6 @@ class Supervisor:
         since = succession.signalled
         if since is None:
             signal.setitimer(signal.ITIMER_REAL, self._stop_seconds)
-        elif succession.of_apisix and not self._giving:
-            left = since + KILL_ALONE_SECONDS - time.monotonic()
-            signal.setitimer(signal.ITIMER_REAL, max(0.01, left))
         if not self._giving:
             self._take_backlog()
         self._connections.is_closed = True
@@ -237,11 +225,9 @@ class Supervisor:
         """Do what predecessor and successor wait for."""
         succession = self._succession
         succession.step()
-        if self._crew.has_served and self._stop_signal is None and not self._giving:
-            if succession.listening is None:
-                succession.replace_silent()
-            elif not succession.is_wanted:
-                succession.guard()
+        serves = self._crew.has_served and self._stop_signal is None and not self._giving
+        if serves and succession.listening is None:
+            succession.replace_silent()
         wanted = succession.wanted()
         for descriptor in [each for each in self._watched if each not in wanted]:
             self._forget(descriptor)
@@ -254,6 +240,8 @@ class Supervisor:
             self._watched[descriptor] = mask
         self._listen()
         self._adopt()
+        if self._giving and succession.successor is not None and not succession.is_over:
+            self._introduce()
         self._decide(time.monotonic())
 
     def _forget(self, descriptor: int) -> None:
@@ -293,46 +281,55 @@ class Supervisor:
             if succession.is_wanted or is_time:
                 self._give()
         elif since is not None and now >= since + (SUCCESSOR_SECONDS if succession.of_apisix else 0.0):
+            if succession.of_apisix:
+                self._give()  # whoever comes while this process ends
             self._stop(signal.SIGTERM)
 
     def _give(self) -> None:
-        """Hand over to the successor: the listening socket, and each connection when its worker gives it back."""
-        self._giving = self._succession.is_over = True
-        logger.info("The successor takes over %s", self._succession.path)
+        """Hand over: the listening socket, and each connection when its worker gives it back.
+
+        If there is no successor yet, all of them wait for it here.
+        """
+        self._giving = True
         self._door.shut()
-        self._copy = self._succession.send_listener()
+        if self._succession.successor is not None:
+            self._introduce()
         self._connections.elsewhere = self._send
         self._crew.complete()
         self._crew.retire_all()
         self._connections.hand_out_waiting()
 
+    def _introduce(self) -> None:
+        """Give the successor the listening socket, and the connections that wait."""
+        self._succession.is_over = True
+        logger.info("The successor takes over %s", self._succession.path)
+        self._succession.send_listener()
+        self._connections.hand_out_waiting()
+
     def _send(self, sock: socket.socket, call: bytes) -> None:
         successor = self._succession.successor
-        if successor is None:  # it has died, and what it has not acknowledged comes back in a moment
+        if successor is None or not self._succession.is_over:
             self._connections.keep(sock, call)
         else:
             successor.send(CONNECTIONS, b"", [Handed(sock.detach(), call)])
 
     def _take_back(self, handed: list[Handed]) -> None:
-        """Go on with what a dead successor has not acknowledged, in new workers."""
-        if not self._giving:
-            return
-        self._giving = self._succession.is_over = False
-        self._connections.elsewhere = None
-        copy, self._copy = self._copy, -1
+        """Go on with what a dead successor has not acknowledged: in new workers, or for the next successor."""
+        self._succession.is_over = False
         for descriptor, unread in handed:
-            if descriptor == copy:
-                os.close(descriptor)
-            else:
-                self._connections.keep(socket.socket(fileno=descriptor), unread)
-        if self._stop_signal is None:
+            self._connections.keep(socket.socket(fileno=descriptor), unread)
+        if self._giving and self._stop_signal is None and self._succession.signalled is None:
+            self._giving = False
+            self._connections.elsewhere = None
             self._crew.resume()
 
     def _owes(self) -> bool:
-        """Whether the successor has not got all yet. At the end it is told that there is no more."""
-        successor = self._succession.successor
-        if not self._giving or successor is None or successor.ended:
+        """Whether the successor has not got all yet, or may still come. At the end it is told that there is no more."""
+        successor, since = self._succession.successor, self._succession.signalled
+        if not self._giving:
             return False
+        if successor is None or successor.ended or not self._succession.is_over:
+            return self._succession.of_apisix and since is not None and time.monotonic() < since + LATE_SECONDS
         if not successor.settled:
             return True
         successor.send(DONE)

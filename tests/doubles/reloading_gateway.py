@@ -29,10 +29,10 @@ TRIES = 3
 """How often APISIX calls when the runner does not know its token."""
 
 SLOWLY = """
-import asgi_bridge.succession.succession as s
+import asgi_bridge.succession.times as times
 for name in ("SUCCESSOR_SECONDS", "HANDOVER_SECONDS", "END_SECONDS"):
-    setattr(s, name, getattr(s, name) * {0})
-from asgi_bridge.cli import main
+    setattr(times, name, getattr(times, name) * {0})
+from asgi_bridge.__main__ import main
 main()
 """
 """The command as Python code, on a machine that is so many times slower."""

@@ -13,15 +13,8 @@ import pytest
 from asgi_bridge.plugins.build import SHUTDOWN_SECONDS
 from asgi_bridge.server.handover import GRACEFUL_AFTER_WAIT
 from asgi_bridge.succession.control import MAX_UNREAD, connect, open_private
-from asgi_bridge.succession.succession import (
-    END_SECONDS,
-    HANDOVER_SECONDS,
-    HELLO,
-    LISTENER,
-    READY,
-    SUCCESSOR_SECONDS,
-    VERSION,
-)
+from asgi_bridge.succession.packets import HELLO, LISTENER, READY, VERSION
+from asgi_bridge.succession.times import END_SECONDS, HANDOVER_SECONDS, SUCCESSOR_SECONDS
 from asgi_bridge.wire import ExtraInfoReq, ExtraInfoResp, HTTPReqCallResp
 
 from ..doubles.connection import HEADERS, Connection, body_of, request
@@ -133,29 +126,26 @@ def test_a_successor_that_dies_with_what_it_was_sent_costs_the_owner_nothing(
         assert body_of(idle.call(token)) == b"%d" % successor_process.pid
 
 
-@pytest.mark.parametrize("what", ["removed", "renamed", "replaced by a socket", "replaced by a file"])
+@pytest.mark.parametrize("what", ["removed", "renamed", *(f"replaced by a {it}" for it in ("socket", "file", "link"))])
 def test_an_owner_whose_path_somebody_takes_binds_it_anew(start: Start, path: str, folder: Path, what: str) -> None:
     owner = start()
     with owner.connect() as old:
         token = old.token("pid")
         if what == "renamed":
-            os.rename(path, f"{path}.moved")
+            os.rename(path, f"{path}.else")
         elif what == "removed":
             os.unlink(path)
-        else:
-            other = f"{folder}/other"
-            if what == "replaced by a file":
-                Path(other).touch()
+        elif what == "replaced by a socket":
             with socket.socket(socket.AF_UNIX) as sock:
-                if what == "replaced by a socket":
-                    sock.bind(other)
-                    sock.listen()
-                os.rename(other, path)
-                if what == "replaced by a file":
-                    owner.logged("cannot be bound anew")
-                    os.unlink(path)
-                else:
-                    owner.logged("It is bound anew")
+                sock.bind(f"{folder}/other")
+                sock.listen()
+                os.rename(f"{folder}/other", path)
+        else:
+            if what == "replaced by a file":
+                (folder / "other").write_text("precious")
+            else:
+                (folder / "other").symlink_to("precious")
+            os.rename(f"{folder}/other", path)
         owner.logged("It is bound anew")
         with Connection(path) as fresh:
             assert body_of(fresh.call(token)) == b"%d" % owner.pid
@@ -164,6 +154,9 @@ def test_an_owner_whose_path_somebody_takes_binds_it_anew(start: Start, path: st
         successor = start()
         assert owner.wait() == 0
         assert body_of(old.call(token)) == b"%d" % successor.pid
+        moved = [each for each in folder.iterdir() if each.suffix == ".moved"]
+        found = [os.readlink(each) if each.is_symlink() else each.read_text() for each in moved]
+        assert found == (["precious"] if what in ("replaced by a file", "replaced by a link") else [])
 
 
 def test_an_owner_that_cannot_hand_over_is_replaced(start: Start, path: str) -> None:
@@ -177,8 +170,8 @@ def test_an_owner_that_cannot_hand_over_is_replaced(start: Start, path: str) -> 
 
 
 IMPATIENT = """
-import asgi_bridge.succession.succession as s
-s.OWNER_SECONDS = 0.2
+import asgi_bridge.succession.times as times
+times.OWNER_SECONDS = 0.2
 from asgi_bridge.cli import main
 main()
 """
@@ -222,8 +215,9 @@ def test_a_runner_with_reload_takes_over_too(start: Start, path: str) -> None:
 
 ENDED_AT_ONCE = """
 import os, signal
+import asgi_bridge.succession.times as times
+times.SUCCESSOR_SECONDS = times.END_SECONDS = 60.0
 import asgi_bridge.succession.succession as s
-s.SUCCESSOR_SECONDS = s.END_SECONDS = 60.0
 bind = s.Succession._bind
 def bind_and_end(self):
     bind(self)
