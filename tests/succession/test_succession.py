@@ -19,7 +19,7 @@ from asgi_bridge.wire import ExtraInfoReq, ExtraInfoResp, HTTPReqCallResp
 
 from ..doubles.connection import HEADERS, Connection, body_of, request
 from ..doubles.reloading_gateway import KILL_SECONDS
-from ..doubles.runner_process import RunnerProcess
+from ..doubles.runner_process import ALONE, RunnerProcess
 from ..doubles.waiting import until
 from ..server import HERE
 
@@ -184,7 +184,17 @@ def test_an_owner_that_hangs_is_replaced_and_hands_over_when_it_goes_on(start: S
         owner.process.send_signal(signal.SIGSTOP)
         with Connection(path) as waiting:
             waiting.begin(token)
-            command = [sys.executable, "-c", IMPATIENT, "run", "sample:bridge", "--app-dir", str(HERE), "--uds", path]
+            command = [
+                sys.executable,
+                "-c",
+                ALONE + IMPATIENT,
+                "run",
+                "sample:bridge",
+                "--app-dir",
+                str(HERE),
+                "--uds",
+                path,
+            ]
             successor = start(command=command)
             successor.line_with("does not hand over")
             with Connection(path) as fresh:
@@ -231,7 +241,7 @@ main()
 def test_a_runner_that_is_ended_when_it_has_just_bound_passes_its_backlog_on(start: Start, path: str) -> None:
     arguments = ["run", "sample:bridge", "--app-dir", str(HERE)]
     env = {**os.environ, "APISIX_LISTEN_ADDRESS": f"unix:{path}"}
-    first = start(command=[sys.executable, "-c", ENDED_AT_ONCE, *arguments], env=env)
+    first = start(command=[sys.executable, "-c", ALONE + ENDED_AT_ONCE, *arguments], env=env)
     with first.connect() as waiting:
         second = start()
         assert body_of(waiting.call(waiting.token("pid"))) == b"%d" % second.pid
