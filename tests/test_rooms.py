@@ -13,9 +13,10 @@ PACKAGES = {"asgi_bridge": "asgi_bridge", "apps": "asgi_bridge_apps"}
 Graph = dict[str, dict[str, int]]
 """Module → the modules that it imports, each with a line of its that does."""
 
-SMALL = {"apisix_constants", "echo", "errors", "extras", "hiding", "lifespan", "logs", "spelling", "tracebacks"}
+SMALL = {"apisix_constants", "echo", "errors", "extras", "hiding", "lifespan", "logs", "spelling",
+         "trace_headers", "tracebacks"}  # fmt: skip
 """Modules with one small subject, which any room may use."""
-BELOW_THE_FACE = {"wire", "plugins", "adapter", "wsgi", "insight", "recording", "server"}
+BELOW_THE_FACE = {"wire", "plugins", "adapter", "wsgi", "insight", "recording", "tracing", "server"}
 
 MAY_IMPORT = {
     # the shared modules
@@ -27,6 +28,7 @@ MAY_IMPORT = {
     "lifespan": set(),
     "logs": {"hiding"},
     "spelling": set(),
+    "trace_headers": set(),
     "tracebacks": {"errors"},
     # the runner
     "wire": {"errors"},
@@ -35,7 +37,8 @@ MAY_IMPORT = {
     "wsgi": {"wire", "plugins"} | SMALL,
     "insight": {"plugins"} | SMALL,
     "recording": {"wire"} | SMALL,
-    "server": {"wire", "plugins", "adapter", "insight", "recording"} | SMALL,
+    "tracing": {"wire", "plugins", "adapter"} | SMALL,
+    "server": {"wire", "plugins", "adapter", "insight", "recording", "tracing"} | SMALL,
     # APISIX's half
     "gateway": {"wire"} | SMALL,
     # the public face

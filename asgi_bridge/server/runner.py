@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -17,8 +17,10 @@ from ..adapter import Call, Host, shadow_run
 from ..errors import ConfigurationError
 from ..lifespan import answer_lifespan
 from ..logs import GUARD
-from ..plugins import MAX_CONFIGURATION_BYTES, ConfigurationStore, Plugin
+from ..plugins import MAX_CONFIGURATION_BYTES, Chain, ConfigurationStore, Plugin
 from ..recording import RecordOptions
+from ..tracing import find_tracing
+from ..wire import TextEntry
 from .admin import AdminAddress, AdminServer
 from .hangs import HangWatch
 from .recorded import Recording
@@ -53,6 +55,7 @@ class RunnerOptions:
         record: What is recorded of its calls; None: nothing.
         admin: Where the admin application listens; None: there is none, and nothing is counted.
         socket: By which the runner recognizes its own socket; None: it does not look.
+        otel: Whether OpenTelemetry gets spans; None: if a TracerProvider is set once the plugins are loaded.
     """
 
     limit_concurrency: int | None = None
@@ -64,6 +67,7 @@ class RunnerOptions:
     record: RecordOptions | None = None
     admin: AdminAddress | None = None
     socket: SocketName | None = None
+    otel: bool | None = None
 
 
 def conf_expire_of_environment() -> float:
@@ -97,23 +101,30 @@ class Runner:
         stopping: True: the process ends, and takes no new connections.
         recording: What records its calls; None: nothing does.
         observer: Counts what happens; None: nothing is counted.
-        watched: True: the end of each call is logged, or counted, or both.
+        watched: True: each call is logged, counted or traced, so it looks at the clock.
         admin: The server of the admin application; None: there is none.
+        tracing: Makes the spans of its calls; None: nobody wants any.
     """
 
     def __init__(self, plugins: Mapping[str, Plugin], options: RunnerOptions | None = None) -> None:
         self.options = options or RunnerOptions()
         record = self.options.record
         self.recording = None if record is None else Recording(record, plugins, self.options.ask_origin)
+        self.tracing = find_tracing(self.options.otel)
+        watching = [each.prepared for each in (self.recording, self.tracing) if each is not None]
+
+        def prepared(chain: Chain, key: bytes | None, conf: Sequence[TextEntry]) -> None:
+            for watch in watching:
+                watch(chain, key, conf)
+
         self.store = ConfigurationStore(
             plugins,
             expire=self.options.conf_expire,
             limit_configuration_size=self.options.limit_configuration_size,
             folder=self.options.folder,
-            on_build=None if self.recording is None else self.recording.prepared,
+            on_build=prepared if watching else None,
         )
         self.host = Host(Starlette(), self.options.ask_origin, shadow=shadow_run)
-        self._shadows = [plugin.shadow for plugin in plugins.values() if plugin.shadow is not None]
         self.calls: set[Call] = set()
         self.stopping = False
         self.observer: Tally | None = None
@@ -121,7 +132,7 @@ class Runner:
         self._insight: Insight | None = None
         if self.options.admin is not None:
             self._add_insight(self.options.admin)
-        self.watched = self.options.access_log or self.observer is not None
+        self.watched = self.options.access_log or self.observer is not None or self.tracing is not None
         self._ticker: asyncio.Task[None] | None = None
         self._hangs: HangWatch | None = None
         self._overload_logged = float("-inf")
@@ -164,6 +175,8 @@ class Runner:
             self._hangs.stop()
         self.host.parked.close()
         await self.store.close()
+        if self.tracing is not None:
+            await self.tracing.flush()
         if self.recording is not None:
             self.recording.close()
         self._sweep(float("inf"))
@@ -244,8 +257,9 @@ class Runner:
         Args:
             now: Monotonic seconds; infinity: the process ends.
         """
-        for record in self._shadows:
-            record.sweep(now)
+        for plugin in self.store.plugins.values():
+            if plugin.shadow is not None:
+                plugin.shadow.sweep(now)
         GUARD.sweep(now)
 
     def _expire(self, calls: Iterable[Call], reason: str | None = None) -> None:

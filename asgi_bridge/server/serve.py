@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias
 from ..errors import ConfigurationError
 from ..plugins import MAX_CONFIGURATION_BYTES, Plugin
 from ..recording import DEFAULT_SIZE, RecordOptions, check_file
+from ..tracing import check_api
 from .admin import admin_address
 from .environment import load_environment
 from .output import JSON_LOG_CONFIG, LOG_CONFIG, configure_loggers, open_streams, prompt_output, show_plugin_logs
@@ -57,6 +58,7 @@ def serve(
     record_secrets: bool = False,
     admin: str | None = None,
     admin_public: bool = False,
+    otel: bool | None = None,
 ) -> None:
     """Serve the gateway until a signal ends the process.
 
@@ -81,6 +83,7 @@ def serve(
         record_secrets: True: the recording holds secrets as they are.
         admin: Where the admin application listens: ``"127.0.0.1:9092"`` or ``"unix:PATH"``; None: nowhere.
         admin_public: True: `admin` may be an address that other machines reach.
+        otel: Whether OpenTelemetry gets spans; None: if a TracerProvider is set once the plugins are loaded.
 
     Raises:
         ConfigurationError: The socket cannot be taken, an option's value cannot work, or the plugins cannot be loaded.
@@ -99,6 +102,8 @@ def serve(
             "log_format and log_config exclude each other: name asgi_bridge.server.formats.JsonFormatter as the "
             "formatter of the configuration"
         )
+    if otel:
+        check_api()
     open_streams()
     if env_file is not None:
         load_environment(env_file)
@@ -114,6 +119,7 @@ def serve(
         limit_configuration_size=limit_configuration_size,
         record=None if record is None else RecordOptions(record, record_size, record_secrets),
         admin=None if admin is None else admin_address(admin, admin_public),
+        otel=otel,
     )
     library = isinstance(source, Mapping)
     source_folder = None if isinstance(source, Mapping) else source.app_dir

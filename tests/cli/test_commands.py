@@ -98,6 +98,7 @@ def test_run_without_options(command: Command, served: list[tuple[Source, dict[s
                 "record_secrets": False,
                 "admin": None,
                 "admin_public": False,
+                "otel": None,
             },
         )
     ]
@@ -113,7 +114,7 @@ def test_run_with_all_options(command: Command, served: list[tuple[Source, dict[
         "--uds-permissions", "660", "--reload", "--reload-dir", "x", "--reload-dir", "y", "--limit-concurrency", "7",
         "--timeout-graceful-shutdown", "1.5", "--access-log", "--forwarded-headers", "ask", "--log-level", "debug",
         "--log-config", "log.json", "--log-format", "json", "--env-file", ".env", "--admin", "[::]:1",
-        "--admin-public", "--limit-configuration-size", "9",
+        "--admin-public", "--otel", "--limit-configuration-size", "9",
         "--record", "calls.jsonl", "--record-size", "5", "--record-secrets",
     ) == (0, "", "")  # fmt: skip
     assert served == [
@@ -138,6 +139,7 @@ def test_run_with_all_options(command: Command, served: list[tuple[Source, dict[
                 "record_secrets": True,
                 "admin": "[::]:1",
                 "admin_public": True,
+                "otel": True,
             },
         )
     ]
