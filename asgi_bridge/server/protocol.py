@@ -94,6 +94,10 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self._paused = False
         self._asks: deque[tuple[asyncio.Future[list[bytes | None]], int, list[bytes | None]]] = deque()
         self.unread = b""
+        # what is traced has other classes, so what is not asks nothing
+        calls = self._runner.tracing
+        self._request_call = RequestCall if calls is None else calls.request_call
+        self._response_call = ResponseCall if calls is None else calls.response_call
 
     # called by the transport
 
@@ -258,9 +262,9 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             started = monotonic()
         call: Call
         if type(message) is HTTPReqCallReq:
-            call = RequestCall(message, chain, self, runner.host)
+            call = self._request_call(message, chain, self, runner.host)
         else:
-            call = ResponseCall(cast("HTTPRespCallReq", message), chain, self, runner.host)
+            call = self._response_call(cast("HTTPRespCallReq", message), chain, self, runner.host)
         call.started = started
         self._call = call
         runner.calls.add(call)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -17,9 +17,11 @@ from ..adapter import Call, Host, shadow_run
 from ..errors import ConfigurationError
 from ..lifespan import answer_lifespan
 from ..logs import GUARD
-from ..plugins import MAX_CONFIGURATION_BYTES, ConfigurationStore, Plugin
+from ..plugins import MAX_CONFIGURATION_BYTES, Chain, ConfigurationStore, Plugin
 from ..recording import RecordOptions
 from ..succession.sockets import SocketName
+from ..tracing import find_tracing
+from ..wire import TextEntry
 from .admin import AdminAddress, AdminServer
 from .hangs import HangWatch
 from .recorded import Recording
@@ -56,6 +58,7 @@ class RunnerOptions:
         record: What is recorded of its calls; None: nothing.
         admin: Where the admin application listens; None: there is none, and nothing is counted.
         socket: By which the runner recognizes its own socket at its start; None: it does not know it yet.
+        otel: Whether OpenTelemetry gets spans; None: if a TracerProvider is set once the plugins are loaded.
     """
 
     limit_concurrency: int | None = None
@@ -67,6 +70,7 @@ class RunnerOptions:
     record: RecordOptions | None = None
     admin: AdminAddress | None = None
     socket: SocketName | None = None
+    otel: bool | None = None
 
 
 def conf_expire_of_environment() -> float:
@@ -100,26 +104,33 @@ class Runner:
         stopping: True: the process ends, and takes no new connections.
         recording: What records its calls; None: nothing does.
         observer: Counts what happens; None: nothing is counted.
-        watched: True: the end of each call is logged, or counted, or both.
+        watched: True: each call is logged, counted or traced, so it looks at the clock.
         admin: The server of the admin application; None: there is none.
         peers: Asks all processes of this runner for their reports; None: there is only this one.
         give: Takes a connection's descriptor and unread bytes, for another process; None: connections stay here.
         socket: By which the runner recognizes its own socket; None: it does not look.
+        tracing: Makes the spans of its calls; None: nobody wants any.
     """
 
     def __init__(self, plugins: Mapping[str, Plugin], options: RunnerOptions | None = None) -> None:
         self.options = options or RunnerOptions()
         record = self.options.record
         self.recording = None if record is None else Recording(record, plugins, self.options.ask_origin)
+        self.tracing = find_tracing(self.options.otel)
+        watching = [each.prepared for each in (self.recording, self.tracing) if each is not None]
+
+        def prepared(chain: Chain, key: bytes | None, conf: Sequence[TextEntry]) -> None:
+            for watch in watching:
+                watch(chain, key, conf)
+
         self.store = ConfigurationStore(
             plugins,
             expire=self.options.conf_expire,
             limit_configuration_size=self.options.limit_configuration_size,
             folder=self.options.folder,
-            on_build=None if self.recording is None else self.recording.prepared,
+            on_build=prepared if watching else None,
         )
         self.host = Host(Starlette(), self.options.ask_origin, shadow=shadow_run)
-        self._shadows = [plugin.shadow for plugin in plugins.values() if plugin.shadow is not None]
         self.calls: set[Call] = set()
         self.stopping = False
         self.observer: Tally | None = None
@@ -127,8 +138,7 @@ class Runner:
         self._insight: Insight | None = None
         if self.options.admin is not None:
             self._add_insight(self.options.admin)
-        self.watched = self.options.access_log or self.observer is not None
-        self._started = False
+        self.watched = self.options.access_log or self.observer is not None or self.tracing is not None
         self.give: Give | None = None
         self.peers: Callable[[], Awaitable[list[Report]]] | None = None
         self.socket = self.options.socket
@@ -158,7 +168,6 @@ class Runner:
         self._hangs = HangWatch()
         self._hangs.start()
         self._ticker = asyncio.get_running_loop().create_task(self._watch())
-        self._started = True
 
     async def stop(self) -> None:
         """Stop what :meth:`start` has started, and refuse the calls that still run."""
@@ -175,6 +184,8 @@ class Runner:
             self._hangs.stop()
         self.host.parked.close()
         await self.store.close()
+        if self.tracing is not None:
+            await self.tracing.flush()
         if self.recording is not None:
             self.recording.close()
         self._sweep(float("inf"))
@@ -204,7 +215,7 @@ class Runner:
 
     def obstacle(self) -> str | None:
         """Return why the runner is not ready to take calls; None: it is."""
-        if not self._started:
+        if self._ticker is None:
             return "the plugins are being started"
         if self.stopping:
             return "the runner stops"
@@ -264,8 +275,9 @@ class Runner:
         Args:
             now: Monotonic seconds; infinity: the process ends.
         """
-        for record in self._shadows:
-            record.sweep(now)
+        for plugin in self.store.plugins.values():
+            if plugin.shadow is not None:
+                plugin.shadow.sweep(now)
         GUARD.sweep(now)
 
     def cut_off(self) -> None:
