@@ -62,7 +62,7 @@ MAY_IMPORT = {
     "wsgi": {"wire", "plugins"} | SMALL,
     "insight": {"plugins"} | SMALL,
     "recording": {"wire"} | SMALL,
-    "succession": {"plugins"} | SMALL,
+    "succession": SMALL,
     "supervisor": {"succession", "insight"} | SMALL,
     "tracing": {"wire", "plugins", "adapter"} | SMALL,
     "server": {"wire", "plugins", "adapter", "insight", "recording", "tracing", "succession", "supervisor"} | SMALL,

@@ -86,9 +86,9 @@ class WorkerServer(RunnerServer):
         if any(plugin.options.phase == "both" for plugin in plugins.values()):
             self.whereabouts = Whereabouts(self._ends.parked)
             runner.host = dataclasses.replace(runner.host, parked=NotedCalls(self.whereabouts))
-        runner.peers = self._reports
-        if runner.admin is not None:
-            runner.admin.is_quiet = not self._ends.first  # another worker has the address
+        if runner.reporting is not None:
+            runner.reporting.peers = self._reports
+            runner.reporting.admin.is_quiet = not self._ends.first  # another worker has the address
 
     async def _reports(self) -> list[Report]:
         """Return the reports of all workers, and those of workers that have ended."""
@@ -275,9 +275,9 @@ class Link:
 
     def _report(self, word: Word) -> None:
         """Tell the supervisor what this worker has counted, if it counts."""
-        report = self._runner.report()
-        if report is not None:
-            self._tell(word, memory=pack(dataclasses.asdict(report)))
+        reporting = self._runner.reporting
+        if reporting is not None:
+            self._tell(word, memory=pack(dataclasses.asdict(reporting.insight.report())))
 
     async def reports(self) -> list[dict[str, Any]]:
         """Return what all workers tell of themselves, and last what those have told that have ended."""
