@@ -6,6 +6,7 @@ from .connection import Answer, Connection
 from .parked_calls import ParkedCalls
 from .request import RequestCall
 from .response import ResponseCall
+from .scope import first_variables
 from .shadow import shadow_run
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "ParkedCalls",
     "RequestCall",
     "ResponseCall",
+    "first_variables",
     "shadow_run",
 ]

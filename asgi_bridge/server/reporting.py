@@ -28,8 +28,9 @@ class Reporting:
     """
 
     def __init__(self, runner: "Runner", address: AdminAddress) -> None:
-        calls, parked = runner.calls, runner.host.parked
-        self.insight = Insight(runner.store, lambda: len(calls), lambda: len(parked), runner.obstacle)
+        self.insight = Insight(
+            runner.store, lambda: len(runner.calls), lambda: len(runner.host.parked), runner.obstacle
+        )
         self.admin = AdminServer(admin_app(self.insight, self._reports, any_host=address.public), address)
         self.peers: Callable[[], Awaitable[list[Report]]] | None = None
 
