@@ -138,7 +138,7 @@ class Link:
         self._limit = ends.limit_max_requests
         self._loop = asyncio.get_running_loop()
         self._connections: dict[int, WorkerProtocol] = {}
-        self._answered: list[RunnerProtocol] = []
+        self._answered: list[WorkerProtocol] = []
         self._unsent: deque[tuple[Word, int, bytes, int | None]] = deque()
         self._asking: list[asyncio.Future[list[dict[str, Any]]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -161,6 +161,9 @@ class Link:
 
     def answered(self, connection: RunnerProtocol) -> None:
         """Note an answer. asyncio has written it by now, and uvloop before its next turn."""
+        assert isinstance(connection, WorkerProtocol)
+        if connection.giving:
+            connection.leave()  # at once: the next call is for another process
         if not self._answered:
             self._loop.call_soon(self._settle)
         self._answered.append(connection)
@@ -189,11 +192,8 @@ class Link:
     def _settle(self) -> None:
         answered, self._answered = self._answered, []
         for each in answered:
-            assert isinstance(each, WorkerProtocol)
             if each.is_idle() and self._connections.get(each.slot) is each:
                 self.flags[each.slot] = 0
-                if each.giving:
-                    each.leave()
 
     # the channel
 

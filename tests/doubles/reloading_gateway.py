@@ -18,7 +18,7 @@ from types import TracebackType
 from asgi_bridge.wire import ErrResp
 
 from .connection import NOT_FOUND, Connection, body_of
-from .runner_process import ALONE, RunnerProcess
+from .runner_process import RunnerProcess, serving_alone
 from .waiting import until
 
 __all__ = ["KILL_SECONDS", "ReloadingGateway"]
@@ -82,7 +82,7 @@ class ReloadingGateway:
         self._options = options
         self._code = SLOWLY.format(slowness)
         if alone:  # what serves alone begins by itself
-            self._code = ALONE + self._code.replace("asgi_bridge.__main__", "asgi_bridge.cli")
+            self._code = serving_alone(self._code)
         self._pause = pause
         self._pools = 0
         self._done = threading.Event()

@@ -13,7 +13,7 @@ from typing import Any
 from .connection import Connection
 from .waiting import SECONDS, until
 
-__all__ = ["BIN", "RunnerProcess", "runner_process"]
+__all__ = ["BIN", "RunnerProcess", "runner_process", "serving_alone"]
 
 BIN = str(Path(sys.executable).with_name("asgi-bridge"))
 """Path of the command."""
@@ -40,7 +40,16 @@ def alone(said, **options):
 
 asgi_bridge.supervisor.run.supervise = alone
 """
-"""Python code that lets the command serve in its own process, as `Bridge.run` does. The call of the command follows."""
+
+
+def serving_alone(code: str = "from asgi_bridge.cli import main\nmain()\n") -> str:
+    """Let a command serve in its own process, as `Bridge.run` does.
+
+    Args:
+        code: Python code that changes what it likes, and then imports and runs the command.
+    """
+    changes, _, command = code.replace("asgi_bridge.__main__", "asgi_bridge.cli").rpartition("from asgi_bridge.cli ")
+    return f"{changes}{ALONE}from asgi_bridge.cli {command}"
 
 
 class RunnerProcess:
@@ -75,7 +84,7 @@ class RunnerProcess:
         if command is None:
             code = None if watchdog is None else PATIENT.format(watchdog)
             if alone:
-                code = ALONE + (code or "from asgi_bridge.cli import main\nmain()")
+                code = serving_alone(code) if code else serving_alone()
             started = [BIN] if code is None else [sys.executable, "-c", code]
             command = [*started, "run", *([target] if target else []), "--app-dir", app_dir]
             command += ["--uds", path] if path else []

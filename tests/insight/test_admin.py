@@ -1,5 +1,6 @@
 """The admin application: its pages, who may read them, and its address."""
 
+import contextlib
 import json
 import os
 import socket
@@ -197,8 +198,11 @@ def test_without_admin_nothing_is_counted_and_nobody_listens(folder: Path) -> No
         with runner.connect() as connection:
             connection.call(connection.token("stopping"))
         assert "Admin" not in runner.log
-        inodes = [os.readlink(each) for each in Path(f"/proc/{runner.pid}/fd").iterdir()]
-        tcp = Path(f"/proc/{runner.pid}/net/tcp").read_text()
+        inodes = []
+        for each in Path(f"/proc/{runner.worker}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                inodes.append(os.readlink(each))
+        tcp = Path(f"/proc/{runner.worker}/net/tcp").read_text()
         assert [inode for inode in inodes if f" {inode[8:-1]} " in tcp and inode.startswith("socket:")] == []
 
 

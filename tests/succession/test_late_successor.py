@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from ..doubles.connection import Connection, body_of
-from ..doubles.runner_process import RunnerProcess
+from ..doubles.runner_process import RunnerProcess, serving_alone
 from ..server import HERE
 
 Start = Callable[..., RunnerProcess]
@@ -20,14 +22,20 @@ main()
 """
 
 
-def start_owner(start: Start, path: str) -> RunnerProcess:
-    """Start a runner that waits for no successor before it ends, and then has a long time for its end."""
-    command = [sys.executable, "-c", SOON_TIRED, "run", "sample:bridge", "--app-dir", str(HERE)]
+@pytest.fixture(params=[False, True], ids=["supervisor", "alone"])
+def code(request: pytest.FixtureRequest) -> str:
+    """A runner that waits for no successor before it ends, and then has a long time for its end."""
+    return serving_alone(SOON_TIRED) if request.param else SOON_TIRED
+
+
+def start_owner(start: Start, path: str, code: str) -> RunnerProcess:
+    """Start such a runner."""
+    command = [sys.executable, "-c", code, "run", "sample:bridge", "--app-dir", str(HERE)]
     return start(command=command, env={**os.environ, "APISIX_LISTEN_ADDRESS": f"unix:{path}"})
 
 
-def test_connections_and_calls_wait_for_a_successor_that_is_late(start: Start, path: str) -> None:
-    owner = start_owner(start, path)
+def test_connections_and_calls_wait_for_a_successor_that_is_late(start: Start, code: str, path: str) -> None:
+    owner = start_owner(start, path, code)
     with owner.connect() as idle, owner.connect() as called:
         token = idle.token("pid")
         called.token("pid")
@@ -46,9 +54,9 @@ def test_connections_and_calls_wait_for_a_successor_that_is_late(start: Start, p
 
 
 def test_a_call_that_is_running_is_refused_and_its_connection_goes_to_the_late_successor(
-    start: Start, path: str
+    start: Start, code: str, path: str
 ) -> None:
-    owner = start_owner(start, path)
+    owner = start_owner(start, path, code)
     with owner.connect() as busy, owner.connect() as other:
         token = other.token("pid")
         busy.begin(busy.token("sleeping", 100))
@@ -61,8 +69,8 @@ def test_a_call_that_is_running_is_refused_and_its_connection_goes_to_the_late_s
     assert owner.wait() == -signal.SIGTERM
 
 
-def test_a_late_successor_that_fails_leaves_nothing(start: Start, path: str, folder: Path) -> None:
-    owner = start_owner(start, path)
+def test_a_late_successor_that_fails_leaves_nothing(start: Start, code: str, path: str, folder: Path) -> None:
+    owner = start_owner(start, path, code)
     with owner.connect() as connection:
         connection.token("pid")  # it serves
     owner.process.send_signal(signal.SIGTERM)

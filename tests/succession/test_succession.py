@@ -20,7 +20,7 @@ from asgi_bridge.wire import ExtraInfoReq, ExtraInfoResp, HTTPReqCallResp
 
 from ..doubles.connection import HEADERS, Connection, body_of, request
 from ..doubles.reloading_gateway import KILL_SECONDS
-from ..doubles.runner_process import ALONE, RunnerProcess
+from ..doubles.runner_process import RunnerProcess, serving_alone
 from ..doubles.waiting import until
 from ..server import HERE
 
@@ -257,7 +257,7 @@ def test_an_owner_that_hangs_is_replaced_and_hands_over_when_it_goes_on(start: S
             command = [
                 sys.executable,
                 "-c",
-                ALONE + IMPATIENT,
+                serving_alone(IMPATIENT),
                 "run",
                 "sample:bridge",
                 "--app-dir",
@@ -312,7 +312,7 @@ main()
 def test_a_runner_that_is_ended_when_it_has_just_bound_passes_its_backlog_on(start: Start, path: str) -> None:
     arguments = ["run", "sample:bridge", "--app-dir", str(HERE)]
     env = {**os.environ, "APISIX_LISTEN_ADDRESS": f"unix:{path}"}
-    first = start(command=[sys.executable, "-c", ALONE + ENDED_AT_ONCE, *arguments], env=env)
+    first = start(command=[sys.executable, "-c", serving_alone(ENDED_AT_ONCE), *arguments], env=env)
     with first.connect() as waiting:
         second = start()
         assert body_of(waiting.call(waiting.token("pid"))) == b"%d" % second.pid

@@ -19,7 +19,7 @@ from asgi_bridge import Bridge
 from asgi_bridge.recording import RecordOptions
 from asgi_bridge.server.runner import Runner, RunnerOptions
 
-from ..doubles.runner_process import ALONE, RunnerProcess
+from ..doubles.runner_process import RunnerProcess, serving_alone
 from ..doubles.runner_thread import ThreadRunner
 from ..doubles.waiting import SECONDS, until
 from .spans import Spans, attributes_of, route
@@ -118,7 +118,7 @@ def test_a_provider_that_a_lifespan_sets_counts_if_tracing_is_on(monkeypatch: py
 
 def test_without_the_api_the_option_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "gate.py").write_text("from asgi_bridge import Bridge\nbridge = Bridge()\n")
-    code = ALONE + (
+    code = serving_alone(
         "import sys; sys.modules['opentelemetry'] = None; "
         f"sys.argv[1:] = ['run', 'gate', '--uds', {str(tmp_path / 's')!r}, '--otel']; "
         "from asgi_bridge.cli import main; main()"
