@@ -92,7 +92,7 @@ class Handover:
         self._runner = runner
         self._loop = asyncio.get_running_loop()
         succession.closing = self._forget
-        succession.callers.back = self._take_back
+        succession.back = self._take_back
         if not self._server.is_ending():
             succession.say_ready()
         while not self._server.is_ending():
@@ -227,9 +227,8 @@ class Handover:
         if succession.successor is None:
             return
         if not succession.is_over:
-            succession.is_over = True
             logger.info("The successor takes over %s", succession.path)
-            succession.send_listener()
+            succession.hand_over()
         batch, self._batch = self._batch, []
         if batch:
             succession.successor.send(CONNECTIONS, b"", batch)
@@ -250,7 +249,7 @@ class Handover:
         if self._acceptor is None or self._runner is None:
             return  # nothing was given yet
         self._runner.give = None
-        self._gives = self._succession.is_over = False
+        self._gives = False
         batch, self._batch = self._batch, []
         for descriptor, unread in [*handed, *batch]:
             self._acceptor.adopt(socket.socket(fileno=descriptor), unread)

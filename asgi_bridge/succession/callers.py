@@ -30,7 +30,8 @@ class Callers:
     Attributes:
         successor: Connection to the process that waits for the socket; None: there is none.
         is_wanted: True: the successor is READY.
-        back: Called with the connections that a dead successor has not acknowledged.
+        back: Called with the connections that a dead successor has not acknowledged. Returns whether this process has
+            the path now.
         calls: Connections with a call from the successor, each with the process id of the worker that it is for.
     """
 
@@ -47,7 +48,7 @@ class Callers:
         self._greet = greet
         self.successor: Control | None = None
         self.is_wanted = False
-        self.back: Callable[[list[Handed]], object] = close_all
+        self.back: Callable[[list[Handed]], bool] = lambda back: True
         self.calls: list[tuple[int, Handed]] = []
         self._silent: list[Control] = []
 
@@ -96,8 +97,7 @@ class Callers:
                 return
             packet = receive(self.successor)
             if packet is None:
-                if self.successor.ended:
-                    self._lose_successor()
+                if self.successor.ended and self._lose_successor():
                     logger.warning("The successor has ended before it took over %s. This runner goes on", self._path)
                 return
             if packet.kind == CALL and len(packet.data) == PROCESS.size:
@@ -108,13 +108,14 @@ class Callers:
             if packet.kind == READY:
                 self.is_wanted = True
 
-    def _lose_successor(self) -> None:
+    def _lose_successor(self) -> bool:
+        """Give the successor up. Returns whether this process has the path now."""
         assert self.successor is not None
         back = self._close(self.successor)
         self.successor, self.is_wanted = None, False
         connections = [each for each in back if _is_connection(each)]
         close_all(each for each in back if each not in connections)
-        self.back(connections)
+        return self.back(connections)
 
     def _close(self, caller: Control) -> list[Handed]:
         self._closing(caller.fileno())

@@ -48,7 +48,7 @@ from .packets import CONNECTIONS, DONE, IDENTITY, LISTENER, PREDECESSOR, SHARED
 from .predecessors import Predecessors
 from .private import PrivateFolder
 from .sockets import DEFAULT_PERMISSIONS, RunnerSocket, SocketName, bind, check_path, has_owner, move_aside
-from .times import END_SECONDS, LOCK_SECONDS, SEEK_SECONDS, SUCCESSOR_SECONDS, TICK_SECONDS
+from .times import END_SECONDS, LATE_SECONDS, LOCK_SECONDS, SEEK_SECONDS, TICK_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,8 +80,9 @@ class Succession:
         signalled: When SIGTERM came, in monotonic seconds; None: it did not.
         shared: Descriptors of the memories that our workers share; empty: there are none. A successor gets copies.
         is_over: True: the path belongs to the successor, or is removed.
-        of_apisix: True: APISIX has started this runner, so it sends SIGKILL one second after SIGTERM.
         closing: Called with a descriptor before it is closed, for an event loop that watches it.
+        back: Called if a successor dies that was to have the path, with the connections that it has not acknowledged.
+            This process has the path again.
     """
 
     def __init__(self, path: str, permissions: int = DEFAULT_PERMISSIONS) -> None:
@@ -97,8 +98,9 @@ class Succession:
         self.signalled: float | None = None
         self.shared: list[int] = []
         self.is_over = False
-        self.of_apisix = os.environ.get("APISIX_LISTEN_ADDRESS", "").removeprefix("unix:") == path
         self.closing: Callable[[int], object] = lambda descriptor: None
+        self.back: Callable[[list[Handed]], object] = close_all
+        self.callers.back = self._lose_successor
         self._process = os.getpid()
         self._quiet = False
 
@@ -106,8 +108,28 @@ class Succession:
         if self.shared:
             successor.send(SHARED, b"", [Handed(os.dup(each)) for each in self.shared])
 
+    def _lose_successor(self, back: list[Handed]) -> bool:
+        """Take the path back from a successor that has gone, unless it has given it to another process.
+
+        Returns:
+            Whether this process has the path now.
+        """
+        other = self.control.find_other() if self.is_over else None
+        if other is None:
+            self.is_over = False
+            self.back(back)
+            return True
+        other.close()
+        close_all(back)
+        return False
+
     def _closes(self, descriptor: int) -> None:
         self.closing(descriptor)
+
+    @property
+    def of_apisix(self) -> bool:
+        """Whether APISIX has started this runner, so that it sends SIGKILL one second after SIGTERM."""
+        return os.environ.get("APISIX_LISTEN_ADDRESS", "").removeprefix("unix:") == self.path
 
     @property
     def successor(self) -> Control | None:
@@ -293,7 +315,7 @@ class Succession:
             self.pass_on()
             if self.successor.settled or self.successor.ended or now >= since + END_SECONDS:
                 _exit()
-        elif self.is_over or now >= since + SUCCESSOR_SECONDS:  # the successor has all, and has hung up
+        elif self.is_over or now >= since + LATE_SECONDS:  # the successor has all, and has hung up; or nobody has come
             self.close()
             _exit()
 
@@ -302,19 +324,20 @@ class Succession:
         successor = self.successor
         if successor is None or self.is_over:
             return
-        self.is_over = True
-        for each in self.predecessors.give_up():
-            successor.send(PREDECESSOR, b"", [each])
-        if self.listening is not None:
-            self.send_listener()
+        self.hand_over()
         if self.connections:
             successor.send(CONNECTIONS, b"", self.connections)
             self.connections = []
         successor.send(DONE)
 
-    def send_listener(self) -> None:
-        """Send the listening socket to the successor."""
-        assert self.listening is not None and self.successor is not None
+    def hand_over(self) -> None:
+        """Give the successor the path: the listening socket, and those who still have something for us."""
+        assert self.successor is not None
+        self.is_over = True
+        for each in self.predecessors.give_up():
+            self.successor.send(PREDECESSOR, b"", [each])
+        if self.listening is None:
+            return
         name = self.listening.name
         copy = os.dup(self.listening.sock.fileno())
         self.successor.send(LISTENER, IDENTITY.pack(name.device, name.inode), [Handed(copy)])

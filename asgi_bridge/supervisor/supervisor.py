@@ -87,7 +87,7 @@ class Supervisor:
         crew = self._crew
         crew.message = message
         self._succession.closing = self._forget
-        self._succession.callers.back = self._take_back
+        self._succession.back = self._take_back
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
             signals = stack.enter_context(Signals(self._selector, SIGNALS))
@@ -326,9 +326,8 @@ class Supervisor:
 
     def _introduce(self) -> None:
         """Give the successor the listening socket, and the connections that wait."""
-        self._succession.is_over = True
         logger.info("The successor takes over %s", self._succession.path)
-        self._succession.send_listener()
+        self._succession.hand_over()
         self._connections.hand_out_waiting()
 
     def _send(self, sock: socket.socket, call: bytes) -> None:
@@ -340,7 +339,6 @@ class Supervisor:
 
     def _take_back(self, handed: list[Handed]) -> None:
         """Go on with what a dead successor has not acknowledged: in new workers, or for the next successor."""
-        self._succession.is_over = False
         for descriptor, unread in handed:
             self._connections.keep(_connection(descriptor), unread)
         if self._giving and self._stop_signal is None and self._succession.signalled is None:

@@ -30,7 +30,7 @@ TRIES = 3
 
 SLOWLY = """
 import asgi_bridge.succession.times as times
-for name in ("SUCCESSOR_SECONDS", "HANDOVER_SECONDS", "END_SECONDS"):
+for name in ("SUCCESSOR_SECONDS", "HANDOVER_SECONDS", "LATE_SECONDS", "END_SECONDS"):
     setattr(times, name, getattr(times, name) * {0})
 from asgi_bridge.__main__ import main
 main()

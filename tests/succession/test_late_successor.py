@@ -16,7 +16,7 @@ Start = Callable[..., RunnerProcess]
 
 SOON_TIRED = """
 import asgi_bridge.succession.times as times
-times.SUCCESSOR_SECONDS, times.END_SECONDS = 0.0, 60.0
+times.SUCCESSOR_SECONDS, times.LATE_SECONDS, times.END_SECONDS = 0.0, 59.0, 60.0
 from asgi_bridge.__main__ import main
 main()
 """

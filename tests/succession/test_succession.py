@@ -16,7 +16,7 @@ from asgi_bridge.server.handover import GRACEFUL_AFTER_WAIT
 from asgi_bridge.succession.control import MAX_UNREAD, connect, open_private
 from asgi_bridge.succession.packets import HELLO, LISTENER, READY, VERSION
 from asgi_bridge.succession.times import END_SECONDS, HANDOVER_SECONDS, SUCCESSOR_SECONDS
-from asgi_bridge.wire import ExtraInfoReq, ExtraInfoResp, HTTPReqCallResp
+from asgi_bridge.wire import ExtraInfoReq, ExtraInfoResp, HTTPReqCallResp, Message
 
 from ..doubles.connection import HEADERS, Connection, body_of, request
 from ..doubles.reloading_gateway import KILL_SECONDS
@@ -297,7 +297,7 @@ def test_a_runner_with_reload_takes_over_too(start: Start, path: str) -> None:
 ENDED_AT_ONCE = """
 import os, signal
 import asgi_bridge.succession.times as times
-times.SUCCESSOR_SECONDS = times.END_SECONDS = 60.0
+times.SUCCESSOR_SECONDS = times.LATE_SECONDS = times.END_SECONDS = 60.0
 import asgi_bridge.succession.succession as s
 bind = s.Succession._bind
 def bind_and_end(self):
@@ -317,6 +317,37 @@ def test_a_runner_that_is_ended_when_it_has_just_bound_passes_its_backlog_on(sta
         second = start()
         assert body_of(waiting.call(waiting.token("pid"))) == b"%d" % second.pid
     assert first.wait() == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("supervised", [False, True])
+def test_an_owner_that_still_has_a_call_leaves_the_path_to_the_successor_of_its_successor(
+    start: Start, path: str, supervised: bool
+) -> None:
+    first = start(alone=not supervised)
+    with first.connect() as busy, first.connect() as idle:
+        token = idle.token("pid")
+        busy.begin(busy.token("asking", ["a"]))
+        assert isinstance(busy.receive(), ExtraInfoReq)
+        owners = []
+        for _ in range(2):
+            owners.append(start(alone=not supervised))
+            owners[-1].line_with("Runner listens on")
+        assert owners[0].wait() == 0
+        inode = os.stat(path).st_ino
+        assert answered_by(idle.call(token), owners[1])
+        busy.send(ExtraInfoResp(b"x"))
+        assert body_of(busy.receive()) == b'{"a": "x"}'
+        assert first.wait() == 0
+        assert os.stat(path).st_ino == inode
+        with Connection(path) as fresh:
+            for connection in (busy, idle, fresh):
+                assert answered_by(connection.call(token), owners[1])
+    assert "anew" not in owners[1].log and "goes on" not in first.log
+
+
+def answered_by(answer: Message | None, runner: RunnerProcess) -> bool:
+    """Whether a process, or its worker, has given its number as the answer."""
+    return int(body_of(answer)) in (runner.pid, *runner.workers)
 
 
 # SIGTERM without a successor
