@@ -83,17 +83,8 @@ class Call(ChainCall):
     """
 
     __slots__ = (
-        "_connection",
-        "_host",
-        "_messages",
-        "faults",
-        "request_body",
-        "scope",
-        "sent",
-        "stage",
-        "started",
-        "task",
-    )
+        "_connection", "_host", "_messages", "faults", "request_body", "scope", "sent", "stage", "started", "task",
+    )  # fmt: skip
 
     def __init__(self, chain: Chain, connection: Connection, host: Host) -> None:
         ChainCall.__init__(self, chain)
@@ -352,6 +343,10 @@ class Call(ChainCall):
         if self._is_open():
             await body.until_over()
         return {"type": "http.disconnect"}
+
+    def again(self, receive: Receive) -> Receive:
+        body = self.request_body if receive == self.receive else None
+        return super().again(receive) if body is None else body.again(receive)
 
     def _body(self) -> RequestBody:
         if self.request_body is None:
