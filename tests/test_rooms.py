@@ -10,6 +10,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {"asgi_bridge": "asgi_bridge", "apps": "asgi_bridge_apps"}
 """Folder → the name that it is imported by."""
 
+TEMPLATES = ROOT / "asgi_bridge" / "new" / "templates"
+"""Projects of their own, which `asgi-bridge new` copies."""
+
 Graph = dict[str, dict[str, int]]
 """Module → the modules that it imports, each with a line of its that does."""
 
@@ -55,6 +58,7 @@ MAY_IMPORT = {
     "doctor": {"gateway", "wire"} | SMALL,
     "one_call": {"answers", "plugins", "adapter", "gateway", "wire"} | SMALL,
     "generate": {"loading", "plugins"} | SMALL,
+    "new": set(SMALL),
     "replay": {"wire", "plugins", "adapter", "recording", "server"} | SMALL,
     "cli": {
         "loading",
@@ -66,6 +70,7 @@ MAY_IMPORT = {
         "doctor",
         "generate",
         "health",
+        "new",
         "one_call",
         "replay",
     }
@@ -80,6 +85,8 @@ def modules() -> dict[str, Path]:
     found = {}
     for folder, package in PACKAGES.items():
         for path in sorted((ROOT / folder).rglob("*.py")):
+            if path.is_relative_to(TEMPLATES):
+                continue
             parts = [package, *path.relative_to(ROOT / folder).with_suffix("").parts]
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
