@@ -72,6 +72,34 @@ def test_the_body_goes_on_though_the_endpoint_has_read_it(stage: Stage, read: st
     assert shop.seen == expected[: 2 if read == "json" else 3]
 
 
+@stages
+@pytest.mark.parametrize("options", [{"on_error": "open"}, {"exact": True}, {"timeout": 5.0, "cures": False}])
+def test_the_options_of_a_mount_do_not_matter(stage: Stage, options: dict[str, Any]) -> None:
+    shop = Upstream()
+    app = passing("body", headers={"x-user": "ada"})
+    bridge = bridge_of(app, **options)
+    bridge.mount("inner", passing("body"), **options)
+    with stage(bridge, ["gate", "inner"], shop) as client:
+        assert client.post("/orders", content=b"a").status_code == 201
+    assert (shop.seen, shop.headers["x-user"]) == ([("POST", "/orders", b"a")], ["ada"])
+
+
+@stages
+def test_a_plugin_that_is_passed_over_leaves_the_body_to_the_next(stage: Stage) -> None:
+    shop = Upstream()
+
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await receive()
+            raise ZeroDivisionError
+
+    bridge = bridge_of(passing("body"))
+    bridge.mount("broken", broken, on_error="open")
+    with stage(bridge, ["broken", "gate"], shop) as client:
+        assert client.post("/orders", content=b"a").status_code == 201
+    assert shop.seen == [("POST", "/orders", b"a")]
+
+
 class Wrapping:
     """A middleware with a receive of its own."""
 
