@@ -52,9 +52,11 @@ def upstream(environ: Environ, start_response: StartResponse) -> Iterable[bytes]
 
     Example::
 
-        @flask_app.route("/<path:path>")
-        def anything(path):
-            return Response.from_app(upstream, request.environ)
+        def app(environ, start_response):
+            environ["HTTP_X_SEEN"] = "yes"
+            return upstream(environ, start_response)
+
+    A view of Flask returns :func:`asgi_bridge.wsgi.pass_on` instead.
     """
     return run_of(environ).call_inner(environ, start_response)
 

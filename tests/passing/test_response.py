@@ -4,6 +4,7 @@ import logging
 from typing import Annotated, Any
 
 import pytest
+from click import unstyle
 from fastapi import Depends, FastAPI, HTTPException
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -16,6 +17,8 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Bridge, PassOn, PluginError
+from asgi_bridge.one_call import Request as Call
+from asgi_bridge.one_call import as_text, call_in_process
 
 from .stage import Stage, Upstream, gateway, plain
 
@@ -159,6 +162,30 @@ def test_a_middleware_of_the_application_itself(stage: Stage, read: str) -> None
 
 
 @stages
+def test_middleware_and_exception_handlers_may_return_it(stage: Stage) -> None:
+    async def by_path(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return PassOn(headers={"x-by": "middleware"}) if request.url.path == "/early" else await call_next(request)
+
+    async def handler(request: Request, error: Exception) -> Response:
+        return PassOn(headers={"x-by": "handler"})
+
+    async def failing(request: Request) -> Response:
+        await request.body()
+        raise KeyError
+
+    app = Starlette(routes=[Route("/late", failing, methods=ANY)], exception_handlers={KeyError: handler, 404: handler})
+    app.add_middleware(BaseHTTPMiddleware, dispatch=by_path)
+    shop, by = Upstream(), []
+    with stage(bridge_of(app), ["gate"], shop) as client:
+        for path in ("/early", "/late", "/unknown"):
+            assert client.post(path, content=b"a").status_code == 201
+            by += shop.headers["x-by"]
+    assert (shop.seen, by) == (
+        [("POST", path, b"a") for path in ("/early", "/late", "/unknown")], ["middleware", "handler", "handler"],
+    )  # fmt: skip
+
+
+@stages
 def test_an_inner_plugin_gets_the_body_that_an_outer_one_has_read(stage: Stage) -> None:
     shop = Upstream()
     bridge = bridge_of(passing("body", body=b"second"))
@@ -220,6 +247,19 @@ def test_under_a_root_path_the_path_is_that_of_the_upstream(stage: Stage) -> Non
     with stage(bridge_of(passing(), root_path="/api"), ["gate"], shop) as client:
         client.get("/x")
     assert [target for _, target, _ in shop.seen] == ["/api/orders", "/x"]
+
+
+def test_a_call_by_hand_shows_what_each_changes() -> None:
+    bridge = bridge_of(passing("body", headers={"x-user": "ada"}))
+    bridge.mount("last", passing("body", body="new"))
+    request = Call([("gate", "{}"), ("last", "{}")], method="POST", path="/orders", body=b"old")
+    outcome = call_in_process(request, bridge.plugins)
+
+    assert (outcome.error, [watch.body for watch in outcome.watches]) == (None, [b"old", b"old"])
+    lines = [line.strip() for line in unstyle("\n".join(as_text(request, outcome))).splitlines()]
+    assert [line for line in lines if "x-user" in line or "3 → 3 bytes" in line] == [
+        "request header + x-user: ada", "request body 3 → 3 bytes: new", "header  x-user: ada",
+    ]  # fmt: skip
 
 
 class Order(BaseModel):
