@@ -60,7 +60,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capt
 def run(*arguments: str, folder: Path) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=300, env=environment
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=600, env=environment
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
