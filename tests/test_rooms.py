@@ -10,6 +10,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {"asgi_bridge": "asgi_bridge", "apps": "asgi_bridge_apps"}
 """Folder → the name that it is imported by."""
 
+TEMPLATES = ROOT / "asgi_bridge" / "new" / "templates"
+"""Projects of their own, which `asgi-bridge new` copies."""
+
 Graph = dict[str, dict[str, int]]
 """Module → the modules that it imports, each with a line of its that does."""
 
@@ -32,6 +35,7 @@ BELOW_THE_FACE = {
     "wire",
     "plugins",
     "adapter",
+    "passing",
     "wsgi",
     "insight",
     "recording",
@@ -59,7 +63,8 @@ MAY_IMPORT = {
     "wire": {"errors"},
     "plugins": SMALL,
     "adapter": {"wire", "plugins"} | SMALL,
-    "wsgi": {"wire", "plugins"} | SMALL,
+    "passing": {"plugins"} | SMALL,
+    "wsgi": {"wire", "plugins", "passing"} | SMALL,
     "insight": {"plugins"} | SMALL,
     "recording": {"wire"} | SMALL,
     "succession": SMALL,
@@ -70,9 +75,10 @@ MAY_IMPORT = {
     "gateway": {"wire"} | SMALL,
     # the public face
     "mounting": {"plugins", "wsgi"} | SMALL,
+    "django": {"passing", "wsgi"} | SMALL,
     "bridge": {"mounting", "plugins", "server"} | SMALL,
     "loading": {"bridge", "plugins"} | SMALL,
-    "__init__": {"bridge", "plugins"} | SMALL,
+    "__init__": {"bridge", "passing", "plugins"} | SMALL,
     # what plugin authors and operators use
     "answers": {"wire"} | SMALL,
     "check": {"plugins", "gateway"} | SMALL,
@@ -83,6 +89,7 @@ MAY_IMPORT = {
     "doctor": {"gateway", "wire"} | SMALL,
     "one_call": {"answers", "plugins", "adapter", "gateway", "wire"} | SMALL,
     "generate": {"loading", "plugins"} | SMALL,
+    "new": set(SMALL),
     "replay": {"wire", "plugins", "adapter", "recording", "server"} | SMALL,
     "cli": {
         "loading",
@@ -94,6 +101,7 @@ MAY_IMPORT = {
         "doctor",
         "generate",
         "health",
+        "new",
         "one_call",
         "replay",
         "succession",
@@ -110,6 +118,8 @@ def modules() -> dict[str, Path]:
     found = {}
     for folder, package in PACKAGES.items():
         for path in sorted((ROOT / folder).rglob("*.py")):
+            if path.is_relative_to(TEMPLATES):
+                continue
             parts = [package, *path.relative_to(ROOT / folder).with_suffix("").parts]
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found

@@ -331,6 +331,10 @@ class Call(ChainCall):
             await body.until_over()
         return {"type": "http.disconnect"}
 
+    def again(self, receive: Receive) -> Receive:
+        body = self.request_body if receive == self.receive else None
+        return super().again(receive) if body is None else body.again(receive)
+
     def _body(self) -> RequestBody:
         if self.request_body is None:
             self.request_body = RequestBody(self.scope["headers"], None)
