@@ -17,6 +17,7 @@ try:
     from .hmac_auth import hmac_auth
     from .ip_access import ip_access
     from .jwt_auth import jwt_auth
+    from .key_auth import key_auth
     from .limit_req import limit_req
     from .otel import otel
     from .request_body_rewrite import request_body_rewrite
@@ -66,6 +67,7 @@ def ready_made(*, auth_app: ASGIApp | None = None, allow: Sequence[str] = ()) ->
     )
     made.plugin("jwt-auth", phase="request")(jwt_auth)
     made.plugin("basic-auth", phase="request")(basic_auth)
+    made.plugin("key-auth", phase="request")(key_auth)
     made.plugin("hmac-auth", phase="request", exact=True, request_body=False)(hmac_auth)
     made.plugin("ip-access", phase="request")(ip_access)
     made.plugin("request-id", phase="request")(request_id)

@@ -20,6 +20,7 @@ NEEDS = {
     "hmac_auth": set(),
     "ip_access": set(),
     "jwt_auth": {"cryptography", "httpx2", "jwt"},
+    "key_auth": set(),
     "limit_req": set(),  # redis-py is imported when a route names a Redis
     "otel": {"opentelemetry"},
     "request_body_rewrite": set(),
