@@ -18,6 +18,7 @@ try:
     from .ip_access import ip_access
     from .jwt_auth import jwt_auth
     from .key_auth import key_auth
+    from .limit_count import limit_count
     from .limit_req import limit_req
     from .otel import otel
     from .request_body_rewrite import request_body_rewrite
@@ -62,6 +63,7 @@ def ready_made(*, auth_app: ASGIApp | None = None, allow: Sequence[str] = ()) ->
     made.plugin("rewrite", phase="request")(rewrite)
     made.plugin("request-body-rewrite", phase="request")(request_body_rewrite)
     made.plugin("limit-req", phase="request")(limit_req)
+    made.plugin("limit-count", phase="request")(limit_count)
     made.add_middleware(
         "forward-auth", ForwardAuth, defaults={} if auth_app is None else {"auth_app": auth_app}, phase="request"
     )

@@ -21,6 +21,7 @@ NEEDS = {
     "ip_access": set(),
     "jwt_auth": {"cryptography", "httpx2", "jwt"},
     "key_auth": set(),
+    "limit_count": set(),
     "limit_req": set(),  # redis-py is imported when a route names a Redis
     "otel": {"opentelemetry"},
     "request_body_rewrite": set(),

@@ -28,6 +28,7 @@ def test_all_are_mounted_under_their_names() -> None:
         "ip-access",
         "jwt-auth",
         "key-auth",
+        "limit-count",
         "limit-req",
         "otel",
         "request-body-rewrite",
@@ -76,8 +77,8 @@ except ConfigurationError as exc:
 
 STARLETTE = {"cors", "trusted-host", "https-redirect", "session", "gzip"}
 BEFORE_THE_UPSTREAM = [
-    "basic-auth", "forward-auth", "hmac-auth", "https-redirect", "ip-access", "jwt-auth", "key-auth", "limit-req",
-    "request-id", "request-body-rewrite", "rewrite", "trusted-host",
+    "basic-auth", "forward-auth", "hmac-auth", "https-redirect", "ip-access", "jwt-auth", "key-auth", "limit-count",
+    "limit-req", "request-id", "request-body-rewrite", "rewrite", "trusted-host",
 ]  # fmt: skip
 
 
