@@ -100,10 +100,15 @@ class JwtAuthConf(Conf):
     """What ``jwt-auth`` takes."""
 
     algorithms: Annotated[list[Algorithm], *few(13)] = Field(
-        min_length=1, description="Required. Algorithms that a token may be signed with. `none` is never accepted."
+        min_length=1,
+        description="Required. Algorithms that a token may be signed with. `none` is never accepted.",
+        examples=[["HS256"]],
     )
     keys: Annotated[list[JwtKey], *few(100)] | None = Field(
-        default=None, min_length=1, description="Keys. A route has one of keys, jwks_file and jwks_url."
+        default=None,
+        min_length=1,
+        description="Keys. A route has one of keys, jwks_file and jwks_url.",
+        examples=[[{"secret": "an example of 32 bytes or more, change it"}]],
     )
     jwks_file: Annotated[str, Field(pattern="^/", max_length=4096), Allowed("file")] | None = Field(
         default=None, description="Absolute path of a JSON Web Key Set, a regular file that the operator allows."
@@ -144,6 +149,7 @@ class JwtAuthConf(Conf):
     clock_skew: float = Field(default=0, ge=0, le=600, description="Seconds that exp, nbf and iat may be off.")
     claims_to_headers: Annotated[dict[Name, IdentityName], *most(32), AfterValidator(_distinct)] = Field(
         default={},
+        examples=[{"sub": "X-User"}],
         description="Claim, and the header that the upstream gets it in: text in UTF-8, anything else as JSON. The "
         "client's own headers of these names are always removed, also those written with _ for -.",
     )

@@ -68,6 +68,7 @@ class KeyAuthConf(Conf):
         min_length=1,
         description="Names of consumers, and the keys of each: as they are, or sha256: and the hex digits of their "
         "SHA-256.",
+        examples=[{"ada": ["an-example-to-change"]}],
     )
     header: Annotated[HeaderName, AfterValidator(_no_other_meaning)] = Field(
         default="apikey", description="Header that the client sends its key in."
@@ -77,6 +78,7 @@ class KeyAuthConf(Conf):
     )
     consumer_header: IdentityName | None = Field(
         default=None,
+        examples=["X-Consumer"],
         description="Header that the upstream gets the consumer's name in. The client's own of this name is always "
         "removed, also one written with _ for -.",
     )

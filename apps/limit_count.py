@@ -59,8 +59,8 @@ def _refusing(status: int) -> int:
 class LimitCountConf(Conf):
     """What ``limit-count`` takes."""
 
-    count: int = Field(ge=1, le=MAX_COUNT, description="Requests that may pass in the window.")
-    time_window: float = Field(ge=0.001, le=2**26, description="Length of the window, in seconds.")
+    count: int = Field(ge=1, le=MAX_COUNT, description="Requests that may pass in the window.", examples=[2])
+    time_window: float = Field(ge=0.001, le=2**26, description="Length of the window, in seconds.", examples=[60])
     window: Kind = Field(
         default="fixed",
         description="`fixed`: the count begins anew when the window is over. `sliding`: the window ends now, at each "

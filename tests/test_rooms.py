@@ -53,6 +53,7 @@ MAY_IMPORT = {
     "doctor": {"gateway", "wire"} | SMALL,
     "one_call": {"answers", "plugins", "adapter", "gateway", "wire"} | SMALL,
     "generate": {"loading", "plugins"} | SMALL,
+    "reference": {"generate", "plugins"} | SMALL,
     "replay": {"wire", "plugins", "adapter", "recording", "server"} | SMALL,
     "cli": {
         "loading",
@@ -65,6 +66,7 @@ MAY_IMPORT = {
         "generate",
         "health",
         "one_call",
+        "reference",
         "replay",
     }
     | SMALL,
