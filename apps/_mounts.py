@@ -20,6 +20,7 @@ try:
     from .key_auth import key_auth
     from .limit_count import limit_count
     from .limit_req import limit_req
+    from .oidc import oidc
     from .otel import otel
     from .request_body_rewrite import request_body_rewrite
     from .request_id import request_id
@@ -68,6 +69,7 @@ def ready_made(*, auth_app: ASGIApp | None = None, allow: Sequence[str] = ()) ->
         "forward-auth", ForwardAuth, defaults={} if auth_app is None else {"auth_app": auth_app}, phase="request"
     )
     made.plugin("jwt-auth", phase="request")(jwt_auth)
+    made.plugin("oidc", phase="request")(oidc)
     made.plugin("basic-auth", phase="request")(basic_auth)
     made.plugin("key-auth", phase="request")(key_auth)
     made.plugin("hmac-auth", phase="request", exact=True, request_body=False)(hmac_auth)

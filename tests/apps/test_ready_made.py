@@ -30,6 +30,7 @@ def test_all_are_mounted_under_their_names() -> None:
         "key-auth",
         "limit-count",
         "limit-req",
+        "oidc",
         "otel",
         "request-body-rewrite",
         "request-id",
@@ -78,7 +79,7 @@ except ConfigurationError as exc:
 STARLETTE = {"cors", "trusted-host", "https-redirect", "session", "gzip"}
 BEFORE_THE_UPSTREAM = [
     "basic-auth", "forward-auth", "hmac-auth", "https-redirect", "ip-access", "jwt-auth", "key-auth", "limit-count",
-    "limit-req", "request-id", "request-body-rewrite", "rewrite", "trusted-host",
+    "limit-req", "oidc", "request-id", "request-body-rewrite", "rewrite", "trusted-host",
 ]  # fmt: skip
 
 
