@@ -246,7 +246,7 @@ class _Gate:
         clock: Returns seconds since 1970.
 
     Attributes:
-        cookie: Name of the session cookie, with which the names of all others begin.
+        cookie: Name of the session cookie. Those of logins have this name with a dot and more.
     """
 
     def __init__(self, conf: OidcConf, provider: Provider, clock: Callable[[], float]) -> None:
@@ -430,7 +430,7 @@ class _Gate:
 
     def _begun(self, headers: Headers) -> list[str]:
         """Return the names of the cookies of a browser's logins, at most a few."""
-        names = (name for name, _ in cookies_of(headers, f"{self.cookie}."))
+        names = (name for name, _ in cookies_of(headers, self.cookie) if name != self.cookie)
         return [name for name in names if re.fullmatch(r"[A-Za-z0-9_.-]+", name)][: 2 * MAX_LOGINS]
 
     def _set(self, name: str, value: str, seconds: int) -> tuple[bytes, bytes]:

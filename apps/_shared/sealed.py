@@ -58,30 +58,38 @@ Cookie = tuple[str, bytes]
 """Name and value."""
 
 
-def cookies_of(headers: Headers, prefix: str) -> list[Cookie]:
-    """Return the cookies of a request whose names begin with `prefix`. All others are passed over, unread."""
+def _is_of(cookie: bytes, name: bytes) -> bool:
+    """Return whether a cookie has this name, or one that begins with it and a dot."""
+    return cookie.startswith((name + b"=", name + b"."))
+
+
+def cookies_of(headers: Headers, name: str) -> list[Cookie]:
+    """Return the cookies of a request that have a name, or one that begins with it and a dot.
+
+    All others are passed over, unread.
+    """
+    own = name.encode("ascii")
+    cookies = (
+        each.strip() for key, value in headers if key == b"cookie" and own in value for each in value.split(b";")
+    )
     found = []
-    start = prefix.encode("ascii")
-    for name, value in headers:
-        if name == b"cookie" and start in value:
-            for each in value.split(b";"):
-                key, _, content = each.strip().partition(b"=")
-                if key.startswith(start):
-                    found.append((key.decode("latin-1"), content.strip()))
+    for each in cookies:
+        if _is_of(each, own):
+            key, _, content = each.partition(b"=")
+            found.append((key.decode("latin-1"), content))
     return found
 
 
-def without_cookies(headers: Headers, prefix: str) -> Headers:
-    """Return the headers of a request without the cookies whose names begin with `prefix`."""
-    start = prefix.encode("ascii")
+def without_cookies(headers: Headers, name: str) -> Headers:
+    """Return the headers of a request without the cookies that `cookies_of` returns."""
+    own = name.encode("ascii")
     kept: Headers = []
-    for name, value in headers:
-        if name == b"cookie" and start in value:
-            left = [each for each in value.split(b";") if not each.strip().startswith(start)]
-            value = b";".join(left).strip()
+    for key, value in headers:
+        if key == b"cookie" and own in value:
+            value = b";".join(each for each in value.split(b";") if not _is_of(each.strip(), own)).strip()
             if not value:
                 continue
-        kept.append((name, value))
+        kept.append((key, value))
     return kept
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from asgi_bridge_apps import bridge as ready_made
+from asgi_bridge_apps import ready_made
 
 from asgi_bridge import Bridge
 from asgi_bridge.errors import ConfigurationError
@@ -33,7 +33,8 @@ def errors(schema: Any, document: Any) -> list[str]:
     return [error.message for error in jsonschema.Draft7Validator(schema).iter_errors(document)]
 
 
-SCHEMA = route_schema(ready_made.plugins)
+READY_MADE = ready_made(allow=["https://idp.example.com/"]).plugins
+SCHEMA = route_schema(READY_MADE)
 OURS = route_schema(bridge.plugins)
 
 
@@ -42,7 +43,7 @@ def test_it_is_a_schema_of_draft_7() -> None:
         jsonschema.Draft7Validator.check_schema(schema)
 
 
-@pytest.mark.parametrize("plugin", ready_made.plugins.values(), ids=lambda plugin: str(plugin.name))
+@pytest.mark.parametrize("plugin", READY_MADE.values(), ids=lambda plugin: str(plugin.name))
 def test_the_example_of_each_plugin_is_right_and_a_misspelt_field_is_wrong(plugin: Plugin) -> None:
     example = example_of(plugin)
 
@@ -115,7 +116,7 @@ def test_what_it_does_not_know_is_right(document: Any) -> None:
 
 
 @pytest.mark.parametrize("document", [
-    routes("jwt-auth", example_of(ready_made.plugins["jwt-auth"]).value, "ext-plugin-post-resp"),
+    routes("jwt-auth", example_of(READY_MADE["jwt-auth"]).value, "ext-plugin-post-resp"),
     routes("gzip", "{}"),
     {"services": routes("say", '{"text": 1}')["routes"]},
     {"plugin_configs": routes("say", '{"text": 1}')["routes"]},
@@ -169,7 +170,7 @@ def test_the_pattern_rejects_nothing_that_the_plugin_accepts() -> None:
 
 
 def test_a_type_that_contains_itself_has_a_pattern_that_is_not_too_long() -> None:
-    for plugin in (*bridge.plugins.values(), *ready_made.plugins.values()):
+    for plugin in (*bridge.plugins.values(), *READY_MADE.values()):
         assert len(pattern_of(plugin.configuration.schema()) or "") < MAX_LENGTH + 200
     assert pattern_of(bridge.plugins["plain"].configuration.schema()) is None
 
