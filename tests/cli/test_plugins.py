@@ -1,23 +1,38 @@
 """``asgi-bridge plugins`` lists plugins in columns, tells all about one, and prints the schema of routes."""
 
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
+
+from asgi_bridge.cli import cli
+from asgi_bridge.errors import BridgeError
 
 BRIDGE = "tests.reference.plugins:bridge"
-ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments: str, columns: int = 100, folder: Path = ROOT) -> str:
-    environment = {**os.environ, "COLUMNS": str(columns)}
-    command = [sys.executable, "-m", "asgi_bridge", "plugins", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
-    return done.stdout if done.returncode == 0 else f"{done.returncode}: {done.stderr}"
+def run(*arguments: str, columns: int = 100) -> str:
+    """Return what the command prints; if it fails, its exit code and its last line."""
+    result = CliRunner().invoke(cli, ["plugins", *arguments], env={"COLUMNS": str(columns)})
+    if isinstance(result.exception, BridgeError):
+        return f"2: {result.exception}"
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.stdout if result.exit_code == 0 else f"{result.exit_code}: {result.stderr.splitlines()[-1]}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder whose modules a test may import."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = {*sys.modules}
+    yield tmp_path
+    for name in {*sys.modules} - before:
+        if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(sys.modules[name].__file__):
+            del sys.modules[name]
 
 
 def test_the_list_has_columns_and_is_wrapped_to_the_terminal() -> None:
@@ -69,15 +84,16 @@ def test_a_plugin_without_fields_says_so() -> None:
     assert "\nIt has nothing to configure.\n" in run("asgi_bridge_apps", "https-redirect")
 
 
-def test_a_single_argument_is_a_name_unless_it_is_a_module_or_a_file(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text('[tool.asgi_bridge]\nbridge = "asgi_bridge_apps:bridge"\n')
-    (tmp_path / "mine.py").write_text("async def app(scope, receive, send): ...\n")
+def test_a_single_argument_is_a_name_unless_it_is_a_module_or_a_file(folder: Path) -> None:
+    (folder / "pyproject.toml").write_text('[tool.asgi_bridge]\nbridge = "asgi_bridge_apps:bridge"\n')
+    (folder / "mine_of_a_test.py").write_text("async def app(scope, receive, send): ...\n")
+    within = ("--app-dir", str(folder))
 
     for name in ("limit-count", "cors", "gzip", "say"):
-        assert run(name, folder=tmp_path).startswith(f"{name}: ")
-    for target in ("mine.py", "mine", "mine:app"):
-        assert run(target, folder=tmp_path).startswith("app ")
-    assert run("mine", "app", folder=tmp_path).startswith("app\nkind: application\n")
+        assert run(name, *within).startswith(f"{name}: ")
+    for target in (str(folder / "mine_of_a_test.py"), "mine_of_a_test", "mine_of_a_test:app"):
+        assert run(target, *within).startswith("app ")
+    assert run("mine_of_a_test", "app", *within).startswith("app\nkind: application\n")
 
 
 @pytest.mark.parametrize(
@@ -94,15 +110,12 @@ def test_mistakes(arguments: tuple[str, ...], said: str) -> None:
     assert output.startswith("2: ") and said in output
 
 
-def test_a_name_where_there_is_nothing_to_find_it_in(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text("[tool.asgi_bridge]\n")
+def test_a_name_where_there_is_nothing_to_find_it_in(folder: Path) -> None:
+    (folder / "pyproject.toml").write_text("[tool.asgi_bridge]\n")
 
-    output = run("limit-count", folder=tmp_path)
-
-    assert output.startswith(
-        "2: asgi-bridge: 'limit-count' is neither a file nor a module, and for a plugin's name: no plugins in"
+    assert run("limit-count", "--app-dir", str(folder)).startswith(
+        "2: 'limit-count' is neither a file nor a module, and for a plugin's name: no plugins in"
     )
-    assert len(output.splitlines()) == 1
 
 
 def test_as_json_and_as_a_schema_of_routes_of_one_plugin() -> None:
