@@ -15,9 +15,10 @@ as the plugins before this one have left it. So ``http_x_consumer`` counts the c
 ``consumer_header``. A header that no such plugin sets is the client's to choose. If the variable is empty, the address
 of the client counts in its place.
 
-The counts of a route are in the memory of the runner, for the clients of the last time. With ``redis`` they are in
-Redis, and all gateways that name the same Redis share them. The operator says which Redis a route may name (``allow``).
-When Redis does not answer, the mount's ``on_error`` decides whether the request is refused or skips this plugin.
+The counts of a route are in the memory of the runner, for all of its workers, and for the clients of the last time.
+With ``redis`` they are in Redis, and all gateways that name the same Redis share them. The operator says which Redis a
+route may name (``allow``). When Redis does not answer, the mount's ``on_error`` decides whether the request is refused
+or skips this plugin.
 
 The package ``limits`` does not fit: in Redis it counts a sliding window in several steps, and a refused request counts
 in a fixed one.

@@ -74,7 +74,8 @@ class Call(ChainCall):
 
     Attributes:
         stage: How far it is.
-        started: When its message had come, in monotonic seconds.
+        started: When its message had come, in monotonic seconds; None: nobody counts or logs every call, so nobody has
+            looked at the clock.
         task: In which it runs, until its end; expiring ends it.
         scope: Of the request, but for what each layer adds.
         request_body: The request body; None: no plugin has asked for it.
@@ -101,7 +102,7 @@ class Call(ChainCall):
         self._host = host
         self._messages = 0
         self.stage = RUNNING
-        self.started = monotonic()
+        self.started: float | None = None
         self.task: asyncio.Task[None] | None = None
         self.scope: dict[str, Any] = {}
         self.request_body: RequestBody | None = None
@@ -120,6 +121,7 @@ class Call(ChainCall):
 
     def about(self, plugin: str | None = None) -> dict[str, Any]:
         method, path = self._request_line()
+        since = self._since()
         found = {
             "method": method,
             "path": None if path is None else shortened(path, MAX_PATH),
@@ -127,9 +129,15 @@ class Call(ChainCall):
             "plugin": plugin or self.chain.names,
             "phase": self.phase,
             "request_id": self.request_id,
-            "milliseconds": round((monotonic() - self.started) * 1000, 1),
+            "milliseconds": None if since is None else round((monotonic() - since) * 1000, 1),
         }
         return {key: value for key, value in found.items() if value is not None}
+
+    def _since(self) -> float | None:
+        """Return when the call came, in monotonic seconds, or when it entered its first plugin; None: unknown."""
+        if self.started is not None:
+            return self.started
+        return min((since for since, _ in self.entered().values()), default=None)
 
     def _request_line(self) -> tuple[str | None, str | None]:
         """Return method and path of the request; None: not known yet."""

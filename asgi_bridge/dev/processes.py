@@ -28,7 +28,7 @@ from ..gateway import GatewayApp, echo
 from ..gateway.server import http_protocol
 from ..loading import Source
 from ..server.output import LOG_CONFIG
-from ..server.sockets import has_owner
+from ..succession.sockets import has_owner
 from .calls import print_call
 from .commands import invitations
 from .routes import ECHO_HOSTS, ECHO_PORT, RouteFile

@@ -4,11 +4,11 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
@@ -19,16 +19,16 @@ from ..lifespan import answer_lifespan
 from ..logs import GUARD
 from ..plugins import MAX_CONFIGURATION_BYTES, ConfigurationStore, Plugin
 from ..recording import RecordOptions
+from ..succession.sockets import SocketName
 from .admin import AdminAddress, AdminServer
 from .hangs import HangWatch
 from .recorded import Recording
-from .sockets import SocketName
 
 if TYPE_CHECKING:
     from ..insight.insight import Insight, Report
     from ..insight.tally import Tally
 
-__all__ = ["Runner", "RunnerOptions", "conf_expire_of_environment"]
+__all__ = ["Give", "Runner", "RunnerOptions", "conf_expire_of_environment"]
 
 logger = logging.getLogger("asgi_bridge.server")
 
@@ -37,6 +37,9 @@ TICK_SECONDS = 0.1
 
 MAX_REFUSED = 1000
 """Maximum number of configurations whose refused calls are counted apart. A peer can make up any number of tokens."""
+
+Give: TypeAlias = Callable[[int, bytes], object]
+"""Gives a connection to another process: its descriptor, which belongs to the callee, and bytes that nobody handled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class RunnerOptions:
         limit_configuration_size: Maximum size of a route's configuration of one plugin, in bytes.
         record: What is recorded of its calls; None: nothing.
         admin: Where the admin application listens; None: there is none, and nothing is counted.
-        socket: By which the runner recognizes its own socket; None: it does not look.
+        socket: By which the runner recognizes its own socket at its start; None: it does not know it yet.
     """
 
     limit_concurrency: int | None = None
@@ -99,6 +102,9 @@ class Runner:
         observer: Counts what happens; None: nothing is counted.
         watched: True: the end of each call is logged, or counted, or both.
         admin: The server of the admin application; None: there is none.
+        peers: Asks all processes of this runner for their reports; None: there is only this one.
+        give: Takes a connection's descriptor and unread bytes, for another process; None: connections stay here.
+        socket: By which the runner recognizes its own socket; None: it does not look.
     """
 
     def __init__(self, plugins: Mapping[str, Plugin], options: RunnerOptions | None = None) -> None:
@@ -123,6 +129,9 @@ class Runner:
             self._add_insight(self.options.admin)
         self.watched = self.options.access_log or self.observer is not None
         self._started = False
+        self.give: Give | None = None
+        self.peers: Callable[[], Awaitable[list[Report]]] | None = None
+        self.socket = self.options.socket
         self._ticker: asyncio.Task[None] | None = None
         self._hangs: HangWatch | None = None
         self._overload_logged = float("-inf")
@@ -159,7 +168,7 @@ class Runner:
             self._insight.lines.stop()
         # uvicorn has cancelled the calls that still ran; those that ignore that are refused now
         await asyncio.sleep(0)
-        self._expire(self.calls, "it was cut off by the shutdown")
+        self.cut_off()
         if self._ticker is not None:
             self._ticker.cancel()
         if self._hangs is not None:
@@ -178,11 +187,20 @@ class Runner:
         insight = Insight(self.store, lambda: len(self.calls), lambda: len(self.host.parked), self.obstacle)
 
         async def reports() -> "list[Report]":
-            return [insight.report()]
+            return [insight.report()] if self.peers is None else await self.peers()
 
         self._insight = insight
         self.observer = insight.tally
         self.admin = AdminServer(admin_app(insight, reports, any_host=address.public), address)
+
+    def report(self) -> "Report | None":
+        """Return what this process has counted; None: it counts nothing."""
+        return None if self._insight is None else self._insight.report()
+
+    async def leave_admin(self) -> None:
+        """Leave the admin address to the next process."""
+        if self.admin is not None:
+            await self.admin.stop()
 
     def obstacle(self) -> str | None:
         """Return why the runner is not ready to take calls; None: it is."""
@@ -190,7 +208,7 @@ class Runner:
             return "the plugins are being started"
         if self.stopping:
             return "the runner stops"
-        name = self.options.socket
+        name = self.socket
         if name is not None and not name.is_there():
             return f"the socket at {name.path} is not this runner's any more"
         return None
@@ -249,6 +267,10 @@ class Runner:
         for record in self._shadows:
             record.sweep(now)
         GUARD.sweep(now)
+
+    def cut_off(self) -> None:
+        """Refuse the calls that still run."""
+        self._expire(self.calls, "it was cut off by the shutdown")
 
     def _expire(self, calls: Iterable[Call], reason: str | None = None) -> None:
         for call in list(calls):

@@ -18,8 +18,25 @@ __all__ = ["BIN", "RunnerProcess", "runner_process"]
 BIN = str(Path(sys.executable).with_name("asgi-bridge"))
 """Path of the command."""
 
-PATIENT = "import asgi_bridge.server.process as s; s.WATCHDOG_SECONDS = {}; from asgi_bridge.cli import main; main()"
-"""The command as Python code, with other seconds of the watchdog."""
+PATIENT = """
+from asgi_bridge.supervisor import handle, supervisor
+supervisor.STOP_SECONDS = {0} + 0.1
+handle.ENTRY = "import asgi_bridge.server.process as s; s.WATCHDOG_SECONDS = {0}; " + handle.ENTRY
+from asgi_bridge.cli import main
+main()
+"""
+"""The command as Python code, with other seconds of the watchdog, in the worker too."""
+
+
+ALONE = """
+import asgi_bridge.supervisor.run
+from asgi_bridge.cli import main
+from asgi_bridge.cli.options import make_source
+from asgi_bridge.server.serve import serve
+asgi_bridge.supervisor.run.supervise = lambda said, **options: serve(make_source(**said["source"]), **said["options"])
+main()
+"""
+"""The command as Python code, but the process serves by itself, as with `Bridge.run`."""
 
 
 class RunnerProcess:
@@ -33,6 +50,7 @@ class RunnerProcess:
         command: a whole command, in place of ``asgi-bridge run`` with target, folder and socket.
         watchdog: seconds that the watchdog waits after the grace period. On a busy machine its own seconds may be over
             before the runner has done what it would have had time for.
+        alone: the process serves by itself, without a supervisor.
         env: all environment variables. None: those of this process.
         kwargs: further arguments of `subprocess.Popen`.
     """
@@ -45,12 +63,14 @@ class RunnerProcess:
         app_dir: str = ".",
         command: Sequence[str] | None = None,
         watchdog: float | None = None,
+        alone: bool = False,
         env: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         self._path = path
         if command is None:
-            started = [BIN] if watchdog is None else [sys.executable, "-c", PATIENT.format(watchdog)]
+            code = ALONE if alone else None if watchdog is None else PATIENT.format(watchdog)
+            started = [BIN] if code is None else [sys.executable, "-c", code]
             command = [*started, "run", *([target] if target else []), "--app-dir", app_dir]
             command += ["--uds", path] if path else []
         self._log = tempfile.NamedTemporaryFile("w+")  # noqa: SIM115  # open as long as the process runs
@@ -120,9 +140,20 @@ class RunnerProcess:
         self.process.send_signal(sig)
         self.wait()
 
+    @property
+    def workers(self) -> list[int]:
+        """Process ids of its workers."""
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
+    @property
+    def worker(self) -> int:
+        """Process id of its only worker."""
+        (worker,) = self.workers
+        return worker
+
     def rss(self) -> int:
-        """Return the resident memory of the process, in bytes."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+        """Return the resident memory of its only worker, in bytes."""
+        return int(Path(f"/proc/{self.worker}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
     def left(self) -> bool:
         """Return whether a process of its session still runs."""
