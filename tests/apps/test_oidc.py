@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx2
 import pytest
 from asgi_bridge_apps import ready_made
+from asgi_bridge_apps._shared import jwks, oidc_provider
 from asgi_bridge_apps._shared.sealed import Sealed
 from asgi_bridge_apps.oidc import oidc
 from starlette.testclient import TestClient
@@ -29,6 +30,13 @@ PAGE = {"accept": "text/html,*/*;q=0.8"}
 def running() -> Iterator[OpenIDProvider]:
     with openid_provider() as provider:
         yield provider
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the provider may be slow."""
+    for module in (jwks, oidc_provider):
+        monkeypatch.setattr(module, "READ_SECONDS", 60.0)
 
 
 @pytest.fixture
