@@ -3,11 +3,11 @@
 A browser without a session is sent to the provider (authorization code with PKCE, state and nonce). It comes back to
 ``redirect_uri``, the plugin gets an ID token for the code, verifies it, and sets the session cookie. With this cookie
 requests pass, and the upstream gets the claims in headers. A program, which cannot log in, gets 401. Where the route
-sets ``bearer_audience``, it may send an access token in place of a cookie.
+sets ``bearer``, it may send an access token in place of a cookie.
 
 What protects a login:
 
-- The cookies are encrypted and authenticated, with ``cookie_secrets``. Scripts cannot read them (``HttpOnly``), other
+- The cookies are encrypted and authenticated, with ``session.secrets``. Scripts cannot read them (``HttpOnly``), other
   sites cannot send them along with a POST (``SameSite=Lax``), and other hosts of the domain cannot set them
   (``__Host-``).
 - ``state``, ``nonce`` and the verifier of PKCE are in a cookie of their own, for each login. So a login ends only in
@@ -20,13 +20,13 @@ What protects a login:
 The plugin calls the provider to read its metadata and keys, and for each login. The operator allows its URL
 (``allow``). The ``token_endpoint`` and ``jwks_uri`` in the metadata have to be allowed too, where they are elsewhere.
 
-The session is in the cookie alone, so all gateways with the same route know it. It ends after ``session_seconds``. A
+The session is in the cookie alone, so all gateways with the same route know it. It ends after ``session.seconds``. A
 logout deletes it in the browser, and leads to the provider's own logout. A copy of the cookie stays valid until its
 end.
 
 Routes share a session if they have the same issuer, client, secrets and claims. Other routes of the same host give
-``cookie`` another name. The route has to match the path of ``redirect_uri`` and ``logout_path``, and the browser has to
-use the gateway under the host of ``redirect_uri``.
+``session.cookie`` another name. The route has to match the paths of ``redirect_uri`` and of the logout, and the browser
+has to use the gateway under the host of ``redirect_uri``.
 """
 
 import hmac
@@ -35,30 +35,27 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlencode
 
 from authlib.common.security import generate_token
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from authlib.oidc.core import CodeIDToken
 from joserfc.errors import JoseError
-from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, ValidationInfo, model_validator
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import upstream
-from asgi_bridge.plugins import Allowed
-from asgi_bridge.plugins.allow import may_call
 from asgi_bridge.plugins.memory import remembered
 
-from ._shared.conf import Conf, few
-from ._shared.guard import HideCredentials, Realm, Refused, Unavailable, credentials
+from ._shared.guard import Refused, Unavailable, credentials
 from ._shared.headers import Headers, encoded, without
 from ._shared.jwks import KeysUnavailable, TooManyKeys
-from ._shared.oidc_provider import Metadata, Provider, Registration
+from ._shared.oidc_conf import OidcConf
+from ._shared.oidc_provider import Metadata, Provider
 from ._shared.sealed import MAX_COOKIE, Sealed, cookies_of, set_cookie, without_cookies
-from ._shared.tokens import ClaimsToHeaders, claims_of, header_of, identity_of
+from ._shared.tokens import claims_of, header_of, identity_of
 
 __all__ = ["OidcConf", "oidc"]
 
@@ -76,131 +73,6 @@ MAX_TOKEN = 16_384
 """Maximum length of an ID token, and of a bearer token."""
 MAX_SESSIONS = 3
 """Number of session cookies of a request that are tried. A browser sends one."""
-
-
-def _long_enough(secret: SecretStr) -> SecretStr:
-    if len(secret.get_secret_value().strip()) < 32:
-        raise ValueError(
-            "a secret for cookies needs 32 characters or more: whoever guesses it can be anybody "
-            "(python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one)"
-        )
-    return secret
-
-
-def _with_openid(scope: str) -> str:
-    if "openid" not in scope.split():
-        raise ValueError("the scope has to contain openid")
-    return scope
-
-
-Url = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9._\[\]:-]+(/[!-~]*)?$", max_length=2048)]
-Path = Annotated[str, Field(pattern=r"^/[!-\"$->@-~]*$", max_length=1024)]
-CookieSecret = Annotated[SecretStr, Field(max_length=1024), AfterValidator(_long_enough)]
-Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
-
-
-class OidcConf(Conf):
-    """What ``oidc`` takes."""
-
-    issuer: Annotated[Url, Allowed("https", "http")] = Field(
-        description="Issuer of the provider, as its metadata name it; the operator allows it. Its metadata are at "
-        "/.well-known/openid-configuration below.",
-        examples=["https://idp.example.com/"],
-    )
-    client_id: str = Field(
-        min_length=1, max_length=1024, description="Id that the provider knows the gateway by.", examples=["gateway"]
-    )
-    client_secret: Annotated[SecretStr, Field(max_length=4096)] | None = Field(
-        default=None, description="Secret that goes with it. Left out: the gateway is a public client."
-    )
-    client_auth: Literal["client_secret_basic", "client_secret_post"] = Field(
-        default="client_secret_basic", description="How the secret is sent to the provider."
-    )
-    redirect_uri: Url = Field(
-        description="URL that the provider sends browsers back to. The provider knows it, the route matches its path, "
-        "and nothing else answers there.",
-        examples=["https://shop.test/.oidc/callback"],
-    )
-    scope: Annotated[str, Field(pattern=r"^[!#-\[\]-~ ]+$", max_length=1024), AfterValidator(_with_openid)] = Field(
-        default="openid", description="What the provider is asked for, as `openid email`."
-    )
-    cookie_secrets: Annotated[list[CookieSecret], *few(4)] = Field(
-        min_length=1,
-        description="Secrets that protect the cookies, the newest first: the others still open old cookies.",
-        examples=[["an example to change: 32 random characters"]],
-    )
-    cookie: str = Field(
-        default="oidc", pattern=r"^[A-Za-z0-9_]+$", max_length=64, description="Name of the session cookie."
-    )
-    secure: bool = Field(
-        default=True,
-        description="False: cookies are sent over plain HTTP, too, and other hosts of the domain can set them. For "
-        "tests.",
-    )
-    session_seconds: int = Field(
-        default=3600, ge=60, le=30 * 86400, description="Seconds after which a session ends, however it is used."
-    )
-    claims_to_headers: ClaimsToHeaders = Field(default={}, examples=[{"sub": "X-User"}])
-    unauth_action: Literal["auth", "deny", "pass"] = Field(
-        default="auth",
-        description="What happens without a session. `auth`: a browser logs in, and a program gets 401. `deny`: both "
-        "get 401. `pass`: the request passes, without claims.",
-    )
-    bearer_audience: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=1024,
-        description="Audience of access tokens that are accepted in place of a session: JWTs of the same issuer. Left "
-        "out: none are.",
-    )
-    algorithms: Annotated[list[Algorithm], *few(10)] = Field(
-        default=["RS256", "ES256", "PS256", "EdDSA"],
-        min_length=1,
-        description="Algorithms that the provider may sign with.",
-    )
-    clock_skew: float = Field(default=10, ge=0, le=600, description="Seconds that exp, nbf and iat may be off.")
-    logout_path: Path | None = Field(
-        default=None, description="Path at which a browser logs out. Left out: nowhere.", examples=["/.oidc/logout"]
-    )
-    post_logout_redirect_uri: Url | None = Field(
-        default=None, description="URL that a logout leads to. Left out: the provider's page, or a short text."
-    )
-    hide_credentials: HideCredentials = False
-    realm: Realm = "apisix"
-    _may_call: Callable[[str], bool] = PrivateAttr()
-
-    @model_validator(mode="after")
-    def _consistent(self, info: ValidationInfo) -> "OidcConf":
-        paths = [self.callback_path, self.logout_path]
-        if not urlsplit(self.redirect_uri).path.strip("/") or "?" in self.redirect_uri or "#" in self.redirect_uri:
-            raise ValueError("redirect_uri needs a path of its own, and no query")
-        if paths[0] == paths[1]:
-            raise ValueError("redirect_uri and logout_path need different paths")
-        if self.secure and not self.redirect_uri.startswith("https://"):
-            raise ValueError("redirect_uri has to begin with https:// unless secure is false")
-        self._may_call = may_call(info, self.issuer)
-        return self
-
-    @property
-    def callback_path(self) -> str:
-        """The path of ``redirect_uri``, decoded."""
-        return unquote(urlsplit(self.redirect_uri).path)
-
-    @property
-    def origin(self) -> str:
-        """Scheme, host and port of ``redirect_uri``."""
-        parts = urlsplit(self.redirect_uri)
-        return f"{parts.scheme}://{parts.netloc}"
-
-    @property
-    def registration(self) -> Registration:
-        """What the provider knows of this client."""
-        secret = None if self.client_secret is None else self.client_secret.get_secret_value()
-        return Registration(self.client_id, secret, "none" if secret is None else self.client_auth, self.redirect_uri)
-
-    def provider(self, clock: Callable[[], float]) -> Provider:
-        """Make the provider."""
-        return Provider(self.issuer, self._may_call, clock)
 
 
 def oidc(
@@ -253,8 +125,8 @@ class _Gate:
         self._conf = conf
         self._provider = provider
         self._clock = clock
-        self.cookie = f"__Host-{conf.cookie}" if conf.secure else conf.cookie
-        secrets = [secret.get_secret_value() for secret in conf.cookie_secrets]
+        self.cookie = f"__Host-{conf.session.cookie}" if conf.session.secure else conf.session.cookie
+        secrets = [secret.get_secret_value() for secret in conf.session.secrets]
         # sessions of another client, or with other claims, do not open here
         whose = json.dumps([conf.issuer, conf.client_id, sorted(conf.claims_to_headers)])
         self._sessions = Sealed(secrets, f"session {whose}")
@@ -274,12 +146,12 @@ class _Gate:
         conf = self._conf
         if scope["path"] == conf.callback_path:
             return await self._callback(scope, headers)
-        if conf.logout_path is not None and scope["path"] == unquote(conf.logout_path):
-            return await self._logout(headers)
-        bearer = None if conf.bearer_audience is None else credentials(scope, b"bearer")
-        if bearer is not None:
-            claims = await self._claims(bearer, conf.bearer_audience)
-            if conf.hide_credentials:
+        if conf.logout is not None and scope["path"] == unquote(conf.logout.path):
+            return await self._logout(headers, conf.logout.redirect_uri)
+        bearer = None if conf.bearer is None else credentials(scope, b"bearer")
+        if conf.bearer is not None and bearer is not None:
+            claims = await self._claims(bearer, conf.bearer.audience)
+            if conf.bearer.hide_credentials:
                 scope["headers"] = without(scope["headers"], {b"authorization"})
             return identity_of(claims, conf.claims_to_headers)
         session = self._session(headers)
@@ -342,11 +214,11 @@ class _Gate:
             identity_of(kept, self._conf.claims_to_headers)
         except Refused as exc:
             return _answer(403, f"The login failed: {exc}\n", [over])
-        session = self._sessions.seal(kept, self._clock() + self._conf.session_seconds)
+        session = self._sessions.seal(kept, self._clock() + self._conf.session.seconds)
         if len(session) > MAX_COOKIE:
             logger.error("oidc: the claims in claims_to_headers do not fit into a cookie; name fewer")
             return _answer(500, "The login failed: there is too much to remember\n", [over])
-        set_session = self._set(self.cookie, session, self._conf.session_seconds)
+        set_session = self._set(self.cookie, session, self._conf.session.seconds)
         return _redirect(self._conf.origin + login["back"], [over, set_session])
 
     async def _finish(self, answer: Mapping[str, str], login: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -381,7 +253,7 @@ class _Gate:
             raise Refused(f"the ID token is invalid ({type(exc).__name__})") from None
         return claims
 
-    async def _claims(self, token: bytes, audience: str | None) -> dict[str, Any]:
+    async def _claims(self, token: bytes, audience: str) -> dict[str, Any]:
         """Return the claims of a token of the provider for an audience.
 
         Raises:
@@ -406,12 +278,11 @@ class _Gate:
             clock_skew=self._conf.clock_skew,
         )
 
-    async def _logout(self, headers: Headers) -> PlainTextResponse:
-        """Delete the session, and lead the browser on."""
+    async def _logout(self, headers: Headers, after: str | None) -> PlainTextResponse:
+        """Delete the session, and lead the browser on: in the end to the URL `after`."""
         if dict(headers).get(b"sec-fetch-site") == b"cross-site":
             return _answer(403, "Another site cannot log you out.\n")
         over = [self._set(name, "", 0) for name in (self.cookie, *self._begun(headers))]
-        after = self._conf.post_logout_redirect_uri
         metadata: Metadata | None = None
         try:
             metadata = await self._provider.metadata()
@@ -434,7 +305,7 @@ class _Gate:
         return [name for name in names if re.fullmatch(r"[A-Za-z0-9_.-]+", name)][: 2 * MAX_LOGINS]
 
     def _set(self, name: str, value: str, seconds: int) -> tuple[bytes, bytes]:
-        return set_cookie(name, value, seconds, self._conf.secure)
+        return set_cookie(name, value, seconds, self._conf.session.secure)
 
 
 def _target(scope: Scope) -> str:

@@ -30,7 +30,7 @@ class OpenIDProvider:
     def __init__(self, port: int) -> None:
         self.issuer = f"http://127.0.0.1:{port}"
         # without proxies of the environment
-        self._client = httpx2.Client(base_url=self.issuer, trust_env=False, timeout=20)
+        self._client = httpx2.Client(base_url=self.issuer, trust_env=False, timeout=120)
 
     def control(self, **settings: Any) -> None:
         """Forget what was set before, and misbehave as `settings` say."""

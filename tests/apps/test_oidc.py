@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx2
 import pytest
 from asgi_bridge_apps import ready_made
+from asgi_bridge_apps._shared import jwks, oidc_provider
 from asgi_bridge_apps._shared.sealed import Sealed
 from asgi_bridge_apps.oidc import oidc
 from starlette.testclient import TestClient
@@ -21,6 +22,7 @@ from .openid_provider import CLIENT, SECRET, OpenIDProvider, openid_provider
 from .routes import gateway, sent
 
 SECRETS = ["a secret of thirty-two characters or more"]
+SESSION = {"secrets": SECRETS, "secure": False}
 PAGE = {"accept": "text/html,*/*;q=0.8"}
 
 
@@ -28,6 +30,13 @@ PAGE = {"accept": "text/html,*/*;q=0.8"}
 def running() -> Iterator[OpenIDProvider]:
     with openid_provider() as provider:
         yield provider
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the provider may be slow."""
+    for module in (jwks, oidc_provider):
+        monkeypatch.setattr(module, "READ_SECONDS", 60.0)
 
 
 @pytest.fixture
@@ -42,10 +51,9 @@ def conf_of(provider: OpenIDProvider, **more: Any) -> dict[str, Any]:
         "client_id": CLIENT,
         "client_secret": SECRET,
         "redirect_uri": "http://shop.test/.oidc/callback",
-        "cookie_secrets": SECRETS,
-        "secure": False,
+        "session": SESSION,
         "claims_to_headers": {"sub": "X-User", "groups": "X-Groups"},
-        "logout_path": "/.oidc/logout",
+        "logout": {},
         **more,
     }
 
@@ -134,7 +142,7 @@ def test_through_the_gateway(provider: OpenIDProvider) -> None:
 
 def test_secure_cookies_belong_to_one_host_and_https(provider: OpenIDProvider) -> None:
     uri = "https://shop.test/.oidc/callback"
-    with browser(provider, secure=True, redirect_uri=uri) as client:
+    with browser(provider, session={"secrets": SECRETS}, redirect_uri=uri) as client:
         client.base_url = "https://shop.test"
         ended = logged_in(provider, client)
         answer = client.get("/")
@@ -292,7 +300,7 @@ def test_a_browser_keeps_a_few_logins_only(provider: OpenIDProvider) -> None:
 
 def test_sessions_and_logins_end(provider: OpenIDProvider) -> None:
     clock = Clock()
-    with browser(provider, clock, session_seconds=100, clock_skew=600) as client:
+    with browser(provider, clock, session={**SESSION, "seconds": 100}, clock_skew=600) as client:
         back = provider.authorize(client.get("/").headers["location"])
         clock.ahead = 601
         late = client.get(back)
@@ -331,12 +339,15 @@ def test_only_what_the_plugin_sealed_for_this_route_is_a_session(provider: OpenI
     with browser(provider) as client:
         assert statuses(client, session, *forged) == [200, *[401] * len(forged)]
     others: list[dict[str, Any]] = [
-        {"client_id": "another"}, {"claims_to_headers": {"email": "x-user"}}, {"cookie_secrets": ["b" * 32]}
+        {"client_id": "another"}, {"claims_to_headers": {"email": "x-user"}},
+        {"session": {**SESSION, "secrets": ["b" * 32]}},
     ]  # fmt: skip
     for more in others:
         with browser(provider, **more) as client:
             assert statuses(client, session) == [401]
-    with browser(provider, cookie_secrets=["a newer secret of thirty-two characters", *SECRETS]) as client:
+    with browser(
+        provider, session={**SESSION, "secrets": ["a newer secret of thirty-two characters", *SECRETS]}
+    ) as client:
         assert statuses(client, session) == [200]
 
 
@@ -483,9 +494,9 @@ def test_a_provider_that_is_away_is_asked_now_and_then_only(
 
 def test_a_program_may_send_an_access_token_where_the_route_says_so(provider: OpenIDProvider) -> None:
     bearer = {"authorization": f"Bearer {provider.token()}", "x-user": "root", "accept": "*/*"}
-    with browser(provider, bearer_audience="api") as client:
+    with browser(provider, bearer={"audience": "api"}) as client:
         shown = client.get("/", headers=bearer)
-    with browser(provider, bearer_audience="api", hide_credentials=True) as client:
+    with browser(provider, bearer={"audience": "api", "hide_credentials": True}) as client:
         hidden = client.get("/", headers=bearer)
     with browser(provider) as client:
         refused = client.get("/", headers=bearer)
@@ -510,7 +521,7 @@ def test_a_bad_access_token_is_refused_whatever_session_comes_with_it(
     provider: OpenIDProvider, tamper: dict[str, Any], reason: str
 ) -> None:
     token = provider.token(**tamper)
-    with browser(provider, bearer_audience="api") as client:
+    with browser(provider, bearer={"audience": "api"}) as client:
         logged_in(provider, client)
         answer = client.get("/", headers={"authorization": f"Bearer {token}"})
 
@@ -525,7 +536,7 @@ def test_a_bad_access_token_is_refused_whatever_session_comes_with_it(
 
 def test_a_logout_deletes_the_session_and_goes_on_to_the_provider(provider: OpenIDProvider) -> None:
     after = "http://shop.test/bye?a=1"
-    with browser(provider, post_logout_redirect_uri=after) as client:
+    with browser(provider, logout={"redirect_uri": after}) as client:
         logged_in(provider, client)
         client.get("/", headers={"cookie": ""})  # begins another login
         foreign = client.get("/.oidc/logout", headers={"sec-fetch-site": "cross-site"})
@@ -545,7 +556,7 @@ def test_a_logout_deletes_the_session_and_goes_on_to_the_provider(provider: Open
     ("settings", "more", "status", "location"),
     [
         ({"metadata": {"end_session_endpoint": None}}, {}, 200, None),
-        ({"metadata": {"end_session_endpoint": None}}, {"post_logout_redirect_uri": "https://a.test/"}, 302,
+        ({"metadata": {"end_session_endpoint": None}}, {"logout": {"redirect_uri": "https://a.test/"}}, 302,
          "https://a.test/"),
         ({"metadata_status": 500}, {}, 200, None),
     ],
@@ -570,12 +581,15 @@ def test_a_logout_works_without_the_provider(
         ({"redirect_uri": "http://user@shop.test/x"}, "field 'redirect_uri': String should match"),
         ({"redirect_uri": "http://shop.test/"}, "Value error, redirect_uri needs a path of its own"),
         ({"redirect_uri": "http://shop.test/x?y"}, "Value error, redirect_uri needs a path of its own, and no query"),
-        ({"redirect_uri": "http://shop.test/a", "logout_path": "/a"}, "Value error, redirect_uri and logout_path need"),
-        ({"secure": True}, "Value error, redirect_uri has to begin with https://"),
-        ({"cookie_secrets": []}, "field 'cookie_secrets': List should have at least 1 item"),
-        ({"cookie_secrets": ["short"]}, "field 'cookie_secrets.0': Value error, a secret for cookies needs 32"),
+        (
+            {"redirect_uri": "http://shop.test/a", "logout": {"path": "/a"}},
+            "Value error, redirect_uri and logout.path need",
+        ),
+        ({"session": {"secrets": SECRETS}}, "Value error, redirect_uri has to begin with https://"),
+        ({"session": {"secrets": []}}, "field 'session.secrets': List should have at least 1 item"),
+        ({"session": {"secrets": ["short"]}}, "field 'session.secrets.0': Value error, a secret for cookies needs 32"),
         ({"scope": "email"}, "field 'scope': Value error, the scope has to contain openid"),
-        ({"cookie": "a;b"}, "field 'cookie': String should match"),
+        ({"session": {**SESSION, "cookie": "a;b"}}, "field 'session.cookie': String should match"),
         ({"algorithms": ["HS256"]}, "field 'algorithms.0': Input should be"),
         ({"algorithms": ["none"]}, "field 'algorithms.0': Input should be"),
         (
