@@ -18,7 +18,7 @@ __all__ = ["BURST", "GUARD", "LOGGERS", "MAX_LINE", "MAX_TRACEBACK", "Guard", "g
 
 LOGGERS = tuple(
     f"asgi_bridge.{room}"
-    for room in ("access", "adapter", "apps", "gateway", "plugins", "server", "shadow", "testing", "wsgi")
+    for room in ("access", "adapter", "apps", "gateway", "plugins", "server", "shadow", "testing", "tracing", "wsgi")
 )
 """All loggers of the package."""
 COUNTED = "asgi_bridge.shadow"

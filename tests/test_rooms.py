@@ -24,10 +24,22 @@ SMALL = {
     "logs",
     "spelling",
     "streams",
+    "trace_headers",
     "tracebacks",
 }
 """Modules with one small subject, which any room may use."""
-BELOW_THE_FACE = {"wire", "plugins", "adapter", "wsgi", "insight", "recording", "succession", "supervisor", "server"}
+BELOW_THE_FACE = {
+    "wire",
+    "plugins",
+    "adapter",
+    "wsgi",
+    "insight",
+    "recording",
+    "tracing",
+    "succession",
+    "supervisor",
+    "server",
+}
 
 MAY_IMPORT = {
     # the shared modules
@@ -41,6 +53,7 @@ MAY_IMPORT = {
     "logs": {"hiding"},
     "spelling": set(),
     "streams": set(),
+    "trace_headers": set(),
     "tracebacks": {"errors"},
     # the runner
     "wire": {"errors"},
@@ -49,9 +62,10 @@ MAY_IMPORT = {
     "wsgi": {"wire", "plugins"} | SMALL,
     "insight": {"plugins"} | SMALL,
     "recording": {"wire"} | SMALL,
-    "succession": {"plugins"} | SMALL,
+    "succession": SMALL,
     "supervisor": {"succession", "insight"} | SMALL,
-    "server": {"wire", "plugins", "adapter", "insight", "recording", "succession", "supervisor"} | SMALL,
+    "tracing": {"wire", "plugins", "adapter"} | SMALL,
+    "server": {"wire", "plugins", "adapter", "insight", "recording", "tracing", "succession", "supervisor"} | SMALL,
     # APISIX's half
     "gateway": {"wire"} | SMALL,
     # the public face

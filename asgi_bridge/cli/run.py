@@ -66,6 +66,10 @@ __all__ = ["run"]
     "--admin", metavar="HOST:PORT|unix:PATH", help="Where /livez, /readyz, /metrics and a page for people are served."
 )
 @click.option("--admin-public", is_flag=True, help="Allow an address of --admin that other machines reach.")
+@click.option(
+    "--otel/--no-otel", default=None,
+    help="A span of OpenTelemetry for each call and plugin.  [default: if a TracerProvider is set]",
+)  # fmt: skip
 @click.option("--env-file", type=FILE, help="Environment configuration file (needs python-dotenv).")
 def run(
     target: str | None, mounts: tuple[tuple[str, str], ...], allow: tuple[str, ...], app_dir: str,

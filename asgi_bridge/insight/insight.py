@@ -95,6 +95,7 @@ class Insight:
             limit: Maximum number, those that were used last.
         """
         in_use = self._store.in_use()[::-1][:limit]
+        hits = {each.chain: self.tally.hits.get(each.chain, 0) for each in in_use}
 
         def describe() -> list[dict[str, Any]]:
             return [
@@ -103,7 +104,7 @@ class Insight:
                     "route": each.chain.route_id,
                     "phase": each.phase,
                     "seconds": round(each.seconds, 1),
-                    "hits": each.chain.hits,
+                    "hits": hits[each.chain],
                     "running": each.chain.calls,
                     "plugins": [
                         {

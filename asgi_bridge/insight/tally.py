@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from ..adapter import Call
@@ -80,6 +81,7 @@ class Tally:
         faults: Faults by plugin, phase and kind: ``"error"``, ``"timeout"`` or PASSED_OVER.
         seconds: Durations of calls until their answer, by phase.
         plugin_seconds: Durations from entering a plugin to the answer, by plugin and phase.
+        hits: Calls that were answered, by chain. They are of this process, and not in a sum.
         shadows: Requests by plugin with ``shadow=True`` and by what it would have done.
         lag: How much later than planned the event loop came to a timer.
         counts: Other things: ``round_trips`` (ExtraInfo), ``protocol_errors``, ``prepared`` and ``refused``
@@ -90,6 +92,7 @@ class Tally:
         self.calls: Counter[_Labels] = Counter()
         self.plugin_calls: Counter[_Labels] = Counter()
         self.faults: Counter[_Labels] = Counter()
+        self.hits: WeakKeyDictionary[Chain, int] = WeakKeyDictionary()
         self.shadows: Counter[_Labels] = Counter()
         self.seconds: dict[_Labels, Histogram] = {}
         self.plugin_seconds: dict[_Labels, Histogram] = {}
@@ -108,7 +111,7 @@ class Tally:
         """
         now = monotonic()
         phase, chain = call.phase, call.chain
-        chain.hits += 1
+        self.hits[chain] = self.hits.get(chain, 0) + 1
         self.calls[phase, outcome] += 1
         started = now if call.started is None else call.started
         _observe(self.seconds, (phase,), now - started)

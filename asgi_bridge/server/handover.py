@@ -93,24 +93,24 @@ class Handover:
         self._loop = asyncio.get_running_loop()
         succession.closing = self._forget
         succession.callers.back = self._take_back
-        if self._server.is_ending():
-            return  # a signal has come: let the owner go on
-        succession.say_ready()
-        while True:
+        if not self._server.is_ending():
+            succession.say_ready()
+        while not self._server.is_ending():
             self._turned.clear()
             self._step()
-            if succession.listening is None:
-                if succession.signalled is not None:
-                    succession.end_early()
-                else:
-                    succession.replace_silent()
-            if succession.listening is not None or self._server.is_ending():
+            if succession.listening is None and succession.signalled is not None:
+                succession.end_early()
+            elif succession.listening is None:
+                succession.replace_silent()
+            if succession.listening is not None:
                 break
             await _wait(self._turned, TICK_SECONDS)
-        if succession.listening is not None:
+        if not self._server.is_ending():
             self._accept()
             self._adopt()
             self._ticker = self._loop.create_task(self._tick())
+        elif succession.predecessors.current is not None:
+            succession.is_over = True  # a signal has come: the path stays the owner's, which gets back what it has sent
 
     def _accept(self) -> None:
         """Accept on the socket of the path. It is another one if somebody has removed the first."""

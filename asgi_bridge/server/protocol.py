@@ -14,7 +14,7 @@ import termios
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from time import monotonic
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
@@ -51,6 +51,16 @@ GONE = "gone"
 """Outcome of a call that has no answer, because the gateway has closed the connection."""
 READ_SIZE = 16 * 1024
 """Bytes of a connection's read buffer, on asyncio."""
+
+
+class Link(Protocol):
+    """What a connection knows of the supervisor."""
+
+    def busy(self, connection: "RunnerProtocol") -> None:
+        """Note that something of a call was read that is not answered."""
+
+    def answered(self, connection: "RunnerProtocol") -> None:
+        """Note an answer, which is written by the next turn of the event loop."""
 
 
 class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
@@ -94,6 +104,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self._paused = False
         self._asks: deque[tuple[asyncio.Future[list[bytes | None]], int, list[bytes | None]]] = deque()
         self.unread = b""
+        self._link: Link | None = None  # of a worker, to its supervisor
 
     # called by the transport
 
@@ -141,6 +152,8 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
                 self._refuse_unreadable(exc)
                 continue
             if message is None:
+                if session.buffered and self._link is not None:
+                    self._link.busy(self)
                 break
             if type(message) is HTTPReqCallReq:
                 self._start_call(message)
@@ -212,6 +225,8 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             self._take_info(message.result)
         elif type(message) is PrepareConfReq:
             self._busy = True
+            if self._link is not None:
+                self._link.busy(self)
             self._spawn(self._prepare(message))
         elif type(message) is ErrResp:
             code = message.code.name if isinstance(message.code, ErrCode) else message.code
@@ -223,6 +238,8 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
     def _start_call(self, message: HTTPReqCallReq | HTTPRespCallReq) -> None:
         """Run a call, or refuse it."""
         self._busy = True
+        if self._link is not None:
+            self._link.busy(self)
         self._server_state.total_requests += 1
         runner = self._runner
         options = runner.options
@@ -256,11 +273,15 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         runner = self._runner
         if started is None and runner.watched:
             started = monotonic()
+        tracing = runner.tracing  # what is traced has other classes, so what is not asks nothing
         call: Call
         if type(message) is HTTPReqCallReq:
-            call = RequestCall(message, chain, self, runner.host)
+            make = RequestCall if tracing is None else tracing.request_call
+            call = make(message, chain, self, runner.host)
         else:
-            call = ResponseCall(cast("HTTPRespCallReq", message), chain, self, runner.host)
+            message = cast("HTTPRespCallReq", message)
+            respond = ResponseCall if tracing is None else tracing.response_call
+            call = respond(message, chain, self, runner.host)
         call.started = started
         self._call = call
         runner.calls.add(call)
@@ -419,6 +440,8 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             return
         self._transport.write(self._session.send(answer))
         self._busy = False
+        if self._link is not None:
+            self._link.answered(self)
         if self._runner.give is not None:
             self.hand_over()
         elif self._closing:

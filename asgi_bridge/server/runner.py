@@ -3,8 +3,7 @@
 import asyncio
 import logging
 import os
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -17,16 +16,19 @@ from ..adapter import Call, Host, shadow_run
 from ..errors import ConfigurationError
 from ..lifespan import answer_lifespan
 from ..logs import GUARD
-from ..plugins import MAX_CONFIGURATION_BYTES, ConfigurationStore, Plugin
+from ..plugins import MAX_CONFIGURATION_BYTES, Chain, ConfigurationStore, Plugin
 from ..recording import RecordOptions
 from ..succession.sockets import SocketName
-from .admin import AdminAddress, AdminServer
+from ..tracing import find_tracing
+from ..wire import TextEntry
+from .admin import AdminAddress
 from .hangs import HangWatch
+from .overload import Overload
 from .recorded import Recording
 
 if TYPE_CHECKING:
-    from ..insight.insight import Insight, Report
     from ..insight.tally import Tally
+    from .reporting import Reporting
 
 __all__ = ["Give", "Runner", "RunnerOptions", "conf_expire_of_environment"]
 
@@ -34,9 +36,6 @@ logger = logging.getLogger("asgi_bridge.server")
 
 TICK_SECONDS = 0.1
 """Seconds between two looks at the deadlines. One timer for all calls costs less than one for each."""
-
-MAX_REFUSED = 1000
-"""Maximum number of configurations whose refused calls are counted apart. A peer can make up any number of tokens."""
 
 Give: TypeAlias = Callable[[int, bytes], object]
 """Gives a connection to another process: its descriptor, which belongs to the callee, and bytes that nobody handled."""
@@ -56,6 +55,7 @@ class RunnerOptions:
         record: What is recorded of its calls; None: nothing.
         admin: Where the admin application listens; None: there is none, and nothing is counted.
         socket: By which the runner recognizes its own socket at its start; None: it does not know it yet.
+        otel: Whether OpenTelemetry gets spans; None: if a TracerProvider is set once the plugins are loaded.
     """
 
     limit_concurrency: int | None = None
@@ -67,6 +67,7 @@ class RunnerOptions:
     record: RecordOptions | None = None
     admin: AdminAddress | None = None
     socket: SocketName | None = None
+    otel: bool | None = None
 
 
 def conf_expire_of_environment() -> float:
@@ -100,42 +101,42 @@ class Runner:
         stopping: True: the process ends, and takes no new connections.
         recording: What records its calls; None: nothing does.
         observer: Counts what happens; None: nothing is counted.
-        watched: True: the end of each call is logged, or counted, or both.
-        admin: The server of the admin application; None: there is none.
-        peers: Asks all processes of this runner for their reports; None: there is only this one.
+        watched: True: each call is logged, counted or traced, so it looks at the clock.
+        reporting: Reports what it counts; None: it counts nothing.
         give: Takes a connection's descriptor and unread bytes, for another process; None: connections stay here.
         socket: By which the runner recognizes its own socket; None: it does not look.
+        tracing: Makes the spans of its calls; None: nobody wants any.
     """
 
     def __init__(self, plugins: Mapping[str, Plugin], options: RunnerOptions | None = None) -> None:
         self.options = options or RunnerOptions()
         record = self.options.record
         self.recording = None if record is None else Recording(record, plugins, self.options.ask_origin)
+        self.tracing = find_tracing(self.options.otel)
+        watching = [each.prepared for each in (self.recording, self.tracing) if each is not None]
+
+        def prepared(chain: Chain, key: bytes | None, conf: Sequence[TextEntry]) -> None:
+            for watch in watching:
+                watch(chain, key, conf)
+
         self.store = ConfigurationStore(
             plugins,
             expire=self.options.conf_expire,
             limit_configuration_size=self.options.limit_configuration_size,
             folder=self.options.folder,
-            on_build=None if self.recording is None else self.recording.prepared,
+            on_build=prepared if watching else None,
         )
         self.host = Host(Starlette(), self.options.ask_origin, shadow=shadow_run)
-        self._shadows = [plugin.shadow for plugin in plugins.values() if plugin.shadow is not None]
         self.calls: set[Call] = set()
         self.stopping = False
-        self.observer: Tally | None = None
-        self.admin: AdminServer | None = None
-        self._insight: Insight | None = None
-        if self.options.admin is not None:
-            self._add_insight(self.options.admin)
-        self.watched = self.options.access_log or self.observer is not None
-        self._started = False
+        self.reporting = None if self.options.admin is None else _reporting(self, self.options.admin)
+        self.observer: Tally | None = None if self.reporting is None else self.reporting.insight.tally
+        self.watched = self.options.access_log or self.observer is not None or self.tracing is not None
         self.give: Give | None = None
-        self.peers: Callable[[], Awaitable[list[Report]]] | None = None
         self.socket = self.options.socket
+        self._overload = Overload(self.options.limit_concurrency, self.store.find)
         self._ticker: asyncio.Task[None] | None = None
         self._hangs: HangWatch | None = None
-        self._overload_logged = float("-inf")
-        self._refused: dict[int, int] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "lifespan", "plugins are called by the gateway, not over HTTP"
@@ -151,21 +152,18 @@ class Runner:
         """Start the mounted applications, and the watches over deadlines and over plugins that block the loop."""
         if self.recording is not None:
             self.recording.start()
-        if self.admin is not None and self._insight is not None:
-            self._insight.lines.start()
-            await self.admin.start()
+        if self.reporting is not None:
+            await self.reporting.start()
         await self.store.start()
         self._hangs = HangWatch()
         self._hangs.start()
         self._ticker = asyncio.get_running_loop().create_task(self._watch())
-        self._started = True
 
     async def stop(self) -> None:
         """Stop what :meth:`start` has started, and refuse the calls that still run."""
         self.stopping = True
-        if self.admin is not None and self._insight is not None:
-            await self.admin.stop()
-            self._insight.lines.stop()
+        if self.reporting is not None:
+            await self.reporting.stop()
         # uvicorn has cancelled the calls that still ran; those that ignore that are refused now
         await asyncio.sleep(0)
         self.cut_off()
@@ -175,36 +173,20 @@ class Runner:
             self._hangs.stop()
         self.host.parked.close()
         await self.store.close()
+        if self.tracing is not None:
+            await self.tracing.flush()
         if self.recording is not None:
             self.recording.close()
         self._sweep(float("inf"))
 
-    def _add_insight(self, address: AdminAddress) -> None:
-        """Count from now on, and make the server of the admin application."""
-        from ..insight.app import admin_app  # only who wants it loads it
-        from ..insight.insight import Insight
-
-        insight = Insight(self.store, lambda: len(self.calls), lambda: len(self.host.parked), self.obstacle)
-
-        async def reports() -> "list[Report]":
-            return [insight.report()] if self.peers is None else await self.peers()
-
-        self._insight = insight
-        self.observer = insight.tally
-        self.admin = AdminServer(admin_app(insight, reports, any_host=address.public), address)
-
-    def report(self) -> "Report | None":
-        """Return what this process has counted; None: it counts nothing."""
-        return None if self._insight is None else self._insight.report()
-
     async def leave_admin(self) -> None:
         """Leave the admin address to the next process."""
-        if self.admin is not None:
-            await self.admin.stop()
+        if self.reporting is not None:
+            await self.reporting.admin.stop()
 
     def obstacle(self) -> str | None:
         """Return why the runner is not ready to take calls; None: it is."""
-        if not self._started:
+        if self._ticker is None:
             return "the plugins are being started"
         if self.stopping:
             return "the runner stops"
@@ -219,27 +201,7 @@ class Runner:
         Args:
             token: Of the call's configuration, for the log.
         """
-        limit = self.options.limit_concurrency
-        if limit is None or len(self.calls) < limit:
-            return True
-        if token not in self._refused and len(self._refused) >= MAX_REFUSED:
-            token = 0
-        self._refused[token] = self._refused.get(token, 0) + 1
-        return False
-
-    def _log_refused(self) -> None:
-        refused: Counter[str] = Counter()
-        for token, number in self._refused.items():
-            chain = self.store.find(token)
-            refused["?" if chain is None else chain.names] += number
-        self._refused.clear()
-        for names, number in refused.items():
-            logger.error(
-                "plugin %s: %d requests refused: more than %d calls at once (--limit-concurrency)",
-                names,
-                number,
-                self.options.limit_concurrency,
-            )
+        return self._overload.admits(len(self.calls), token)
 
     async def _watch(self) -> None:
         now = monotonic()
@@ -254,9 +216,7 @@ class Runner:
             self._expire(call for call in self.calls if call.deadline <= now)
             self.host.parked.sweep(now)
             self._sweep(now)
-            if self._refused and now >= self._overload_logged + 1.0:
-                self._overload_logged = now
-                self._log_refused()
+            self._overload.sweep(now)
 
     def _sweep(self, now: float) -> None:
         """Log what was only counted until now.
@@ -264,8 +224,9 @@ class Runner:
         Args:
             now: Monotonic seconds; infinity: the process ends.
         """
-        for record in self._shadows:
-            record.sweep(now)
+        for plugin in self.store.plugins.values():
+            if plugin.shadow is not None:
+                plugin.shadow.sweep(now)
         GUARD.sweep(now)
 
     def cut_off(self) -> None:
@@ -276,3 +237,9 @@ class Runner:
         for call in list(calls):
             call.deadline = float("inf")  # cancel it only once, because it may need a while to clean up
             call.expire(reason)
+
+
+def _reporting(runner: Runner, address: AdminAddress) -> "Reporting":
+    from .reporting import Reporting  # only who wants it loads it
+
+    return Reporting(runner, address)

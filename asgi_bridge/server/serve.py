@@ -19,6 +19,7 @@ from ..succession.early import Watch
 from ..succession.gateway_master import open_master
 from ..succession.sockets import DEFAULT_PERMISSIONS, socket_path
 from ..succession.succession import Succession
+from ..tracing import check_api
 from .admin import admin_address
 from .output import JSON_LOG_CONFIG, LOG_CONFIG, configure_loggers, show_plugin_logs
 from .process import GRACEFUL_SECONDS, RunnerServer, run_reloading, runner_config
@@ -64,6 +65,7 @@ def serve(
     record_secrets: bool = False,
     admin: str | None = None,
     admin_public: bool = False,
+    otel: bool | None = None,
     ends: WorkerEnds | None = None,
 ) -> None:
     """Serve the gateway until a signal ends the process.
@@ -89,6 +91,7 @@ def serve(
         record_secrets: True: the recording holds secrets as they are.
         admin: Where the admin application listens: ``"127.0.0.1:9092"`` or ``"unix:PATH"``; None: nowhere.
         admin_public: True: `admin` may be an address that other machines reach.
+        otel: Whether OpenTelemetry gets spans; None: if a TracerProvider is set once the plugins are loaded.
         ends: What a worker has of its supervisor, which owns the socket; None: this process is no worker.
 
     Raises:
@@ -108,6 +111,8 @@ def serve(
             "log_format and log_config exclude each other: name asgi_bridge.server.formats.JsonFormatter as the "
             "formatter of the configuration"
         )
+    if otel:
+        check_api()
     open_streams()
     if env_file is not None:
         load_environment(env_file)
@@ -123,6 +128,7 @@ def serve(
         limit_configuration_size=limit_configuration_size,
         record=None if record is None else _record_options(record, record_size, record_secrets, ends),
         admin=None if admin is None else admin_address(admin, admin_public),
+        otel=otel,
     )
     library = isinstance(source, Mapping)
     source_folder = None if isinstance(source, Mapping) else source.app_dir

@@ -12,6 +12,9 @@ from ..plugins.shared_numbers import SharedNumbers, SharedTable
 
 __all__ = ["NotedCalls", "Whereabouts"]
 
+_PARKING = ("processes that park calls",)
+"""Key of the first process that has parked a call, and of whether there are several."""
+
 
 class Whereabouts:
     """Request → the worker that has parked calls of it. All workers share this.
@@ -22,6 +25,14 @@ class Whereabouts:
 
     def __init__(self, table: SharedTable) -> None:
         self._table = table
+        self._others = self._noted = False
+
+    def has_others(self) -> bool:
+        """Whether other workers, also those of a predecessor, park calls."""
+        if not self._others:
+            with SharedNumbers(self._table, _PARKING) as pair:
+                self._others = pair[0] not in (0, os.getpid()) or bool(pair[1])
+        return self._others
 
     def find(self, request_id: str) -> int:
         """Return the process id of the worker; 0: no worker has parked calls of the request."""
@@ -35,6 +46,13 @@ class Whereabouts:
             request_id: The request.
             process: Its process id; 0: none has any more.
         """
+        if not self._noted:
+            self._noted = True
+            with SharedNumbers(self._table, _PARKING) as pair:
+                if pair[0] in (0, process):
+                    pair[0] = process
+                else:
+                    pair[1] = 1
         with SharedNumbers(self._table, request_id) as pair:
             pair[0] = process
 

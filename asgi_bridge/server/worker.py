@@ -9,27 +9,22 @@ import sys
 from collections import deque
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
-from time import monotonic
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
-from ..adapter import Answer
-from ..errors import PluginError
 from ..insight.insight import Report
-from ..plugins import Chain, Plugin
+from ..plugins import Plugin
 from ..plugins.shared_numbers import SharedTable
 from ..succession.sockets import SocketName
-from ..supervisor.channel import MAX_FRAME, Table, Word, pack, receive, send, unpack
-from ..wire import ErrCode, ErrResp, HTTPReqCallReq, HTTPRespCallReq, PrepareConfResp, Role, Session, Var
-from ..wire.session import State
+from ..supervisor.channel import Table, Word, pack, receive, send, unpack
 from .handover import GRACEFUL_AFTER_WAIT
 from .process import RunnerServer
 from .protocol import RunnerProtocol, runner_of
-from .recording_protocol import RecordingProtocol
 from .runner import Runner
 from .steering import NotedCalls, Whereabouts
+from .worker_protocol import PROTOCOLS, WorkerProtocol
 
 __all__ = ["WorkerEnds", "WorkerServer"]
 
@@ -86,9 +81,9 @@ class WorkerServer(RunnerServer):
         if any(plugin.options.phase == "both" for plugin in plugins.values()):
             self.whereabouts = Whereabouts(self._ends.parked)
             runner.host = dataclasses.replace(runner.host, parked=NotedCalls(self.whereabouts))
-        runner.peers = self._reports
-        if runner.admin is not None:
-            runner.admin.is_quiet = not self._ends.first  # another worker has the address
+        if runner.reporting is not None:
+            runner.reporting.peers = self._reports
+            runner.reporting.admin.is_quiet = not self._ends.first  # another worker has the address
 
     async def _reports(self) -> list[Report]:
         """Return the reports of all workers, and those of workers that have ended."""
@@ -143,7 +138,7 @@ class Link:
         self._limit = ends.limit_max_requests
         self._loop = asyncio.get_running_loop()
         self._connections: dict[int, WorkerProtocol] = {}
-        self._answered: list[WorkerProtocol] = []
+        self._answered: list[RunnerProtocol] = []
         self._unsent: deque[tuple[Word, int, bytes, int | None]] = deque()
         self._asking: list[asyncio.Future[list[dict[str, Any]]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -160,14 +155,15 @@ class Link:
 
     # called by a connection
 
-    def answered(self, connection: "WorkerProtocol") -> None:
+    def busy(self, connection: RunnerProtocol) -> None:
+        """Note that something of a call was read that is not answered."""
+        self.flags[connection.slot] = 1  # type: ignore[attr-defined]  # all of ours have one
+
+    def answered(self, connection: RunnerProtocol) -> None:
         """Note an answer. asyncio has written it by now, and uvloop before its next turn."""
-        if connection.is_idle():
-            self.flags[connection.slot] = 0
-            return
-        self._answered.append(connection)
-        if len(self._answered) == 1:
+        if not self._answered:
             self._loop.call_soon(self._settle)
+        self._answered.append(connection)
 
     def ended(self, slot: int, *, returned: bool) -> None:
         """Tell the supervisor that this process has closed its descriptor of a connection.
@@ -191,10 +187,13 @@ class Link:
         self._tell(Word.MOVED, slot, process.to_bytes(4, "little") + call)
 
     def _settle(self) -> None:
-        for connection in self._answered:
-            if connection.is_idle() and self._connections.get(connection.slot) is connection:
-                self.flags[connection.slot] = 0
-        self._answered.clear()
+        answered, self._answered = self._answered, []
+        for each in answered:
+            assert isinstance(each, WorkerProtocol)
+            if each.is_idle() and self._connections.get(each.slot) is each:
+                self.flags[each.slot] = 0
+                if each.giving:
+                    each.leave()
 
     # the channel
 
@@ -257,7 +256,9 @@ class Link:
         task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, slot: int, sock: socket.socket, call: bytes) -> None:
-        protocol = WorkerProtocol if self._runner.recording is None else RecordingWorkerProtocol
+        steers = self._server.whereabouts is not None
+        records = self._runner.recording is not None
+        protocol = PROTOCOLS[steers, records]
 
         def make() -> WorkerProtocol:
             connection = self._connections[slot] = protocol(self, slot, self._server, call)
@@ -275,9 +276,9 @@ class Link:
 
     def _report(self, word: Word) -> None:
         """Tell the supervisor what this worker has counted, if it counts."""
-        report = self._runner.report()
-        if report is not None:
-            self._tell(word, memory=pack(dataclasses.asdict(report)))
+        reporting = self._runner.reporting
+        if reporting is not None:
+            self._tell(word, memory=pack(dataclasses.asdict(reporting.insight.report())))
 
     async def reports(self) -> list[dict[str, Any]]:
         """Return what all workers tell of themselves, and last what those have told that have ended."""
@@ -294,124 +295,3 @@ class Link:
             self._limit = None
             self._tell(Word.WORN)
         self._loop.call_later(BEAT_SECONDS, self._beat)
-
-
-class WorkerProtocol(RunnerProtocol):
-    """A connection that belongs to the supervisor, and that another worker may go on with between two calls.
-
-    Args:
-        link: To the supervisor.
-        slot: The connection's number.
-        server: The worker's server.
-        call: The call that the connection is in, as another worker has read it; empty: it is in none.
-
-    Attributes:
-        slot: The connection's number.
-    """
-
-    def __init__(self, link: Link, slot: int, server: WorkerServer, call: bytes) -> None:
-        super().__init__(server.config, server.server_state)
-        self.slot = slot
-        self._link = link
-        self._flags = link.flags
-        self._giving = False
-        self._returned = False
-        self._whereabouts = server.whereabouts
-        self.unread = self._passed_on = call  # a call that was passed on once stays
-        self._moved: tuple[int, bytes] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport. A worker that retires gives the connection back."""
-        super().connection_made(transport)
-        if self._link.retiring:
-            self.give_back()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Clean up, and tell the supervisor."""
-        super().connection_lost(exc)
-        if self._moved is not None:
-            self._link.moved(self.slot, *self._moved)
-        else:
-            self._link.ended(self.slot, returned=self._returned)
-
-    def data_received(self, data: bytes | memoryview) -> None:
-        """Take the bytes of one read."""
-        self._flags[self.slot] = 1  # nobody else could answer now
-        super().data_received(data)
-        if self._giving:
-            self._leave()
-
-    def shutdown(self) -> None:
-        """Close the connection at the end of the process, unless it is given back behind its answer."""
-        if not self._giving:
-            super().shutdown()
-
-    def is_idle(self) -> bool:
-        """Whether another process could go on with the connection: no call, nothing half read, nothing unwritten."""
-        session = self._session
-        return (
-            session.state is State.IDLE
-            and not session.buffered
-            and not self._busy
-            and not self._transport.get_write_buffer_size()
-        )
-
-    def give_back(self) -> None:
-        """Give the connection back: now if it is idle, otherwise after the answer."""
-        self._giving = True
-        self._leave()
-
-    def _leave(self) -> None:
-        session = self._session
-        if session.state is State.IDLE and not session.buffered and not self._busy:
-            if not self._transport.is_closing():
-                self._returned = True
-            self._transport.close()  # it writes what is left to write first, and does not shut the socket down
-
-    def _send_answer(self, answer: Answer | PrepareConfResp) -> None:
-        self._passed_on = b""
-        super()._send_answer(answer)
-        self._link.answered(self)
-        if self._giving:
-            self._leave()
-
-    def _run(self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain, started: float | None = None) -> None:
-        """Run a call here, unless it may belong to a request that another worker has parked calls of."""
-        passed_on, self._passed_on = self._passed_on, b""
-        if self._whereabouts is None or passed_on or not self._may_meet_parked(message, chain):
-            super()._run(message, chain, started)
-        else:
-            self._spawn(self._steer(message, chain, self._whereabouts, started or monotonic()))
-
-    def _may_meet_parked(self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain) -> bool:
-        """Whether the call would look for parked calls. All these ask for ``$request_id`` anyway."""
-        return type(message) is HTTPRespCallReq or chain.both or chain.exact or self._runner.host.ask_origin
-
-    async def _steer(
-        self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain, whereabouts: Whereabouts, started: float
-    ) -> None:
-        """Pass the call on to the worker that has parked calls of the same request, or run it here."""
-        process = 0
-        try:
-            (request_id,) = await self.ask([Var(b"request_id")])
-            if request_id:
-                process = whereabouts.find(request_id.decode("latin-1"))
-        except PluginError:
-            pass  # the call asks again, and is refused with the reason
-        except BaseException:
-            self._send_answer(ErrResp(ErrCode.SERVICE_UNAVAILABLE))
-            raise
-        if self._transport.is_closing():
-            return
-        call = b""
-        if process not in (0, os.getpid()) and not self._session.buffered:
-            call = Session(Role.GATEWAY).send(message)
-        if 0 < len(call) <= MAX_FRAME:
-            self._moved = process, call
-            self._transport.close()
-        else:
-            super()._run(message, chain, started)
-
-
-class RecordingWorkerProtocol(WorkerProtocol, RecordingProtocol):
-    """A connection of a worker whose answered calls are recorded."""

@@ -1,12 +1,14 @@
 """Those who connect to our control socket. Who has said HELLO last is the successor."""
 
 import logging
+import os
 import socket
+import stat
 from collections.abc import Callable
 
 from .control import Control, Handed, close_all, receive
 from .control_socket import ControlSocket
-from .packets import HELLO, MAX_PACKETS, READY, REFUSED, VERSION
+from .packets import CALL, HELLO, MAX_PACKETS, PROCESS, READY, REFUSED, VERSION
 
 __all__ = ["Callers"]
 
@@ -23,20 +25,30 @@ class Callers:
         path: Of the socket, for the log.
         control: Our control socket.
         closing: Called with a descriptor before it is closed.
+        greet: Called with a new successor.
 
     Attributes:
         successor: Connection to the process that waits for the socket; None: there is none.
         is_wanted: True: the successor is READY.
         back: Called with the connections that a dead successor has not acknowledged.
+        calls: Connections with a call from the successor, each with the process id of the worker that it is for.
     """
 
-    def __init__(self, path: str, control: ControlSocket, closing: Callable[[int], object]) -> None:
+    def __init__(
+        self,
+        path: str,
+        control: ControlSocket,
+        closing: Callable[[int], object],
+        greet: Callable[[Control], object] = lambda successor: None,
+    ) -> None:
         self._path = path
         self._control = control
         self._closing = closing
+        self._greet = greet
         self.successor: Control | None = None
         self.is_wanted = False
         self.back: Callable[[list[Handed]], object] = close_all
+        self.calls: list[tuple[int, Handed]] = []
         self._silent: list[Control] = []
 
     @property
@@ -75,6 +87,7 @@ class Callers:
         if self.successor is not None:
             self._lose_successor()
         self.successor = caller
+        self._greet(caller)
         logger.info("A successor has started, and will take over %s", self._path)
 
     def _hear_successor(self) -> None:
@@ -87,6 +100,10 @@ class Callers:
                     self._lose_successor()
                     logger.warning("The successor has ended before it took over %s. This runner goes on", self._path)
                 return
+            if packet.kind == CALL and len(packet.data) == PROCESS.size:
+                (process,) = PROCESS.unpack(packet.data)
+                self.calls += [(process, each) for each in packet.handed]
+                continue
             close_all(packet.handed)
             if packet.kind == READY:
                 self.is_wanted = True
@@ -95,18 +112,21 @@ class Callers:
         assert self.successor is not None
         back = self._close(self.successor)
         self.successor, self.is_wanted = None, False
-        self.back([each for each in back if not _is_listening(each)])
+        connections = [each for each in back if _is_connection(each)]
+        close_all(each for each in back if each not in connections)
+        self.back(connections)
 
     def _close(self, caller: Control) -> list[Handed]:
         self._closing(caller.fileno())
         return caller.close()
 
 
-def _is_listening(handed: Handed) -> bool:
-    """Whether this is a copy of a listening socket, of which the process has its own. It is closed then."""
+def _is_connection(handed: Handed) -> bool:
+    """Whether this is a connection: neither a copy of the listening socket nor a memory."""
+    if not stat.S_ISSOCK(os.fstat(handed.descriptor).st_mode):
+        return False
     sock = socket.socket(fileno=handed.descriptor)
-    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        sock.close()
-        return True
-    sock.detach()
-    return False
+    try:
+        return not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    finally:
+        sock.detach()

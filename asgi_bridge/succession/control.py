@@ -54,10 +54,10 @@ ACK = 0
 """Kind of the packet that acknowledges descriptors. Other kinds are the caller's."""
 MAX_DESCRIPTORS = 253
 """Maximum number of descriptors in one packet (Linux: SCM_MAX_FD)."""
-MAX_DATA = 64 * 1024
-"""Maximum number of bytes in one packet, which is far less than a socket's buffer."""
-MAX_UNREAD = 16 * 1024
-"""Maximum number of unread bytes of one connection."""
+MAX_DATA = 128 * 1024
+"""Maximum number of bytes in one packet, which is less than a socket's buffer."""
+MAX_UNREAD = 60_000
+"""Maximum number of unread bytes of one connection. Their length is written with 16 bits."""
 BACKLOG = 64
 """Maximum number of control connections that wait to be accepted."""
 

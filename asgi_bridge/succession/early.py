@@ -49,12 +49,16 @@ class Watch:
         Raises:
             ConfigurationError: The path cannot be taken.
         """
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._on_signal)  # connections may wait for this process from now on
-        self.succession.begin()
+        self.begin_without_thread()
         self._wake = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="succession", daemon=True)
         self._thread.start()
+
+    def begin_without_thread(self) -> None:
+        """Do the same without the thread, in a process that soon sees to all of it itself."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._on_signal)  # connections may wait for this process from now on
+        self.succession.begin()
 
     def stop(self) -> None:
         """End the thread. If SIGTERM has come, this does not return: the thread ends the process."""
@@ -203,6 +207,6 @@ def begin_without_thread(uds: str | None, permissions: int) -> Succession:
         _begun.stop()
         show_early_lines()
         return _begun.succession
-    succession = Succession(socket_path(uds), permissions)
-    succession.begin()
-    return succession
+    watch = Watch(Succession(socket_path(uds), permissions))
+    watch.begin_without_thread()
+    return watch.succession

@@ -3,6 +3,7 @@
 import struct
 
 __all__ = [
+    "CALL",
     "CONNECTIONS",
     "DONE",
     "HELLO",
@@ -10,15 +11,19 @@ __all__ = [
     "LISTENER",
     "MAX_PACKETS",
     "PREDECESSOR",
+    "PROCESS",
     "READY",
     "REFUSED",
+    "SHARED",
     "VERSION",
 ]
 
-HELLO, READY, LISTENER, CONNECTIONS, PREDECESSOR, DONE, REFUSED = range(1, 8)
+HELLO, READY, LISTENER, CONNECTIONS, PREDECESSOR, DONE, REFUSED, SHARED, CALL = range(1, 10)
 VERSION = b"1"
 """Data of HELLO."""
 IDENTITY = struct.Struct("QQ")
 """Data of LISTENER: device and inode of the socket file."""
+PROCESS = struct.Struct("I")
+"""Data of CALL: the process id of the worker."""
 MAX_PACKETS = 100
 """Maximum number of packets that are read in one turn, so that nobody who floods us keeps the process from its work."""

@@ -23,6 +23,7 @@ class Predecessors:
 
     Attributes:
         current: Connection to the one who gives now; None: there is none.
+        back: Connections with a call that a predecessor has not taken.
         is_refused: True: the owner cannot hand over, because it has another version.
     """
 
@@ -30,6 +31,7 @@ class Predecessors:
         self._path = path
         self._closing = closing
         self.current: Control | None = None
+        self.back: list[Handed] = []
         self.is_refused = False
         self._next: list[Control] = []
         self._ready_at: float | None = None
@@ -79,11 +81,16 @@ class Predecessors:
         """Go on with the next one."""
         assert self.current is not None
         self._closing(self.current.fileno())
-        self.current.close()
+        self.back += self.current.close()
         self.current = self._next.pop(0) if self._next else None
         self._seeks_since = time.monotonic()
         if self.current is not None and self.is_ready:
             self.current.send(READY)
+
+    def take_back(self) -> list[Handed]:
+        """Return the connections with a call that a predecessor has not taken. They belong to the caller again."""
+        back, self.back = self.back, []
+        return back
 
     def give_up(self) -> list[Handed]:
         """Return the control connections of all, which a successor goes on with. There is no predecessor any more."""

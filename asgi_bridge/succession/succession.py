@@ -13,6 +13,8 @@ CONNECTIONS             Connections of the gateway without a call.
 PREDECESSOR             The control connection to the sender's own predecessor, which has the socket.
 DONE                    There is no more.
 REFUSED                 Your version is not mine. Take the path as from an owner that cannot hand over.
+SHARED, after HELLO     The memories that the sender's workers share, for the workers of the successor.
+CALL, from successor    A connection with a call that is for one of your workers, which has parked calls of its request.
 ======================  =====================================================================================
 
 A successor that goes away before it is READY costs the owner nothing: the owner puts its control socket back. An owner
@@ -42,7 +44,7 @@ from ..streams import flush
 from .callers import Callers
 from .control import Control, ControlError, Handed, Packet, close_all
 from .control_socket import ControlSocket
-from .packets import CONNECTIONS, DONE, IDENTITY, LISTENER, PREDECESSOR
+from .packets import CONNECTIONS, DONE, IDENTITY, LISTENER, PREDECESSOR, SHARED
 from .predecessors import Predecessors
 from .private import PrivateFolder
 from .sockets import DEFAULT_PERMISSIONS, RunnerSocket, SocketName, bind, check_path, has_owner, move_aside
@@ -76,6 +78,7 @@ class Succession:
         listening: The listening socket, once it is ours.
         connections: Connections from the predecessor that nobody serves yet.
         signalled: When SIGTERM came, in monotonic seconds; None: it did not.
+        shared: Descriptors of the memories that our workers share; empty: there are none. A successor gets copies.
         is_over: True: the path belongs to the successor, or is removed.
         of_apisix: True: APISIX has started this runner, so it sends SIGKILL one second after SIGTERM.
         closing: Called with a descriptor before it is closed, for an event loop that watches it.
@@ -88,15 +91,20 @@ class Succession:
         self.private = PrivateFolder(path)
         self.control = ControlSocket(self.private, self._closes)
         self.predecessors = Predecessors(path, self._closes)
-        self.callers = Callers(path, self.control, self._closes)
+        self.callers = Callers(path, self.control, self._closes, self._greet)
         self.listening: RunnerSocket | None = None
         self.connections: list[Handed] = []
         self.signalled: float | None = None
+        self.shared: list[int] = []
         self.is_over = False
         self.of_apisix = os.environ.get("APISIX_LISTEN_ADDRESS", "").removeprefix("unix:") == path
         self.closing: Callable[[int], object] = lambda descriptor: None
         self._process = os.getpid()
         self._quiet = False
+
+    def _greet(self, successor: Control) -> None:
+        if self.shared:
+            successor.send(SHARED, b"", [Handed(os.dup(each)) for each in self.shared])
 
     def _closes(self, descriptor: int) -> None:
         self.closing(descriptor)
@@ -186,6 +194,7 @@ class Succession:
         except ControlError as exc:
             logger.warning("The control socket: %s", exc)
             self.predecessors.end_current()
+        self.connections += self.predecessors.take_back()
         self.callers.hear()
         if self.is_seeking:
             self._seek()
@@ -198,6 +207,8 @@ class Succession:
             self.connections += packet.handed
         elif packet.kind == LISTENER:
             self._take_listener(packet)
+        elif packet.kind == SHARED and not self.shared:
+            self.shared += [each.descriptor for each in packet.handed]
         else:
             close_all(packet.handed)
 
@@ -328,6 +339,8 @@ class Succession:
         self.private.close()
 
     def _let_go(self) -> None:
+        close_all(map(Handed, self.shared))
+        self.shared.clear()
         close_all(self.connections)
         self.connections = []
         self.control.drop()

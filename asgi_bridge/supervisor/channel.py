@@ -16,6 +16,8 @@ import struct
 from enum import IntEnum
 from typing import Any
 
+from ..succession.control import MAX_UNREAD
+
 __all__ = ["MAX_CONNECTIONS", "MAX_FRAME", "Table", "Word", "pack", "receive", "send", "unpack"]
 
 MAX_CONNECTIONS = 16_384
@@ -24,7 +26,7 @@ _BUSY = mmap.PAGESIZE
 """Offset of the flags in the memory. The page before them counts the turns, and has the socket's name."""
 _NAME = struct.Struct("QQ")
 _NAME_AT = 64
-MAX_FRAME = 60_000
+MAX_FRAME = MAX_UNREAD
 """Maximum size of a call that goes from one worker to another with its connection, in bytes."""
 _MESSAGE = struct.Struct("<BI")
 _MAX_SIZE = 64 * 1024

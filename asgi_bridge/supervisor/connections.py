@@ -23,12 +23,15 @@ class Connections:
         workers: All workers that run.
         elsewhere: Takes a connection, and the call that it is in, for a successor; None: there is none, or it is not
             its turn yet.
+        before: Takes a connection, its call, and the process that the call is for, if that may be a predecessor's
+            worker. Returns whether it has taken it.
         is_closed: True: the workers end. A connection that comes back is closed, unless it goes elsewhere.
     """
 
     def __init__(self) -> None:
         self.workers: list[WorkerHandle] = []
         self.elsewhere: Callable[[socket.socket, bytes], object] | None = None
+        self.before: Callable[[socket.socket, bytes, int], bool] = lambda sock, call, process: False
         self.is_closed = False
         self._waiting: deque[tuple[socket.socket, bytes, int]] = deque()
 
@@ -45,6 +48,8 @@ class Connections:
             process: The worker that the call is for, if it still runs; 0: any.
         """
         wanted = [each for each in self.workers if each.pid == process and each.state is not State.LOADING]
+        if process and not wanted and self.before(sock, call, process):
+            return
         if self.elsewhere is not None and not wanted:
             self.elsewhere(sock, call)
             return

@@ -1,7 +1,6 @@
 """The workers: who starts, who is replaced, who ends."""
 
 import logging
-import os
 import selectors
 import signal
 import time
@@ -272,11 +271,6 @@ class Crew:
                 worker.kill(signal.SIGTERM)
         self.reap()
         self.fill()
-
-    def close(self) -> None:
-        """Close the memories that all share."""
-        for memory in self._shared:
-            os.close(memory)
 
 
 class _Retry:

@@ -49,7 +49,7 @@ class WorkerHandle:
         memory = Table.create()
         try:
             self._table = Table(memory)
-            for descriptor in (theirs.fileno(), memory):
+            for descriptor in (theirs.fileno(), memory, *shared):
                 os.set_inheritable(descriptor, True)
             flags = [f"-W{option}" for option in sys.warnoptions]
             flags += [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]  # noqa: SLF001  # documented

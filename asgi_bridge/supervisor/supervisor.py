@@ -20,9 +20,9 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
-from ..succession.control import Handed
+from ..succession.control import Handed, close_all
 from ..succession.gateway_master import open_master
-from ..succession.packets import CONNECTIONS, DONE
+from ..succession.packets import CALL, CONNECTIONS, DONE, PROCESS
 from ..succession.succession import Succession
 from ..succession.times import END_SECONDS, HANDOVER_SECONDS, LATE_SECONDS, SUCCESSOR_SECONDS, TICK_SECONDS
 from .channel import Word
@@ -42,6 +42,10 @@ STOP_SECONDS = 0.55
 APISIX sends SIGKILL after one second, and a worker's own watchdog acts after 0.75 s."""
 KILL_SECONDS = END_SECONDS - 0.04
 """The same after SIGTERM where APISIX has started the runner, in seconds after the signal. A successor may come."""
+SHARED_SECONDS = 0.2
+"""Seconds that a predecessor has to give the memories that its workers share. One that serves alone has none."""
+MEMORIES = ("numbers", "parked")
+"""The memories: what plugins count, and who has parked calls."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD)
 
 
@@ -63,7 +67,8 @@ class Supervisor:
         self._watched: dict[int, int] = {}
         self._connections = Connections()
         self._door = Door(self._selector, self._connections.hand_out)
-        self._crew = Crew(self._selector, workers, self._connections, _shared_memories())
+        self._connections.before = self._send_back
+        self._crew = Crew(self._selector, workers, self._connections, succession.shared)
         self._crew.on_ready = self._serve
         self._giving = False
         self._announced = False
@@ -91,6 +96,7 @@ class Supervisor:
             if master is not None:
                 stack.callback(os.close, master)
                 self._selector.register(master, selectors.EVENT_READ, lambda: self._lose_master(master))
+            self._share()
             crew.start()
             next_look = time.monotonic() + LOOK_SECONDS
             while not crew.is_over or self._owes():
@@ -112,7 +118,6 @@ class Supervisor:
         for descriptor in list(self._watched):
             self._forget(descriptor)
         self._selector.close()
-        self._crew.close()
 
     # serving
 
@@ -221,6 +226,25 @@ class Supervisor:
 
     # predecessor and successor
 
+    def _share(self) -> None:
+        """Get the memories that all workers share: from the predecessor, if it has some."""
+        succession = self._succession
+        until = time.monotonic() + SHARED_SECONDS
+        while not succession.shared and succession.predecessors.current is not None and time.monotonic() < until:
+            select.select([succession.predecessors.current], [], [], until - time.monotonic())
+            succession.step()
+        if len(succession.shared) != len(MEMORIES):
+            close_all(map(Handed, succession.shared))
+            succession.shared[:] = map(_shared_memory, MEMORIES)
+
+    def _send_back(self, sock: socket.socket, call: bytes, process: int) -> bool:
+        """Send a connection to the predecessor, whose worker may have parked calls of the same request."""
+        predecessor = self._succession.predecessors.current
+        if predecessor is None or predecessor.ended:
+            return False
+        predecessor.send(CALL, PROCESS.pack(process), [Handed(sock.detach(), call)])
+        return True
+
     def _turn(self) -> None:
         """Do what predecessor and successor wait for."""
         succession = self._succession
@@ -240,6 +264,9 @@ class Supervisor:
             self._watched[descriptor] = mask
         self._listen()
         self._adopt()
+        calls, succession.callers.calls = succession.callers.calls, []
+        for process, (descriptor, call) in calls:
+            self._connections.hand_out(_connection(descriptor), call, process)
         if self._giving and succession.successor is not None and not succession.is_over:
             self._introduce()
         self._decide(time.monotonic())
@@ -254,9 +281,7 @@ class Supervisor:
         if self._giving or self._connections.ready():
             connections, self._succession.connections = self._succession.connections, []
             for descriptor, unread in connections:
-                sock = socket.socket(fileno=descriptor)
-                sock.setblocking(False)
-                self._connections.hand_out(sock, unread)
+                self._connections.hand_out(_connection(descriptor), unread)
 
     def _may_wait(self) -> bool:
         """Whether a successor is there or expected, so that SIGTERM does not end the workers at once."""
@@ -317,7 +342,7 @@ class Supervisor:
         """Go on with what a dead successor has not acknowledged: in new workers, or for the next successor."""
         self._succession.is_over = False
         for descriptor, unread in handed:
-            self._connections.keep(socket.socket(fileno=descriptor), unread)
+            self._connections.keep(_connection(descriptor), unread)
         if self._giving and self._stop_signal is None and self._succession.signalled is None:
             self._giving = False
             self._connections.elsewhere = None
@@ -336,12 +361,14 @@ class Supervisor:
         return False
 
 
-def _shared_memories() -> list[int]:
-    """Make the memories that all workers share: what plugins count, and who has parked calls.
+def _connection(descriptor: int) -> socket.socket:
+    sock = socket.socket(fileno=descriptor)
+    sock.setblocking(False)
+    return sock
 
-    Both begin with a secret: see plugins/shared_numbers.py.
-    """
-    memories = [os.memfd_create(f"asgi_bridge-{name}", 0) for name in ("numbers", "parked")]
-    for memory in memories:
-        os.write(memory, os.urandom(16))
-    return memories
+
+def _shared_memory(name: str) -> int:
+    """Make a memory that all workers share. It begins with a secret: see plugins/shared_numbers.py."""
+    memory = os.memfd_create(f"asgi_bridge-{name}", os.MFD_CLOEXEC)
+    os.write(memory, os.urandom(16))
+    return memory

@@ -109,6 +109,7 @@ DEFAULTS: dict[str, Any] = {
     "record_secrets": False,
     "admin": None,
     "admin_public": False,
+    "otel": None,
 }
 OF_THE_SUPERVISOR = ("uds", "uds_permissions", "timeout_graceful_shutdown", "log_level", "log_format", "env_file")
 
@@ -141,7 +142,7 @@ def test_run_with_all_options(command: Command, reloading: list[tuple[Source, di
         "--uds-permissions", "660", "--reload", "--reload-dir", "x", "--reload-dir", "y", "--limit-concurrency", "7",
         "--timeout-graceful-shutdown", "1.5", "--access-log", "--forwarded-headers", "ask", "--log-level", "debug",
         "--log-config", "log.json", "--log-format", "json", "--env-file", ".env", "--admin", "[::]:1",
-        "--admin-public", "--limit-configuration-size", "9",
+        "--admin-public", "--otel", "--limit-configuration-size", "9",
         "--record", "calls.jsonl", "--record-size", "5", "--record-secrets",
     ) == (0, "", "")  # fmt: skip
     assert reloading == [
@@ -166,6 +167,7 @@ def test_run_with_all_options(command: Command, reloading: list[tuple[Source, di
                 "record_secrets": True,
                 "admin": "[::]:1",
                 "admin_public": True,
+                "otel": True,
             },
         )
     ]

@@ -18,7 +18,7 @@ from types import TracebackType
 from asgi_bridge.wire import ErrResp
 
 from .connection import NOT_FOUND, Connection, body_of
-from .runner_process import RunnerProcess
+from .runner_process import ALONE, RunnerProcess
 from .waiting import until
 
 __all__ = ["KILL_SECONDS", "ReloadingGateway"]
@@ -49,6 +49,7 @@ class ReloadingGateway:
         pause: seconds between two calls of a thread.
         slowness: multiplies the times of the gateway, and those that the runner has because of them.
         options: further options of the runners.
+        alone: the runners serve by themselves, without a supervisor.
 
     Attributes:
         runner: the present runner.
@@ -68,6 +69,7 @@ class ReloadingGateway:
         pause: float = 0.001,
         slowness: float = 1.0,
         options: Sequence[str] = (),
+        alone: bool = False,
     ) -> None:
         self.path = path
         self.calls = 0
@@ -78,6 +80,9 @@ class ReloadingGateway:
         self._app_dir = app_dir
         self._slowness = slowness
         self._options = options
+        self._code = SLOWLY.format(slowness)
+        if alone:  # what serves alone begins by itself
+            self._code = ALONE + self._code.replace("asgi_bridge.__main__", "asgi_bridge.cli")
         self._pause = pause
         self._pools = 0
         self._done = threading.Event()
@@ -110,7 +115,7 @@ class ReloadingGateway:
             "--app-dir",
             self._app_dir,
             *self._options,
-            command=[sys.executable, "-c", SLOWLY.format(self._slowness), "run"],
+            command=[sys.executable, "-c", self._code, "run"],
             env={"PATH": os.environ["PATH"], "APISIX_LISTEN_ADDRESS": f"unix:{self.path}"},
         )
         self._runners.append(runner)

@@ -19,7 +19,9 @@ BIN = str(Path(sys.executable).with_name("asgi-bridge"))
 """Path of the command."""
 
 PATIENT = """
-from asgi_bridge.supervisor import handle, supervisor
+import asgi_bridge.supervisor.handle as handle, asgi_bridge.supervisor.supervisor as supervisor
+import asgi_bridge.server.process
+asgi_bridge.server.process.WATCHDOG_SECONDS = {0}
 supervisor.STOP_SECONDS = {0} + 0.1
 handle.ENTRY = "import asgi_bridge.server.process as s; s.WATCHDOG_SECONDS = {0}; " + handle.ENTRY
 from asgi_bridge.cli import main
@@ -30,13 +32,15 @@ main()
 
 ALONE = """
 import asgi_bridge.supervisor.run
-from asgi_bridge.cli import main
-from asgi_bridge.cli.options import make_source
-from asgi_bridge.server.serve import serve
-asgi_bridge.supervisor.run.supervise = lambda said, **options: serve(make_source(**said["source"]), **said["options"])
-main()
+
+def alone(said, **options):
+    from asgi_bridge.cli.options import make_source
+    from asgi_bridge.server.serve import serve
+    serve(make_source(**said["source"]), **said["options"])
+
+asgi_bridge.supervisor.run.supervise = alone
 """
-"""The command as Python code, but the process serves by itself, as with `Bridge.run`."""
+"""Python code that lets the command serve in its own process, as `Bridge.run` does. The call of the command follows."""
 
 
 class RunnerProcess:
@@ -69,7 +73,9 @@ class RunnerProcess:
     ) -> None:
         self._path = path
         if command is None:
-            code = ALONE if alone else None if watchdog is None else PATIENT.format(watchdog)
+            code = None if watchdog is None else PATIENT.format(watchdog)
+            if alone:
+                code = ALONE + (code or "from asgi_bridge.cli import main\nmain()")
             started = [BIN] if code is None else [sys.executable, "-c", code]
             command = [*started, "run", *([target] if target else []), "--app-dir", app_dir]
             command += ["--uds", path] if path else []

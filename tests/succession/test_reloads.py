@@ -45,7 +45,7 @@ def gateway(folder: Path, path: str) -> Iterator[ReloadingGateway]:
     (folder / "slow.py").write_text(SLOW.replace("IMPORT_SECONDS", "0.6"))
     (folder / "endless.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(600)\n")
     (folder / "failing.py").write_text(FAILING)
-    with ReloadingGateway(path, "slow:bridge", str(folder), slowness=SLOWNESS) as gateway:
+    with ReloadingGateway(path, "slow:bridge", str(folder), slowness=SLOWNESS, alone=True) as gateway:
         yield gateway
 
 

@@ -34,9 +34,9 @@ def listening(path: str, kind: int = socket.SOCK_STREAM) -> Iterator[socket.sock
 
 
 def refused(runner: RunnerProcess) -> str:
-    """Return the one line that a refused start prints."""
+    """Return the last line that a refused start prints."""
     assert runner.wait() == 2
-    (line,) = runner.log.splitlines()
+    line = runner.log.splitlines()[-1]
     assert line.startswith("asgi-bridge: ")
     return line.removeprefix("asgi-bridge: ")
 

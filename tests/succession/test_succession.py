@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from asgi_bridge.wire import ExtraInfoReq, ExtraInfoResp, HTTPReqCallResp
 
 from ..doubles.connection import HEADERS, Connection, body_of, request
 from ..doubles.reloading_gateway import KILL_SECONDS
-from ..doubles.runner_process import RunnerProcess
+from ..doubles.runner_process import ALONE, RunnerProcess
 from ..doubles.waiting import until
 from ..server import HERE
 
@@ -126,6 +127,75 @@ def test_a_successor_that_dies_with_what_it_was_sent_costs_the_owner_nothing(
         assert body_of(idle.call(token)) == b"%d" % successor_process.pid
 
 
+DYING = """
+import os, signal
+import asgi_bridge.succession.succession as s
+take = s.Succession._take
+def die(self, packet):
+    os.kill(os.getpid(), signal.SIGKILL)
+    take(self, packet)
+s.Succession._take = die
+from asgi_bridge.__main__ import main
+main()
+"""
+
+
+def test_a_successor_that_is_killed_when_it_has_just_got_the_socket_costs_the_owner_nothing(
+    start: Start, path: str
+) -> None:
+    owner = start()
+    with owner.connect() as idle:
+        token = idle.token("pid")
+        inode = os.stat(path).st_ino
+        dying = start(command=[sys.executable, "-c", DYING, "run", "sample:bridge", "--app-dir", str(HERE),
+                               "--uds", path])  # fmt: skip
+        assert dying.wait() == -signal.SIGKILL
+        owner.logged("This runner goes on")
+        assert body_of(idle.call(token)) == b"%d" % owner.pid
+        with Connection(path) as fresh:
+            assert body_of(fresh.call(token)) == b"%d" % owner.pid
+        assert os.stat(path).st_ino == inode
+        successor = start()
+        assert owner.wait() == 0
+        assert body_of(idle.call(token)) == b"%d" % successor.pid
+
+
+AS_NOBODY = """
+import os, socket, sys
+path = sys.argv[1]
+os.setgid(65534); os.setuid(65534)
+def refused(deed, *arguments):
+    try:
+        deed(*arguments)
+    except PermissionError:
+        return True
+def call():
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.connect(f"{path}.d/control")
+print(refused(call), refused(os.listdir, f"{path}.d"), refused(os.rename, f"{path}.d/control", f"{path}.stolen"))
+os.rename(path, f"{path}.stolen")
+os.rename(f"{path}.d", f"{path}.away")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_another_user_who_takes_path_and_private_folder_away_changes_nothing(
+    start: Start, path: str, folder: Path
+) -> None:
+    folder.chmod(0o777)
+    owner = start()
+    with owner.connect() as old:
+        token = old.token("pid")
+        done = subprocess.run([sys.executable, "-c", AS_NOBODY, path], check=True, stdout=subprocess.PIPE, text=True)
+        assert done.stdout == "True True True\n"
+        owner.logged("It is bound anew")
+        until(lambda: os.path.exists(f"{path}.d/control"))
+        with Connection(path) as fresh:
+            assert body_of(fresh.call(token)) == b"%d" % owner.pid
+        start().logged("Another runner listens on")
+        assert owner.wait() == 0
+
+
 @pytest.mark.parametrize("what", ["removed", "renamed", *(f"replaced by a {it}" for it in ("socket", "file", "link"))])
 def test_an_owner_whose_path_somebody_takes_binds_it_anew(start: Start, path: str, folder: Path, what: str) -> None:
     owner = start()
@@ -184,9 +254,20 @@ def test_an_owner_that_hangs_is_replaced_and_hands_over_when_it_goes_on(start: S
         owner.process.send_signal(signal.SIGSTOP)
         with Connection(path) as waiting:
             waiting.begin(token)
-            command = [sys.executable, "-c", IMPATIENT, "run", "sample:bridge", "--app-dir", str(HERE), "--uds", path]
+            command = [
+                sys.executable,
+                "-c",
+                ALONE + IMPATIENT,
+                "run",
+                "sample:bridge",
+                "--app-dir",
+                str(HERE),
+                "--uds",
+                path,
+            ]
             successor = start(command=command)
             successor.line_with("does not hand over")
+            successor.line_with("Runner listens on")
             with Connection(path) as fresh:
                 assert body_of(fresh.call(token)) == b"%d" % successor.pid
             owner.process.send_signal(signal.SIGCONT)
@@ -231,7 +312,7 @@ main()
 def test_a_runner_that_is_ended_when_it_has_just_bound_passes_its_backlog_on(start: Start, path: str) -> None:
     arguments = ["run", "sample:bridge", "--app-dir", str(HERE)]
     env = {**os.environ, "APISIX_LISTEN_ADDRESS": f"unix:{path}"}
-    first = start(command=[sys.executable, "-c", ENDED_AT_ONCE, *arguments], env=env)
+    first = start(command=[sys.executable, "-c", ALONE + ENDED_AT_ONCE, *arguments], env=env)
     with first.connect() as waiting:
         second = start()
         assert body_of(waiting.call(waiting.token("pid"))) == b"%d" % second.pid

@@ -143,3 +143,41 @@ def test_a_worker_that_retires_waits_for_its_parked_calls(runner: RunnerProcess)
     path, _, process, phase = answer.headers["x-pre"].split()
     assert (path, phase) == ("/1", "request") and int(process) in before
     until(lambda: not children(runner) & before)
+
+
+@pytest.mark.parametrize("requests", [1, 12])
+def test_halves_that_wait_in_a_predecessor_are_resumed_there(
+    runner: RunnerProcess, start: Start, requests: int
+) -> None:
+    """The response calls reach the successor. Several of them may be in the same connection, one after the other."""
+    before = children(runner)
+    waiting = 0
+    taken_over = asyncio.Event()
+
+    async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal waiting
+        waiting += 1
+        if waiting == requests:
+            successor = start("--workers", "2", target="several:both", app_dir=str(HERE))
+            while "Runner listens on" not in successor.log:  # noqa: ASYNC110  # another process writes it
+                await asyncio.sleep(0.01)
+            taken_over.set()
+        await taken_over.wait()
+        await numbered(scope, receive, send)
+
+    gateway = gateway_of(
+        runner, upstream, lists(pre_req=["rule"]), lists(pre_req=["pre"], post_resp=["rule", "pre"])
+    )  # fmt: skip
+
+    async def main() -> list[Any]:
+        async with client_of(gateway) as client:
+            answers = await asyncio.gather(*[client.get(f"/{number}") for number in range(requests)])
+            return [*answers, await client.get("/99")]
+
+    *answers, last = asyncio.run(main())
+    for number, answer in enumerate(answers):
+        for name in ("rule", "pre"):
+            path, _, process, phase = answer.headers[f"x-{name}"].split()
+            assert (path, phase, int(process) in before) == (f"/{number}", "request", True)
+    assert int(last.headers["x-pre"].split()[2]) not in before
+    assert runner.wait() == 0 and not runner.left()

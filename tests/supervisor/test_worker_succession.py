@@ -11,13 +11,13 @@ from ..doubles.waiting import until
 from ..succession.test_reloads import CALLS, FAILING, RELOADS, SLOW, SLOWNESS, TAKE_OVERS
 
 
-@pytest.fixture
-def gateway(folder: Path, path: str) -> Iterator[ReloadingGateway]:
-    """A gateway whose runner has two workers. The plugin says which supervisor its worker belongs to."""
+@pytest.fixture(params=[1, 4])
+def gateway(folder: Path, path: str, request: pytest.FixtureRequest) -> Iterator[ReloadingGateway]:
+    """A gateway whose runner has so many workers. The plugin says which supervisor its worker belongs to."""
     (folder / "slow.py").write_text(SLOW.replace("IMPORT_SECONDS", "0.6").replace("getpid", "getppid"))
     (folder / "failing.py").write_text(FAILING)
     (folder / "fail").touch()
-    options = ["--workers", "2"]
+    options = ["--workers", str(request.param)]
     with ReloadingGateway(path, "slow:bridge", str(folder), slowness=SLOWNESS, options=options) as gateway:
         yield gateway
 

@@ -159,6 +159,17 @@ def test_limit_req_counts_for_all_workers_together(several: Start) -> None:
         assert 13 <= admitted <= 13 + 20 * (time.monotonic() - begun)
 
 
+def test_a_successor_goes_on_counting_where_its_predecessor_was(several: Start) -> None:
+    first = several(2)
+    with closing(connections(first, 1)) as (connection,):
+        token = connection.token("limit-req", {"rate": 0.04, "burst": 0})
+        assert [is_refused(connection.call(token)) for _ in range(2)] == [False, True]
+        second = several(3)
+        assert first.wait() == 0
+        assert is_refused(connection.call(token))
+        assert who(connection.call(connection.token("who", "x")))[0] in pids(second)
+
+
 # the end of a worker
 
 
