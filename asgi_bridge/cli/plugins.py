@@ -10,7 +10,7 @@ import click
 
 from ..errors import ConfigurationError
 from ..spelling import did_you_mean
-from .options import env_file_option, find_source, mount_options, read_environment
+from .options import complete_file, env_file_option, find_source, mount_options, read_environment
 
 __all__ = ["plugins"]
 
@@ -19,7 +19,7 @@ PIPED_WIDTH = 120
 
 
 @click.command()
-@click.argument("target", required=False)
+@click.argument("target", required=False, shell_complete=complete_file)
 @click.argument("name", required=False)
 @mount_options
 @env_file_option
