@@ -14,8 +14,8 @@ configuration, so routes written for those runners keep working. ``cors``, ``tru
 
     bridge = ready_made(auth_app=my_auth_app)
 
-The operator also says which files and servers a route may name, such as ``jwt-auth``'s key sets and ``limit-req``'s
-Redis. By default a route may name none::
+The operator also says which files and servers a route may name, such as ``jwt-auth``'s key sets, ``oidc``'s provider
+and ``limit-req``'s Redis. By default a route may name none::
 
     asgi-bridge run asgi_bridge_apps:bridge --allow https://idp.example.com/ --allow /etc/apisix/keys/
 

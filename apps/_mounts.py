@@ -17,7 +17,10 @@ try:
     from .hmac_auth import hmac_auth
     from .ip_access import ip_access
     from .jwt_auth import jwt_auth
+    from .key_auth import key_auth
+    from .limit_count import limit_count
     from .limit_req import limit_req
+    from .oidc import oidc
     from .otel import otel
     from .request_body_rewrite import request_body_rewrite
     from .request_id import request_id
@@ -61,11 +64,14 @@ def ready_made(*, auth_app: ASGIApp | None = None, allow: Sequence[str] = ()) ->
     made.plugin("rewrite", phase="request")(rewrite)
     made.plugin("request-body-rewrite", phase="request")(request_body_rewrite)
     made.plugin("limit-req", phase="request")(limit_req)
+    made.plugin("limit-count", phase="request")(limit_count)
     made.add_middleware(
         "forward-auth", ForwardAuth, defaults={} if auth_app is None else {"auth_app": auth_app}, phase="request"
     )
     made.plugin("jwt-auth", phase="request")(jwt_auth)
+    made.plugin("oidc", phase="request")(oidc)
     made.plugin("basic-auth", phase="request")(basic_auth)
+    made.plugin("key-auth", phase="request")(key_auth)
     made.plugin("hmac-auth", phase="request", exact=True, request_body=False)(hmac_auth)
     made.plugin("ip-access", phase="request")(ip_access)
     made.plugin("request-id", phase="request")(request_id)

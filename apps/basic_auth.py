@@ -41,6 +41,8 @@ THREADS = max(1, min(4, (os.cpu_count() or 1) - 1))
 """Number of threads that verify passwords. One processor is left to the event loop."""
 MAX_WAITING = 32
 """Maximum number of passwords of one route, in one process, that are being verified or wait."""
+EXAMPLE = "$argon2id$v=19$m=19456,t=2,p=1$pC4VRUaeazBGMl2rRSq3Cw$YOOb570JtSLnLZ+fx4roZrxh13y+IIAWjGR5HbOkbq8"
+"""Hash of the password "correct horse", for the documents."""
 MAX_USERS = 1000
 """Maximum number of users of one route."""
 MAX_REMEMBERED = 1024
@@ -79,7 +81,7 @@ class BasicAuthConf(Conf):
     """What ``basic-auth`` takes."""
 
     users: Annotated[dict[UserName, Hash], *most(MAX_USERS)] = Field(
-        min_length=1, description="User names, and the Argon2 hashes of their passwords."
+        min_length=1, description="User names, and the Argon2 hashes of their passwords.", examples=[{"ada": EXAMPLE}]
     )
     user_header: IdentityName | None = Field(
         default=None,

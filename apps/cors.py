@@ -37,16 +37,26 @@ class _OriginPattern:
 
 def cors(
     app: ASGIApp,
-    allow_origins: Origins = [],  # noqa: B006  # never changed, here and below
-    allow_methods: Methods = ["GET"],  # noqa: B006
-    allow_headers: Names = [],  # noqa: B006
-    allow_credentials: bool = False,
+    allow_origins: Annotated[
+        Origins, Field(description='Origins that may call; ["*"]: all.', examples=[["https://shop.test"]])
+    ] = [],  # noqa: B006  # never changed, here and below
+    allow_methods: Annotated[Methods, Field(description='Methods that they may use; ["*"]: all.')] = ["GET"],  # noqa: B006
+    allow_headers: Annotated[
+        Names, Field(description='Headers that they may send, besides the simple ones; ["*"]: all.')
+    ] = [],  # noqa: B006
+    allow_credentials: Annotated[bool, Field(description="True: they may send cookies and credentials.")] = False,
     allow_origin_regex: Annotated[
         Pattern | None, Field(description="Origins that may call, besides allow_origins: a regular expression of RE2.")
     ] = None,
-    allow_private_network: bool = False,
-    expose_headers: Names = [],  # noqa: B006
-    max_age: Annotated[int, Field(ge=0, le=2**31)] = 600,
+    allow_private_network: Annotated[
+        bool, Field(description="True: pages of the public network may call a server in a private one.")
+    ] = False,
+    expose_headers: Annotated[
+        Names, Field(description="Headers of the response that their scripts may read, besides the simple ones.")
+    ] = [],  # noqa: B006
+    max_age: Annotated[
+        int, Field(ge=0, le=2**31, description="Seconds that a browser may remember the answer to a preflight.")
+    ] = 600,
 ) -> ASGIApp:
     """Wrap `app` in Starlette's CORSMiddleware, which describes the arguments."""
     made = CORSMiddleware(

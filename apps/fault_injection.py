@@ -17,9 +17,11 @@ __all__ = ["FaultInjectionConf", "fault_injection"]
 class FaultInjectionConf(Conf):
     """What ``fault-injection`` takes."""
 
-    http_status: Status = Field(description="Status of the fault.")
+    http_status: Status = Field(description="Status of the fault.", examples=[503])
     body: Text = Field(default="", description="Body of the fault.")
-    percentage: int = Field(default=100, ge=0, le=100, description="How many requests of a hundred get the fault.")
+    percentage: int = Field(
+        default=100, ge=0, le=100, description="How many requests of a hundred get the fault.", examples=[100]
+    )
 
 
 def fault_injection(conf: FaultInjectionConf, roll: Callable[[], float] = random.random) -> ASGIApp:

@@ -97,7 +97,8 @@ class ForwardAuth:
             *few(100),
             Field(
                 description="Headers of a permission that the upstream gets. The client's own of these names are "
-                "always removed, also those written with _ for -."
+                "always removed, also those written with _ for -.",
+                examples=[["X-User"]],
             ),
         ] = [],  # noqa: B006  # never changed, and the JSON Schema shows it
         client_headers: Annotated[

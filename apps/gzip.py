@@ -13,10 +13,16 @@ __all__ = ["gzip"]
 
 def gzip(
     app: ASGIApp,
-    minimum_size: Annotated[int, Field(ge=0, le=2**24)] = 500,
-    compresslevel: Annotated[int, Field(ge=0, le=9)] = 9,
-    thread_minimum_size: Annotated[int, Field(ge=0, le=2**24)] | None = None,
-    exclude_content_types: Annotated[list[Annotated[str, Field(max_length=256)]], *few(100)] | None = None,
+    minimum_size: Annotated[int, Field(ge=0, le=2**24, description="Shorter bodies stay as they are; bytes.")] = 500,
+    compresslevel: Annotated[int, Field(ge=0, le=9, description="9 takes the longest, and makes it smallest.")] = 9,
+    thread_minimum_size: Annotated[
+        Annotated[int, Field(ge=0, le=2**24)] | None,
+        Field(description="Parts of this length or more are compressed in a thread; bytes. Left out: Starlette's."),
+    ] = None,
+    exclude_content_types: Annotated[
+        Annotated[list[Annotated[str, Field(max_length=256)]], *few(100)] | None,
+        Field(description="Content types that stay as they are. Left out: Starlette's, which are compressed already."),
+    ] = None,
 ) -> ASGIApp:
     """Wrap `app` in Starlette's GZipMiddleware, which describes the arguments."""
     # Older releases of Starlette lack these two arguments.

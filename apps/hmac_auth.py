@@ -68,7 +68,7 @@ class HmacAuthConf(Conf):
     """What ``hmac-auth`` takes."""
 
     keys: Annotated[dict[KeyId, Secret], *most(MAX_KEYS)] = Field(
-        min_length=1, description="Ids of keys, and the secrets."
+        min_length=1, description="Ids of keys, and the secrets.", examples=[{"ada": "an-example-to-change"}]
     )
     allowed_algorithms: Annotated[list[Literal["hmac-sha1", "hmac-sha256", "hmac-sha512"]], *few(3)] = Field(
         default=["hmac-sha256", "hmac-sha512"], min_length=1, description="Algorithms that a client may sign with."

@@ -52,7 +52,11 @@ class IpAccessConf(Conf):
         min_length=1,
         description="Addresses and networks that may pass. Left out: all that deny does not name.",
     )
-    deny: CIDRs = Field(default=[], description="Addresses and networks that may not, even where allow names them.")
+    deny: CIDRs = Field(
+        default=[],
+        description="Addresses and networks that may not, even where allow names them.",
+        examples=[["127.0.0.0/8"]],
+    )
     status: Status = Field(default=403, description="Status of a refusal.")
     message: Text = Field(default="Your address may not pass\n", description="Body of a refusal.")
 

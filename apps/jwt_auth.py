@@ -13,22 +13,20 @@ If it cannot be read, the old keys remain valid for ``jwks_stale`` more seconds.
 with ``on_error="open"``: no request passes unchecked.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
-import jwt
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 from starlette.types import ASGIApp, Receive, Scope
 
 from asgi_bridge.plugins import Allowed
 from asgi_bridge.plugins.memory import remembered
 
-from ._shared.conf import Conf, few, most
-from ._shared.guard import HideCredentials, IdentityName, Realm, Refused, Unavailable, as_value, credentials, guard
+from ._shared.conf import Conf, few
+from ._shared.guard import HideCredentials, Realm, Refused, Unavailable, credentials, guard
 from ._shared.headers import Headers, encoded
 from ._shared.jwks import (
     MAX_TRIED,
@@ -41,21 +39,9 @@ from ._shared.jwks import (
     reader_of,
     select,
 )
+from ._shared.tokens import Algorithm, ClaimsToHeaders, Name, claims_of, header_of, identity_of
 
 __all__ = ["JwtAuthConf", "JwtKey", "jwt_auth"]
-
-Algorithm = Literal[
-    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
-]  # fmt: skip
-
-_REASONS: list[tuple[type[jwt.PyJWTError], str]] = [
-    (jwt.ExpiredSignatureError, "the token has expired"),
-    (jwt.ImmatureSignatureError, "the token is not valid yet"),
-    (jwt.InvalidAudienceError, "the token is for another audience"),
-    (jwt.InvalidIssuerError, "the token is of another issuer"),
-    (jwt.MissingRequiredClaimError, "the token lacks a claim that is required"),
-]
-"""PyJWT's error → what the client is told."""
 
 
 class JwtKey(Conf):
@@ -87,23 +73,19 @@ class JwtKey(Conf):
         return self
 
 
-def _distinct(headers: dict[str, str]) -> dict[str, str]:
-    if len({name.lower().replace("_", "-") for name in headers.values()}) < len(headers):
-        raise ValueError("two claims cannot go into one header")
-    return headers
-
-
-Name = Annotated[str, Field(max_length=1024)]
-
-
 class JwtAuthConf(Conf):
     """What ``jwt-auth`` takes."""
 
     algorithms: Annotated[list[Algorithm], *few(13)] = Field(
-        min_length=1, description="Required. Algorithms that a token may be signed with. `none` is never accepted."
+        min_length=1,
+        description="Required. Algorithms that a token may be signed with. `none` is never accepted.",
+        examples=[["HS256"]],
     )
     keys: Annotated[list[JwtKey], *few(100)] | None = Field(
-        default=None, min_length=1, description="Keys. A route has one of keys, jwks_file and jwks_url."
+        default=None,
+        min_length=1,
+        description="Keys. A route has one of keys, jwks_file and jwks_url.",
+        examples=[[{"secret": "an example of 32 bytes or more, change it"}]],
     )
     jwks_file: Annotated[str, Field(pattern="^/", max_length=4096), Allowed("file")] | None = Field(
         default=None, description="Absolute path of a JSON Web Key Set, a regular file that the operator allows."
@@ -142,11 +124,7 @@ class JwtAuthConf(Conf):
         default=["exp"], description="Claims that a token must have."
     )
     clock_skew: float = Field(default=0, ge=0, le=600, description="Seconds that exp, nbf and iat may be off.")
-    claims_to_headers: Annotated[dict[Name, IdentityName], *most(32), AfterValidator(_distinct)] = Field(
-        default={},
-        description="Claim, and the header that the upstream gets it in: text in UTF-8, anything else as JSON. The "
-        "client's own headers of these names are always removed, also those written with _ for -.",
-    )
+    claims_to_headers: ClaimsToHeaders = Field(default={}, examples=[{"sub": "X-User"}])
     hide_credentials: HideCredentials = False
     max_length: int = Field(default=8192, ge=64, le=65536, description="Characters that a token may have.")
     realm: Realm = "apisix"
@@ -185,14 +163,23 @@ def jwt_auth(conf: JwtAuthConf, clock: Callable[[], float] = time.monotonic) -> 
         token = credentials(scope, b"bearer")
         if token is None:
             raise Refused("a bearer token is required", None)
-        kid, algorithm = _header(token, algorithms, conf.max_length)
+        kid, algorithm = header_of(token, algorithms, conf.max_length)
         try:
             keys = await find(kid, algorithm)
         except KeysUnavailable:
             raise Unavailable("No keys to check the token with", 10) from None
         except TooManyKeys:
             raise Refused("the token has to name its key (kid): too many could have signed it") from None
-        return _identity(_verify(token, keys, algorithm, conf), conf.claims_to_headers), receive
+        claims = claims_of(
+            token,
+            keys,
+            algorithm,
+            issuer=conf.issuer,
+            audience=conf.audience,
+            required=conf.required_claims,
+            clock_skew=conf.clock_skew,
+        )
+        return identity_of(claims, conf.claims_to_headers), receive
 
     def challenge(refused: Refused) -> str:
         text = f'Bearer realm="{conf.realm}"'
@@ -215,56 +202,10 @@ def _finder(conf: JwtAuthConf, clock: Callable[[], float]) -> Find:
 def _key_set(conf: JwtAuthConf, clock: Callable[[], float]) -> KeySet:
     read, name = reader_of(conf.jwks_file, conf.jwks_url)
     return KeySet(
-        read, name, refresh=conf.jwks_refresh, stale=conf.jwks_stale, cooldown=conf.jwks_cooldown, clock=clock
+        read,
+        f"jwt-auth: the keys of {name}",
+        refresh=conf.jwks_refresh,
+        stale=conf.jwks_stale,
+        cooldown=conf.jwks_cooldown,
+        clock=clock,
     )
-
-
-def _header(token: bytes, algorithms: frozenset[str], max_length: int) -> tuple[str | None, str]:
-    """Return ``kid`` and ``alg`` of a token. Raises Refused if it is too long, malformed, or of another algorithm."""
-    if len(token) > max_length:
-        raise Refused("the token is too long")
-    try:
-        header = jwt.get_unverified_header(token)
-    except jwt.PyJWTError:
-        raise Refused("the token is malformed") from None
-    algorithm = header.get("alg")
-    if not isinstance(algorithm, str) or algorithm not in algorithms:
-        raise Refused("the token's algorithm is not allowed")
-    return header.get("kid"), algorithm
-
-
-def _verify(token: bytes, keys: list[VerificationKey], algorithm: str, conf: JwtAuthConf) -> dict[str, Any]:
-    """Return the claims of a token. Raises Refused if it is invalid."""
-    for key in keys:
-        try:
-            claims: dict[str, Any] = jwt.decode(
-                token,
-                key.key,
-                algorithms=[algorithm],
-                issuer=conf.issuer,
-                audience=conf.audience,
-                leeway=conf.clock_skew,
-                options={"require": conf.required_claims, "enforce_minimum_key_length": True},
-            )
-        except (jwt.InvalidSignatureError, jwt.InvalidKeyError):
-            continue
-        except jwt.PyJWTError as exc:
-            reasons = [reason for kind, reason in _REASONS if isinstance(exc, kind)]
-            raise Refused(reasons[0] if reasons else "the token is malformed") from None
-        return claims
-    raise Refused("no key verifies the token's signature")
-
-
-def _identity(claims: dict[str, Any], names: dict[str, str]) -> Headers:
-    """Return the headers that carry `claims` to the upstream. A missing or empty claim has no header."""
-    identity: Headers = []
-    for claim, name in names.items():
-        content = claims.get(claim)
-        if content is None or content == "":
-            continue
-        text = content if isinstance(content, str) else json.dumps(content, separators=(",", ":"))
-        value = as_value(text)
-        if value is None:
-            raise Refused("a claim of the token cannot be a header")
-        identity.append((name.lower().encode("ascii"), value))
-    return identity

@@ -41,7 +41,10 @@ class LimitReqConf(Conf):
     """What ``limit-req`` takes."""
 
     rate: float = Field(
-        gt=0, allow_inf_nan=False, description="Requests a second that pass, evenly spaced; may be a fraction."
+        gt=0,
+        allow_inf_nan=False,
+        description="Requests a second that pass, evenly spaced; may be a fraction.",
+        examples=[0.01],
     )
     burst: int = Field(
         default=0,

@@ -41,7 +41,7 @@ class OtelConf(Conf):
     """What ``otel`` takes."""
 
     attributes: Annotated[dict[Attribute, Attribute], *most(100)] = Field(
-        default={}, description="Further attributes of each span."
+        default={}, description="Further attributes of each span.", examples=[{"deployment.environment": "test"}]
     )
     trust_client: bool = Field(
         default=True, description="False: the client's trace is not continued, a new one begins with each request."

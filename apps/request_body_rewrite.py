@@ -17,7 +17,9 @@ class RequestBodyRewriteConf(Conf):
     """What ``request-body-rewrite`` takes."""
 
     new_body: Text = Field(
-        default="", description="The new body. Empty: the request goes on with the body that it has."
+        default="",
+        description="The new body. Empty: the request goes on with the body that it has.",
+        examples=["another body"],
     )
 
 

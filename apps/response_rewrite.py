@@ -90,7 +90,7 @@ class ResponseRewriteConf(Conf):
 
     status: Literal[0] | Status = Field(default=0, description="The new status. 0: the upstream's.")
     headers: Annotated[dict[EndToEndName, HeaderValue], *most(MAX_HEADERS)] = Field(
-        default={}, description="Headers to set, over those of the upstream."
+        default={}, description="Headers to set, over those of the upstream.", examples=[{"X-Served-By": "gateway"}]
     )
     body: Text = Field(default="", description="The new body. Empty: the upstream's. With filters it does not count.")
     filters: Annotated[list[Filter], *few(MAX_FILTERS)] = Field(

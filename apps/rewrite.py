@@ -24,10 +24,16 @@ class RewriteConf(Conf):
     """What ``rewrite`` takes."""
 
     path: str | None = Field(
-        default=None, pattern="^/", max_length=8192, description="The new path, decoded, without a query."
+        default=None,
+        pattern="^/",
+        max_length=8192,
+        description="The new path, decoded, without a query.",
+        examples=["/new"],
     )
     headers: Annotated[dict[EndToEndName, HeaderValue | HeaderValues | None], *most(MAX_HEADERS)] = Field(
-        default={}, description="Headers to set, all of a name at once; null deletes them."
+        default={},
+        description="Headers to set, all of a name at once; null deletes them.",
+        examples=[{"X-Env": "test", "Cookie": None}],
     )
     args: Annotated[dict[Argument, Argument | Annotated[list[Argument], *few(100)] | None], *most(100)] = Field(
         default={}, description="Arguments of the query to set, decoded, all of a name at once; null deletes them."

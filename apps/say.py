@@ -15,7 +15,9 @@ class SayConf(Conf):
     """What ``say`` takes."""
 
     body: Text = Field(
-        default="", description="The answer. Empty: the request goes on as if the plugin were not there."
+        default="",
+        description="The answer. Empty: the request goes on as if the plugin were not there.",
+        examples=["hello"],
     )
 
 

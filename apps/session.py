@@ -58,14 +58,32 @@ class _OwnCookie:
 
 def session(
     app: ASGIApp,
-    secret_key: Annotated[str, Field(max_length=1024), AfterValidator(_long_enough)],
+    secret_key: Annotated[
+        str,
+        Field(
+            max_length=1024,
+            description="Key that signs the cookie.",
+            examples=["an example to change: 32 random characters"],
+        ),
+        AfterValidator(_long_enough),
+    ],
     session_cookie: Annotated[HeaderName, Field(description="The name of the cookie.")] = "session",
-    max_age: Annotated[int, Field(ge=0, le=2**31)] | None = 14 * 24 * 60 * 60,
-    path: Annotated[str, Field(pattern=r"^/[!-:<-~]*$", max_length=1024)] = "/",
-    same_site: Literal["lax", "strict", "none"] = "lax",
-    https_only: bool = False,
-    domain: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$", max_length=256)] | None = None,
-    partitioned: bool = False,
+    max_age: Annotated[
+        Annotated[int, Field(ge=0, le=2**31)] | None,
+        Field(description="Seconds that a session lasts; null: until the browser is closed."),
+    ] = 14 * 24 * 60 * 60,
+    path: Annotated[
+        str, Field(pattern=r"^/[!-:<-~]*$", max_length=1024, description="Paths that the browser sends the cookie to.")
+    ] = "/",
+    same_site: Annotated[
+        Literal["lax", "strict", "none"], Field(description="What pages of other sites may send the cookie with.")
+    ] = "lax",
+    https_only: Annotated[bool, Field(description="True: the browser sends the cookie over HTTPS alone.")] = False,
+    domain: Annotated[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$", max_length=256)] | None,
+        Field(description="Domain that the browser sends the cookie to. Left out: the host that set it."),
+    ] = None,
+    partitioned: Annotated[bool, Field(description="True: a cookie for each site that embeds this one.")] = False,
 ) -> ASGIApp:
     """Wrap `app` in Starlette's SessionMiddleware, which describes the arguments."""
     # Older releases of Starlette lack this argument.

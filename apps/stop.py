@@ -18,8 +18,8 @@ __all__ = ["StopConf", "stop"]
 class StopConf(Conf):
     """What ``stop`` takes."""
 
-    body: Text = Field(default="Hello, Python Runner of APISIX", description="The answer's body.")
-    status: Status = Field(default=201, description="The answer's status.")
+    body: Text = Field(default="Hello, Python Runner of APISIX", description="The answer's body.", examples=["gone\n"])
+    status: Status = Field(default=201, description="The answer's status.", examples=[410])
     headers: Annotated[dict[EndToEndName, HeaderValue | HeaderValues], *most(MAX_HEADERS)] = Field(
         default={"X-Resp-A6-Runner": "Python"},
         description="The answer's headers; a list of values gives the header once for each. "

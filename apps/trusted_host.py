@@ -17,11 +17,21 @@ def _host(host: str) -> str:
     return host
 
 
+Hosts = Annotated[list[Annotated[str, Field(max_length=256), AfterValidator(_host)]], *few(1000)]
+
+
 def trusted_host(
     app: ASGIApp,
-    allowed_hosts: Annotated[list[Annotated[str, Field(max_length=256), AfterValidator(_host)]], *few(1000)]
-    | None = None,
-    www_redirect: bool = True,
+    allowed_hosts: Annotated[
+        Hosts | None,
+        Field(
+            description='Hosts that requests may be for; "*.shop.test": all in this domain. Left out: all.',
+            examples=[["shop.test", "*.shop.test"]],
+        ),
+    ] = None,
+    www_redirect: Annotated[
+        bool, Field(description="True: a host that is known with www. before it is redirected there.")
+    ] = True,
 ) -> ASGIApp:
     """Wrap `app` in Starlette's TrustedHostMiddleware, which describes the arguments."""
     return TrustedHostMiddleware(app, allowed_hosts, www_redirect)

@@ -8,7 +8,7 @@ _EXTRAS = {
     "dev": ("dotenv", "h11", "httpx2", "watchfiles"),
     "metrics": ("prometheus_client",),
     "otel": ("opentelemetry",),
-    "apps": ("argon2", "cryptography", "httpx2", "itsdangerous", "jwt", "opentelemetry", "re2", "redis"),
+    "apps": ("argon2", "authlib", "cryptography", "httpx2", "itsdangerous", "jwt", "opentelemetry", "re2", "redis"),
 }
 """Our extras, and the modules that each brings."""
 _CALLERS = {"asgi_bridge": ("dev", "apps"), "asgi_bridge_apps": ("apps",), "starlette": ("dev", "apps")}

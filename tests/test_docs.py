@@ -27,9 +27,11 @@ PACKAGE = ROOT / "asgi_bridge"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 PASSING = ROOT / "docs" / "passing.md"
 PAGES = sorted(
-    page for pattern in ("*.md", "docs/*.md", "examples/**/*.md", "benchmarks/*.md") for page in ROOT.glob(pattern)
+    page for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", "benchmarks/*.md") for page in ROOT.glob(pattern)
 )
-WRITTEN = [page for page in PAGES if page.name not in ("CHANGELOG.md", "compatibility.md")]
+WRITTEN = [
+    page for page in PAGES if page.name not in ("CHANGELOG.md", "compatibility.md") and page.parent.name != "plugins"
+]
 """Pages that describe the code as it is: not its history, and not a page that a program has made."""
 
 OF_OTHERS = {"--root-path", "--config-settings", "--limit", "--profile", "--write"}

@@ -90,6 +90,7 @@ MAY_IMPORT = {
     "one_call": {"answers", "plugins", "adapter", "gateway", "wire"} | SMALL,
     "generate": {"loading", "plugins"} | SMALL,
     "new": set(SMALL),
+    "reference": {"generate", "plugins"} | SMALL,
     "replay": {"wire", "plugins", "adapter", "recording", "server"} | SMALL,
     "cli": {
         "loading",
@@ -103,6 +104,7 @@ MAY_IMPORT = {
         "health",
         "new",
         "one_call",
+        "reference",
         "replay",
         "succession",
         "supervisor",

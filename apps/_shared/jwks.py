@@ -249,7 +249,7 @@ class KeySet:
 
     Args:
         read: Returns the text of the set.
-        name: Name of the set in the log.
+        name: Names the plugin and the set in the log, as ``jwt-auth: the keys of /keys.json``.
         refresh: Read the set again after this time, in seconds.
         stale: Further seconds for which old keys remain valid while reading fails.
         cooldown: Minimum time between two attempts, in seconds, even if tokens name unknown keys.
@@ -267,7 +267,7 @@ class KeySet:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._read = read
-        self._name = name
+        self.name = name
         self._refresh = refresh
         self._stale = stale
         self._cooldown = cooldown
@@ -315,4 +315,4 @@ class KeySet:
             left = self._read_at + self._refresh + self._stale - self._clock()
             then = f"the old keys remain valid for {left:.0f} s" if left > 0 else "no token can be verified"
             reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else type(exc).__name__
-            logger.error("jwt-auth: the keys of %s cannot be read (%s): %s", self._name, reason, then)
+            logger.error("%s cannot be read (%s): %s", self.name, reason, then)

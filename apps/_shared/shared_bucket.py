@@ -7,14 +7,9 @@ bucket is empty.
 
 from collections.abc import Callable
 
-from asgi_bridge import ConfigurationError, PluginError
+from .redis_script import RedisScript
 
 __all__ = ["SharedBuckets"]
-
-SECONDS = 1.0
-"""Timeout for connecting to Redis, and for its answer, in seconds."""
-CONNECTIONS = 16
-"""Maximum number of connections of one configuration in one process. A request waits while all are busy."""
 
 KEPT_MILLISECONDS = 1000
 """Milliseconds that Redis keeps a key after its bucket is empty."""
@@ -55,28 +50,7 @@ class SharedBuckets:
     """
 
     def __init__(self, url: str, rate: float, holds: float, clock: Callable[[], float] | None = None) -> None:
-        # not at the top: redis-py takes longer to import than all plugins together, and few routes need it
-        try:
-            from redis.asyncio import BlockingConnectionPool, Redis
-            from redis.asyncio.retry import Retry
-            from redis.backoff import NoBackoff
-            from redis.exceptions import ConnectionError
-        except ModuleNotFoundError as exc:
-            raise ConfigurationError(f'redis needs {exc.name}: pip install "asgi_bridge[apps]"') from None
-        try:
-            pool = BlockingConnectionPool.from_url(
-                url,
-                max_connections=CONNECTIONS,
-                timeout=SECONDS,
-                socket_connect_timeout=SECONDS,
-                socket_timeout=SECONDS,
-                # Retry once when Redis has closed the connection, never after a timeout: the script may have run.
-                retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
-            )
-        except ValueError:  # its text contains the URL, which may contain a password
-            raise ConfigurationError("field 'redis': redis-py does not accept this URL") from None
-        self._redis: Redis = Redis.from_pool(pool)
-        self._script = self._redis.register_script(SCRIPT)
+        self._script = RedisScript(url, SCRIPT)
         self._arguments = [repr(float(rate)), repr(float(holds))]
         self._clock = clock
 
@@ -89,18 +63,12 @@ class SharedBuckets:
         Raises:
             PluginError: Redis does not answer, or answers with an error.
         """
-        from redis.exceptions import RedisError
-
         now = "" if self._clock is None else repr(self._clock())
-        try:
-            answer: bytes | str = await self._script(
-                keys=[f"asgi_bridge:limit-req:{name}"], args=[*self._arguments, now, str(KEPT_MILLISECONDS)]
-            )
-        except (RedisError, OSError) as exc:
-            # its text says where Redis is, and the URL may contain a password
-            raise PluginError(f"no answer from Redis: {type(exc).__name__}") from None
+        answer = await self._script.run(
+            f"asgi_bridge:limit-req:{name}", [*self._arguments, now, str(KEPT_MILLISECONDS)]
+        )
         return float(answer) if answer else None
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._redis.aclose()
+        await self._script.close()

@@ -11,6 +11,7 @@ Values that the operator sets as ``defaults``, or in Python, are trusted and not
 
 import os
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -20,7 +21,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from .rules import Rules, rules_of, strings_in
 
-__all__ = ["Allowed", "allow_entry"]
+__all__ = ["Allowed", "allow_entry", "may_call"]
 
 _PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443", "redis": "6379", "rediss": "6379"}
 """Scheme of a URL → its default port."""
@@ -172,6 +173,50 @@ class Allowed:
             ):
                 return True
         return False
+
+
+def may_call(info: pydantic.ValidationInfo, url: str) -> Callable[[str], bool]:
+    """Return a function that says whether a plugin may call a URL which it learns from the server at `url`.
+
+    It may call what its route may name. If the operator gave `url`, it may call everything at the same scheme, host and
+    port, too. A model that is checked without a mount may call every URL.
+
+    Args:
+        info: Of a validator of the plugin's configuration.
+        url: A URL in this configuration, which was checked as :class:`Allowed`.
+
+    Example::
+
+        class Conf(BaseModel):
+            url: Annotated[str, Allowed("https")]
+
+            @model_validator(mode="after")
+            def _rules(self, info: ValidationInfo) -> "Conf":
+                self._may_call = may_call(info, self.url)
+                return self
+    """
+    rules = rules_of(info)
+    if rules is None:
+        return lambda other: True
+    first = _split(url)
+
+    def may(other: str) -> bool:
+        parts = _split(other)
+        if first is None or parts is None:
+            return False
+        if url in rules.own and _place(*_at(first)) == _place(*_at(parts)):
+            return True
+        try:
+            Allowed(first.scheme)._check_text(other, rules)
+        except PydanticCustomError:
+            return False
+        return True
+
+    return may
+
+
+def _at(parts: _Url) -> tuple[str, str, str | None]:
+    return parts.scheme, parts.host, parts.port
 
 
 def _text(value: Any) -> str:

@@ -15,7 +15,7 @@ import time
 
 from .memory import recalled_key, remembered
 
-__all__ = ["Numbers", "SharedTable", "share", "shared_numbers"]
+__all__ = ["Numbers", "SharedNumbers", "SharedTable", "share", "shared_numbers", "table_of_names"]
 
 GROUPS = 32_768
 """Number of groups in the table."""
@@ -28,7 +28,7 @@ SECRET_BYTES = 16
 _ENTRY = struct.Struct("=16sddd")
 """Digest, monotonic time of the last use (0: the entry is free), and the two numbers."""
 _HEAD = mmap.PAGESIZE
-_SIZE = _HEAD + GROUPS * ENTRIES * _ENTRY.size
+_SIZE = GROUPS * ENTRIES * _ENTRY.size
 
 
 class Numbers:
@@ -72,29 +72,51 @@ class SharedNumbers(Numbers):
 
 
 class SharedTable:
-    """The table of all workers.
+    """One of the tables of all workers.
 
     Args:
         descriptor: Of a ``memfd`` that begins with SECRET_BYTES random bytes. It has to stay open.
+        number: Which table it is: 0 has the numbers of instances; 1 those of names
+            (:mod:`~asgi_bridge.plugins.numbers_by_name`), which clients choose, so that these push out each other only.
+
+    Attributes:
+        names: Of table 0 in a worker: table 1.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        if os.fstat(descriptor).st_size < _SIZE:
-            os.ftruncate(descriptor, _SIZE)  # pages that nobody writes to take no memory
+    def __init__(self, descriptor: int, number: int = 0) -> None:
+        size = _HEAD + (number + 1) * _SIZE
+        if os.fstat(descriptor).st_size < size:
+            os.ftruncate(descriptor, size)  # pages that nobody writes to take no memory
+        self.names: SharedTable | None = None
         self._descriptor = descriptor
-        self._memory = mmap.mmap(descriptor, _SIZE)
+        self._memory = mmap.mmap(descriptor, size)
         self._secret = self._memory[:SECRET_BYTES]
+        self._start = _HEAD + number * _SIZE
+        self._first_lock = number * GROUPS
         self._threads = threading.Lock()  # the kernel's lock belongs to the whole process
 
     def digest(self, key: object) -> bytes:
         """Return the digest of a key. Keys with the same ``repr`` are the same key."""
         return hashlib.blake2b(repr(key).encode(), digest_size=16, key=self._secret).digest()
 
+    def digest_in_part(self, key: object, name: bytes, groups: int) -> bytes:
+        """Return the digest of a name that belongs to a key. All names of a key are in a part of the table.
+
+        Args:
+            key: As for `digest`.
+            name: The name.
+            groups: Number of groups in the part.
+        """
+        owner = self.digest(key)
+        digest = hashlib.blake2b(owner + name, digest_size=16, key=self._secret).digest()
+        group = (_group(owner) + int.from_bytes(digest[:4], "big") % groups) % GROUPS
+        return group.to_bytes(4, "big") + digest[4:]
+
     def take(self, digest: bytes) -> list[float]:
         """Lock the group of an entry, and return the entry's numbers. :meth:`put` has to follow."""
         self._threads.acquire()
         try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, _group(digest))
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, self._first_lock + _group(digest))
             _, _, first, second = _ENTRY.unpack_from(self._memory, self._place(digest))
         except BaseException:
             self._threads.release()
@@ -107,12 +129,12 @@ class SharedTable:
             used = time.monotonic() if any(pair) else 0.0
             _ENTRY.pack_into(self._memory, self._place(digest), digest, used, *pair)
         finally:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _group(digest))
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, self._first_lock + _group(digest))
             self._threads.release()
 
     def _place(self, digest: bytes) -> int:
         """Return the offset of an entry. If it is not there, it takes the place of the one unused for longest."""
-        start = _HEAD + _group(digest) * ENTRIES * _ENTRY.size
+        start = self._start + _group(digest) * ENTRIES * _ENTRY.size
         oldest, place = float("inf"), start
         for offset in range(start, start + ENTRIES * _ENTRY.size, _ENTRY.size):
             found, used, _, _ = _ENTRY.unpack_from(self._memory, offset)
@@ -132,13 +154,19 @@ _table: SharedTable | None = None
 
 
 def share(descriptor: int) -> None:
-    """Let :func:`shared_numbers` use a table from now on. A worker calls this at its start.
+    """Let `shared_numbers` and `table_of_names` use tables from now on. A worker calls this at its start.
 
     Args:
         descriptor: As :class:`SharedTable` takes it.
     """
     global _table  # one for the process
     _table = SharedTable(descriptor)
+    _table.names = SharedTable(descriptor, 1)
+
+
+def table_of_names() -> SharedTable | None:
+    """Return the table for numbers of names; None: there is one process."""
+    return None if _table is None else _table.names
 
 
 def shared_numbers() -> Numbers:

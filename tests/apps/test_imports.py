@@ -8,7 +8,18 @@ from pathlib import Path
 import asgi_bridge_apps
 import pytest
 
-OPTIONAL = {"argon2", "cryptography", "httpx2", "itsdangerous", "jwt", "opentelemetry", "re2", "redis", "yaml"}
+OPTIONAL = {
+    "argon2",
+    "authlib",
+    "cryptography",
+    "httpx2",
+    "itsdangerous",
+    "jwt",
+    "opentelemetry",
+    "re2",
+    "redis",
+    "yaml",
+}
 """Packages that only some plugins need, or none."""
 NEEDS = {
     "basic_auth": {"argon2"},
@@ -20,7 +31,10 @@ NEEDS = {
     "hmac_auth": set(),
     "ip_access": set(),
     "jwt_auth": {"cryptography", "httpx2", "jwt"},
+    "key_auth": set(),
+    "limit_count": set(),
     "limit_req": set(),  # redis-py is imported when a route names a Redis
+    "oidc": {"authlib", "cryptography", "httpx2", "jwt"},
     "otel": {"opentelemetry"},
     "request_body_rewrite": set(),
     "request_id": set(),

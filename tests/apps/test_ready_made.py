@@ -27,7 +27,10 @@ def test_all_are_mounted_under_their_names() -> None:
         "https-redirect",
         "ip-access",
         "jwt-auth",
+        "key-auth",
+        "limit-count",
         "limit-req",
+        "oidc",
         "otel",
         "request-body-rewrite",
         "request-id",
@@ -75,8 +78,8 @@ except ConfigurationError as exc:
 
 STARLETTE = {"cors", "trusted-host", "https-redirect", "session", "gzip"}
 BEFORE_THE_UPSTREAM = [
-    "basic-auth", "forward-auth", "hmac-auth", "https-redirect", "ip-access", "jwt-auth", "limit-req", "request-id",
-    "request-body-rewrite", "rewrite", "trusted-host",
+    "basic-auth", "forward-auth", "hmac-auth", "https-redirect", "ip-access", "jwt-auth", "key-auth", "limit-count",
+    "limit-req", "oidc", "request-id", "request-body-rewrite", "rewrite", "trusted-host",
 ]  # fmt: skip
 
 

@@ -187,7 +187,10 @@ def test_the_secrets_of_the_ready_made_plugins_are_hidden() -> None:
         "basic-auth": {"users"},
         "hmac-auth": {"keys"},
         "jwt-auth": {"secret"},
+        "key-auth": {"keys"},
+        "limit-count": {"redis"},
         "limit-req": {"redis"},
+        "oidc": {"client_secret", "secrets"},
     }
     redactor = Redactor(KEY)  # a text in its schema, and known by its name
     redacted_conf(redactor, b'{"secret_key": "0123456789abcdef0123456789abcdef", "cookie": "sid"}', found["session"])
