@@ -25,9 +25,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "asgi_bridge"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 PAGES = sorted(
-    page for pattern in ("*.md", "docs/*.md", "examples/**/*.md", "benchmarks/*.md") for page in ROOT.glob(pattern)
+    page for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", "benchmarks/*.md") for page in ROOT.glob(pattern)
 )
-WRITTEN = [page for page in PAGES if page.name not in ("CHANGELOG.md", "compatibility.md")]
+WRITTEN = [page for page in PAGES if page.name not in ("CHANGELOG.md", "compatibility.md", "command-line.md")]
 """Pages that describe the code as it is: not its history, and not a page that a program has made."""
 
 OF_OTHERS = {"--root-path", "--config-settings", "--limit", "--profile", "--write"}
@@ -43,14 +43,14 @@ def text_of(page: Path) -> str:
 def blocks(page: Path, *languages: str) -> Iterator[tuple[int, str]]:
     """The code blocks of a page, each with the line that it begins on."""
     text = text_of(page)
-    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+    for found in re.finditer(r"^```(\w*)[^\n]*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
         if found[1] in languages:
             yield text.count("\n", 0, found.start(2)) + 1, found[2]
 
 
 def prose(page: Path) -> str:
     """The text of a page without its code blocks."""
-    return re.sub(r"^```.*?^```$", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"^```.*?^```$|^<!-- also run:.*?^-->$", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
 
 
 def spans(page: Path) -> list[str]:
@@ -170,6 +170,8 @@ def test_the_table_of_rooms_says_what_each_may_import() -> None:
     }
 
 
+SHORT = [ROOT / "docs" / f"{each}.md" for each in ("architecture", "mapping", "operation", "phases")]
+"""Pages with examples of a few lines. `tests/manual` runs those of all other pages."""
 NAMES_OF_EXAMPLES = """
 from typing import Annotated
 from asgi_bridge import Bridge
@@ -184,7 +186,7 @@ bridge = Bridge()
 
 @pytest.mark.parametrize(
     ("page", "block"),
-    [(page, block) for page in PAGES if page.parent == ROOT / "docs" for _, block in blocks(page, "python")],
+    [(page, block) for page in SHORT for _, block in blocks(page, "python")],
     ids=lambda value: value.stem if isinstance(value, Path) else "",
 )
 def test_short_examples_run(page: Path, block: str) -> None:
