@@ -119,7 +119,8 @@ def bind(path: str, permissions: int = DEFAULT_PERMISSIONS) -> RunnerSocket:
     """
     if len(os.fsencode(path)) > MAX_PATH:
         raise ConfigurationError(
-            f"the socket's path has {len(os.fsencode(path))} bytes, a unix socket's may have {MAX_PATH}: {path}"
+            f"the socket's path has {len(os.fsencode(path))} bytes, a unix socket's may have {MAX_PATH}; give a "
+            f"shorter one: {path}"
         )
     folder, name = os.path.split(path)
     try:

@@ -56,7 +56,7 @@ def _section(path: str, command: click.Command) -> Iterator[str]:
         yield "| option | value | default | what it does |\n| --- | --- | --- | --- |\n"
     for option in options:
         names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
-        value = "" if option.is_flag else f"`{_cell(option.make_metavar(context))}`"
+        value = "" if option.is_flag else f"`{option.make_metavar(context).strip('[]').replace('|', ' or ')}`"
         help_ = re.sub(r"\s*\[default: .*?\]", "", option.help or "")
         yield f"| {names} | {value} | {_default(option)} | {_cell(help_)} |\n"
     if options:
