@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ProtocolError,
         RemoteProtocolError,
     )
+    from .passing import PassOn
     from .plugins import Apisix, apisix, upstream
 
     __version__: str
@@ -39,6 +40,7 @@ __all__ = [
     "BridgeError",
     "ConfigurationError",
     "LocalProtocolError",
+    "PassOn",
     "PluginError",
     "ProtocolError",
     "RemoteProtocolError",
@@ -53,6 +55,7 @@ _HOMES = {
     "BridgeError": ".errors",
     "ConfigurationError": ".errors",
     "LocalProtocolError": ".errors",
+    "PassOn": ".passing",
     "PluginError": ".errors",
     "ProtocolError": ".errors",
     "RemoteProtocolError": ".errors",

@@ -28,6 +28,7 @@ def run(*command: str, folder: Path) -> str:
         ("django_sessions", ["gate:bridge"], {"site": "application"}),
         ("fastapi_auth", ["gate:bridge"], {"orders": "application"}),
         ("flask_legacy", [], {"proxy-fix": "middleware", "shop": "application"}),
+        ("same_gate", ["starlette_gate"], {"gate": "application"}),
         ("starlette_routes", ["gate:bridge"], {"front": "factory"}),
     ],
 )
@@ -41,8 +42,9 @@ def test_the_command_line_lists_the_plugins_of_the_folder(
     assert f"asgi-bridge dev {' '.join(target)}".rstrip() in (EXAMPLES / folder / "README.md").read_text().splitlines()
 
 
-def test_django_sessions_in_a_process_of_its_own() -> None:
-    run("pytest", "-p", "no:cacheprovider", "django_sessions/test_example.py", folder=EXAMPLES)
+@pytest.mark.parametrize("folder", ["django_sessions", "same_gate"])
+def test_what_has_django_settings_in_a_process_of_its_own(folder: str) -> None:
+    run("pytest", "-p", "no:cacheprovider", f"{folder}/test_example.py", folder=EXAMPLES)
 
 
 DEPLOY = EXAMPLES / "deploy"

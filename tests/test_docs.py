@@ -19,11 +19,13 @@ from flask import Flask
 from asgi_bridge import Bridge, ConfigurationError
 from asgi_bridge.cli import cli, options
 from asgi_bridge.loading import load_bridge
+from asgi_bridge.testing import PluginClient
 from tests.test_rooms import MAY_IMPORT, SMALL
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "asgi_bridge"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+PASSING = ROOT / "docs" / "passing.md"
 PAGES = sorted(
     page for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", "benchmarks/*.md") for page in ROOT.glob(pattern)
 )
@@ -194,7 +196,19 @@ def test_short_examples_run(page: Path, block: str) -> None:
     exec(NAMES_OF_EXAMPLES, names)
     before = len(names["bridge"].plugins)
     exec(block, names)
-    assert len(names["bridge"].plugins) > before or "Conf" in names
+    # Django's views are mounted in a project
+    assert len(names["bridge"].plugins) > before or "Conf" in names or "urlpatterns" in names
+
+
+def test_the_wrong_and_the_right_guard_do_as_the_page_says() -> None:
+    wrong, right = (block for _, block in blocks(PASSING, "python") if "def login" in block)
+    statuses = []
+    for block in (wrong, right):
+        names: dict[str, Any] = {"__name__": "gate"}
+        exec(block, names)
+        with PluginClient(names["bridge"], "login") as client:
+            statuses.append([client.get("/x", headers=headers).status_code for headers in ({}, {"x-api-key": "a"})])
+    assert statuses == [[200, 200], [401, 200]]
 
 
 MODULES = {

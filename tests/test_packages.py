@@ -4,11 +4,25 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+TEMPLATES = ROOT / "asgi_bridge" / "new" / "templates"
+SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 
 
 def test_each_folder_with_code_is_a_package_of_the_wheel() -> None:
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     folders = {
-        path.parent.relative_to(ROOT) for name in ("asgi_bridge", "apps") for path in (ROOT / name).rglob("*.py")
+        path.parent.relative_to(ROOT)
+        for name in ("asgi_bridge", "apps")
+        for path in (ROOT / name).rglob("*.py")
+        if not path.is_relative_to(TEMPLATES)
     }
-    assert sorted(listed) == sorted(".".join(folder.parts).replace("apps", "asgi_bridge_apps", 1) for folder in folders)
+    assert sorted(SETUPTOOLS["packages"]) == sorted(
+        ".".join(folder.parts).replace("apps", "asgi_bridge_apps", 1) for folder in folders
+    )
+
+
+def test_each_file_of_a_template_is_data_of_the_wheel() -> None:
+    package = TEMPLATES.parent
+    data = {path for pattern in SETUPTOOLS["package-data"]["asgi_bridge.new"] for path in package.glob(pattern)}
+    caches = {"__pycache__", ".pytest_cache", ".ruff_cache"}
+    there = {path for path in TEMPLATES.rglob("*") if path.is_file() and not caches.intersection(path.parts)}
+    assert data == there

@@ -20,3 +20,9 @@ def test_the_example_and_its_tests_work(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 0 and "2 passed" in run.stdout, run.stdout + run.stderr
+
+
+def test_the_two_commands_come_first_and_the_page_is_short() -> None:
+    lines = README.read_text().splitlines()
+    assert [line.split("#")[0].strip() for line in lines[4:8]] == ["```console", "$ make run", "$ make test", "```"]
+    assert len(lines) < 150

@@ -10,12 +10,15 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {"asgi_bridge": "asgi_bridge", "apps": "asgi_bridge_apps"}
 """Folder → the name that it is imported by."""
 
+TEMPLATES = ROOT / "asgi_bridge" / "new" / "templates"
+"""Projects of their own, which `asgi-bridge new` copies."""
+
 Graph = dict[str, dict[str, int]]
 """Module → the modules that it imports, each with a line of its that does."""
 
 SMALL = {"apisix_constants", "echo", "errors", "extras", "hiding", "lifespan", "logs", "spelling", "tracebacks"}
 """Modules with one small subject, which any room may use."""
-BELOW_THE_FACE = {"wire", "plugins", "adapter", "wsgi", "insight", "recording", "server"}
+BELOW_THE_FACE = {"wire", "plugins", "adapter", "passing", "wsgi", "insight", "recording", "server"}
 
 MAY_IMPORT = {
     # the shared modules
@@ -32,7 +35,8 @@ MAY_IMPORT = {
     "wire": {"errors"},
     "plugins": SMALL,
     "adapter": {"wire", "plugins"} | SMALL,
-    "wsgi": {"wire", "plugins"} | SMALL,
+    "passing": {"plugins"} | SMALL,
+    "wsgi": {"wire", "plugins", "passing"} | SMALL,
     "insight": {"plugins"} | SMALL,
     "recording": {"wire"} | SMALL,
     "server": {"wire", "plugins", "adapter", "insight", "recording"} | SMALL,
@@ -40,9 +44,10 @@ MAY_IMPORT = {
     "gateway": {"wire"} | SMALL,
     # the public face
     "mounting": {"plugins", "wsgi"} | SMALL,
+    "django": {"passing", "wsgi"} | SMALL,
     "bridge": {"mounting", "plugins", "server"} | SMALL,
     "loading": {"bridge", "plugins"} | SMALL,
-    "__init__": {"bridge", "plugins"} | SMALL,
+    "__init__": {"bridge", "passing", "plugins"} | SMALL,
     # what plugin authors and operators use
     "answers": {"wire"} | SMALL,
     "check": {"plugins", "gateway"} | SMALL,
@@ -53,6 +58,7 @@ MAY_IMPORT = {
     "doctor": {"gateway", "wire"} | SMALL,
     "one_call": {"answers", "plugins", "adapter", "gateway", "wire"} | SMALL,
     "generate": {"loading", "plugins"} | SMALL,
+    "new": set(SMALL),
     "replay": {"wire", "plugins", "adapter", "recording", "server"} | SMALL,
     "cli": {
         "loading",
@@ -64,6 +70,7 @@ MAY_IMPORT = {
         "doctor",
         "generate",
         "health",
+        "new",
         "one_call",
         "replay",
     }
@@ -78,6 +85,8 @@ def modules() -> dict[str, Path]:
     found = {}
     for folder, package in PACKAGES.items():
         for path in sorted((ROOT / folder).rglob("*.py")):
+            if path.is_relative_to(TEMPLATES):
+                continue
             parts = [package, *path.relative_to(ROOT / folder).with_suffix("").parts]
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found

@@ -23,6 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ..errors import LocalProtocolError, PluginError, RemoteProtocolError
 from ..plugins import Chain, Layer
+from ..plugins.replay import Replay
 from ..wire import MAX_PAYLOAD, HTTPReqCallReq, HTTPReqCallResp, Rewrite, Stop
 from .answer import response_headers, stop
 from .call import YIELD_EVERY, Call, Host
@@ -187,6 +188,8 @@ class RequestCall(Call):
             PluginError: The body is empty or too long, or `receive` gave something else.
             OSError: The gateway has closed the connection.
         """
+        if isinstance(receive, Replay):
+            receive.forget()
         whole = bytearray()
         while True:
             if self._is_turn():  # that receive need not wait for anything

@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 
+from starlette.types import Receive
+
 from ..errors import PluginError
+from ..plugins.replay import Replay
 from ..wire import MAX_PAYLOAD, Info, ReqBody, Var
 from .connection import Connection
 from .headers import shown
@@ -63,6 +66,16 @@ class RequestBody:
                     self._asked = connection.ask(_BODY if length is not None else _BODY_IF_ANY)
                 self.content = _content_of(length, await asyncio.shield(self._asked))
         return self.content
+
+    def again(self, receive: Receive) -> Receive:
+        """Return a receive that gives the body once more, then what `receive` gives; `receive` if no plugin has it.
+
+        Args:
+            receive: The call's own.
+        """
+        if not self.taken or self.content is None:
+            return receive
+        return Replay(receive, [{"type": "http.request", "body": self.content, "more_body": False}])
 
     async def settled(self) -> None:
         """Wait until the gateway has answered, if it was asked."""

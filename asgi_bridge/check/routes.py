@@ -9,9 +9,9 @@ from ..gateway.routes.places import Finding, Place
 from ..gateway.routes.route import ExtPlugin, Plugins, Routes
 from ..plugins import Plugin
 from ..plugins.build import MAX_CONFIGURATION_BYTES, check_sizes
+from ..plugins.guards import unguarded
 from ..spelling import did_you_mean
 from .configurations import Configurations, line_of
-from .guards import unguarded
 
 __all__ = ["check_routes"]
 
@@ -116,7 +116,7 @@ class _Check:
             for place, listed in holder.plugins.ext.items():
                 self._list(holder, place, listed)
         for name, entry in self._used.items():
-            text = unguarded(self._plugins[name])
+            text = unguarded(self._plugins[name].found)
             if text:
                 self._add(entry.finding("warning", f"plugin {name}: {text}"))
         return list(self._found.values())

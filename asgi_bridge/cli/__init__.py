@@ -10,7 +10,7 @@ import click
 
 from ..errors import BridgeError
 from ..tracebacks import own_lines
-from . import call, check, compat, completion, dev, doctor, generate, health, plugins, replay, run
+from . import call, check, compat, completion, dev, doctor, generate, health, new, plugins, replay, run
 
 __all__ = ["cli", "main"]
 
@@ -26,6 +26,7 @@ def cli() -> None:
     """
 
 
+cli.add_command(new.new)
 cli.add_command(run.run)
 cli.add_command(dev.dev)
 cli.add_command(check.check)

@@ -50,6 +50,7 @@ class Findings:
         errors: Name of each probe on which it raised → the error.
         passed: True: at least one probe reached the upstream.
         nothing: True: with this configuration it is just the application that it wraps.
+        unguarded: What is wrong if its guards do not apply to what it passes on; empty: nothing is.
     """
 
     answers: dict[str, int] = field(default_factory=dict)
@@ -64,6 +65,7 @@ class Findings:
     errors: dict[str, str] = field(default_factory=dict)
     passed: bool = field(default=False, compare=False)
     nothing: bool = field(default=False, compare=False)
+    unguarded: str = field(default="", compare=False)
 
 
 def advise(findings: Findings) -> tuple[str, str]:

@@ -58,6 +58,8 @@ def report(subject: Subject, conf: Any, findings: Findings) -> Iterator[str]:
         )
     for probe, error in findings.errors.items():
         yield f"  raised on {probe}: {error}"
+    if findings.unguarded:
+        yield f"  guards nothing: {findings.unguarded}"
     yield ""
     if len(findings.errors) == len(PROBES):
         yield "It raised on every request, so nothing can be said of it."

@@ -13,6 +13,7 @@ from ..errors import ConfigurationError
 from ..plugins import Plugin, upstream
 from ..plugins.advice import plugin_name
 from ..plugins.configuration import KeywordConfiguration
+from ..plugins.guards import unguarded
 from ..plugins.importing import import_string
 from ..plugins.kinds import Kind, judge
 from ..wsgi import WSGIMiddleware
@@ -101,6 +102,7 @@ def examine(subject: Subject, conf: str) -> tuple[Subject, Findings]:
     if plugin.source.startswith("wsgi"):  # the WSGI adapter always wraps send, so this tells nothing
         findings.wraps_send = looked if plugin.source == "wsgi_middleware" else findings.passed
         findings.wraps_receive = False
+    findings.unguarded = unguarded(made[-1][0] if made else plugin.found)
     findings.nothing = any(result in (app, upstream) for result, app in made)
     if plugin.source == "middleware" and len(findings.errors) == len(PROBES) and judge(made[-1][0]).may_be_wsgi:
         # its signature, such as (*args), fits ASGI and WSGI; the calls show which of them it is

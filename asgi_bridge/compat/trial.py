@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from ..adapter.answer import lost_in_request_phase
 from ..errors import ConfigurationError, PluginError
 from ..plugins import Chain, MountedLifespans, PlainCall, Plugin, build_chain
+from ..plugins.replay import Replay
 from .findings import Findings
 from .probes import KEYS, PAGE, PROBES, RESPONSES, Probe, Response
 
@@ -194,7 +195,7 @@ class _Trial:
         call = PlainCall("request", self._chain, upstream, {}, {})
         try:
             async with asyncio.timeout(PROBE_SECONDS) as limit:
-                await self._chain.enter(call, scope, receive, send)
+                await self._chain.enter(call, scope, Replay(receive), send)
         except TimeoutError:
             if limit.expired():
                 raise _NoAnswer from None

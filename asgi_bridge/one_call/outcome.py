@@ -8,6 +8,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ..plugins import Layer
 from ..plugins.reasons import reason_of
+from ..plugins.replay import Replay
 from ..wire import HTTPReqCallResp, HTTPRespCallResp, Info
 
 __all__ = ["Outcome", "Response", "Watch"]
@@ -70,9 +71,10 @@ class Watch:
 
         # the runner takes another receive or send than these for a change that the plugin makes
         extension = scope["extensions"]["apisix"]
-        extension._receive, extension._send = receiving, sending
+        own = Replay(receiving)
+        extension._receive, extension._send = own, sending
         try:
-            await self._app(scope, receiving, sending)
+            await self._app(scope, own, sending)
         except Exception as exc:
             self.fault = reason_of(exc)
             raise

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import Receive, Scope, Send
 
 from .extension import Apisix, Variables
+from .replay import Replay
 from .shadow_record import ShadowRun
 from .state import Apart, Overlay, State
 
@@ -76,6 +77,17 @@ class ChainCall(ABC):
     @abstractmethod
     def wraps_send(self, layer: "Layer") -> None:
         """Note that the plugin of `layer` handed on another `send` than it was given."""
+
+    def again(self, receive: Receive) -> Receive:
+        """Return a receive that gives the request body from its beginning, for whoever has read some of it.
+
+        Args:
+            receive: As a layer got it.
+
+        Returns:
+            `receive` itself if nobody has read from it, or if it cannot begin again.
+        """
+        return receive.again() if isinstance(receive, Replay) else receive
 
     def shadow(self, chain: "Chain", scope: Scope, receive: Receive) -> ShadowRun | None:
         """Make a run of a shadow beside this call; None: there are none beside such calls.

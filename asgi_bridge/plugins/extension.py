@@ -12,12 +12,13 @@ from starlette.types import Receive, Scope, Send
 
 from ..errors import PluginError
 from .lifespan import quiet_lifespan
+from .replay import Replay
 
 if TYPE_CHECKING:
     from .call import ChainCall
     from .layer import Layer
 
-__all__ = ["Apisix", "Next", "Variables", "about_current", "apisix", "current", "upstream"]
+__all__ = ["Apisix", "Next", "Variables", "about_current", "apisix", "current", "layer_of", "receive_again", "upstream"]
 
 
 class Variables(Protocol):
@@ -118,6 +119,37 @@ def apisix(scope: Scope) -> Apisix:
     return found
 
 
+def layer_of(scope: Scope) -> "Layer | None":
+    """Return the layer of the plugin whose scope this is; None: no plugin is being called.
+
+    Args:
+        scope: Of the plugin, or one that was made from it.
+    """
+    extension = (scope.get("extensions") or {}).get("apisix")
+    if not isinstance(extension, Apisix):
+        extension = current.get(None)
+    return None if extension is None else extension._layer
+
+
+def receive_again(scope: Scope, receive: Receive) -> Receive:
+    """Return a receive that gives the request body from its beginning, as the plugin got it.
+
+    From now on it is the plugin's own, so to hand it on is no change of the body.
+
+    Args:
+        scope: Of the plugin, or one that was made from it.
+        receive: What the plugin would hand on. It is returned if nobody has read from the plugin's own.
+
+    Raises:
+        PluginError: No plugin is being called.
+    """
+    extension = apisix(scope)
+    again = extension._call.again(extension._receive)
+    if again is not extension._receive:
+        receive = extension._receive = again
+    return receive
+
+
 async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
     """Pass the request on: to the next plugin of the route or, behind the last one, to the gateway's upstream.
 
@@ -149,8 +181,11 @@ async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
     call, layer = extension._call, extension._layer
     if extension._fails_open:
         extension._pass_on()
-    if receive is not extension._receive and layer.options.request_body:
-        call.changes_body()
+    if receive is not extension._receive:
+        if layer.options.request_body:
+            call.changes_body()
+        if layer.inner is not None:
+            receive = Replay(receive)
     if send is not extension._send:
         call.wraps_send(layer)
     if layer.root:

@@ -16,6 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from ..errors import PluginError
 from .extension import Apisix, current
 from .reasons import reason_of
+from .replay import Replay
 
 if TYPE_CHECKING:
     from .call import ChainCall
@@ -24,44 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["OpenApisix", "enter_open"]
 
 logger = logging.getLogger("asgi_bridge.plugins")
-
-
-class Replay:
-    """A receive that can begin again, for the layer behind a plugin that failed half-way."""
-
-    __slots__ = ("_receive", "_seen", "failed")
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._seen: list[Message] | None = []
-        self.failed = False
-
-    async def __call__(self) -> Message:
-        try:
-            message = await self._receive()
-        except Exception:
-            self.failed = True
-            raise
-        if self._seen is not None:
-            self._seen.append(dict(message))
-        return message
-
-    def forget(self) -> None:
-        """Drop what was received: the call may wait for a long time, and nobody begins again."""
-        self._seen = None
-
-    def again(self) -> Receive:
-        """Return a receive that gives what was received so far, then the rest."""
-        if not self._seen:
-            return self._receive
-        messages = iter(self._seen)
-
-        async def replayed() -> Message:
-            for message in messages:
-                return message
-            return await self._receive()
-
-        return replayed
 
 
 class OpenApisix(Apisix):
@@ -147,6 +110,7 @@ async def enter_open(
         )  # fmt: skip
     finally:
         current.reset(token)
-    running = layer.go_on(call, scope, replay.again(), send)
+    again = replay.again()
+    running = layer.go_on(call, scope, receive if again is replay else again, send)
     if running is not None:
         await running

@@ -17,6 +17,7 @@ from ..extras import extra_of
 from ..lifespan import answer_lifespan
 from ..plugins import Chain, MountedLifespans, PlainCall, build_chain
 from ..plugins.lifespan import Lifespan
+from ..plugins.replay import Replay
 
 try:
     from starlette.testclient import TestClient
@@ -135,7 +136,7 @@ class _PluginApplication:
         call = PlainCall(self._phase, self._chain, self._upstream, self._upstream_state, self._variables)
         outer = {"asgi": {"version": "3.0", "spec_version": "2.4"}, "app": self._host, **scope}
         outer.pop("state", None)  # it is the client's; plugins and upstream have their own
-        await self._chain.enter(call, outer, receive, send)
+        await self._chain.enter(call, outer, Replay(receive), send)
 
     @contextlib.asynccontextmanager
     async def _started(self) -> AsyncIterator[None]:

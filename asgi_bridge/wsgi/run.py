@@ -12,8 +12,9 @@ request body when somebody reads it, a variable.
 
 import asyncio
 import contextvars
+import io
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from contextvars import Context
 from typing import Any, TypeAlias
@@ -21,6 +22,7 @@ from typing import Any, TypeAlias
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import PluginError
+from ..passing.change import Change
 from .crossing import Crossing
 from .headers import status_line
 from .inner import Inner
@@ -28,7 +30,7 @@ from .request import Request
 from .response import Part, Response, StartResponse
 from .threads import Wait, lane_of_thread, waiting_lane
 
-__all__ = ["Run", "WSGIApplication", "upstream"]
+__all__ = ["Run", "WSGIApplication", "run_of", "upstream"]
 
 logger = logging.getLogger("asgi_bridge.wsgi")
 
@@ -50,14 +52,28 @@ def upstream(environ: Environ, start_response: StartResponse) -> Iterable[bytes]
 
     Example::
 
-        @flask_app.route("/<path:path>")
-        def anything(path):
-            return Response.from_app(upstream, request.environ)
+        def app(environ, start_response):
+            environ["HTTP_X_SEEN"] = "yes"
+            return upstream(environ, start_response)
+
+    A view of Flask returns :func:`asgi_bridge.wsgi.pass_on` instead.
+    """
+    return run_of(environ).call_inner(environ, start_response)
+
+
+def run_of(environ: Mapping[str, Any]) -> "Run":
+    """Return the run that an environ belongs to.
+
+    Args:
+        environ: Of a plugin's request, or a copy of it.
+
+    Raises:
+        PluginError: It belongs to none.
     """
     run = environ.get("asgi_bridge.run")
     if not isinstance(run, Run):
         raise PluginError("this environ does not belong to the call of a WSGIApp or WSGIMiddleware")
-    return run.call_inner(environ, start_response)
+    return run
 
 
 class Run:
@@ -209,11 +225,22 @@ class Run:
         except RuntimeError:
             logger.debug("the event loop was closed before a WSGI application ended")
 
-    def call_inner(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Call the inner application, as WSGI."""
+    def call_inner(
+        self, environ: Environ, start_response: StartResponse, change: Change | None = None
+    ) -> Iterable[bytes]:
+        """Call the inner application, as WSGI.
+
+        Args:
+            environ, start_response: As in PEP 3333.
+            change: What to change beside what was changed in `environ`.
+        """
         self._crossing.check_open()
         with self._response.noting_errors():
             scope = self._request.changed_scope(environ)
+            if change is not None:
+                scope = change.request(scope)
+                if change.body is not None:
+                    environ = {**environ, "wsgi.input": io.BytesIO(change.body)}
         with lane_of_thread(self._crossing.pool) as lane:
             inner = Inner(self._app, scope, lane)
             receive = self._request.receive_of(environ, inner, lane)
@@ -221,8 +248,16 @@ class Run:
         if inner.context is not None:
             _copy_variables(inner.context)
         headers = self._response.inner_headers(inner.status, inner.headers, inner.body)
+        if change is not None:
+            headers = _with_response_headers(headers, change)
         start_response(status_line(inner.status), headers)
         return [inner.body]
+
+
+def _with_response_headers(headers: list[tuple[str, str]], change: Change) -> list[tuple[str, str]]:
+    """Return the headers of a response, as text, with those that `change` sets."""
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in change.response(raw)]
 
 
 def _copy_variables(context: Context) -> _Tokens:

@@ -40,6 +40,7 @@ def ended(module: str, *arguments: str) -> tuple[str, list[object]]:
         (["health", "--help"], 0),
         (["generate", "--help"], 0),
         (["generate", "route", "--help"], 0),
+        (["new", "--help"], 0),
         (["completion", "--help"], 0),
         (["completion", "bash"], 0),
         (["replay", "--help"], 0),
