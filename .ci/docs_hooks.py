@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: a page of docs/ may link to a file of the repository that stands outside of docs/.
+"""Hooks of mkdocs: the navigation lists the ready-made plugins, and a page of docs/ may link to a file of the repository that stands outside of docs/.
 
 On a code host such a link leads to the file. In the site it has to lead somewhere too: Markdown files become pages of
 the site, beside the manual's own, and other files are copied. A link to a folder leads to its README, or to a list of
@@ -18,6 +18,16 @@ DOCS = ROOT / "docs"
 BESIDE = "repository"
 """Folder of the site with the files that stand outside of docs/."""
 _LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
+
+
+def on_config(config: MkDocsConfig, **_: Any) -> MkDocsConfig:
+    """Add the pages of the ready-made plugins to the navigation. Whoever adds a plugin need not think of it."""
+    pages = sorted(path.relative_to(DOCS).as_posix() for path in (DOCS / "plugins").glob("*.md"))
+    if pages and config.nav is not None:
+        pages.sort(key=lambda page: not page.endswith("README.md"))
+        place = next(number for number, entry in enumerate(config.nav) if entry == "options.md") + 1
+        config.nav.insert(place, {"Ready-made plugins": pages})
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:

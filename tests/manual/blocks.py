@@ -15,9 +15,9 @@ __all__ = ["PAGES", "ROOT", "Block", "blocks_of", "page_name"]
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-GENERATED = {"compatibility.md"}
-"""Pages that a program makes of what it has run."""
-PAGES = sorted(page for page in DOCS.rglob("*.md") if page.name not in GENERATED)
+GENERATED = {DOCS / "compatibility.md", DOCS / "plugins"}
+"""Pages that a program makes of what it has run, and folders of such pages."""
+PAGES = sorted(page for page in DOCS.rglob("*.md") if not GENERATED & {page, *page.parents})
 
 _BLOCK = re.compile(
     r'^(?:<!-- (?P<comment>(?:not run: |long)[^\n]*?) ?-->\n\n?)?'
