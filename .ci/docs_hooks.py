@@ -1,8 +1,10 @@
-"""Hooks of mkdocs: the navigation lists the ready-made plugins, and a page of docs/ may link to a file of the repository that stands outside of docs/.
+"""Hooks of mkdocs, for what the site has and a code host does not need.
 
-On a code host such a link leads to the file. In the site it has to lead somewhere too: Markdown files become pages of
-the site, beside the manual's own, and other files are copied. A link to a folder leads to its README, or to a list of
-its files.
+A page of docs/ may link to a file of the repository that stands outside of docs/. On a code host such a link leads to
+the file. In the site it has to lead somewhere too: Markdown files become pages of the site, beside the manual's own,
+and other files are copied. A link to a folder leads to its README, or to a list of its files.
+
+The navigation lists the pages of the ready-made plugins.
 """
 
 import os

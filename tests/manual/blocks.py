@@ -3,7 +3,7 @@
 A fence says its language and, with ``title="…"``, the file that it is. A comment before a fence says more:
 
 - ``<!-- not run: REASON -->``: the block is not run, and why.
-- ``<!-- long -->``: the block is run by ``make test-install`` alone.
+- ``<!-- long -->``: the block is run by ``make test-install`` alone (tests/install/test_manual.py).
 - ``<!-- also run:`` and Python code: a block that readers do not see. It tries what the blocks before it define.
 """
 

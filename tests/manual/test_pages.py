@@ -20,7 +20,7 @@ def run(page: Path, folder: Path, *more: str) -> str:
     """Run the blocks of a page, and return what is wrong."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.manual.run_page", str(page), str(folder), *more],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
+        cwd=ROOT, capture_output=True, text=True, timeout=3000 if more else 300,
     )  # fmt: skip
     return "" if done.returncode == 0 else done.stderr or "failed"
 
