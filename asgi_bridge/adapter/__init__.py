@@ -1,6 +1,7 @@
 """Messages of the protocol as ASGI calls, and what the applications did as answers."""
 
-from .call import MAX_PATH, Call, Host
+from .about import MAX_PATH
+from .call import Call, Host
 from .connection import Answer, Connection
 from .parked_calls import ParkedCalls
 from .request import RequestCall

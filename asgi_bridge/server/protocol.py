@@ -219,13 +219,14 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             started: When the message had come, in monotonic seconds; None: now.
         """
         runner = self._runner
+        if started is None and runner.watched:
+            started = monotonic()
         call: Call
         if type(message) is HTTPReqCallReq:
             call = RequestCall(message, chain, self, runner.host)
         else:
             call = ResponseCall(cast("HTTPRespCallReq", message), chain, self, runner.host)
-        if started is not None:
-            call.started = started
+        call.started = started
         self._call = call
         runner.calls.add(call)
         call.task = task = asyncio.Task(call.run(self._task_ended), loop=self._loop, name=chain.names)

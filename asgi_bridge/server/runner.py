@@ -122,7 +122,6 @@ class Runner:
         if self.options.admin is not None:
             self._add_insight(self.options.admin)
         self.watched = self.options.access_log or self.observer is not None
-        self._started = False
         self._ticker: asyncio.Task[None] | None = None
         self._hangs: HangWatch | None = None
         self._overload_logged = float("-inf")
@@ -149,7 +148,6 @@ class Runner:
         self._hangs = HangWatch()
         self._hangs.start()
         self._ticker = asyncio.get_running_loop().create_task(self._watch())
-        self._started = True
 
     async def stop(self) -> None:
         """Stop what :meth:`start` has started, and refuse the calls that still run."""
@@ -186,7 +184,7 @@ class Runner:
 
     def obstacle(self) -> str | None:
         """Return why the runner is not ready to take calls; None: it is."""
-        if not self._started:
+        if self._ticker is None:
             return "the plugins are being started"
         if self.stopping:
             return "the runner stops"
