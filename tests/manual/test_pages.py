@@ -37,6 +37,7 @@ def test_no_fence_is_overlooked() -> None:
 
 
 NOT_RUN = [
+    ("docs/apisix.md", "console", "an APISIX with an Admin API has to run"),
     ("docs/coming-from/go.md", "go", "Go, for comparison"),
     ("docs/coming-from/java.md", "java", "Java, for comparison"),
     ("docs/coming-from/kong.md", "python", "a plugin for Kong, for comparison"),
@@ -51,6 +52,7 @@ NOT_RUN = [
     ),
     ("docs/operation.md", "console", "an APISIX with an Admin API has to run"),
     ("docs/operation.md", "console", "it takes the calls of a day; tests/recording records and replays"),
+    ("docs/ready-made.md", "console", "APISIX gives the socket to this command"),
     ("docs/start.md", "console", "an APISIX has to be installed"),
     ("docs/start.md", "console", "Docker has to be installed"),
 ]
