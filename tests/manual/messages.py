@@ -10,15 +10,13 @@ __all__ = ["lines_made_elsewhere", "log_messages", "reasons"]
 
 PACKAGES = ("asgi_bridge", "apps")
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
-WRAPPERS = {"_log_error", "warn_once", "_warn"}
-"""Our own functions that log the message that they are given, behind the plugin's name."""
 
 
 def _text(node: ast.expr) -> str | None:
     """Return the text of an expression with `…` for what is put in; None: it is no text, or nothing of it is known."""
     match node:
         case ast.Constant(value=str(value)):
-            return re.sub(r"%(?:\.\d)?[sdrgf]", "…", value)
+            return re.sub(r"%(?:\.\d+)?[sdrgf]", "…", value)
         case ast.JoinedStr():
             return "".join(_text(each) or "…" if isinstance(each, ast.Constant) else "…" for each in node.values)
         case ast.BinOp(op=ast.Add()):
@@ -52,26 +50,65 @@ def _files() -> list[tuple[str, ast.Module]]:
     return [(str(path.relative_to(ROOT)), ast.parse(path.read_text("utf-8"))) for path in paths]
 
 
+def _message_of(node: ast.Call, wrappers: dict[str, tuple[int, str]]) -> tuple[ast.expr, str] | None:
+    """Return the message that a call logs, and what stands before it; None: it logs nothing."""
+    if not isinstance(node.func, ast.Attribute):
+        return None
+    name = node.func.attr
+    if name in LEVELS and _is_logger(node.func.value):
+        index, front = int(name == "log"), ""
+    elif name in wrappers:
+        index, front = wrappers[name]
+    else:
+        return None
+    return (node.args[index], front) if len(node.args) > index else None
+
+
+@cache
+def _wrappers() -> dict[str, tuple[int, str]]:
+    """Return our own methods that log a message which they are given.
+
+    Returns:
+        Name of the method → which of its arguments is the message, and what it logs before it.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    methods = [
+        node
+        for _, tree in _files()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.args.args and node.args.args[0].arg == "self"
+    ]
+    known = -1
+    while known != len(found):  # a method may give its message to another one
+        known = len(found)
+        for method in methods:
+            names = [each.arg for each in method.args.args[1:]]
+            for node in ast.walk(method):
+                told = _message_of(node, found) if isinstance(node, ast.Call) else None
+                if told is None:
+                    continue
+                message, front = told
+                if isinstance(message, ast.BinOp) and isinstance(message.right, ast.Name):
+                    front, message = front + (_text(message.left) or ""), message.right
+                if isinstance(message, ast.Name) and message.id in names:
+                    found.setdefault(method.name, (names.index(message.id), front))
+    return found
+
+
 def log_messages() -> dict[str, str]:
     """Return the messages, each with the file and line that logs it. `…` stands for what is put in."""
     found: dict[str, str] = {}
     for file, tree in _files():
         constants = _constants(tree)
         for node in ast.walk(tree):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            told = _message_of(node, _wrappers()) if isinstance(node, ast.Call) else None
+            if told is None:
                 continue
-            name = node.func.attr
-            if name in LEVELS and _is_logger(node.func.value):
-                arguments, front = node.args[name == "log" :][:1], ""
-            elif name in WRAPPERS:
-                arguments, front = node.args[1:2], "plugin …: "
-            else:
-                continue
-            for each in arguments:
-                known = constants.get(each.id, each) if isinstance(each, ast.Name) else each
-                text = _text(known)
-                if text is not None and _has_words(text):
-                    found.setdefault((front + text).replace("……", "…"), f"{file}:{node.lineno}")
+            message, front = told
+            known = constants.get(message.id, message) if isinstance(message, ast.Name) else message
+            text = _text(known)
+            if text is not None and _has_words(text):
+                found.setdefault((front + text).replace("……", "…"), f"{file}:{node.lineno}")
     return found
 
 

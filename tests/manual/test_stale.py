@@ -81,6 +81,14 @@ def test_the_pictures_are_up_to_date() -> None:
     assert {path.name: path.read_text("utf-8") for path in FOLDER.iterdir()} == dict(pictures())
 
 
+def test_every_page_is_in_the_navigation() -> None:
+    """The hook adds those of docs/plugins by itself."""
+    text = (ROOT / "mkdocs.yml").read_text()
+    named = re.findall(r"^ +- (\S+\.md)$", text[text.index("\nnav:") :], re.MULTILINE)
+    pages = [page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")]
+    assert sorted(named) == sorted(page for page in pages if not page.startswith("plugins/"))
+
+
 # -- metrics
 
 WORKER = dict.fromkeys(("calls_in_flight", "parked_calls", "configurations"), 0)
