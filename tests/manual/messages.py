@@ -101,7 +101,9 @@ def log_messages() -> dict[str, str]:
     for file, tree in _files():
         constants = _constants(tree)
         for node in ast.walk(tree):
-            told = _message_of(node, _wrappers()) if isinstance(node, ast.Call) else None
+            if not isinstance(node, ast.Call):
+                continue
+            told = _message_of(node, _wrappers())
             if told is None:
                 continue
             message, front = told
