@@ -221,7 +221,7 @@ DENIED = {
 def test_no_permission(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The system refuses what the command opens. It is simulated, because root may open everything."""
     names = {"good.yaml", "calls.jsonl", "log.txt"}
-    really = {"open": io.open, "os.open": os.open}
+    really: dict[str, Callable[..., Any]] = {"open": io.open, "os.open": os.open}
 
     def refusing(which: str) -> Callable[..., Any]:
         def opened(path: Any, *args: Any, **kwargs: Any) -> Any:
