@@ -1,10 +1,14 @@
 """What people do wrong, and what they are told: each message says what, where and what to do, in one line.
 
 The table has a row for each mistake: on the command line, in Python, in ``pyproject.toml``, in the configuration of a
-plugin, in a route file, and in the folders and files around. Messages that a running runner logs are in the manual's
+plugin, in a route file, and in the folders and files around. What a missing extra says is in ``tests/test_extras.py``,
+and what the doctor says of folders and sockets in ``tests/doctor/test_way_in.py``. Messages that a running runner logs are in the manual's
 page of trouble (``tests/manual/test_trouble.py``).
 """
 
+import errno
+import io
+import os
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -202,6 +206,39 @@ def test_an_error_in_a_users_file_has_its_own_lines_first(
     *lines, message = told(capsys, ["plugins", "no_bridge"], monkeypatch)
     assert message.startswith("asgi-bridge: cannot import 'no_bridge': ")
     assert any('"no_bridge.py", line 1' in line for line in lines) and len(lines) < 6
+
+
+DENIED = {
+    "check gate.py good.yaml": "asgi-bridge: good.yaml: the route file cannot be read: Permission denied",
+    "replay gate calls.jsonl": "asgi-bridge: calls.jsonl cannot be read: Permission denied",
+    "plugins gate --env-file log.txt": "asgi-bridge: the environment file log.txt cannot be read: Permission denied",
+    "health --uds r": "asgi-bridge: r: cannot connect: permission denied; does a runner listen there?",
+}
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("command", DENIED)
+def test_no_permission(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system refuses what the command opens. It is simulated, because root may open everything."""
+    names = {"good.yaml", "calls.jsonl", "log.txt"}
+    really: dict[str, Callable[..., Any]] = {"open": io.open, "os.open": os.open}
+
+    def refusing(which: str) -> Callable[..., Any]:
+        def opened(path: Any, *args: Any, **kwargs: Any) -> Any:
+            if str(path) in names:
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+            return really[which](path, *args, **kwargs)
+
+        return opened
+
+    def connect(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refusing("open"))
+    monkeypatch.setattr("io.open", refusing("open"))
+    monkeypatch.setattr("os.open", refusing("os.open"))
+    monkeypatch.setattr("socket.socket.connect", connect)
+    assert told(capsys, command.split(), monkeypatch) == [DENIED[command]]
 
 
 # -- in Python
@@ -569,6 +606,12 @@ def test_the_table_has_eighty_mistakes_and_more() -> None:
 
 
 def test_each_message_is_one_line() -> None:
-    everything = [*COMMANDS.values(), *(text for _, text in PYTHON.values()), *TABLES.values(), *LINES.values()]
+    everything = [
+        *COMMANDS.values(),
+        *DENIED.values(),
+        *(text for _, text in PYTHON.values()),
+        *TABLES.values(),
+        *LINES.values(),
+    ]
     everything += [text for *_, text in CONFIGURATIONS.values()]
     assert [text for text in everything if "\n" in text or len(text) > 600] == []
