@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 PLAIN := .venv-plain
 ECOSYSTEM := .venv-ecosystem
 UVICORN := .venv-uvicorn
+DOCS := .venv-docs
 OLDEST_UVICORN := $(shell sed -n 's/^ *"uvicorn>=\([0-9.]*\),.*/\1/p' pyproject.toml)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
@@ -17,7 +18,7 @@ OF_SERVERS := tests/server tests/gateway tests/replay/test_gateway.py tests/alik
 # What is about uvicorn itself.
 OF_UVICORN := tests/server tests/gateway/test_server.py tests/test_testing.py
 
-.PHONY: help run test test-all test-plain test-uvicorn test-install test-ecosystem check bench fuzz soak long clean
+.PHONY: help run test test-all test-plain test-uvicorn test-install test-ecosystem check docs bench fuzz soak long clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +54,9 @@ check: $(VENV)/.check-$(VERSION)  ## linter, formatter, type checker
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(DOCS)/.docs-$(VERSION)  ## the manual as a site, in build/docs; any warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
 bench: $(VENV)/.test-$(VERSION)  ## what a call costs
 	$(BIN)/python benchmarks/bench.py
 
@@ -82,9 +86,11 @@ $(TEST): DEPENDENCY_GROUPS := test
 $(CHECK): DEPENDENCY_GROUPS := test check
 $(PLAIN)/.plain-$(VERSION): DEPENDENCY_GROUPS := test-plain
 $(ECOSYSTEM)/.ecosystem-$(VERSION): DEPENDENCY_GROUPS := ecosystem
+$(DOCS)/.docs-$(VERSION): EXTRAS := dev
+$(DOCS)/.docs-$(VERSION): DEPENDENCY_GROUPS := docs
 # pip installs dependency groups from version 25.1 on. A new environment of Debian 12 has pip 23.
 HAS_GROUPS := import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) < (25, 1))
-$(RUN) $(TEST) $(CHECK) $(PLAIN)/.plain-$(VERSION) $(ECOSYSTEM)/.ecosystem-$(VERSION): pyproject.toml
+$(RUN) $(TEST) $(CHECK) $(PLAIN)/.plain-$(VERSION) $(ECOSYSTEM)/.ecosystem-$(VERSION) $(DOCS)/.docs-$(VERSION): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "asgi_bridge needs Python 3.11 or later, $(PYTHON) is $(VERSION)"; exit 1; }
 	@test "$$($(@D)/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$(VERSION)" || \
 		{ rm -rf $(@D); $(PYTHON) -m venv $(@D) || { echo "no virtual environment: apt-get install python3-venv"; exit 1; }; }

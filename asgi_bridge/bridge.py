@@ -231,8 +231,13 @@ class Bridge:
             allow: Files and servers that routes may name to these plugins, besides what each is mounted with.
 
         Raises:
-            ConfigurationError: A name is taken, or an entry of `allow` is neither a path nor a URL.
+            ConfigurationError: `other` is no Bridge, a name is taken, or an entry of `allow` is neither a path nor a
+                URL.
         """
+        if not isinstance(other, Bridge):
+            place = Place(plugin_name(spelled(other)) if callable(other) else "name")
+            line = line_of(other, judge(other), place) if callable(other) else "bridge.include(other_bridge)"
+            raise ConfigurationError(f"Bridge.include: {spelled(other)} is no Bridge: write {line}")
         for name, plugin in other.plugins.items():
             check_new(self.plugins, name)
             self.plugins[name] = plugin.allowing(allow) if allow else plugin

@@ -22,5 +22,9 @@ def load_environment(path: str) -> None:
     try:
         with open(path, encoding="utf-8") as lines:
             load_dotenv(stream=lines)
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"the environment file {path} cannot be read: {exc}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(
+            f"the environment file {path} cannot be read: it is not UTF-8; save it as UTF-8"
+        ) from None
+    except OSError as exc:
+        raise ConfigurationError(f"the environment file {path} cannot be read: {exc.strerror or exc}") from None

@@ -33,7 +33,7 @@ def probe(path: str, seconds: float) -> str | None:
         except BlockingIOError:
             return "too many connections wait to be accepted"
         except OSError as exc:
-            return f"cannot connect: {(exc.strerror or str(exc)).lower()}"
+            return f"cannot connect: {(exc.strerror or str(exc)).lower()}; does a runner listen there?"
         try:
             connection.sendall(CALL)
             answer = connection.recv(1)

@@ -57,7 +57,7 @@ def check_new(plugins: Mapping[str, Plugin], name: str) -> None:
         name: The name of the next one.
     """
     if name in plugins:
-        raise ConfigurationError(f"plugin {name}: the name is mounted already")
+        raise ConfigurationError(f"plugin {name}: the name is mounted already; each plugin has a name of its own")
 
 
 def add_application(plugins: dict[str, Plugin], place: Place, app: ASGIApp, options: Mapping[str, Any]) -> None:

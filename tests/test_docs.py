@@ -30,7 +30,9 @@ PAGES = sorted(
     page for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", "benchmarks/*.md") for page in ROOT.glob(pattern)
 )
 WRITTEN = [
-    page for page in PAGES if page.name not in ("CHANGELOG.md", "compatibility.md") and page.parent.name != "plugins"
+    page
+    for page in PAGES
+    if page.name not in ("CHANGELOG.md", "compatibility.md", "command-line.md") and page.parent.name != "plugins"
 ]
 """Pages that describe the code as it is: not its history, and not a page that a program has made."""
 
@@ -47,14 +49,14 @@ def text_of(page: Path) -> str:
 def blocks(page: Path, *languages: str) -> Iterator[tuple[int, str]]:
     """The code blocks of a page, each with the line that it begins on."""
     text = text_of(page)
-    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+    for found in re.finditer(r"^```(\w*)[^\n]*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
         if found[1] in languages:
             yield text.count("\n", 0, found.start(2)) + 1, found[2]
 
 
 def prose(page: Path) -> str:
     """The text of a page without its code blocks."""
-    return re.sub(r"^```.*?^```$", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"^```.*?^```$|^<!-- also run:.*?^-->$", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
 
 
 def spans(page: Path) -> list[str]:
@@ -133,7 +135,7 @@ def test_options_named_by_themselves_exist(page: Path) -> None:
     of_groups = [group.commands for group in cli.commands.values() if isinstance(group, click.Group)]
     every = [command for commands in (cli.commands, *of_groups) for command in commands.values()]
     known = {option for command in every for each in command.params for option in [*each.opts, *each.secondary_opts]}
-    named = {span.split()[0].partition("=")[0] for span in spans(page) if span.startswith("--")}
+    named = {span.split()[0].partition("=")[0].removesuffix(":") for span in spans(page) if span.startswith("--")}
     assert named - known - OF_OTHERS == set()
 
 
@@ -174,6 +176,8 @@ def test_the_table_of_rooms_says_what_each_may_import() -> None:
     }
 
 
+SHORT = [ROOT / "docs" / f"{each}.md" for each in ("architecture", "mapping", "operation", "phases")]
+"""Pages with examples of a few lines. `tests/manual` runs those of all other pages."""
 NAMES_OF_EXAMPLES = """
 from typing import Annotated
 from asgi_bridge import Bridge
@@ -188,7 +192,7 @@ bridge = Bridge()
 
 @pytest.mark.parametrize(
     ("page", "block"),
-    [(page, block) for page in PAGES if page.parent == ROOT / "docs" for _, block in blocks(page, "python")],
+    [(page, block) for page in SHORT for _, block in blocks(page, "python")],
     ids=lambda value: value.stem if isinstance(value, Path) else "",
 )
 def test_short_examples_run(page: Path, block: str) -> None:

@@ -107,14 +107,14 @@ def test_a_runner_that_accepts_nothing(path: str) -> None:
 
 
 def test_a_path_without_a_socket(path: str) -> None:
-    assert probe(path, SECONDS) == "cannot connect: no such file or directory"
+    assert probe(path, SECONDS) == "cannot connect: no such file or directory; does a runner listen there?"
     Path(path).touch()
-    assert probe(path, SECONDS) == "cannot connect: connection refused"
+    assert probe(path, SECONDS) == "cannot connect: connection refused; does a runner listen there?"
     os.unlink(path)
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(path)
-    assert probe(path, SECONDS) == "cannot connect: connection refused"
-    assert probe("/" + "x" * 200, SECONDS) == "cannot connect: af_unix path too long"
+    assert probe(path, SECONDS) == "cannot connect: connection refused; does a runner listen there?"
+    assert probe("/" + "x" * 200, SECONDS) == "cannot connect: af_unix path too long; does a runner listen there?"
 
 
 def health(*arguments: str, **env: str) -> tuple[int, str]:
@@ -128,9 +128,15 @@ def health(*arguments: str, **env: str) -> tuple[int, str]:
 def test_the_exit_code_says_it(runner: ThreadRunner, path: str) -> None:
     assert health("--uds", runner.path, "--timeout", "60") == (0, "")
     assert health("--timeout", "60", APISIX_LISTEN_ADDRESS=f"unix:{runner.path}") == (0, "")
-    assert health("--uds", path) == (1, f"asgi-bridge: {path}: cannot connect: no such file or directory\n")
+    assert health("--uds", path) == (
+        1,
+        f"asgi-bridge: {path}: cannot connect: no such file or directory; does a runner listen there?\n",
+    )
     code, text = health()
-    assert (code, text.splitlines()[-1]) == (2, "Error: no socket: give --uds PATH")
+    assert (code, text.splitlines()[-1]) == (
+        2,
+        "asgi-bridge health: no socket: give --uds PATH; asgi-bridge health --help says more",
+    )
 
 
 def test_a_probe_loads_next_to_nothing(runner: ThreadRunner) -> None:

@@ -232,7 +232,7 @@ def test_a_mounted_class_of_app_and_conf_works(folder: Path) -> None:
 
 
 def test_a_mount_of_a_name_that_is_there_is_refused(folder: Path) -> None:
-    reason = "plugin own: the name is mounted already"
+    reason = "plugin own: the name is mounted already; each plugin has a name of its own"
 
     assert refusal("some_plugins:bridge", folder, {"own": "some_plugins:app"}) == reason
     assert refusal("some_plugins:bridge", folder, {"x": "some_plugins:bridge"}) == reason
@@ -326,7 +326,7 @@ MISSHAPED = '[tool.asgi_bridge]: bridge must be a string, "module:attr", and all
         ),
         (
             "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:app'\nname = 'y'",
-            "plugin x: option name: Extra inputs are not permitted; did you mean 'sample'?",
+            "plugin x: option name: there is no such option; did you mean 'sample'?",
         ),
         (
             "[tool.asgi_bridge.plugins.x]\nfactory = 'some_plugins:factory'\ntimeout = 0",
@@ -334,15 +334,17 @@ MISSHAPED = '[tool.asgi_bridge]: bridge must be a string, "module:attr", and all
         ),
         (
             "[tool.asgi_bridge.plugins.x]\nfactory = 'some_plugins:ORIGINS'",
-            "plugin x: ['https://a.test'] is not a factory",
+            "plugin x: ['https://a.test'] is not a factory: write def factory(conf), or def factory(app, conf) for a "
+            "middleware",
         ),
         (
             "[tool.asgi_bridge.plugins.x]\nmiddleware = 'some_plugins:ORIGINS'",
-            "plugin x: ['https://a.test'] is not a middleware",
+            "plugin x: ['https://a.test'] is not a middleware: write def middleware(app), with what a route configures "
+            "as keyword arguments",
         ),
         (
             "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:ORIGINS'",
-            "plugin x: ['https://a.test'] is not an ASGI application",
+            "plugin x: ['https://a.test'] is not an ASGI application: write async def app(scope, receive, send)",
         ),
         (
             "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:nothing_there'",
@@ -362,7 +364,7 @@ MISSHAPED = '[tool.asgi_bridge]: bridge must be a string, "module:attr", and all
         ("[tool.asgi_bridge.plugins.x]\nmidleware = 'some_plugins:Both'", SOURCES + "; did you mean 'middleware'?"),
         (
             "[tool.asgi_bridge.plugins.x]\napp = 'some_plugins:app'\nrequest-body = false",
-            "plugin x: option request-body: Extra inputs are not permitted; did you mean 'request_body'?",
+            "plugin x: option request-body: there is no such option; did you mean 'request_body'?",
         ),
         (
             "[tool.asgi_bridge]",
@@ -427,7 +429,7 @@ def test_two_distributions_with_the_same_plugin_are_refused(folder: Path, site: 
     install(site, "one", {"say": "some_plugins:factory"})
     install(site, "two", {"say": "some_plugins:app"})
 
-    assert refusal(None, folder) == "plugin say: the name is mounted already"
+    assert refusal(None, folder) == "plugin say: the name is mounted already; each plugin has a name of its own"
 
 
 @pytest.mark.parametrize(

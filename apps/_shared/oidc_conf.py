@@ -33,7 +33,7 @@ def _with_openid(scope: str) -> str:
 
 
 Url = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9._\[\]:-]+(/[!-~]*)?$", max_length=2048)]
-Path = Annotated[str, Field(pattern=r"^/[!-\"$->@-~]*$", max_length=1024)]
+Path = Annotated[str, Field(pattern=r'^/[!-"$->@-~]*$', max_length=1024)]
 CookieSecret = Annotated[SecretStr, Field(max_length=1024), AfterValidator(_long_enough)]
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 

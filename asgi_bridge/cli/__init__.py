@@ -43,11 +43,41 @@ cli.add_command(replay.replay)
 def main() -> None:
     """Run the command line.
 
-    An error of this package is printed to stderr in one line, after the lines of the user's own files that led to it,
-    and ends the process with exit code 2.
+    An error is printed to stderr in one line, and ends the process with exit code 2. Where lines of the user's own
+    files led to it, they come first. That holds for a wrong command line too: it has the one line that says what to
+    do, without click's lines about usage.
     """
     try:
-        cli(prog_name="asgi-bridge")
+        code = cli.main(prog_name="asgi-bridge", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except click.ClickException as exc:
+        context = getattr(exc, "ctx", None)
+        path = _command_path() if context is None else context.command_path
+        message = exc.format_message()
+        if isinstance(exc, click.UsageError) and not message.endswith("?"):  # a question names what to write
+            message = f"{message.rstrip('.')}; {path} --help says more"
+        click.echo(f"{path}: {message}", err=True)
+        sys.exit(exc.exit_code)
+    except click.Abort:
+        click.echo("Aborted!", err=True)
+        sys.exit(1)
     except BridgeError as exc:
         click.echo(f"{own_lines(exc)}asgi-bridge: {exc}", err=True)
         sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _command_path() -> str:
+    """Return the command that the command line names, for an error of click that does not know it."""
+    path, group = "asgi-bridge", cli
+    for argument in sys.argv[1:]:
+        command = group.commands.get(argument)
+        if command is None:
+            break
+        path = f"{path} {argument}"
+        if not isinstance(command, click.Group):
+            break
+        group = command
+    return path

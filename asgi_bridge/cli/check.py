@@ -75,4 +75,5 @@ def _read(name: str) -> tuple[str, bytes]:
     try:
         return name, Path(name).read_bytes()
     except (OSError, ValueError) as exc:
-        raise ConfigurationError(f"{name}: the route file cannot be read: {exc}") from None
+        reason = getattr(exc, "strerror", None) or exc
+        raise ConfigurationError(f"{name}: the route file cannot be read: {reason}") from None

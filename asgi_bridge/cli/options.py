@@ -220,7 +220,7 @@ def make_source(
     names = [name for name, _ in mounts]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigurationError(f"--mount {name}: given twice")
+            raise ConfigurationError(f"--mount {name}: given twice; each plugin has a name of its own")
     if target is not None:
         target, app_dir = located(target, app_dir if given else None)
     mounted = {name: located(each, app_dir)[0] for name, each in mounts}

@@ -38,7 +38,7 @@ def refusal(found: Any, verdict: Verdict, place: Place, wanted: str) -> str:
     """
     kind = verdict.kind
     if kind is Kind.DATA:
-        return f"{found!r} is not {wanted}"
+        return f"{found!r} is not {wanted}: write {_FORMS[wanted]}"
     if kind is Kind.STRING:
         return f"{found!r} is not {wanted}{_import_line(found, wanted, place)}"
     what = place.target or _described(found)

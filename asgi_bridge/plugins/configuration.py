@@ -14,6 +14,7 @@ import pydantic
 from pydantic_core import to_jsonable_python
 
 from ..errors import ConfigurationError
+from ..spelling import did_you_mean
 from .annotations import adapter_of, fields_of, for_pydantic, model_of, name_of
 from .checker import Checker, reason_of_error
 from .importing import import_string, is_import_string
@@ -149,7 +150,8 @@ class KeywordConfiguration:
         fields, self._names, self._own_defaults, extra = fields_of(target, defaults)
         unknown = sorted(set(defaults) - set(self._names.values()))
         if unknown and not extra:
-            raise ConfigurationError(f"{name_of(target)} has no parameter {', '.join(map(repr, unknown))}")
+            guess = did_you_mean(unknown[0], self._names.values())
+            raise ConfigurationError(f"{name_of(target)} has no parameter {', '.join(map(repr, unknown))}{guess}")
         model = model_of(name_of(target), "allow" if extra else "forbid", **fields)
         self._checker = Checker(model.__pydantic_core_schema__)
         self._extra = extra

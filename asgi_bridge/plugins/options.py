@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import pydantic
 from typing_extensions import TypedDict
@@ -13,6 +13,9 @@ from ..apisix_constants import RPC_SECONDS
 from ..errors import ConfigurationError
 from ..spelling import did_you_mean
 from .allow import allow_entry
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = ["REQUEST_HEADERS", "Options", "OptionsDict", "Phase", "parse_options"]
 
@@ -128,13 +131,7 @@ def parse_options(values: dict[str, Any], name: str = "?") -> Options:
         checked: dict[str, Any] = {**_options.validate_python(values, strict=True, extra="forbid")}
     except pydantic.ValidationError as exc:
         reasons = "; ".join(
-            f"{'.'.join(map(str, error['loc']))}: {error['msg'].removeprefix('Value error, ')}"
-            + (
-                did_you_mean(str(error["loc"][0]), OptionsDict.__annotations__)
-                if error["type"] == "extra_forbidden"
-                else ""
-            )
-            for error in exc.errors(include_url=False)
+            f"{'.'.join(map(str, error['loc']))}: {_in_words(error)}" for error in exc.errors(include_url=False)
         )
         raise ConfigurationError(f"option {reasons}") from None
     for word in ("request_headers", "allow"):
@@ -148,6 +145,20 @@ def parse_options(values: dict[str, Any], name: str = "?") -> Options:
             name, options.timeout, RPC_SECONDS,
         )  # fmt: skip
     return options
+
+
+def _in_words(error: "ErrorDetails") -> str:
+    """Return what is wrong about an option, and what to write."""
+    match error["type"]:
+        case "extra_forbidden":
+            known = OptionsDict.__annotations__
+            guess = did_you_mean(str(error["loc"][0]), known) or f"; there are {', '.join(known)}"
+            return f"there is no such option{guess}"
+        case "sequence_str":
+            return f"it is a list of strings, such as [{error['input']!r}]"
+        case "string_pattern_mismatch":
+            return f"{error['input']!r} is no name of a header: those have letters, digits and hyphens"
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _check_shadow(checked: Mapping[str, Any]) -> None:

@@ -191,7 +191,8 @@ def _open_folder(path: str) -> int:
     """Open the folder of a socket, and check the length of the path. Raises ConfigurationError."""
     if len(os.fsencode(path)) > MAX_PATH:
         raise ConfigurationError(
-            f"the socket's path has {len(os.fsencode(path))} bytes, a unix socket's may have {MAX_PATH}: {path}"
+            f"the socket's path has {len(os.fsencode(path))} bytes, a unix socket's may have {MAX_PATH}; give a "
+            f"shorter one: {path}"
         )
     folder = os.path.dirname(path)
     try:

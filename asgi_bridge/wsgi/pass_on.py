@@ -14,7 +14,8 @@ def pass_on_environ(environ: dict[str, Any], start_response: StartResponse, chan
     """Let the request of an environ go on: :func:`asgi_bridge.wsgi.upstream`, with changes.
 
     Args:
-        environ, start_response: As in PEP 3333.
+        environ: As in PEP 3333.
+        start_response: As in PEP 3333.
         change: What to change beside what was changed in `environ`.
 
     Raises:

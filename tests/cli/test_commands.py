@@ -242,8 +242,10 @@ def test_what_run_refuses(command: Command, arguments: list[str], said: str) -> 
         (["MODULE:number"],
          "MODULE:number is no Bridge, no function that returns one, and no ASGI application, but int"),
         (["nothing.py"], "nothing.py: there is no such Python file"),
-        (["--mount", "a=MODULE:bridge", "--mount", "a=MODULE:say"], "--mount a: given twice"),
-        (["MODULE:bridge", "--mount", "hello=MODULE:app"], "plugin hello: the name is mounted already"),
+        (["--mount", "a=MODULE:bridge", "--mount", "a=MODULE:say"], "--mount a: given twice; each plugin has "
+         "a name of its own"),
+        (["MODULE:bridge", "--mount", "hello=MODULE:app"], "plugin hello: the name is mounted already; "
+         "each plugin has a name of its own"),
     ],
 )  # fmt: skip
 def test_an_operators_mistake_is_one_line(command: Command, arguments: list[str], said: str) -> None:

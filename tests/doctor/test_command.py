@@ -80,7 +80,10 @@ def test_what_cannot_be_looked_at(home: Path, doctor: Doctor) -> None:
     nothing = "asgi-bridge: nothing to look at: give --uds PATH or --apisix-config FILE\n"
     assert doctor() == (2, "", nothing)
     code, _, err = doctor("hello", "--conf", "{}", "--conf", "{}", "--uds", f"{home}/r.sock")
-    assert (code, err.splitlines()[-1]) == (2, "Error: --conf is given 2 times, and there are 1 plugins")
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        "asgi-bridge doctor: --conf is given 2 times, and there are 1 plugins; asgi-bridge doctor --help says more",
+    )
 
 
 @pytest.mark.parametrize(

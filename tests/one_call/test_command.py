@@ -110,13 +110,25 @@ def test_a_running_runner(runner: ThreadRunner) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Error: name a plugin"),
-        (["a", "--conf", "1", "--conf", "2"], "Error: --conf is given 2 times, and there are 1 plugins"),
-        (["a", "--header", "x"], "Error: Invalid value for '--header': 'x' is not of the form NAME:VALUE"),
-        (["a", "--var", "x"], "Error: Invalid value for '--var': 'x' is not of the form NAME=VALUE"),
+        ([], "asgi-bridge call: name a plugin; asgi-bridge call --help says more"),
+        (
+            ["a", "--conf", "1", "--conf", "2"],
+            "asgi-bridge call: --conf is given 2 times, and there are 1 plugins; asgi-bridge call --help says more",
+        ),
+        (
+            ["a", "--header", "x"],
+            "asgi-bridge call: Invalid value for '--header': 'x' is not of the form NAME:VALUE; "
+            "asgi-bridge call --help says more",
+        ),
+        (
+            ["a", "--var", "x"],
+            "asgi-bridge call: Invalid value for '--var': 'x' is not of the form NAME=VALUE; "
+            "asgi-bridge call --help says more",
+        ),
         (
             ["a", "--uds", "/r", "--target", "x:y"],
-            "Error: with --uds the runner has its plugins already: leave --target and --mount out",
+            "asgi-bridge call: with --uds the runner has its plugins already: leave --target and --mount "
+            "out; asgi-bridge call --help says more",
         ),
         (
             ["a", "--body", "@/nowhere", "--uds", "/r"],

@@ -147,7 +147,9 @@ def test_the_longest_path(start: Start, folder: Path) -> None:
 
 def test_a_path_that_is_too_long(start: Start, folder: Path) -> None:
     path = str(folder) + "/" + "x" * (107 - len(str(folder)))
-    assert refused(start(path=path)) == f"the socket's path has 108 bytes, a unix socket's may have 107: {path}"
+    assert refused(start(path=path)) == (
+        f"the socket's path has 108 bytes, a unix socket's may have 107; give a shorter one: {path}"
+    )
 
 
 def test_a_missing_folder(folder: Path) -> None:

@@ -37,7 +37,8 @@ def load_routes(path: str | Path, *, strict: bool = True) -> Routes:
     try:
         content = Path(path).read_bytes()
     except (OSError, ValueError) as exc:
-        raise ConfigurationError(f"{path}: the route file cannot be read: {exc}") from None
+        reason = getattr(exc, "strerror", None) or exc
+        raise ConfigurationError(f"{path}: the route file cannot be read: {reason}") from None
     return parse_routes(decode(content, str(path)), str(path), strict=strict)
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PluginReader", "resolved"]
 
+_FIELDS = {"_meta", "allow_degradation", "conf", "disable"}
+"""Fields that an external plugin may have in a route."""
 _REFERENCE = re.compile(r"\$env://([^/]+)(?:/(.+))?", re.IGNORECASE)
 
 
@@ -103,12 +105,19 @@ class PluginReader:
             )
         conf = resolved(part, self._report)
         if name in PHASES:
+            self._unknown_fields(name, part)
             found = Plugins({name: _ext_plugin(conf)})
         else:
             check_builtin(name, conf.value)
             found = Plugins(builtin={name: conf.value})
         expression = self.expression(meta.at("filter"))
         return found if expression is None else Plugins(found.ext, found.builtin, filters={name: expression})
+
+    def _unknown_fields(self, name: str, part: Part) -> None:
+        """Report fields of an external plugin that APISIX passes over. Without its ``conf`` it runs no plugin."""
+        for field in {*part.value} - _FIELDS:
+            text = "APISIX does not know this field, and passes it over"
+            self._report.remark(part.at(field).place, f"{text}{did_you_mean(str(field), _FIELDS)}", name)
 
     def _other(self, name: str, meta: Part, place: Place) -> None:
         """Report a plugin that the stand-in does not have."""

@@ -19,8 +19,9 @@ def test_keys_that_a_plugin_does_not_have_are_ignored() -> None:
     (found,) = routes.routes
     assert dict(found.plugins.ext) == {"ext-plugin-pre-req": listed, "ext-plugin-post-req": listed}
     assert list(map(str, routes.findings)) == [
+        "routes: route 'x': plugins.ext-plugin-pre-req.whatever: APISIX does not know this field, and passes it over",
         "routes: route 'x': plugins.ext-plugin-post-req.disable: disable: true does nothing, and the plugin runs; what "
-        "switches it off is _meta: {disable: true}"
+        "switches it off is _meta: {disable: true}",
     ]
 
 
