@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from starlette.exceptions import HTTPException
 
 from ..adapter import Answer
 from ..errors import PluginError
@@ -35,6 +36,8 @@ __all__ = ["WorkerEnds", "WorkerServer"]
 
 BEAT_SECONDS = 0.25
 """Seconds between two notes that the event loop turns."""
+REPORT_SECONDS = 5.0
+"""Seconds to wait for the reports of all workers. The supervisor waits for 0.5 s, unless it cannot write its log."""
 TURN_CONNECTIONS = 32
 """Maximum number of messages of the supervisor that are read in one turn of the event loop."""
 
@@ -92,7 +95,10 @@ class WorkerServer(RunnerServer):
 
     async def _reports(self) -> list[Report]:
         """Return the reports of all workers, and those of workers that have ended."""
-        return [] if self._link is None else [Report(**each) for each in await self._link.reports()]
+        try:
+            return [] if self._link is None else [Report(**each) for each in await self._link.reports()]
+        except (OSError, TimeoutError):
+            raise HTTPException(503, "The supervisor does not answer") from None
 
     def shorten(self) -> None:
         """Shorten the grace period: the supervisor has waited for a successor, and the calls ran on meanwhile."""
@@ -141,8 +147,10 @@ class Link:
         self._table = ends.table
         self.flags = ends.table.busy
         self._limit = ends.limit_max_requests
+        self._worn_at = self._limit or 0
         self._loop = asyncio.get_running_loop()
         self._connections: dict[int, WorkerProtocol] = {}
+        self._protocol = WorkerProtocol if self._runner.recording is None else RecordingWorkerProtocol
         self._answered: list[WorkerProtocol] = []
         self._unsent: deque[tuple[Word, int, bytes, int | None]] = deque()
         self._asking: list[asyncio.Future[list[dict[str, Any]]]] = []
@@ -227,16 +235,16 @@ class Link:
                 self._tell(Word.CLOSED if data else Word.RETURNED, slot)  # no descriptor was free
             elif word is Word.CONNECTION:
                 assert descriptor is not None
-                self._spawn(self._connect(slot, socket.socket(fileno=descriptor), data))
+                connection = self._connections[slot] = self._protocol(self, slot, self._server, data)
+                self._spawn(self._connect(connection, socket.socket(fileno=descriptor)))
             elif word is Word.GIVE_BACK:
-                connection = self._connections.get(slot)
-                if connection is not None:
-                    connection.give_back()
+                if slot in self._connections:
+                    self._connections[slot].give_back()
             elif word is Word.RETIRE:
                 self.retiring = True
                 self._spawn(self._runner.leave_admin())
-                for connection in list(self._connections.values()):
-                    connection.give_back()
+                for each in list(self._connections.values()):
+                    each.give_back()
                 self._spawn(self._retire())
             elif word is Word.ASK:
                 self._report(Word.REPORT)
@@ -256,14 +264,8 @@ class Link:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _connect(self, slot: int, sock: socket.socket, call: bytes) -> None:
-        protocol = WorkerProtocol if self._runner.recording is None else RecordingWorkerProtocol
-
-        def make() -> WorkerProtocol:
-            connection = self._connections[slot] = protocol(self, slot, self._server, call)
-            return connection
-
-        await self._loop.connect_accepted_socket(make, sock)
+    async def _connect(self, connection: "WorkerProtocol", sock: socket.socket) -> None:
+        await self._loop.connect_accepted_socket(lambda: connection, sock)
 
     async def _retire(self) -> None:
         """End the process once it has no connections and no tasks."""
@@ -280,18 +282,25 @@ class Link:
             self._tell(word, memory=pack(dataclasses.asdict(reporting.insight.report())))
 
     async def reports(self) -> list[dict[str, Any]]:
-        """Return what all workers tell of themselves, and last what those have told that have ended."""
+        """Return what all workers tell of themselves, and last what those have told that have ended.
+
+        Raises:
+            OSError: No descriptor is free.
+            TimeoutError: The supervisor does not answer.
+        """
         future: asyncio.Future[list[dict[str, Any]]] = self._loop.create_future()
-        self._asking.append(future)
         self._report(Word.REPORTS)
-        return await future
+        self._asking.append(future)
+        async with asyncio.timeout(REPORT_SECONDS):
+            return await future
 
     def _beat(self) -> None:
         self._table.turned()
         self._server.name_socket()
         self._send()
-        if self._limit is not None and self._server.server_state.total_requests >= self._limit:
-            self._limit = None
+        served = self._server.server_state.total_requests
+        if self._limit is not None and served >= self._worn_at:
+            self._worn_at = served + self._limit  # it says so again, if its successor has not come up
             self._tell(Word.WORN)
         self._loop.call_later(BEAT_SECONDS, self._beat)
 
@@ -323,7 +332,7 @@ class WorkerProtocol(RunnerProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport. A worker that retires gives the connection back."""
         super().connection_made(transport)
-        if self._link.retiring:
+        if self._giving or self._link.retiring:
             self.give_back()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -340,6 +349,8 @@ class WorkerProtocol(RunnerProtocol):
         super().data_received(data)
         if self._giving:
             self._leave()
+        elif self.is_idle():  # an answer to an ask of an answered call has come
+            self._flags[self.slot] = 0
 
     def shutdown(self) -> None:
         """Close the connection at the end of the process, unless it is given back behind its answer."""
@@ -359,7 +370,8 @@ class WorkerProtocol(RunnerProtocol):
     def give_back(self) -> None:
         """Give the connection back: now if it is idle, otherwise after the answer."""
         self._giving = True
-        self._leave()
+        if self._transport is not None:  # it is made soon
+            self._leave()
 
     def _leave(self) -> None:
         session = self._session

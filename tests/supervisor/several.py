@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import time
 
 from asgi_bridge_apps.limit_req import limit_req
@@ -31,7 +32,17 @@ async def blocking(scope: Scope, receive: Receive, send: Send) -> None:
     await who(scope, receive, send)
 
 
-for app in (who, sleeping, blocking):
+async def forking(scope: Scope, receive: Receive, send: Send) -> None:
+    """Forks a process which ends with an exit code, and answers with that."""
+    process = os.fork()
+    if not process:
+        sys.exit(apisix(scope).conf)
+    _, status = os.waitpid(process, 0)  # noqa: ASYNC222  # it ends at once
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": str(os.waitstatus_to_exitcode(status)).encode()})
+
+
+for app in (who, sleeping, blocking, forking):
     bridge.mount(app.__name__, app)
 bridge.plugin("limit-req")(limit_req)
 

@@ -273,6 +273,16 @@ def test_ttin_starts_a_worker_and_ttou_ends_one(several: Start) -> None:
     assert {*answered} == pids(runner)
 
 
+def test_a_process_that_a_plugin_forks_ends_where_it_says_so(several: Start) -> None:
+    """It leaves loop and connections alone, and the worker goes on."""
+    runner = several(1)
+    with closing(connections(runner, 2)) as opened:
+        token = opened[0].token("who", "x")
+        assert body_of(opened[0].call(opened[0].token("forking", 7))) == b"7"
+        assert {who(connection.call(token))[0] for connection in opened} == {runner.worker}
+    assert "raised SystemExit" not in runner.log
+
+
 # the end of all
 
 
@@ -300,6 +310,26 @@ def test_sigterm_ends_calls_that_would_run_for_minutes(several: Start, plugin: s
             connection.begin(token)
         runner.stop()
     assert not runner.left()
+
+
+def test_sigterm_ends_a_supervisor_whose_log_nobody_reads(start: Start, folder: Path) -> None:
+    fifo = str(folder / "log")
+    os.mkfifo(fifo)
+    end = os.open(fifo, os.O_RDWR)
+    filling = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    try:
+        runner = start(target="several:bridge", app_dir=str(HERE), stderr=end)
+        with closing(connections(runner, 1)) as (connection,):
+            connection.call(connection.token("who", "x"))
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(filling, b"x")
+        runner.process.send_signal(signal.SIGHUP)  # the supervisor waits until it can write a line about it
+        runner.stop()
+        until(lambda: not runner.left())
+    finally:
+        os.close(filling)
+        os.close(end)
 
 
 def test_sigint_of_a_terminal_ends_all(several: Start) -> None:
