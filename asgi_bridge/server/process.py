@@ -123,13 +123,10 @@ class RunnerServer(uvicorn.Server):
         try:
             loop = runner.get_loop()
             serving = loop.create_task(self.serve(sockets))
-            process = os.getpid()
             while not serving.done():
                 try:
                     loop.run_until_complete(serving)
                 except (KeyboardInterrupt, SystemExit) as exc:
-                    if os.getpid() != process:  # a plugin has forked: the loop and its sockets belong to the parent
-                        os._exit(_exit_code(exc))
                     if serving.done() or not self._capturing:
                         raise
                     logger.error("A task or callback of a plugin raised %r; the runner goes on", exc, exc_info=exc)
@@ -257,12 +254,6 @@ class RunnerServer(uvicorn.Server):
         last_words(LAST_WORDS_SECONDS)
         self._finally()
         os._exit(128 + sig)
-
-
-def _exit_code(exc: BaseException) -> int:
-    """Return the exit code of a process that an exception ends, as Python would."""
-    code = exc.code if isinstance(exc, SystemExit) else 1
-    return 0 if code is None else code & 0xFF if isinstance(code, int) else 1
 
 
 def _hard_exit_seconds(config: uvicorn.Config) -> float:

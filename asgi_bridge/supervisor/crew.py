@@ -1,6 +1,7 @@
 """The workers: who starts, who is replaced, who ends."""
 
 import logging
+import os
 import selectors
 import signal
 import time
@@ -138,6 +139,7 @@ class Crew:
         self._retry = _Retry()  # what has failed may succeed now
         self._worn.extend(each for each in self.workers if each not in self._worn)
         self._replace()
+        self.fill()
 
     def _replace(self) -> None:
         """Replace the next worker that is to be replaced, unless one is being replaced."""
@@ -167,16 +169,18 @@ class Crew:
             if message is None:
                 break
             word, slot, data, memory = message
-            if word is Word.READY:
+            if word is Word.REPORTS:
+                self._reports.ask(worker, memory)
+            elif word is Word.REPORT:
+                self._reports.take(worker, memory)
+            elif memory is not None:
+                os.close(memory)  # only reports have one
+            elif word is Word.READY:
                 self._greet(worker)
             elif word is Word.WORN:
                 if worker not in self._worn:
                     self._worn.append(worker)
                 self._replace()
-            elif word is Word.REPORTS:
-                self._reports.ask(worker, memory)
-            elif word is Word.REPORT:
-                self._reports.take(worker, memory)
             elif word in (Word.CLOSED, Word.RETURNED, Word.MOVED):
                 self._connections.left(worker, word, slot, data)
         if worker.is_mute:
@@ -271,8 +275,8 @@ class Crew:
         if busy and state is State.RETIRING:
             logger.error("Worker %d retired %s, and cut %d calls off", worker.pid, how, busy)
         if worker is self._new:
-            self._new = None
-        if worker is self._old or self._new is None:
+            self._old = self._new = None
+        elif worker is self._old:
             self._old = None
         self._replace()
         self.fill()

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 import time
 
 from asgi_bridge_apps.limit_req import limit_req
@@ -32,17 +31,12 @@ async def blocking(scope: Scope, receive: Receive, send: Send) -> None:
     await who(scope, receive, send)
 
 
-async def forking(scope: Scope, receive: Receive, send: Send) -> None:
-    """Forks a process which ends with an exit code, and answers with that."""
-    process = os.fork()
-    if not process:
-        sys.exit(apisix(scope).conf)
-    _, status = os.waitpid(process, 0)  # noqa: ASYNC222  # it ends at once
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": str(os.waitstatus_to_exitcode(status)).encode()})
+async def fatal(scope: Scope, receive: Receive, send: Send) -> None:
+    """Ends the process in the way that the configuration says."""
+    exec(apisix(scope).conf)
 
 
-for app in (who, sleeping, blocking, forking):
+for app in (who, sleeping, blocking, fatal):
     bridge.mount(app.__name__, app)
 bridge.plugin("limit-req")(limit_req)
 

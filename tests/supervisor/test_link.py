@@ -34,7 +34,7 @@ bridge = Bridge()
 
 async def hasty(scope: Scope, receive: Receive, send: Send) -> None:
     """Asks for something, and does not wait for the answer."""
-    asking = asyncio.create_task(apisix(scope).var("uri"))
+    asking = asyncio.ensure_future(apisix(scope).var("uri"))
     await asyncio.sleep(0)
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b""})

@@ -192,6 +192,20 @@ def test_a_killed_worker_costs_its_calls_in_flight_alone(several: Start) -> None
         runner.logged(f"Worker {first} ended by signal 9, with ")
 
 
+def test_whatever_ends_a_worker_others_go_on_with_its_connections(several: Start) -> None:
+    runner = several(1)
+    ways = {"import ctypes; ctypes.string_at(0)": "by signal 11", "import os; os._exit(0)": "with exit code 0"}
+    with closing(connections(runner, 1)) as (connection,):
+        token = connection.token("who", "x")
+        for way, how in ways.items():
+            before, _ = who(connection.call(token))
+            with closing(connections(runner, 1)) as (other,):
+                other.begin(other.token("fatal", way))
+                assert other.receive() is None
+            assert who(connection.call(token))[0] != before
+            assert f"Worker {before} ended {how}, with 1 calls in flight; it is replaced" in runner.log
+
+
 def test_a_worker_whose_event_loop_hangs_is_replaced(start: Start, path: str) -> None:
     command = [
         sys.executable,
@@ -271,16 +285,6 @@ def test_ttin_starts_a_worker_and_ttou_ends_one(several: Start) -> None:
     with calling(runner, 2) as answered:
         until(lambda: len(answered) > 10)
     assert {*answered} == pids(runner)
-
-
-def test_a_process_that_a_plugin_forks_ends_where_it_says_so(several: Start) -> None:
-    """It leaves loop and connections alone, and the worker goes on."""
-    runner = several(1)
-    with closing(connections(runner, 2)) as opened:
-        token = opened[0].token("who", "x")
-        assert body_of(opened[0].call(opened[0].token("forking", 7))) == b"7"
-        assert {who(connection.call(token))[0] for connection in opened} == {runner.worker}
-    assert "raised SystemExit" not in runner.log
 
 
 # the end of all
