@@ -192,6 +192,20 @@ def test_a_killed_worker_costs_its_calls_in_flight_alone(several: Start) -> None
         runner.logged(f"Worker {first} ended by signal 9, with ")
 
 
+def test_whatever_ends_a_worker_others_go_on_with_its_connections(several: Start) -> None:
+    runner = several(1)
+    ways = {"import ctypes; ctypes.string_at(0)": "by signal 11", "import os; os._exit(0)": "with exit code 0"}
+    with closing(connections(runner, 1)) as (connection,):
+        token = connection.token("who", "x")
+        for way, how in ways.items():
+            before, _ = who(connection.call(token))
+            with closing(connections(runner, 1)) as (other,):
+                other.begin(other.token("fatal", way))
+                assert other.receive() is None
+            assert who(connection.call(token))[0] != before
+            assert f"Worker {before} ended {how}, with 1 calls in flight; it is replaced" in runner.log
+
+
 def test_a_worker_whose_event_loop_hangs_is_replaced(start: Start, path: str) -> None:
     command = [
         sys.executable,
@@ -300,6 +314,26 @@ def test_sigterm_ends_calls_that_would_run_for_minutes(several: Start, plugin: s
             connection.begin(token)
         runner.stop()
     assert not runner.left()
+
+
+def test_sigterm_ends_a_supervisor_whose_log_nobody_reads(start: Start, folder: Path) -> None:
+    fifo = str(folder / "log")
+    os.mkfifo(fifo)
+    end = os.open(fifo, os.O_RDWR)
+    filling = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    try:
+        runner = start(target="several:bridge", app_dir=str(HERE), stderr=end)
+        with closing(connections(runner, 1)) as (connection,):
+            connection.call(connection.token("who", "x"))
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(filling, b"x")
+        runner.process.send_signal(signal.SIGHUP)  # the supervisor waits until it can write a line about it
+        runner.stop()
+        until(lambda: not runner.left())
+    finally:
+        os.close(filling)
+        os.close(end)
 
 
 def test_sigint_of_a_terminal_ends_all(several: Start) -> None:
