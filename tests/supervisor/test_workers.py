@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -44,6 +45,19 @@ def several(start: Start) -> Start:
         return runner
 
     return several
+
+
+@pytest.fixture(scope="module")
+def four() -> Iterator[RunnerProcess]:
+    """A runner with four workers. Several tests share it; one of them kills two workers, which are replaced."""
+    with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as folder:
+        runner = RunnerProcess(f"{folder}/r.sock", "--workers", "4", target="several:bridge", app_dir=str(HERE))
+        try:
+            for _ in range(4):
+                runner.line_with("takes calls")
+            yield runner
+        finally:
+            runner.end()
 
 
 def pids(runner: RunnerProcess) -> set[int]:
@@ -114,8 +128,8 @@ def calling(runner: RunnerProcess, number: int) -> Iterator[list[int]]:
 # shares
 
 
-def test_each_worker_has_its_share_of_connections_also_after_two_were_killed(several: Start) -> None:
-    runner = several(4)
+def test_each_worker_has_its_share_of_connections_also_after_two_were_killed(four: RunnerProcess) -> None:
+    runner = four
     with closing(connections(runner, 64)) as opened:
         token = opened[0].token("who", "x")
         until(lambda: sorted(shares(opened, token).values()) == [16] * 4)
@@ -130,24 +144,25 @@ def test_each_worker_has_its_share_of_connections_also_after_two_were_killed(sev
         assert not {*killed} & shares(opened, token).keys()
 
 
-def test_the_routes_of_one_connection_are_known_to_all_workers(several: Start) -> None:
-    runner = several(3)
-    with closing(connections(runner, 12)) as opened:
+def test_the_routes_of_one_connection_are_known_to_all_workers(four: RunnerProcess) -> None:
+    with closing(connections(four, 12)) as opened:
+        first = opened[0].token("who", "x")
+        until(lambda: len(shares(opened, first)) == 4)
         tokens = {}
         for number in range(200):
             token = opened[0].token("who", number, key=f"route#{number}#ext-plugin-pre-req#1")
             tokens[token] = str(number)
         assert len(tokens) == 200
-        found = [(*who(connection.call(token)), conf) for token, conf in tokens.items() for connection in opened]
+        one_of_each = {who(connection.call(first))[0]: connection for connection in opened}.values()
+        found = [(*who(connection.call(token)), conf) for token, conf in tokens.items() for connection in one_of_each]
         assert [answered for _, answered, _ in found] == [conf for _, _, conf in found]
-        assert len({pid for pid, _, _ in found}) == 3
+        assert len({pid for pid, _, _ in found}) == 4
 
 
-def test_limit_req_counts_for_all_workers_together(several: Start) -> None:
-    runner = several(3)
-    with closing(connections(runner, 30)) as opened:
+def test_limit_req_counts_for_all_workers_together(four: RunnerProcess) -> None:
+    with closing(connections(four, 30)) as opened:
         who_token = opened[0].token("who", "x")
-        until(lambda: sorted(shares(opened, who_token).values()) == [10] * 3)
+        until(lambda: len(shares(opened, who_token)) == 4)
         token = opened[0].token("limit-req", {"rate": 0.04, "burst": 0})
         burst = opened[0].token("limit-req", {"rate": 20, "burst": 12}, key="route#2#ext-plugin-pre-req#1")
         answers = [answer for _ in range(3) for answer in [connection.call(token) for connection in opened]]
