@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from ..doubles.browser import CHROMIUM, DRIVER
+from ..insight.page import looked_at
 from ..insight.stage import PLUGINS, admin_of
 from ..insight.test_metrics import samples
-from ..insight.test_page import CHROMIUM, looked_at
 from .test_worker_admin import CONNECTIONS, load
 from .test_workers import Start
 
@@ -28,8 +29,8 @@ def test_metrics_and_page_show_what_all_workers_have_served(start: Start, folder
 
     assert samples(admin.get("/metrics")[2], "asgi_bridge_plugin_calls_total", "plugin", "action") == counted
 
-    if CHROMIUM is None:
-        pytest.skip("no chromium: apt-get install chromium")
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("no chromium: apt-get install chromium chromium-driver")
     seen = looked_at(admin.url + "/", tmp_path)
     assert (seen.texts["readiness"], seen.texts["calls"]) == ("ready", f"{counted.total():,}")
     heads, *rows = seen.tables["plugins"]
