@@ -397,6 +397,15 @@ def test_the_supervisor_loads_nothing_heavy() -> None:
     assert {*done.stdout.split()}.isdisjoint({"asyncio", "pydantic", "sqlite3", "starlette", "uvicorn"})
 
 
+def test_the_soft_limit_of_open_files_is_raised_for_all(start: Start, path: str) -> None:
+    command = ["sh", "-c", 'ulimit -Sn 64; ulimit -Hn 300; exec "$0" "$@"', BIN, "run", "several:bridge"]
+    runner = start(command=[*command, "--app-dir", str(HERE), "--uds", path])
+    runner.line_with("takes calls")
+    for pid in (runner.pid, runner.worker):
+        (line,) = [each for each in Path(f"/proc/{pid}/limits").read_text().splitlines() if "open files" in each]
+        assert line.split()[3:5] == ["300", "300"]
+
+
 def test_usable_cores_follow_the_container(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = folder / "cpu.max"
     monkeypatch.setattr("asgi_bridge.supervisor.cores.CPU_MAX", str(file))
