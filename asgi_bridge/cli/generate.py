@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..errors import ConfigurationError
-from .options import env_file_option, find_source, is_given, read_environment, source_options
+from .options import Workers, env_file_option, find_source, is_given, read_environment, source_options
 
 if TYPE_CHECKING:
     from ..generate.routes import Route
@@ -37,6 +37,16 @@ class Chosen(click.ParamType[tuple[str, str]]):
             except (OSError, ValueError) as exc:
                 self.fail(f"{conf[1:]} cannot be read: {exc}", param, ctx)
         return name, conf or "{}"
+
+
+class DeployedWorkers(click.ParamType[str]):
+    """A value of ``asgi-bridge run --workers``, as a text: ``auto`` is counted where the runner runs."""
+
+    name = Workers.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Convert the value, as click wants it. Fails with click's usage error."""
+        return "auto" if value == "auto" else str(Workers().convert(value, param, ctx))
 
 
 def _options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -91,7 +101,16 @@ _image = click.option("--image", help="Image of the runner.  [default: NAME:1]")
 _stand_in = click.option(
     "--example-upstream", is_flag=True, help="Add a service at 127.0.0.1:1980, which stands in for yours."
 )
-_deployed = _options(source_options, _home, _uds)
+_workers = click.option(
+    "--workers", type=DeployedWorkers(), default="auto", show_default=True,
+    help="Processes that serve; auto: one for each core that the runner may use there.",
+)  # fmt: skip
+_deployed = _options(source_options, _home, _uds, _workers)
+_admin_port = click.option(
+    "--admin-port", type=click.IntRange(1, 65535),
+    help="The runner serves metrics at this port of the pod, and the readiness probe asks there. Needs the extra "
+    "metrics in the image.",
+)  # fmt: skip
 
 
 @click.group()
@@ -132,7 +151,8 @@ def _runner(options: dict[str, Any], *, sidecar: bool = True, private: bool = Fa
     from ..generate.runner import Deployed, checked_path
 
     home = checked_path("--home", options["home"])
-    return Deployed(_source(options), home, _socket(options, sidecar=sidecar), private and sidecar)
+    uds = _socket(options, sidecar=sidecar)
+    return Deployed(_source(options), home, uds, private and sidecar, options["workers"], options.get("admin_port"))
 
 
 def _socket(options: dict[str, Any], *, sidecar: bool) -> str | None:
@@ -210,7 +230,10 @@ def config(sidecar: bool, is_standalone: bool, env: tuple[str, ...], **options: 
 
     if sidecar:
         _refuse(["env"], "is not for --sidecar: such a runner has the environment of its own process")
-        _refuse(["target", "mounts", "allow", "home"], "is not for --sidecar: this file then has the socket alone")
+        _refuse(
+            ["target", "mounts", "allow", "home", "workers"],
+            "is not for --sidecar: this file then has the socket alone",
+        )
     _print(config_yaml(_runner(options, sidecar=sidecar), standalone=is_standalone, env=env))
 
 
@@ -237,7 +260,7 @@ def dockerfile(
     from ..generate.runner import checked_name
 
     if not sidecar:
-        _refuse(["allow"], "is not for this file: APISIX starts the runner, and config.yaml has its command")
+        _refuse(["allow", "workers"], "is not for this file: APISIX starts the runner, and config.yaml has its command")
     runner = _runner(options, sidecar=sidecar, private=True)
     name = checked_name(options["name"])
     _print(text_of(name, runner, copied or modules_of(runner.source), requirements, wheels))
@@ -259,6 +282,7 @@ def compose(sidecar: bool, example_upstream: bool, **options: Any) -> None:
 
 @generate.command()
 @_deployed
+@_admin_port
 @_name
 @_image
 @click.option("--replicas", type=click.IntRange(min=1), default=2, show_default=True, help="Number of pods.")
@@ -278,6 +302,7 @@ def kubernetes(image: str | None, replicas: int, example_upstream: bool, **optio
 
 @generate.command()
 @_deployed
+@_admin_port
 @_name
 @_image
 def helm(image: str | None, **options: Any) -> None:

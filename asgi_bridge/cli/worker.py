@@ -1,4 +1,4 @@
-"""What a worker process runs. ``asgi-bridge run --workers`` starts it; it is no command."""
+"""What a worker process runs. The supervisor of ``asgi-bridge run`` starts it; it is no command."""
 
 import ctypes
 import json

@@ -22,17 +22,18 @@ _SIDECAR = """\
     periodSeconds: 2
     timeoutSeconds: 5
     failureThreshold: 60
-  readinessProbe:
-    exec: *health
+{ports}  readinessProbe:
+    {ready}
     periodSeconds: 10
     timeoutSeconds: 5
   livenessProbe:
     exec: *health
     periodSeconds: 30
     timeoutSeconds: 10
-  # Measure what your plugins need, and set limits.
+  # Measure what your plugins need, and set limits.{limited}
   resources:
-    requests: {{cpu: 100m, memory: 128Mi}}
+    requests: {{cpu: 100m, memory: 192Mi}}
+    limits: {{cpu: "2"}}
   securityContext:
     runAsNonRoot: true
     # the user of APISIX's image, for which alone the socket is
@@ -45,6 +46,12 @@ _SIDECAR = """\
   volumeMounts:
     - {{name: socket, mountPath: {folder}}}
     - {{name: tmp, mountPath: /tmp}}
+"""
+
+_PORTS = """\
+  # Metrics, and a page for people. Nobody is asked for a password there.
+  ports:
+    - {{name: admin, containerPort: {port}}}
 """
 
 _MANIFEST = """\
@@ -161,10 +168,14 @@ extraInitContainers:
 
 
 def _sidecar(runner: Deployed, image: str) -> str:
+    port = runner.admin_port
     return _SIDECAR.format(
         image=flow(image),
         command=json_list(runner.command, "\n    "),
         health=json_list(runner.health, "\n        "),
+        ports="" if port is None else _PORTS.format(port=port),
+        ready="exec: *health" if port is None else "httpGet: {path: /readyz, port: admin}",
+        limited=" With --workers auto there is one worker for each CPU." if runner.workers == "auto" else "",
         user=APISIX_USER,
         folder=socket_folder(runner.uds),
     )

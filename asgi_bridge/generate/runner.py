@@ -71,12 +71,16 @@ class Deployed:
         home: Folder with the code, and the virtual environment ``.venv``.
         uds: Path of its socket; None: APISIX starts the runner, and chooses the path.
         private: True: only its own user may connect, because APISIX runs as the same user.
+        workers: Number of processes that serve; ``"auto"``: one for each core that the runner may use.
+        admin_port: Port of the admin address, which other machines reach; None: there is none.
     """
 
     source: Source
     home: str
     uds: str | None
     private: bool = False
+    workers: str = "auto"
+    admin_port: int | None = None
 
     @property
     def program(self) -> str:
@@ -91,11 +95,13 @@ class Deployed:
             words += ["--mount", f"{name}={target}"]
         for allowed in self.source.allow:
             words += ["--allow", allowed]
-        words += ["--app-dir", self.home]
+        words += ["--app-dir", self.home, "--workers", self.workers]
         if self.uds is not None:
             words += ["--uds", self.uds]
             words += ["--uds-permissions", "600"] if self.private else []
             words += ["--timeout-graceful-shutdown", str(GRACE_SECONDS)]
+        if self.admin_port is not None:
+            words += ["--admin", f"0.0.0.0:{self.admin_port}", "--admin-public"]
         return words
 
     @property
@@ -124,10 +130,10 @@ def socket_folder(uds: str | None) -> str:
 
 
 def in_lines(words: Sequence[str]) -> list[list[str]]:
-    """Divide the words of a command into lines: an option stands on one line with its value.
+    """Divide the words of a command into lines: an option stands on one line with its value, if it has one.
 
     Args:
-        words: The command: a program, its arguments, and options that each have a value.
+        words: The command: a program, its arguments, and options.
     """
     lines: list[list[str]] = [[]]
     for word in words:

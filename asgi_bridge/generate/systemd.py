@@ -18,6 +18,8 @@ After=network.target
 [Service]
 Type=exec
 ExecStart={command}
+# New code and new plugins without a lost call: the workers are replaced, one after the other.
+ExecReload=/bin/kill -HUP $MAINPID
 User={name}
 {folder}
 Restart=always

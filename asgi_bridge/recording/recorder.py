@@ -6,6 +6,8 @@ out, so neither many calls nor a slow disk slow a call. Whatever goes wrong ends
 call.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import logging
@@ -305,11 +307,21 @@ class Recorder:
         data = b"".join([_encode(line).encode() + b"\n" for line in lines])
         if not data or not self.active:
             return
+        # in a file system without locks the file may grow beyond its size, by some lines
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            self._write_bounded(data)
+        finally:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _write_bounded(self, data: bytes) -> None:
+        """Write as many whole lines as there is room for. Other processes wait: they may write to the file too."""
         status = os.fstat(self._file)
-        if stat.S_ISREG(status.st_mode):  # other processes may write to it too
+        if stat.S_ISREG(status.st_mode):
             self._size = status.st_size
         if self._size + len(data) > self._options.size:
-            # whole lines, as many as there is room for
             data = data[: data.rfind(b"\n", 0, max(0, self._options.size - self._size)) + 1]
             self._append(data)
             self._end(f"it has reached {self._options.size} bytes (--record-size)")

@@ -226,6 +226,8 @@ class Handover:
         succession = self._succession
         if succession.successor is None:
             return
+        calls, succession.callers.calls = succession.callers.calls, []
+        self._batch += [each for _, each in calls]  # they are for workers, and here are none
         if not succession.is_over:
             logger.info("The successor takes over %s", succession.path)
             succession.hand_over()

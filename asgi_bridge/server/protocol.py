@@ -163,6 +163,8 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
                 return
         if self._runner.give is not None:
             self.hand_over()  # the last answer to an ask of an answered call has come
+        elif self._link is not None and not self._busy:
+            self._link.answered(self)  # the same
 
     def eof_received(self) -> None:
         """Close the connection. The gateway never closes only its own side, so nobody would read an answer."""

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from starlette.exceptions import HTTPException
 
 from ..insight.insight import Report
 from ..plugins import Plugin
@@ -30,6 +31,8 @@ __all__ = ["WorkerEnds", "WorkerServer"]
 
 BEAT_SECONDS = 0.25
 """Seconds between two notes that the event loop turns."""
+REPORT_SECONDS = 5.0
+"""Seconds to wait for the reports of all workers. The supervisor waits for 0.5 s, unless it cannot write its log."""
 TURN_CONNECTIONS = 32
 """Maximum number of messages of the supervisor that are read in one turn of the event loop."""
 
@@ -87,7 +90,10 @@ class WorkerServer(RunnerServer):
 
     async def _reports(self) -> list[Report]:
         """Return the reports of all workers, and those of workers that have ended."""
-        return [] if self._link is None else [Report(**each) for each in await self._link.reports()]
+        try:
+            return [] if self._link is None else [Report(**each) for each in await self._link.reports()]
+        except (OSError, TimeoutError):
+            raise HTTPException(503, "The supervisor does not answer") from None
 
     def shorten(self) -> None:
         """Shorten the grace period: the supervisor has waited for a successor, and the calls ran on meanwhile."""
@@ -136,8 +142,10 @@ class Link:
         self._table = ends.table
         self.flags = ends.table.busy
         self._limit = ends.limit_max_requests
+        self._worn_at = self._limit or 0
         self._loop = asyncio.get_running_loop()
         self._connections: dict[int, WorkerProtocol] = {}
+        self._protocol = PROTOCOLS[server.whereabouts is not None, self._runner.recording is not None]
         self._answered: list[WorkerProtocol] = []
         self._unsent: deque[tuple[Word, int, bytes, int | None]] = deque()
         self._asking: list[asyncio.Future[list[dict[str, Any]]]] = []
@@ -226,16 +234,16 @@ class Link:
                 self._tell(Word.CLOSED if data else Word.RETURNED, slot)  # no descriptor was free
             elif word is Word.CONNECTION:
                 assert descriptor is not None
-                self._spawn(self._connect(slot, socket.socket(fileno=descriptor), data))
+                connection = self._connections[slot] = self._protocol(self, slot, self._server, data)
+                self._spawn(self._connect(connection, socket.socket(fileno=descriptor)))
             elif word is Word.GIVE_BACK:
-                connection = self._connections.get(slot)
-                if connection is not None:
-                    connection.give_back()
+                if slot in self._connections:
+                    self._connections[slot].give_back()
             elif word is Word.RETIRE:
                 self.retiring = True
                 self._spawn(self._runner.leave_admin())
-                for connection in list(self._connections.values()):
-                    connection.give_back()
+                for each in list(self._connections.values()):
+                    each.give_back()
                 self._spawn(self._retire())
             elif word is Word.ASK:
                 self._report(Word.REPORT)
@@ -255,16 +263,8 @@ class Link:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _connect(self, slot: int, sock: socket.socket, call: bytes) -> None:
-        steers = self._server.whereabouts is not None
-        records = self._runner.recording is not None
-        protocol = PROTOCOLS[steers, records]
-
-        def make() -> WorkerProtocol:
-            connection = self._connections[slot] = protocol(self, slot, self._server, call)
-            return connection
-
-        await self._loop.connect_accepted_socket(make, sock)
+    async def _connect(self, connection: WorkerProtocol, sock: socket.socket) -> None:
+        await self._loop.connect_accepted_socket(lambda: connection, sock)
 
     async def _retire(self) -> None:
         """End the process once it has no connections and no tasks."""
@@ -281,17 +281,24 @@ class Link:
             self._tell(word, memory=pack(dataclasses.asdict(reporting.insight.report())))
 
     async def reports(self) -> list[dict[str, Any]]:
-        """Return what all workers tell of themselves, and last what those have told that have ended."""
+        """Return what all workers tell of themselves, and last what those have told that have ended.
+
+        Raises:
+            OSError: No descriptor is free.
+            TimeoutError: The supervisor does not answer.
+        """
         future: asyncio.Future[list[dict[str, Any]]] = self._loop.create_future()
-        self._asking.append(future)
         self._report(Word.REPORTS)
-        return await future
+        self._asking.append(future)
+        async with asyncio.timeout(REPORT_SECONDS):
+            return await future
 
     def _beat(self) -> None:
         self._table.turned()
         self._server.name_socket()
         self._send()
-        if self._limit is not None and self._server.server_state.total_requests >= self._limit:
-            self._limit = None
+        served = self._server.server_state.total_requests
+        if self._limit is not None and served >= self._worn_at:
+            self._worn_at = served + self._limit  # it says so again, if its successor has not come up
             self._tell(Word.WORN)
         self._loop.call_later(BEAT_SECONDS, self._beat)

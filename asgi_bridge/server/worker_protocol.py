@@ -49,7 +49,7 @@ class WorkerProtocol(RunnerProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport. A worker that retires gives the connection back."""
         super().connection_made(transport)
-        if self._worker.retiring:
+        if self.giving or self._worker.retiring:
             self.give_back()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -78,7 +78,8 @@ class WorkerProtocol(RunnerProtocol):
     def give_back(self) -> None:
         """Give the connection back: now if it is idle, otherwise after the answer."""
         self.giving = True
-        self.leave()
+        if self._transport is not None:  # it is made soon
+            self.leave()
 
     def leave(self) -> None:
         """Give the connection back, if it is in no call."""

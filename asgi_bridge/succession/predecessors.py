@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from .control import Control, ControlError, Handed, Packet, close_all, receive
-from .packets import DONE, HELLO, MAX_PACKETS, PREDECESSOR, READY, REFUSED, VERSION
+from .packets import DONE, HELLO, MAX_PACKETS, PREDECESSOR, READY, REFUSED, SHARED, VERSION
 from .times import OWNER_SECONDS, SEEK_SECONDS
 
 __all__ = ["Predecessors"]
@@ -24,6 +24,7 @@ class Predecessors:
     Attributes:
         current: Connection to the one who gives now; None: there is none.
         back: Connections with a call that a predecessor has not taken.
+        has_shared: True: one has said which memories its workers share.
         is_refused: True: the owner cannot hand over, because it has another version.
     """
 
@@ -32,6 +33,7 @@ class Predecessors:
         self._closing = closing
         self.current: Control | None = None
         self.back: list[Handed] = []
+        self.has_shared = False
         self.is_refused = False
         self._next: list[Control] = []
         self._ready_at: float | None = None
@@ -75,6 +77,7 @@ class Predecessors:
             elif packet.kind == PREDECESSOR:
                 self._next += _controls(packet.handed)
             else:
+                self.has_shared = self.has_shared or packet.kind == SHARED
                 yield packet
 
     def end_current(self) -> None:

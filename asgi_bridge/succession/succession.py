@@ -13,7 +13,7 @@ CONNECTIONS             Connections of the gateway without a call.
 PREDECESSOR             The control connection to the sender's own predecessor, which has the socket.
 DONE                    There is no more.
 REFUSED                 Your version is not mine. Take the path as from an owner that cannot hand over.
-SHARED, after HELLO     The memories that the sender's workers share, for the workers of the successor.
+SHARED, after HELLO     The memories that the sender's workers share, if it has any, for those of the successor.
 CALL, from successor    A connection with a call that is for one of your workers, which has parked calls of its request.
 ======================  =====================================================================================
 
@@ -105,8 +105,7 @@ class Succession:
         self._quiet = False
 
     def _greet(self, successor: Control) -> None:
-        if self.shared:
-            successor.send(SHARED, b"", [Handed(os.dup(each)) for each in self.shared])
+        successor.send(SHARED, b"", [Handed(os.dup(each)) for each in self.shared])
 
     def _lose_successor(self, back: list[Handed]) -> bool:
         """Take the path back from a successor that has gone, unless it has given it to another process.

@@ -11,12 +11,12 @@ __all__ = [
     "TICK_SECONDS",
 ]
 
-SUCCESSOR_SECONDS = 0.55
+SUCCESSOR_SECONDS = 0.53
 """Seconds after SIGTERM in which an owner without a successor serves on, where APISIX has started the runner. At a
 reload APISIX starts the successor at the moment of the signal."""
 HANDOVER_SECONDS = 0.8
 """An owner with a successor hands over this many seconds after SIGTERM, even if the successor is not READY."""
-END_SECONDS = 0.95
+END_SECONDS = 0.93
 """A runner that APISIX has started ends this many seconds after SIGTERM. APISIX sends SIGKILL after one second."""
 LATE_SECONDS = END_SECONDS - 0.03
 """Seconds after SIGTERM until which a runner that APISIX has started holds its sockets for a successor that is late."""

@@ -12,6 +12,7 @@ import json
 import mmap
 import os
 import socket
+import stat
 import struct
 from enum import IntEnum
 from typing import Any
@@ -30,6 +31,8 @@ MAX_FRAME = MAX_UNREAD
 """Maximum size of a call that goes from one worker to another with its connection, in bytes."""
 _MESSAGE = struct.Struct("<BI")
 _MAX_SIZE = 64 * 1024
+MAX_REPORT = 16 * 1024 * 1024
+"""Maximum size of what :func:`unpack` reads, in bytes."""
 
 
 class Word(IntEnum):
@@ -55,6 +58,9 @@ class Word(IntEnum):
     REPORT = 12
     # both
     REPORTS = 13
+
+
+_WORDS = frozenset(Word)
 
 
 class Table:
@@ -116,18 +122,28 @@ def send(channel: socket.socket, word: Word, number: int = 0, data: bytes = b"",
 
 
 def receive(channel: socket.socket) -> tuple[Word, int, bytes, int | None] | None:
-    """Return the next message: word, number, what stands behind it, and descriptor; None: the other side has gone.
+    """Return the next message: word, number, what stands behind it, and descriptor.
 
     The descriptor is None if none came, or if this process may not have any more.
+
+    Returns:
+        None: the other side has gone, or says what nobody says.
 
     Raises:
         BlockingIOError: There is no message.
     """
     try:
         data, descriptors, _, _ = socket.recv_fds(channel, _MAX_SIZE, 1, socket.MSG_CMSG_CLOEXEC)
-    except ConnectionResetError:  # it left messages unread
+    except ConnectionResetError:  # comes once, before the messages of a side that has gone without reading all of ours
+        return receive(channel)
+    except BlockingIOError:
+        raise
+    except OSError:
         return None
-    if len(data) < _MESSAGE.size:
+    known = len(data) >= _MESSAGE.size and data[0] in _WORDS
+    for descriptor in descriptors[known:]:  # a message has one at most
+        os.close(descriptor)
+    if not known:
         return None
     word, number = _MESSAGE.unpack_from(data)
     return Word(word), number, data[_MESSAGE.size :], descriptors[0] if descriptors else None
@@ -142,7 +158,17 @@ def pack(value: Any) -> int:
 
 
 def unpack(memory: int) -> Any:
-    """Return the data of a memory that :func:`pack` has made, and close its descriptor."""
-    with open(memory, "rb") as file:
-        file.seek(0)
-        return json.load(file)
+    """Return the data of a memory that :func:`pack` has made, and close its descriptor.
+
+    Raises:
+        ValueError: It has something else, or more than MAX_REPORT bytes.
+    """
+    try:
+        found = os.fstat(memory)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_REPORT:
+            raise ValueError("it is no memory, or too large")
+        return json.loads(os.pread(memory, found.st_size, 0))
+    except (OSError, RecursionError) as exc:
+        raise ValueError(str(exc)) from None
+    finally:
+        os.close(memory)

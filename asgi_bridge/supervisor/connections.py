@@ -99,7 +99,7 @@ class Connections:
         """
         if slot not in worker.connections:
             return
-        asked = worker.state is State.RETIRING or slot in worker.recalled
+        asked = worker.state is not State.READY or slot in worker.recalled
         sock = worker.give_up(slot)
         if word is Word.MOVED:
             self.hand_out(sock, data[4:], int.from_bytes(data[:4], "little"))

@@ -1,6 +1,7 @@
 """The workers: who starts, who is replaced, who ends."""
 
 import logging
+import os
 import selectors
 import signal
 import time
@@ -26,8 +27,14 @@ RETIRE_SECONDS = 60.0
 RETRY_SECONDS = (1.0, 30.0)
 """Seconds between two attempts to replace a worker whose plugins do not load: those after the first, and the maximum.
 Each attempt doubles them."""
+MUTE_SECONDS = 5.0
+"""Seconds that a worker may live on after it has closed its channel, or after SIGTERM while it loads the plugins."""
+TURN_MESSAGES = 100
+"""Maximum number of messages of a worker that are read in one turn, so that one worker does not hold up the others."""
+LAST_MESSAGES = 10_000
+"""The same for a worker that has ended. A process that it has forked may have the channel too."""
 EXIT_CODE = 3
-"""Exit code of a runner whose first worker ends without an error of its own before it serves."""
+"""Exit code of a runner whose first worker cannot be started, or ends without an error of its own before it serves."""
 
 
 class Crew:
@@ -82,23 +89,41 @@ class Crew:
 
     # beginning
 
-    def start(self) -> WorkerHandle:
-        """Start a worker."""
-        worker = WorkerHandle({**self.message, "first": not self.has_served}, self._shared)
+    def start(self) -> WorkerHandle | None:
+        """Start a worker; None: the system does not give what it needs."""
+        try:
+            worker = WorkerHandle({**self.message, "first": not self.has_served}, self._shared)
+        except OSError as exc:
+            if not self.has_served:
+                self.failed = EXIT_CODE
+                logger.error("The first worker cannot be started (%s); the runner ends", exc.strerror)
+            else:
+                seconds = self._retry.later()
+                logger.error("A worker cannot be started (%s); the next attempt is in %g s", exc.strerror, seconds)
+            return None
         worker.name_socket(self.socket)
         self.workers.append(worker)
         self._selector.register(worker.channel, selectors.EVENT_READ, lambda: self._read(worker))
         return worker
 
     def fill(self) -> None:
-        """Start the workers that are missing. The first one starts alone: an error of the plugins is logged once."""
-        if not self.has_served or self.is_complete or time.monotonic() < self._retry.at:
+        """Start the workers that are missing, and end those that are too many.
+
+        The first one starts alone: an error of the plugins is logged once.
+        """
+        if not self.has_served or self.is_complete:
             return
-        active = sum(each.state is not State.RETIRING for each in self.workers)
+        active = [each for each in self.workers if each.state is not State.RETIRING]
+        more = self.wanted - len(active)
         if self._old is not None and self._new is not None:
-            active -= 1  # the new one takes the place of the old one
-        for _ in range(self.wanted - active):
-            self.start()
+            more += 1  # the new one takes the place of the old one
+            active = [each for each in active if each not in (self._old, self._new)]
+        active.sort(key=lambda each: each.state is State.LOADING)
+        for worker in active[len(active) + min(more, 0) :]:
+            self.retire(worker)
+        for _ in range(more if time.monotonic() >= self._retry.at else 0):
+            if self.start() is None:
+                return
 
     def resize(self, more: int) -> None:
         """Change the number of workers, to 1 at least.
@@ -107,45 +132,64 @@ class Crew:
             more: 1 or -1.
         """
         self.wanted = max(1, self.wanted + more)
-        ready = [each for each in self._connections.ready() if each is not self._old]
-        for worker in ready[self.wanted :]:
-            self.retire(worker)
         self.fill()
 
     def roll(self) -> None:
         """Replace all workers, one after the other."""
+        self._retry = _Retry()  # what has failed may succeed now
         self._worn.extend(each for each in self.workers if each not in self._worn)
         self._replace()
+        self.fill()
 
     def _replace(self) -> None:
         """Replace the next worker that is to be replaced, unless one is being replaced."""
-        while not (self._old or self._new or self.is_complete) and self._worn:
-            worker = self._worn.popleft()
-            if worker in self.workers and worker.state is State.READY:
-                self._old, self._new = worker, self.start()
+        if self._old or self._new or self.is_complete or time.monotonic() < self._retry.at:
+            return
+        # one that still loads may load what has been replaced: its turn comes
+        self._worn = deque(each for each in self._worn if each in self.workers and each.state is not State.RETIRING)
+        for worker in self._worn:
+            if worker.state is State.READY:
+                self._new = self.start()
+                if self._new is not None:
+                    self._old = worker
+                    self._worn.remove(worker)
+                return
 
     # messages
 
-    def _read(self, worker: WorkerHandle) -> None:
-        """Handle all messages of a worker."""
-        while (message := worker.next_message()) is not None:
+    def _read(self, worker: WorkerHandle, most: int = TURN_MESSAGES) -> None:
+        """Handle the messages of a worker.
+
+        Args:
+            worker: The worker.
+            most: Their maximum number.
+        """
+        for _ in range(most):
+            message = worker.next_message()
+            if message is None:
+                break
             word, slot, data, memory = message
-            if word is Word.READY:
+            if word is Word.REPORTS:
+                self._reports.ask(worker, memory)
+            elif word is Word.REPORT:
+                self._reports.take(worker, memory)
+            elif memory is not None:
+                os.close(memory)  # only reports have one
+            elif word is Word.READY:
                 self._greet(worker)
             elif word is Word.WORN:
                 if worker not in self._worn:
                     self._worn.append(worker)
                 self._replace()
-            elif word is Word.REPORTS and memory is not None:
-                self._reports.ask(worker, memory)
-            elif word is Word.REPORT and memory is not None:
-                self._reports.take(worker, memory)
-            else:
+            elif word in (Word.CLOSED, Word.RETURNED, Word.MOVED):
                 self._connections.left(worker, word, slot, data)
+        if worker.is_mute:
+            self._selector.unregister(worker.channel)
+            worker.end_by = min(worker.end_by, time.monotonic() + MUTE_SECONDS)
 
     def _greet(self, worker: WorkerHandle) -> None:
         """Give a worker that is ready its share."""
-        if self.is_complete:
+        if self.is_complete or worker.state is not State.LOADING:
             return
         worker.state = State.READY
         worker.look()
@@ -185,17 +229,15 @@ class Crew:
     def retire_all(self) -> None:
         """Let all workers give their connections back, and end."""
         for worker in self.workers:
-            if worker.state is State.READY:
+            if worker.state is not State.RETIRING:
                 self.retire(worker)
-            elif worker.state is State.LOADING:
-                worker.kill(signal.SIGTERM)
 
     def retire(self, worker: WorkerHandle) -> None:
-        """Let a worker give its connections back, and end."""
-        worker.state = State.RETIRING
-        worker.retire_by = time.monotonic() + RETIRE_SECONDS
-        if not worker.tell(Word.RETIRE):
-            worker.retire_by = 0.0
+        """Let a worker give its connections back, and end. One that loads its plugins ends at once."""
+        is_loading = worker.state is State.LOADING
+        worker.retire(RETIRE_SECONDS)
+        if is_loading:
+            worker.end(MUTE_SECONDS)
 
     def kill_all(self) -> None:
         """Kill all workers, and wait for them."""
@@ -213,25 +255,30 @@ class Crew:
 
     def _bury(self, worker: WorkerHandle, code: int) -> None:
         """Hand out the connections that a dead worker was not busy with, close the others, and replace the worker."""
-        self._read(worker)  # what it said last
-        self._selector.unregister(worker.channel)
+        state, worker.state = worker.state, State.ENDED
+        if not worker.is_mute:
+            self._read(worker, LAST_MESSAGES)  # what it said last
+        if not worker.is_mute:
+            self._selector.unregister(worker.channel)
         worker.channel.close()
         self.workers.remove(worker)
         self._reports.bury(worker)
         busy = self._connections.inherit(worker)
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
         if not self.is_complete:
-            if worker.state is State.LOADING:
+            if state is State.LOADING:
                 self._mourn_loading(worker, code, how)
-            elif worker.state is State.READY:
+            elif state is State.READY:
                 logger.error("Worker %d ended %s, with %d calls in flight; it is replaced", worker.pid, how, busy)
-        elif worker.state is not State.LOADING and code not in (0, -signal.SIGTERM):
+        elif state is not State.LOADING and code not in (0, -signal.SIGTERM):
             self.failed = code if code > 0 else 128 - code
-        if busy and worker.state is State.RETIRING:
+        if busy and state is State.RETIRING:
             logger.error("Worker %d retired %s, and cut %d calls off", worker.pid, how, busy)
-        if worker is self._old:
+        if worker is self._new:
+            self._old = self._new = None
+        elif worker is self._old:
             self._old = None
-            self._replace()
+        self._replace()
         self.fill()
 
     def _mourn_loading(self, worker: WorkerHandle, code: int, how: str) -> None:
@@ -248,16 +295,23 @@ class Crew:
             seconds = self._retry.later()
             logger.error("Worker %d ended %s before it served; the next attempt is in %g s", worker.pid, how, seconds)
 
-    def look(self, seconds: float) -> None:
+    def look(self, seconds: float, end_seconds: float) -> None:
         """Replace workers that hang, end those that retire for too long, and start those that are missing.
 
         Args:
             seconds: Between two looks.
+            end_seconds: How long a worker may take to end after SIGTERM.
         """
         now = time.monotonic()
         for worker in self.workers:
+            if now >= worker.end_by:
+                if worker.is_mute and worker.state is State.READY:
+                    logger.error("Worker %d has closed its channel to the supervisor; it is replaced", worker.pid)
+                worker.end(end_seconds)
             if worker.state is State.LOADING:
                 continue
+            if not worker.is_told:
+                worker.is_told = worker.tell(Word.RETIRE)
             worker.look()
             if worker.stalled >= HANG_LOOKS:
                 logger.error(
@@ -266,11 +320,10 @@ class Crew:
                     worker.stalled * seconds,
                 )
                 worker.kill(signal.SIGKILL)
-            elif now >= worker.retire_by:
-                worker.retire_by = float("inf")
-                worker.kill(signal.SIGTERM)
         self.reap()
+        self._replace()
         self.fill()
+        self._reports.step()
 
 
 class _Retry:

@@ -2,8 +2,11 @@
 
 import errno
 import logging
+import os
+import resource
 import selectors
 import socket
+import sys
 import time
 from collections.abc import Callable
 
@@ -17,6 +20,8 @@ TURN_ACCEPTS = 32
 """Maximum number of connections accepted before the workers' messages are read again."""
 REST_SECONDS = 0.1
 """Seconds until a connection that could not be accepted is tried again."""
+SPARE = 12
+"""Number of file descriptors that connections do not take: for a new worker, a successor, and reports."""
 QUIET_SECONDS = 10.0
 """Seconds between two log lines about connections that cannot be accepted, at least."""
 
@@ -67,20 +72,33 @@ class Door:
     def empty(self) -> None:
         """Accept all that wait in the backlog: closing the socket would cut them off."""
         if self.listening is not None:
-            self._accept(BACKLOG + 1)
+            self._accept(BACKLOG + 1, 0)
 
-    def _accept(self, most: int) -> None:
+    def _accept(self, most: int, spare: int = SPARE) -> None:
+        """Accept connections.
+
+        Args:
+            most: Their maximum number.
+            spare: Number of descriptors that have to be left over.
+        """
         assert self.listening is not None
-        for _ in range(most):
-            try:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        last = limit - spare - 1 if limit != resource.RLIM_INFINITY else sys.maxsize
+        try:
+            # a new descriptor gets the lowest number that is free
+            probe = os.dup(self.listening.sock.fileno())
+            os.close(probe)
+            for _ in range(most):
+                if probe > last:
+                    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
                 sock, _ = self.listening.sock.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError as exc:
-                self._despair(exc)
-                return
-            sock.setblocking(False)
-            self._take(sock)
+                probe = sock.fileno() + 1
+                sock.setblocking(False)
+                self._take(sock)
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as exc:
+            self._despair(exc)
 
     def _despair(self, exc: OSError) -> None:
         """Shut the door for a rest, or the selector would turn for nothing."""

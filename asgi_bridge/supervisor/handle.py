@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
@@ -24,6 +25,7 @@ class State(Enum):
     LOADING = "it loads the plugins"
     READY = "it serves"
     RETIRING = "it gives its connections back, and ends"
+    ENDED = "the process has ended"
 
 
 class WorkerHandle:
@@ -41,12 +43,18 @@ class WorkerHandle:
         connections: Slot → our descriptor of the connection.
         recalled: Slots of the connections that the worker was asked to give back.
         stalled: Number of looks in a row that found the event loop where it was.
-        retire_by: When a retiring worker gets SIGTERM, in monotonic seconds.
+        end_by: When it gets the next signal that ends it, in monotonic seconds: see :meth:`end`.
+        is_told: False: it is to be told that it retires, and the channel was full.
+        is_mute: True: it has closed its end of the channel, so it has ended or is about to.
     """
 
     def __init__(self, message: Mapping[str, Any], shared: Sequence[int]) -> None:
-        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         memory = Table.create()
+        try:
+            self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except BaseException:
+            os.close(memory)
+            raise
         try:
             self._table = Table(memory)
             for descriptor in (theirs.fileno(), memory, *shared):
@@ -69,7 +77,10 @@ class WorkerHandle:
         self.connections: dict[int, socket.socket] = {}
         self.recalled: set[int] = set()
         self.stalled = 0
-        self.retire_by = float("inf")
+        self.end_by = float("inf")
+        self.is_told = True
+        self.is_mute = False
+        self._signal = signal.SIGTERM
         self._turns = 0
         self._free: list[int] = []
         self._next = 0
@@ -125,9 +136,12 @@ class WorkerHandle:
 
     def next_message(self) -> tuple[Word, int, bytes, int | None] | None:
         """Return the next message of the worker, as :func:`.receive` does; None: there is none now."""
-        with contextlib.suppress(BlockingIOError):
-            return receive(self.channel)
-        return None
+        try:
+            message = receive(self.channel)
+        except BlockingIOError:
+            return None
+        self.is_mute = message is None
+        return message
 
     def name_socket(self, name: tuple[int, int]) -> None:
         """Tell the worker by which device and inode it recognizes the socket at its path; zeros: there is none."""
@@ -142,6 +156,26 @@ class WorkerHandle:
     def is_busy(self, slot: int) -> bool:
         """Whether the worker has, or had at its end, read something of a call that it has not answered."""
         return bool(self._table.busy[slot])
+
+    def retire(self, seconds: float) -> None:
+        """Let it give its connections back, and end.
+
+        Args:
+            seconds: How long it may take for that.
+        """
+        self.state = State.RETIRING
+        self.end_by = time.monotonic() + seconds
+        self.is_told = self.tell(Word.RETIRE)
+
+    def end(self, seconds: float) -> None:
+        """Send SIGTERM, or SIGKILL if it has got SIGTERM and goes on: a plugin may have blocked that.
+
+        Args:
+            seconds: How long it may take to end after SIGTERM.
+        """
+        self.end_by = time.monotonic() + seconds
+        sig, self._signal = self._signal, signal.SIGKILL
+        self.kill(sig)
 
     def kill(self, sig: int) -> None:
         """Send a signal. The process was not waited for, so its id is still its own."""

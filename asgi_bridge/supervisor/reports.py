@@ -4,6 +4,7 @@ That worker asks the supervisor, which asks the others. What a worker has told l
 """
 
 import contextlib
+import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = ["Reports"]
+
+logger = logging.getLogger("asgi_bridge.server")
 
 WAIT_SECONDS = 0.5
 """Seconds that workers have to report. What one of them has told before stands for one that has not."""
@@ -39,14 +42,14 @@ class Reports:
         self._missing: set[int] = set()
         self._until = 0.0
 
-    def ask(self, asking: WorkerHandle, memory: int) -> None:
+    def ask(self, asking: WorkerHandle, memory: int | None) -> None:
         """Ask all other workers, and answer `asking` once they have reported.
 
         Args:
             asking: A worker.
-            memory: Its own report.
+            memory: Its own report; None: no descriptor was free for it.
         """
-        self._last[asking.pid] = unpack(memory)
+        self._keep(asking, memory)
         if not self._asking:
             self._until = time.monotonic() + WAIT_SECONDS
         self._asking.append(asking)
@@ -55,11 +58,22 @@ class Reports:
                 self._missing.add(worker.pid)
         self.step()
 
-    def take(self, worker: WorkerHandle, memory: int) -> None:
+    def take(self, worker: WorkerHandle, memory: int | None) -> None:
         """Take the report of a worker: one that it was asked for, or its last."""
-        self._last[worker.pid] = unpack(memory)
+        self._keep(worker, memory)
         self._missing.discard(worker.pid)
         self.step()
+
+    def _keep(self, worker: WorkerHandle, memory: int | None) -> None:
+        """Keep a report. One that cannot be read does not count."""
+        if memory is None:
+            return
+        try:
+            report = unpack(memory)
+            Tally().add(report["tally"])
+            self._last[worker.pid] = {name: report[name] for name in ("worker", "tally", "lines")}
+        except (ValueError, TypeError, LookupError, AttributeError) as exc:
+            logger.error("Worker %d: its report cannot be read: %r", worker.pid, exc)
 
     def bury(self, worker: WorkerHandle) -> None:
         """Keep what a worker that has ended has told."""
@@ -72,14 +86,15 @@ class Reports:
         self.step()
 
     def step(self) -> None:
-        """Answer those that have asked, if all have reported or the time is over."""
+        """Answer those that have asked, if all have reported or the time is over. Call it from time to time."""
         if not self._asking or (self._missing and time.monotonic() < self._until):
             return
         ended = {"worker": {}, "tally": self._ended.dump(), "lines": self._lines}
-        memory = pack([*self._last.values(), ended])
-        for worker in self._asking:
-            with contextlib.suppress(OSError):  # it asks again
-                send(worker.channel, Word.REPORTS, 0, b"", memory)
-        os.close(memory)
+        with contextlib.suppress(OSError):  # no descriptor is free: nobody gets an answer, and who wants one asks again
+            memory = pack([*self._last.values(), ended])
+            for worker in self._asking:
+                with contextlib.suppress(OSError):
+                    send(worker.channel, Word.REPORTS, 0, b"", memory)
+            os.close(memory)
         self._asking.clear()
         self._missing.clear()

@@ -4,8 +4,8 @@ import selectors
 import signal
 import socket
 from collections import deque
-from collections.abc import Iterator
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from types import FrameType, TracebackType
 
 __all__ = ["Signals"]
 
@@ -16,11 +16,18 @@ class Signals:
     Args:
         selector: The selector.
         numbers: The signals.
+        at_once: Called with each signal when it comes, also while this process waits in a write.
     """
 
-    def __init__(self, selector: selectors.BaseSelector, numbers: tuple[signal.Signals, ...]) -> None:
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        numbers: tuple[signal.Signals, ...],
+        at_once: Callable[[int], object] = lambda number: None,
+    ) -> None:
         self._selector = selector
         self._numbers = numbers
+        self._at_once = at_once
         self._come: deque[int] = deque()
         self._reader, self._writer = socket.socketpair()
 
@@ -28,7 +35,7 @@ class Signals:
         for end in (self._reader, self._writer):
             end.setblocking(False)
         for number in self._numbers:
-            signal.signal(number, lambda number, frame: self._come.append(number))
+            signal.signal(number, self._on_signal)
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self._selector.register(self._reader, selectors.EVENT_READ, lambda: self._reader.recv(4096))
         return self
@@ -39,6 +46,10 @@ class Signals:
         self._selector.unregister(self._reader)
         self._reader.close()
         self._writer.close()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._come.append(number)
+        self._at_once(number)
 
     def come(self) -> Iterator[int]:
         """Yield the signals that have come since the last call, in their order."""

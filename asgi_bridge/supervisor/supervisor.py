@@ -42,8 +42,8 @@ STOP_SECONDS = 0.55
 APISIX sends SIGKILL after one second, and a worker's own watchdog acts after 0.75 s."""
 KILL_SECONDS = END_SECONDS - 0.04
 """The same after SIGTERM where APISIX has started the runner, in seconds after the signal. A successor may come."""
-SHARED_SECONDS = 0.2
-"""Seconds that a predecessor has to give the memories that its workers share. One that serves alone has none."""
+SHARED_SECONDS = 2.0
+"""Seconds that a predecessor has to give the memories that its workers share. No plugin is loaded before that."""
 MEMORIES = ("numbers", "parked")
 """The memories: what plugins count, and who has parked calls."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD)
@@ -90,7 +90,7 @@ class Supervisor:
         self._succession.back = self._take_back
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
-            signals = stack.enter_context(Signals(self._selector, SIGNALS))
+            signals = stack.enter_context(Signals(self._selector, SIGNALS, self._bound_end))
             signal.signal(signal.SIGALRM, self._give_up)
             master = open_master(self._succession.path) if self._spawned else None
             if master is not None:
@@ -151,7 +151,7 @@ class Supervisor:
 
     def _look(self) -> None:
         """Replace workers that hang, and do what could not be done at once."""
-        self._crew.look(LOOK_SECONDS)
+        self._crew.look(LOOK_SECONDS, self._stop_seconds)
         self._listen()
         self._connections.hand_out_waiting()
         self._connections.balance(0.25)
@@ -165,10 +165,6 @@ class Supervisor:
             case signal.SIGTERM if self._may_wait():
                 self._succession.signalled = time.monotonic()
                 self._code = -sig
-                of_apisix = self._succession.of_apisix
-                signal.setitimer(
-                    signal.ITIMER_REAL, KILL_SECONDS if of_apisix else self._stop_seconds + HANDOVER_SECONDS
-                )
             case signal.SIGTERM | signal.SIGINT:
                 self._stop(sig)
             case signal.SIGHUP:
@@ -177,6 +173,12 @@ class Supervisor:
             case signal.SIGTTIN | signal.SIGTTOU:
                 self._crew.resize(1 if sig == signal.SIGTTIN else -1)
                 logger.info("%s: %d workers", signal.Signals(sig).name, self._crew.wanted)
+
+    def _bound_end(self, sig: int) -> None:
+        """Bound how long the end takes, from the signal's handler: this process may wait in a write."""
+        if sig in (signal.SIGTERM, signal.SIGINT) and not signal.getitimer(signal.ITIMER_REAL)[0]:
+            of_apisix = self._succession.of_apisix
+            signal.setitimer(signal.ITIMER_REAL, KILL_SECONDS if of_apisix else self._stop_seconds + HANDOVER_SECONDS)
 
     def _give_up(self, sig: int, frame: FrameType | None) -> None:
         """Kill the workers that still run, and end. A signal calls this, also while this process waits in a write."""
@@ -230,8 +232,9 @@ class Supervisor:
         """Get the memories that all workers share: from the predecessor, if it has some."""
         succession = self._succession
         until = time.monotonic() + SHARED_SECONDS
-        while not succession.shared and succession.predecessors.current is not None and time.monotonic() < until:
-            select.select([succession.predecessors.current], [], [], until - time.monotonic())
+        predecessors = succession.predecessors
+        while not predecessors.has_shared and predecessors.current is not None and time.monotonic() < until:
+            select.select([predecessors.current], [], [], TICK_SECONDS)
             succession.step()
         if len(succession.shared) != len(MEMORIES):
             close_all(map(Handed, succession.shared))

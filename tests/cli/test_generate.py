@@ -117,14 +117,14 @@ def test_the_environment_of_the_plugins_is_read_first(
 def test_the_command_that_starts_the_runner_has_the_options_of_the_target(command: Command) -> None:
     _, out, _ = command(
         "generate", "config", "a.b:c", "--mount", "x=d:e", "--allow", "/etc/keys/", "--allow", "https://a.test/",
-        "--home", "/srv/shop", "--standalone", "--env", "TOKEN", "--env", "DATABASE_URL",
+        "--home", "/srv/shop", "--workers", "3", "--standalone", "--env", "TOKEN", "--env", "DATABASE_URL",
     )  # fmt: skip
     assert yaml.safe_load(out) == {
         "deployment": {"role": "data_plane", "role_data_plane": {"config_provider": "yaml"}},
         "ext-plugin": {
             "cmd": [
                 "/srv/shop/.venv/bin/asgi-bridge", "run", "a.b:c", "--mount", "x=d:e", "--allow", "/etc/keys/",
-                "--allow", "https://a.test/", "--app-dir", "/srv/shop",
+                "--allow", "https://a.test/", "--app-dir", "/srv/shop", "--workers", "3",
             ],
         },
         "nginx_config": {"envs": ["TOKEN", "DATABASE_URL"]},
@@ -185,6 +185,10 @@ def test_the_document_has_each_kind_of_file() -> None:
         (["config", "a:b", "--sidecar"], "TARGET is not for --sidecar: this file then has the socket alone"),
         (["config", "--sidecar", "--home", "/a"], "--home is not for --sidecar: this file then has the socket alone"),
         (["dockerfile", "a:b", "--allow", "/a/"], "--allow is not for this file: APISIX starts the runner"),
+        (["config", "--sidecar", "--workers", "2"], "--workers is not for --sidecar: this file then has the socket"),
+        (["dockerfile", "a:b", "--workers", "2"], "--workers is not for this file: APISIX starts the runner"),
+        (["config", "a:b", "--workers", "0"], "'0' is neither a number of processes, 1 or more, nor auto"),
+        (["helm", "a:b", "--admin-port", "0"], "0 is not in the range 1<=x<=65535"),
         (["compose", "--uds", "/run/a/b.sock"], "--uds is for --sidecar: without it APISIX starts the runner"),
         (["compose", "a:b"], "Got unexpected extra argument (a:b)"),
         (["dockerfile"], "without a TARGET nobody knows which files are your code; name them: --copy"),

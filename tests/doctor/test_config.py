@@ -167,6 +167,14 @@ def test_the_command_that_starts_the_runner(look: Look, cmd: str, found: Finding
     assert look(f"ext-plugin:\n  cmd: {cmd}") == [found, NOT_STARTED[1], ALL]
 
 
+def test_a_command_with_a_variable_that_is_not_set(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOT_SET", raising=False)
+    words = ["${{NOT_SET}}/asgi-bridge", "run"]
+    what = f"ext-plugin.cmd has an environment variable that is not set here: {words}"
+    found = warning(f"{FILE}:2", what, "run the doctor with APISIX's environment to see more")
+    assert look(f"ext-plugin:\n  cmd: {words}") == [found, NOT_STARTED[1], ALL]
+
+
 def test_a_command_with_a_socket_of_its_own(look: Look) -> None:
     what = "cmd has --uds /run/x.sock, but APISIX connects to a socket of its own choice"
     found = error(f"{FILE}:1", what, "take --uds out: the runner learns the socket from APISIX_LISTEN_ADDRESS")

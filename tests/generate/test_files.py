@@ -21,6 +21,7 @@ from asgi_bridge.generate.kubernetes import helm_values, manifest
 from asgi_bridge.generate.runner import Deployed
 from asgi_bridge.generate.systemd import systemd_unit
 from asgi_bridge.loading import Source
+from asgi_bridge.supervisor.cores import usable_cores
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "deploy"
 
@@ -63,6 +64,7 @@ def assert_it_runs(command: list[str], source: Source, uds: str | None, permissi
     read = options_of(command)
     assert (read["target"], dict(read["mounts"]), read["allow"]) == (source.target, source.mounts, source.allow)
     assert (read["app_dir"], read["uds"], read["uds_permissions"]) == ("/opt/gate", uds, permissions)
+    assert read["workers"] == usable_cores()
 
 
 def health(uds: str) -> list[str]:
@@ -207,6 +209,23 @@ def test_gateway_and_runner_share_a_folder_of_the_pod(source: Source) -> None:
     assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
 
 
+def test_an_admin_port_is_in_the_command_and_in_the_readiness_probe(tmp_path: Path) -> None:
+    runner = Deployed(PLAIN, "/opt/gate", "/run/gate/runner.sock", private=True, workers="3", admin_port=9092)
+    text = manifest("gate", runner, "registry.test/gate:1")
+    found = [
+        yaml.safe_load_all(text).__next__()["spec"]["template"]["spec"]["initContainers"],
+        yaml.safe_load(helm_values("gate", runner, "registry.test/gate:1"))["extraInitContainers"],
+    ]
+    for (container,) in found:
+        read = options_of(container["command"])
+        assert (read["workers"], read["admin"], read["admin_public"]) == (3, "0.0.0.0:9092", True)
+        assert container["ports"] == [{"name": "admin", "containerPort": 9092}]
+        assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "admin"}
+        assert container["livenessProbe"]["exec"]["command"] == health("/run/gate/runner.sock")
+    files = written(tmp_path, [text, yaml.safe_dump(pod_of(runner))])
+    validated("kubernetes-validate", "--strict", "--kubernetes-version", "1.29", *files)
+
+
 CHART = {
     "image": {"repository", "tag"},
     "apisix": {"deployment", "admin", "fullCustomConfig"},
@@ -260,7 +279,7 @@ def test_the_unit_may_write_to_the_folder_of_its_socket(uds: str, home: str, lin
 @sources
 def test_the_unit_starts_the_runner(source: Source) -> None:
     unit = systemd_unit("gate", Deployed(source, "/opt/gate", "/run/gate/runner.sock"))
-    started = unit.partition("ExecStart=")[2].partition("\nUser=gate\n")[0].replace("\\\n", " ")
+    started = unit.partition("ExecStart=")[2].partition("\n#")[0].replace("\\\n", " ")
     # systemd's quoting is that of a shell here, but for its own two signs
     words = [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(started)]
     assert_it_runs(words, source, "/run/gate/runner.sock", 0o666)

@@ -1,70 +1,15 @@
-"""The page for people, in a real browser: Debian's chromium, without a window."""
+"""The page for people, in a real browser."""
 
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
-import pytest
-
+from ..doubles.browser import needs_browser
 from ..doubles.runner_process import RunnerProcess
+from .page import looked_at
 from .stage import Admin
 
-CHROMIUM = shutil.which("chromium")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
-SECONDS = 9
-"""Seconds of the page's own time that the browser lets pass. It looks at the runner every two seconds."""
 
-
-class Seen(HTMLParser):
-    """What a page shows: its tables by the id of the element around them, and the texts of all elements with an id."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tables: dict[str, list[list[str]]] = {}
-        self.texts: dict[str, str] = {}
-        self._id = ""
-        self._in_cell = False
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        name = dict(attrs).get("id")
-        if name:
-            self._id = name
-            self.texts[name] = ""
-        if tag == "tr":
-            self.tables.setdefault(self._id, []).append([])
-        self._in_cell = tag in ("td", "th")
-        if self._in_cell:
-            self.tables[self._id][-1].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._in_cell = False
-        if tag in ("output", "p", "span"):
-            self._id = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._in_cell:
-            self.tables[self._id][-1][-1] += data
-        elif self._id:
-            self.texts[self._id] += data
-
-
-def looked_at(url: str, folder: Path) -> Seen:
-    """Return what a browser shows after SECONDS of its own time."""
-    assert CHROMIUM is not None
-    done = subprocess.run(
-        [
-            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-            f"--user-data-dir={folder}", f"--virtual-time-budget={SECONDS * 1000}", "--dump-dom", url,
-        ],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    return Seen(done.stdout)
-
-
-@needs_chromium
+@needs_browser
 def test_a_person_sees_the_figures_of_the_runner(runner: RunnerProcess, admin: Admin, tmp_path: Path) -> None:
     markup = "<img src=x onerror=document.title=1>"
     with runner.connect() as connection:
@@ -115,7 +60,7 @@ def test_a_person_sees_the_figures_of_the_runner(runner: RunnerProcess, admin: A
     ]
 
 
-@needs_chromium
+@needs_browser
 def test_a_runner_that_is_not_ready_says_why(runner: RunnerProcess, admin: Admin, tmp_path: Path) -> None:
     folder = Path(runner.path).parent
     moved = folder.rename(f"{folder}.moved")  # the runner cannot bind another socket there

@@ -123,6 +123,7 @@ def test_one_changed_line_differs_in_exactly_the_calls_that_it_concerns(
     ]
     assert [call.line for call in changed if call.verdict is Verdict.DIFFERS] == concerned
     assert len(concerned) > 10
+    print(f"{len(same)} calls recorded, {len(concerned)} differ after the change of one line")
     assert {call.route for call in changed if call.verdict is Verdict.DIFFERS} >= {"tag", "stamp"}
     assert verdicts(changed)["unknown"] == verdicts(same)["unknown"]
 

@@ -21,6 +21,7 @@ from asgi_bridge.succession.packets import (
     PREDECESSOR,
     READY,
     REFUSED,
+    SHARED,
     VERSION,
 )
 from asgi_bridge.succession.succession import Succession
@@ -284,8 +285,8 @@ def test_the_last_of_many_hellos_counts(make: Make, path: str) -> None:
     turn(owner)
     owner.pass_on()
     packets = [packets_of(each) for each in callers]
-    assert [[packet.kind for packet in each] for each in packets] == [[], [], [], [], [LISTENER, DONE]]
-    close_all(packets[-1][0].handed)
+    assert [[packet.kind for packet in each] for each in packets] == [*[[SHARED]] * 4, [SHARED, LISTENER, DONE]]
+    close_all(packets[-1][1].handed)
     for each in callers:
         each.close()
 

@@ -59,7 +59,7 @@ def test_a_live_owner_is_taken_over(start: Start, path: str, folder: Path) -> No
         token = old.token("pid")
         assert body_of(old.call(token)) == b"%d" % first.pid
         second = start()
-        second.logged("Application startup complete")
+        second.logged("Runner listens on")
         assert second.log.count("Another runner listens on") == 1
         with second.connect() as new:
             new.token("pid")

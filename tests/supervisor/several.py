@@ -31,7 +31,12 @@ async def blocking(scope: Scope, receive: Receive, send: Send) -> None:
     await who(scope, receive, send)
 
 
-for app in (who, sleeping, blocking):
+async def fatal(scope: Scope, receive: Receive, send: Send) -> None:
+    """Ends the process in the way that the configuration says."""
+    exec(apisix(scope).conf)
+
+
+for app in (who, sleeping, blocking, fatal):
     bridge.mount(app.__name__, app)
 bridge.plugin("limit-req")(limit_req)
 

@@ -70,7 +70,7 @@ def admin(folder: Path) -> Admin:
     return Admin(str(folder / "admin.sock"))
 
 
-def started(start: Start, folder: Path, admin: Admin, workers: int = 4) -> RunnerProcess:
+def started(start: Start, folder: Path, admin: Admin, workers: int) -> RunnerProcess:
     runner = start(
         "--workers", str(workers), "--admin", f"unix:{admin.path}", target="counted:bridge", app_dir=str(folder)
     )
@@ -94,7 +94,7 @@ def load(opened: list[Connection]) -> Counter[tuple[str, ...]]:
 def test_the_metrics_are_those_of_all_workers_also_of_those_that_have_ended(
     start: Start, folder: Path, admin: Admin
 ) -> None:
-    runner = started(start, folder, admin)
+    runner = started(start, folder, admin, 2)
     opened = [runner.connect() for _ in range(CONNECTIONS)]
     counted = load(opened)
     assert admin.counts() == counted
@@ -112,7 +112,7 @@ def test_the_metrics_are_those_of_all_workers_also_of_those_that_have_ended(
     counted += load(opened)
     runner.process.send_signal(signal.SIGHUP)
     until(lambda: not before & {*runner.workers})
-    until(lambda: len(runner.workers) == 4)
+    until(lambda: len(runner.workers) == 2)
     assert admin.counts() == counted
     for connection in opened:
         connection.close()

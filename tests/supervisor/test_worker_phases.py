@@ -22,6 +22,7 @@ from . import HERE
 Start = Callable[..., RunnerProcess]
 
 CALLS = int(os.environ.get("BOTH_CALLS", "600"))
+WORKERS = int(os.environ.get("BOTH_WORKERS", "2"))
 CONCURRENT = 64
 PATIENT = Limits(connect=60.0)
 """On a busy machine this process may not run for a second."""
@@ -29,8 +30,8 @@ PATIENT = Limits(connect=60.0)
 
 @pytest.fixture
 def runner(start: Start) -> RunnerProcess:
-    runner = start("--workers", "3", target="several:both", app_dir=str(HERE))
-    for _ in range(3):
+    runner = start("--workers", str(WORKERS), target="several:both", app_dir=str(HERE))
+    for _ in range(WORKERS):
         runner.line_with("takes calls")
     return runner
 
@@ -84,8 +85,9 @@ def test_no_two_requests_are_mixed_up(runner: RunnerProcess) -> None:
 
     asyncio.run(main())
     assert wrong == []
-    assert processes.total() == CALLS and len(processes) == 3
+    assert processes.total() == CALLS and len(processes) == WORKERS
     assert "ERROR" not in runner.log and "WARNING" not in runner.log
+    print(f"{CALLS} requests, each with 3 plugins in both phases, in {WORKERS} workers: none mixed up")
 
 
 @pytest.mark.parametrize(("name", "status", "phase"), [("pre", 200, "response"), ("strict", 503, None)])
@@ -129,7 +131,7 @@ def test_a_worker_that_retires_waits_for_its_parked_calls(runner: RunnerProcess)
     async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/1":
             runner.process.send_signal(signal.SIGHUP)
-            while runner.log.count("takes calls") < 4:  # noqa: ASYNC110  # the new worker is ready at any time
+            while runner.log.count("takes calls") <= WORKERS:  # noqa: ASYNC110  # the new worker is ready at any time
                 await asyncio.sleep(0.01)
         await numbered(scope, receive, send)
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -44,6 +45,19 @@ def several(start: Start) -> Start:
         return runner
 
     return several
+
+
+@pytest.fixture(scope="module")
+def four() -> Iterator[RunnerProcess]:
+    """A runner with four workers. Several tests share it; one of them kills two workers, which are replaced."""
+    with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as folder:
+        runner = RunnerProcess(f"{folder}/r.sock", "--workers", "4", target="several:bridge", app_dir=str(HERE))
+        try:
+            for _ in range(4):
+                runner.line_with("takes calls")
+            yield runner
+        finally:
+            runner.end()
 
 
 def pids(runner: RunnerProcess) -> set[int]:
@@ -114,8 +128,8 @@ def calling(runner: RunnerProcess, number: int) -> Iterator[list[int]]:
 # shares
 
 
-def test_each_worker_has_its_share_of_connections_also_after_two_were_killed(several: Start) -> None:
-    runner = several(4)
+def test_each_worker_has_its_share_of_connections_also_after_two_were_killed(four: RunnerProcess) -> None:
+    runner = four
     with closing(connections(runner, 64)) as opened:
         token = opened[0].token("who", "x")
         until(lambda: sorted(shares(opened, token).values()) == [16] * 4)
@@ -130,24 +144,25 @@ def test_each_worker_has_its_share_of_connections_also_after_two_were_killed(sev
         assert not {*killed} & shares(opened, token).keys()
 
 
-def test_the_routes_of_one_connection_are_known_to_all_workers(several: Start) -> None:
-    runner = several(3)
-    with closing(connections(runner, 12)) as opened:
+def test_the_routes_of_one_connection_are_known_to_all_workers(four: RunnerProcess) -> None:
+    with closing(connections(four, 12)) as opened:
+        first = opened[0].token("who", "x")
+        until(lambda: len(shares(opened, first)) == 4)
         tokens = {}
         for number in range(200):
             token = opened[0].token("who", number, key=f"route#{number}#ext-plugin-pre-req#1")
             tokens[token] = str(number)
         assert len(tokens) == 200
-        found = [(*who(connection.call(token)), conf) for token, conf in tokens.items() for connection in opened]
+        one_of_each = {who(connection.call(first))[0]: connection for connection in opened}.values()
+        found = [(*who(connection.call(token)), conf) for token, conf in tokens.items() for connection in one_of_each]
         assert [answered for _, answered, _ in found] == [conf for _, _, conf in found]
-        assert len({pid for pid, _, _ in found}) == 3
+        assert len({pid for pid, _, _ in found}) == 4
 
 
-def test_limit_req_counts_for_all_workers_together(several: Start) -> None:
-    runner = several(3)
-    with closing(connections(runner, 30)) as opened:
+def test_limit_req_counts_for_all_workers_together(four: RunnerProcess) -> None:
+    with closing(connections(four, 30)) as opened:
         who_token = opened[0].token("who", "x")
-        until(lambda: sorted(shares(opened, who_token).values()) == [10] * 3)
+        until(lambda: len(shares(opened, who_token)) == 4)
         token = opened[0].token("limit-req", {"rate": 0.04, "burst": 0})
         burst = opened[0].token("limit-req", {"rate": 20, "burst": 12}, key="route#2#ext-plugin-pre-req#1")
         answers = [answer for _ in range(3) for answer in [connection.call(token) for connection in opened]]
@@ -190,6 +205,20 @@ def test_a_killed_worker_costs_its_calls_in_flight_alone(several: Start) -> None
         assert busy.receive() is None
         assert first not in shares([*idle[:-1], witness, *others], token)
         runner.logged(f"Worker {first} ended by signal 9, with ")
+
+
+def test_whatever_ends_a_worker_others_go_on_with_its_connections(several: Start) -> None:
+    runner = several(1)
+    ways = {"import ctypes; ctypes.string_at(0)": "by signal 11", "import os; os._exit(0)": "with exit code 0"}
+    with closing(connections(runner, 1)) as (connection,):
+        token = connection.token("who", "x")
+        for way, how in ways.items():
+            before, _ = who(connection.call(token))
+            with closing(connections(runner, 1)) as (other,):
+                other.begin(other.token("fatal", way))
+                assert other.receive() is None
+            assert who(connection.call(token))[0] != before
+            assert f"Worker {before} ended {how}, with 1 calls in flight; it is replaced" in runner.log
 
 
 def test_a_worker_whose_event_loop_hangs_is_replaced(start: Start, path: str) -> None:
@@ -302,6 +331,26 @@ def test_sigterm_ends_calls_that_would_run_for_minutes(several: Start, plugin: s
     assert not runner.left()
 
 
+def test_sigterm_ends_a_supervisor_whose_log_nobody_reads(start: Start, folder: Path) -> None:
+    fifo = str(folder / "log")
+    os.mkfifo(fifo)
+    end = os.open(fifo, os.O_RDWR)
+    filling = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    try:
+        runner = start(target="several:bridge", app_dir=str(HERE), stderr=end)
+        with closing(connections(runner, 1)) as (connection,):
+            connection.call(connection.token("who", "x"))
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(filling, b"x")
+        runner.process.send_signal(signal.SIGHUP)  # the supervisor waits until it can write a line about it
+        runner.stop()
+        until(lambda: not runner.left())
+    finally:
+        os.close(filling)
+        os.close(end)
+
+
 def test_sigint_of_a_terminal_ends_all(several: Start) -> None:
     runner = several(2)
     os.killpg(runner.pid, signal.SIGINT)
@@ -346,6 +395,15 @@ def test_the_supervisor_loads_nothing_heavy() -> None:
     code = "import sys, asgi_bridge.cli.run, asgi_bridge.supervisor.run; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {*done.stdout.split()}.isdisjoint({"asyncio", "pydantic", "sqlite3", "starlette", "uvicorn"})
+
+
+def test_the_soft_limit_of_open_files_is_raised_for_all(start: Start, path: str) -> None:
+    command = ["sh", "-c", 'ulimit -Sn 64; ulimit -Hn 300; exec "$0" "$@"', BIN, "run", "several:bridge"]
+    runner = start(command=[*command, "--app-dir", str(HERE), "--uds", path])
+    runner.line_with("takes calls")
+    for pid in (runner.pid, runner.worker):
+        (line,) = [each for each in Path(f"/proc/{pid}/limits").read_text().splitlines() if "open files" in each]
+        assert line.split()[3:5] == ["300", "300"]
 
 
 def test_usable_cores_follow_the_container(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
