@@ -48,7 +48,9 @@ MAY_IMPORT = {
     "check": {"plugins", "gateway"} | SMALL,
     "compat": {"bridge", "plugins", "adapter", "wsgi"} | SMALL,
     "testing": {"bridge", "check", "gateway", "plugins", "server"} | SMALL,
-    "dev": {"answers", "loading", "check", "gateway", "plugins", "server", "wire"} | SMALL,
+    "tracing": {"adapter", "plugins", "server"} | SMALL,
+    "inspector": {"gateway", "tracing", "wire"} | SMALL,
+    "dev": {"loading", "check", "gateway", "inspector", "plugins", "server", "tracing"} | SMALL,
     "health": set(),
     "doctor": {"gateway", "wire"} | SMALL,
     "one_call": {"answers", "plugins", "adapter", "gateway", "wire"} | SMALL,
@@ -66,6 +68,7 @@ MAY_IMPORT = {
         "health",
         "one_call",
         "replay",
+        "tracing",
     }
     | SMALL,
     "__main__": {"cli"},

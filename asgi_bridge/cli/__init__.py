@@ -5,6 +5,7 @@ and is quick because none of them has loaded uvicorn, Starlette or pydantic by t
 """
 
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -39,14 +40,18 @@ cli.add_command(completion.completion)
 cli.add_command(replay.replay)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None, make_runner: object = None) -> None:
     """Run the command line.
 
     An error of this package is printed to stderr in one line, after the lines of the user's own files that led to it,
     and ends the process with exit code 2.
+
+    Args:
+        arguments: Of the command line; None: those of this process.
+        make_runner: Makes the runner of the command ``run``; None: the usual one.
     """
     try:
-        cli(prog_name="asgi-bridge")
+        cli(arguments, prog_name="asgi-bridge", obj=make_runner)
     except BridgeError as exc:
         click.echo(f"{own_lines(exc)}asgi-bridge: {exc}", err=True)
         sys.exit(2)

@@ -61,4 +61,7 @@ def run(
     """Serve the gateway."""
     from ..server.serve import serve
 
+    make_runner = click.get_current_context().obj
+    if make_runner is not None:
+        options["make_runner"] = make_runner
     serve(find_source(target, mounts, app_dir, allow), reload_dirs=list(reload_dirs) or None, **options)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -17,7 +17,8 @@ from ..adapter import Call, Host, shadow_run
 from ..errors import ConfigurationError
 from ..lifespan import answer_lifespan
 from ..logs import GUARD
-from ..plugins import MAX_CONFIGURATION_BYTES, ConfigurationStore, Plugin
+from ..plugins import MAX_CONFIGURATION_BYTES, Chain, ConfigurationStore, Plugin
+from ..plugins.build import Conf
 from ..recording import RecordOptions
 from .admin import AdminAddress, AdminServer
 from .hangs import HangWatch
@@ -110,7 +111,7 @@ class Runner:
             expire=self.options.conf_expire,
             limit_configuration_size=self.options.limit_configuration_size,
             folder=self.options.folder,
-            on_build=None if self.recording is None else self.recording.prepared,
+            on_build=self._on_build(),
         )
         self.host = Host(Starlette(), self.options.ask_origin, shadow=shadow_run)
         self._shadows = [plugin.shadow for plugin in plugins.values() if plugin.shadow is not None]
@@ -127,6 +128,10 @@ class Runner:
         self._hangs: HangWatch | None = None
         self._overload_logged = float("-inf")
         self._refused: dict[int, int] = {}
+
+    def _on_build(self) -> Callable[[Chain, bytes | None, Conf], None] | None:
+        """Return what is called with each new chain, its key and its configuration; None: nothing is."""
+        return None if self.recording is None else self.recording.prepared
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "lifespan", "plugins are called by the gateway, not over HTTP"

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from ..errors import ConfigurationError
@@ -57,6 +57,7 @@ def serve(
     record_secrets: bool = False,
     admin: str | None = None,
     admin_public: bool = False,
+    make_runner: Callable[[Plugins, RunnerOptions], Runner] = Runner,
 ) -> None:
     """Serve the gateway until a signal ends the process.
 
@@ -81,6 +82,8 @@ def serve(
         record_secrets: True: the recording holds secrets as they are.
         admin: Where the admin application listens: ``"127.0.0.1:9092"`` or ``"unix:PATH"``; None: nowhere.
         admin_public: True: `admin` may be an address that other machines reach.
+        make_runner: Makes the runner of its plugins and options, in the process that serves. It is plain data where
+            that is another process.
 
     Raises:
         ConfigurationError: The socket cannot be taken, an option's value cannot work, or the plugins cannot be loaded.
@@ -141,7 +144,7 @@ def serve(
     listening = bind(path, uds_permissions)
     private = PrivateFolder(path)
     options = dataclasses.replace(options, folder=private.path, socket=listening.name)
-    config.app = functools.partial(_load_runner, source, options)
+    config.app = functools.partial(_load_runner, source, options, make_runner)
     owner = os.getpid()
 
     def ended() -> None:
@@ -188,7 +191,9 @@ def _check_options(
         )
 
 
-def _load_runner(source: Source | Plugins, options: RunnerOptions) -> Runner:
+def _load_runner(
+    source: Source | Plugins, options: RunnerOptions, make_runner: Callable[[Plugins, RunnerOptions], Runner]
+) -> Runner:
     """Make the runner, in the process that serves. With reload that is a child of the one that was started."""
     try:
         plugins = source if isinstance(source, Mapping) else source.load()
@@ -199,4 +204,4 @@ def _load_runner(source: Source | Plugins, options: RunnerOptions) -> Runner:
         # a module raised it: a signal raises nothing here, since uvicorn's handlers only note it
         raise ConfigurationError(f"a module of the plugins raised {exc!r} when it was imported") from exc
     show_plugin_logs()
-    return Runner(plugins, options)
+    return make_runner(plugins, options)

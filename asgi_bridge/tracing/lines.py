@@ -1,0 +1,101 @@
+"""The log lines and the output of a call, found by the plugin whose code runs."""
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from ..adapter import Call
+from ..plugins.extension import current
+from .trace import Trace
+
+__all__ = ["Lines"]
+
+_LOGGING = logging.__file__
+
+
+class Lines(logging.Handler):
+    """Gives log lines, and what plugins print, to the traces of their calls.
+
+    What this package logs of a traced call is told to ``dev``, which shows it in one block with the request, so it does
+    not go to the terminal too. Lines of the plugins' own still do.
+
+    Args:
+        trace_of: Finds the trace of a call.
+        added: Called after a line was added to a trace, in any thread.
+        listens: Whether ``dev`` listens.
+    """
+
+    def __init__(
+        self, trace_of: Callable[[Call], Trace], added: Callable[[Trace], None], listens: Callable[[], bool]
+    ) -> None:
+        super().__init__()
+        self._trace_of = trace_of
+        self._added = added
+        self._listens = listens
+        self._writes: list[tuple[TextIO, Any]] = []
+
+    def start(self) -> None:
+        """Begin to listen to all loggers, to stdout and to stderr."""
+        for logger in self._loggers():
+            logger.handlers.insert(0, self)  # before those that `_unless_told` is a filter of
+            for handler in logger.handlers[1:]:
+                handler.addFilter(self._unless_told)
+        for stream in (sys.stdout, sys.stderr):
+            self._writes.append((stream, stream.write))
+            stream.write = self._writing(len(self._writes), stream.write)  # type: ignore[method-assign]
+
+    def stop(self) -> None:
+        """Listen no longer."""
+        for logger in self._loggers():
+            logger.removeHandler(self)
+            for handler in logger.handlers:
+                handler.removeFilter(self._unless_told)
+        for stream, write in self._writes:
+            stream.write = write  # type: ignore[method-assign]
+        self._writes.clear()
+
+    @staticmethod
+    def _loggers() -> tuple[logging.Logger, ...]:
+        return logging.getLogger("asgi_bridge"), logging.getLogger()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Give a record to the trace of its call, if it has one."""
+        found = self._trace(record)
+        if found is None:
+            return
+        trace, plugin = found
+        kept = trace.add_line(
+            "log", record.getMessage(), level=record.levelname.lower(), logger=record.name, plugin=plugin,
+            traced=bool(record.exc_info and record.exc_info[1] is not None),
+        )  # fmt: skip
+        record.told = kept
+        self._added(trace)
+
+    def _trace(self, record: logging.LogRecord) -> tuple[Trace, str] | None:
+        of = getattr(record, "of", None)
+        call = None if of is None else of()
+        if isinstance(call, Call):
+            return self._trace_of(call), str(getattr(record, "call", {}).get("plugin", ""))
+        return self._current()
+
+    def _current(self) -> tuple[Trace, str] | None:
+        extension = current.get(None)
+        if extension is None or not isinstance(extension._call, Call):
+            return None
+        return self._trace_of(extension._call), extension.plugin
+
+    def _unless_told(self, record: logging.LogRecord) -> bool:
+        ours = record.name.startswith("asgi_bridge.")
+        return not (ours and getattr(record, "told", False) and self._listens())
+
+    def _writing(self, number: int, write: Callable[[str], int]) -> Callable[[str], int]:
+        def writing(content: str, /) -> int:
+            found = self._current() if isinstance(content, str) else None
+            # a handler of logging writes what `emit` has seen already
+            if found is not None and content and sys._getframe(1).f_code.co_filename != _LOGGING:
+                found[0].write(number, content, found[1])
+                self._added(found[0])
+            return write(content)
+
+        return writing

@@ -1,0 +1,202 @@
+"""The runner of ``asgi-bridge dev``, and its link to the process that shows what it tells.
+
+The link is a unix socket that ``dev`` listens on. What goes over it are JSON objects, one a line: first what this
+process has loaded, then news of calls.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from ..adapter import Call, RequestCall, ResponseCall
+from ..plugins import Chain, Plugin
+from ..plugins.build import Conf
+from ..server.runner import Runner, RunnerOptions
+from .layers import Hooks
+from .lines import Lines
+from .trace import Trace
+
+__all__ = ["Link", "MakeRunner", "TracedRunner", "Tracer"]
+
+TELL_SECONDS = 0.02
+"""Seconds from a change in a call until it is told. Calls are mostly over by then, and told in one piece."""
+MAX_TRACES = 500
+"""Maximum number of calls that are looked at. The oldest is forgotten first."""
+MAX_UNSENT = 16 * 1024 * 1024
+"""Bytes that may wait until ``dev`` reads them. News beyond that are dropped."""
+
+
+class Link:
+    """The runner's end of the socket.
+
+    Args:
+        path: Of the socket.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._transport: asyncio.Transport | None = None
+
+    async def start(self) -> None:
+        """Connect. Without a listener all news are dropped."""
+        with contextlib.suppress(OSError):
+            transport, _ = await asyncio.get_running_loop().create_unix_connection(asyncio.Protocol, self._path)
+            self._transport = transport
+
+    def stop(self) -> None:
+        """Close the connection once everything is sent."""
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+
+    def listens(self) -> bool:
+        """Whether somebody takes news, and reads them quickly enough."""
+        transport = self._transport
+        return transport is not None and not transport.is_closing() and transport.get_write_buffer_size() < MAX_UNSENT
+
+    def tell(self, news: Mapping[str, Any]) -> None:
+        """Send a JSON object, if somebody takes it."""
+        if self.listens():
+            assert self._transport is not None
+            self._transport.write(json.dumps(news).encode() + b"\n")
+
+
+class Tracer:
+    """Looks at the calls of one runner, and tells what they do.
+
+    Args:
+        tell: Takes the news: JSON objects.
+        listens: Whether somebody takes news.
+    """
+
+    def __init__(self, tell: Callable[[Mapping[str, Any]], None], listens: Callable[[], bool]) -> None:
+        self._tell = tell
+        self._traces: OrderedDict[int, Trace] = OrderedDict()
+        self._dirty: dict[int, Trace] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._hooks = Hooks(self._trace_of, self._changed)
+        self._lines = Lines(self._trace_of, self._added, listens)
+
+    def start(self) -> None:
+        """Begin to listen to log lines and output."""
+        self._loop = asyncio.get_running_loop()
+        self._lines.start()
+
+    def stop(self) -> None:
+        """Tell what is left, and listen no longer."""
+        self._lines.stop()
+        self._tell_news()
+
+    def prepared(self, chain: Chain, key: bytes | None, conf: Conf) -> None:
+        """Look at the plugins of a new chain."""
+        self._hooks.add_to(chain)
+
+    def _trace_of(self, call: Call) -> Trace:
+        assert isinstance(call, RequestCall | ResponseCall)
+        trace = self._traces.get(call.number)
+        if trace is None:
+            trace = self._traces[call.number] = Trace(
+                call.number, call.phase, call.route_id, [layer.name for layer in call.chain.acting]
+            )
+            while len(self._traces) > MAX_TRACES:
+                self._traces.popitem(last=False)
+        return trace
+
+    def _changed(self, trace: Trace, key: int) -> None:
+        trace.changed(key)
+        self._tell_soon(trace)
+
+    def _added(self, trace: Trace) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._tell_soon, trace)
+
+    def _tell_soon(self, trace: Trace) -> None:
+        if not self._dirty and self._loop is not None:
+            self._loop.call_later(TELL_SECONDS, self._tell_news)
+        self._dirty[trace.number] = trace
+
+    def _tell_news(self) -> None:
+        dirty, self._dirty = self._dirty, {}
+        now = monotonic()
+        for trace in dirty.values():
+            self._tell({"at": now, **trace.news()})
+
+
+class TracedRunner(Runner):
+    """A runner whose plugins are looked at.
+
+    Args:
+        plugins: The mounted plugins, by name.
+        options: How it works.
+        path: Of the socket that ``dev`` listens on.
+        folder: The user's own modules are in it.
+    """
+
+    def __init__(self, plugins: Mapping[str, Plugin], options: RunnerOptions, path: str, folder: str) -> None:
+        self.link = Link(path)
+        self.tracer = Tracer(self.link.tell, self.link.listens)
+        super().__init__(plugins, options)
+        self._loaded = {"loaded": _described(plugins), "modules": _modules(folder), "pid": os.getpid()}
+
+    def _on_build(self) -> Callable[[Chain, bytes | None, Conf], None] | None:
+        return self.tracer.prepared
+
+    async def start(self) -> None:
+        """Start as a runner does, and tell what is loaded."""
+        await self.link.start()
+        self.tracer.start()
+        self.link.tell(self._loaded)
+        await super().start()
+
+    async def stop(self) -> None:
+        """Stop as a runner does, and tell what is left."""
+        await super().stop()
+        self.tracer.stop()
+        self.link.stop()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MakeRunner:
+    """Makes the traced runner, in the process that serves. It is plain data, so that it can be sent to that process.
+
+    Attributes:
+        path: Of the socket that ``dev`` listens on.
+        folder: The user's own modules are in it.
+    """
+
+    path: str
+    folder: str
+
+    def __call__(self, plugins: Mapping[str, Plugin], options: RunnerOptions) -> Runner:
+        """Make it."""
+        return TracedRunner(plugins, options, self.path, self.folder)
+
+
+def _described(plugins: Mapping[str, Plugin]) -> dict[str, str]:
+    """Return for each plugin a digest of its options and of the schema of its configuration."""
+    return {
+        name: hashlib.blake2b(json.dumps(plugin.describe(), default=repr).encode(), digest_size=8).hexdigest()
+        for name, plugin in plugins.items()
+    }
+
+
+def _modules(folder: str) -> dict[str, int]:
+    """Return the user's modules that are loaded: file, relative to `folder`, and when it was changed."""
+    found = {}
+    for module in list(sys.modules.values()):
+        name = getattr(module, "__file__", None)
+        if isinstance(name, str) and Path(folder) in Path(name).parents:
+            relative = Path(name).relative_to(folder)
+            if not any(part.startswith(".") or part in ("site-packages", "dist-packages") for part in relative.parts):
+                with contextlib.suppress(OSError):
+                    found[str(relative)] = os.stat(name).st_mtime_ns
+    return found
