@@ -96,6 +96,7 @@ class Capture:
                 each.response_body = record.keep(each.response_body)
             record.finished = time.monotonic()
             watch.finish()
+            self._records.explain(record)
             self._records.changed(record)
 
 

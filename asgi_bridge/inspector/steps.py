@@ -11,7 +11,7 @@ from .record import CallRecord, Record
 
 __all__ = ["Lane", "Step", "lanes"]
 
-_EMPTY = {"status": 200, "headers": []}
+_EMPTY: dict[str, Any] = {"status": 200, "headers": []}
 
 
 @dataclass
@@ -109,7 +109,8 @@ def _request_step(record: Record, each: CallRecord, index: int, name: str, liste
             step.milliseconds = (step.milliseconds or 0.0) + (_own_time(part["back"], done) or 0.0)
         step.changes = changes + more
         sent = part.get("sent")
-        if sent is not None and not waited and sent["status"] >= 400:
+        inside = part.get("inside") or _EMPTY
+        if sent is not None and not waited and sent["status"] >= 400 > inside["status"]:
             step.state, step.words = "answered", f"answered {sent['status']}"
         elif step.changes:
             step.state, step.words = "changed", "changed the request" if changes else "changed the response"

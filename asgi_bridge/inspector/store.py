@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -72,6 +72,7 @@ class Records:
         self._subscriptions: set[Subscription] = set()
         self._size = 0
         self._sizes: dict[int, int] = {}
+        self._errors: deque[dict[str, Any]] = deque(maxlen=20)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -118,8 +119,26 @@ class Records:
             while len(self._calls) > 4 * KEPT:
                 self._calls.popitem(last=False)
 
+    def explain(self, record: Record) -> None:
+        """Add the runner's errors about the route of a record, if a call of it failed before it could begin."""
+        route = record.about.get("route")
+        if route is not None and any(each.number is None for each in record.calls):
+            end = record.finished or float("inf")
+            for line in list(self._errors):
+                about_it = line["text"].startswith(f"route {route} refused: ")
+                if about_it and record.started <= line["at"] <= end and line not in record.lines:
+                    record.add_line(line)
+
     def tell(self, news: dict[str, Any]) -> None:
-        """Add what the runner tells of a call to the record that the call belongs to, if that is still kept."""
+        """Add what the runner tells of a call to the record that the call belongs to, if that is still kept.
+
+        An error about no call belongs to the requests whose preparation it was.
+        """
+        if "line" in news:
+            self._errors.append(news["line"])
+            for each in list(self._records.values())[-10:]:
+                self.explain(each)
+            return
         record, call = self._calls.get(news["call"], (None, None))
         if record is not None and call is not None and record.number in self._records:
             record.add_news(call, news)

@@ -136,4 +136,9 @@ def _fault(exc: BaseException, call: Call, layer: Layer) -> dict[str, str] | Non
         return None
     if call.failed is not None and call.failed[0] is exc:
         return None
-    return {"kind": "exception", "text": reason_of(exc), "own": SECRETS.taken_out(own_frames(exc)), "whole": traceback_text(exc)}
+    return {
+        "kind": "exception",
+        "text": reason_of(exc),
+        "own": SECRETS.taken_out(own_frames(exc)),
+        "whole": traceback_text(exc),
+    }

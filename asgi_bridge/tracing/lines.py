@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, TextIO
 
 from ..adapter import Call
@@ -23,13 +24,19 @@ class Lines(logging.Handler):
     Args:
         trace_of: Finds the trace of a call.
         added: Called after a line was added to a trace, in any thread.
+        alone: Called with an error of this package that is about no call, in any thread.
         listens: Whether ``dev`` listens.
     """
 
     def __init__(
-        self, trace_of: Callable[[Call], Trace], added: Callable[[Trace], None], listens: Callable[[], bool]
+        self,
+        trace_of: Callable[[Call], Trace],
+        added: Callable[[Trace], None],
+        alone: Callable[[dict[str, Any]], None],
+        listens: Callable[[], bool],
     ) -> None:
         super().__init__()
+        self._alone = alone
         self._trace_of = trace_of
         self._added = added
         self._listens = listens
@@ -63,10 +70,13 @@ class Lines(logging.Handler):
         """Give a record to the trace of its call, if it has one."""
         found = self._trace(record)
         if found is None:
+            if record.levelno >= logging.ERROR and record.name.startswith("asgi_bridge."):
+                line = {"at": monotonic(), "kind": "log", "text": record.getMessage(), "plugin": "", **_about(record)}
+                self._alone(line)
             return
         trace, plugin = found
         kept = trace.add_line(
-            "log", record.getMessage(), level=record.levelname.lower(), logger=record.name, plugin=plugin,
+            "log", record.getMessage(), **_about(record), plugin=plugin,
             traced=bool(record.exc_info and record.exc_info[1] is not None),
         )  # fmt: skip
         record.told = kept
@@ -99,3 +109,7 @@ class Lines(logging.Handler):
             return write(content)
 
         return writing
+
+
+def _about(record: logging.LogRecord) -> dict[str, Any]:
+    return {"level": record.levelname.lower(), "logger": record.name}

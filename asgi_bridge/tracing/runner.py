@@ -84,7 +84,7 @@ class Tracer:
         self._dirty: dict[int, Trace] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._hooks = Hooks(self._trace_of, self._changed)
-        self._lines = Lines(self._trace_of, self._added, listens)
+        self._lines = Lines(self._trace_of, self._added, self._alone, listens)
 
     def start(self) -> None:
         """Begin to listen to log lines and output."""
@@ -118,6 +118,10 @@ class Tracer:
     def _added(self, trace: Trace) -> None:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._tell_soon, trace)
+
+    def _alone(self, line: dict[str, Any]) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._tell, {"line": line})
 
     def _tell_soon(self, trace: Trace) -> None:
         if not self._dirty and self._loop is not None:

@@ -21,6 +21,7 @@ class Dev:
 
     def __init__(self, process: "subprocess.Popen[bytes]", output: Path) -> None:
         self.process = process
+        self.folder = output.parent
         self._output = output
 
     @property

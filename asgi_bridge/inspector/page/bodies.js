@@ -103,5 +103,5 @@ function folded(lines) {
 
 export function lineOf([sign, text]) {
   const kind = {"+": "added", "-": "gone", "…": "fold"}[sign] || "same";
-  return h("div", {class: "line " + kind}, h("span", {class: "sign"}, sign === "-" ? "−" : sign), h("span", {}, text));
+  return h("div", {class: "line " + kind}, h("span", {class: "sign"}, sign), h("span", {}, text));
 }

@@ -13,7 +13,7 @@ export class List {
     this.choices = {"by-route": new Set(), "by-plugin": new Set()};
     byId("filters").addEventListener("submit", event => event.preventDefault());
     for (const id of ["search", "by-route", "by-plugin", "by-status"]) {
-      byId(id).addEventListener("input", () => this.filter());
+      for (const event of ["input", "change"]) byId(id).addEventListener(event, () => this.filter());
     }
     this.element.addEventListener("click", event => {
       const row = event.target.closest("[role=option]");
@@ -81,9 +81,9 @@ export class List {
       h("span", {class: "status " + statusClass(request.status)}, request.status === null ? "···" : String(request.status)),
       h("span", {class: "line1"}, h("b", {}, request.method), " ", request.target),
       h("span", {class: "took"}, milliseconds(request.milliseconds)),
-      h("span", {class: "line2"}, request.again ? h("i", {class: "mark"}, "sent again") : null,
-        request.websocket ? h("i", {class: "mark"}, "WebSocket") : null,
-        request.route === null ? null : h("i", {class: "tag"}, request.route), request.outcome),
+      h("span", {class: "line2"}, request.again ? [h("i", {class: "mark"}, "sent again"), " "] : null,
+        request.websocket ? [h("i", {class: "mark"}, "WebSocket"), " "] : null,
+        request.route === null ? null : [h("i", {class: "tag"}, request.route), " "], request.outcome),
       h("span", {class: "time"}, timeOf(request.at)),
     );
     element.hidden = !this.fits(request);

@@ -23,11 +23,13 @@ function render() {
   const at = place.scrollTop;
   place.replaceChildren(...detailView(detail, act, tab, name => { tab = name; }));
   place.scrollTop = at;
+  document.body.dataset.shown = detail.id;
 }
 
 function close() {
   detail = null;
   asking += 1;
+  delete document.body.dataset.shown;
   history.replaceState(null, "", location.pathname);
   document.body.classList.remove("chosen");
   list.mark(null);
