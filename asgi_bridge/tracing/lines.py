@@ -68,6 +68,9 @@ class Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Give a record to the trace of its call, if it has one."""
+        if getattr(record, "looked_at", False):  # by the handler of another logger
+            return
+        record.looked_at = True
         found = self._trace(record)
         if found is None:
             if record.levelno >= logging.ERROR and record.name.startswith("asgi_bridge."):
