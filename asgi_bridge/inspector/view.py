@@ -33,6 +33,8 @@ def summary_of(record: Record) -> dict[str, Any]:
 
 
 def _failed(record: Record) -> bool:
+    if record.upstreams and record.upstreams[-1].error is not None:
+        return True
     return any(each.call is not None and each.call.error is not None and not each.call.again for each in record.calls)
 
 
@@ -52,11 +54,11 @@ def outcome_of(record: Record) -> str:
             return f"the runner failed: {call.error}" + (", and was passed over" if call.degraded else "")
     if record.about.get("route") is None and not ways:
         return "no route" if record.client.status == 404 else "refused by the gateway"
+    if record.upstreams and record.upstreams[-1].error is not None:
+        return f"the upstream failed: {record.upstreams[-1].error}"
     changed = [step.plugin for lane in ways for step in lane.steps if step.state == "changed"]
     if changed:
         return f"changed by {', '.join(dict.fromkeys(changed))}"
-    if record.upstreams and record.upstreams[-1].error is not None:
-        return f"the upstream failed: {record.upstreams[-1].error}"
     return "passed" if record.upstreams else "answered by the gateway"
 
 

@@ -198,7 +198,8 @@ SENT = (
         headers=(("X-Attack", "<img src=x onerror=document.title=1>"),),
     ),
     Sent(
-        "upstream that is down", "502 GET /down down changed by mark",
+        "upstream that is down",
+        "502 GET /down down the upstream failed: [Errno 111] Connect call failed ('127.0.0.1', 9)",
         ("Client GET request", "pre-req mark ✎ 1 change", "Upstream failed"), ("Client got 502", "Upstream no answer"),
         {"mark": ("+ x-mark: seen",)}, {"Upstream": ("Connect call failed",)}, target="/down",
     ),

@@ -54,11 +54,15 @@ export class List {
     let fresh = false;
     for (const request of requests.sort((one, other) => one.id - other.id)) {
       const row = this.rows.get(request.id);
-      const made = this.row(request);
-      if (row) row.element.replaceWith(made);
-      else if (!this.rows.size || request.id > this.newest) { this.element.prepend(made); this.newest = request.id; }
-      else continue;  // it was dropped
-      this.rows.set(request.id, {element: made, request});
+      // a row stays the same element: a click on it may have begun
+      const element = row ? row.element : h("div", {role: "option", id: "request-" + request.id, "data-id": request.id});
+      if (!row) {
+        if (this.rows.size && request.id < this.newest) continue;  // it was dropped
+        this.element.prepend(element);
+        this.newest = request.id;
+      }
+      this.fill(element, request);
+      this.rows.set(request.id, {element, request});
       for (const [id, value] of [["by-route", request.route], ...request.plugins.map(name => ["by-plugin", name])]) {
         if (value && !this.choices[id].has(value)) { this.choices[id].add(value); fresh = true; }
       }
@@ -72,12 +76,10 @@ export class List {
     this.tell();
   }
 
-  row(request) {
-    const chosen = request.id === this.chosen;
-    const element = h("div", {
-      role: "option", id: "request-" + request.id, "data-id": request.id, "aria-selected": String(chosen),
-      class: [request.fault && "fault", !request.plugins.length && "plain"],
-    },
+  fill(element, request) {
+    element.setAttribute("aria-selected", String(request.id === this.chosen));
+    element.className = [request.fault && "fault", !request.plugins.length && "plain"].filter(Boolean).join(" ");
+    element.replaceChildren(
       h("span", {class: "status " + statusClass(request.status)}, request.status === null ? "···" : String(request.status)),
       h("span", {class: "line1"}, h("b", {}, request.method), " ", request.target),
       h("span", {class: "took"}, milliseconds(request.milliseconds)),
@@ -87,7 +89,6 @@ export class List {
       h("span", {class: "time"}, timeOf(request.at)),
     );
     element.hidden = !this.fits(request);
-    return element;
   }
 
   options() {
