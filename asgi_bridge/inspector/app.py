@@ -29,7 +29,7 @@ from .view import detail_of, summary_of
 
 __all__ = ["Stage", "inspector_app"]
 
-BATCH_SECONDS = 0.15
+BATCH_SECONDS = 0.25
 """Seconds that changes are collected before the page is told of them."""
 HEARTBEAT_SECONDS = 10.0
 """Seconds without a change after which the page is told that all is well."""
@@ -125,6 +125,10 @@ def inspector_app(stage: Stage) -> ASGIApp:
         records.clear()
         return JSONResponse({})
 
+    async def pause(request: Request) -> Response:
+        records.pause(await _content_of(request) == b"true")
+        return JSONResponse({})
+
     async def events(request: Request) -> Response:
         subscription = records.subscribe()
         if subscription is None:
@@ -135,8 +139,15 @@ def inspector_app(stage: Stage) -> ASGIApp:
                 yield b": hello\n\n"
                 while not subscription.over:
                     changed = await subscription.changes(HEARTBEAT_SECONDS)
-                    found = [record for number in changed[-MAX_TOLD:] if (record := records.get(number)) is not None]
-                    data = {"total": records.total, "requests": [summary_of(record) for record in found]}
+                    found = []
+                    for number in changed[-MAX_TOLD:]:
+                        record = records.get(number)
+                        if record is not None and record.is_young:
+                            subscription.note(number)  # most are over when the next changes are told
+                        elif record is not None:
+                            found.append(record)
+                    summaries = [summary_of(record) for record in found]
+                    data = {"total": records.total, "paused": records.paused, "requests": summaries}
                     yield b"data: " + json.dumps(data).encode() + b"\n\n"
                     await asyncio.sleep(BATCH_SECONDS)
             finally:
@@ -152,6 +163,7 @@ def inspector_app(stage: Stage) -> ASGIApp:
                 Route("/state", state, methods=["GET"]),
                 Route("/events", events, methods=["GET"]),
                 Route("/clear", clear, methods=["POST"]),
+                Route("/pause", pause, methods=["POST"]),
                 Route("/requests/{number:int}", detail, methods=["GET"]),
                 Route("/requests/{number:int}/curl", curl, methods=["GET"]),
                 Route("/requests/{number:int}/test", test, methods=["GET"]),
@@ -196,6 +208,7 @@ def _state(stage: Stage) -> dict[str, Any]:
         "body_limit": BODY_LIMIT,
         "told": stage.told,
         "total": stage.records.total,
+        "paused": stage.records.paused,
         "routes": [
             {
                 "id": route.id,

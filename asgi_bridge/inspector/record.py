@@ -18,6 +18,9 @@ __all__ = ["MAX_FRAMES", "CallRecord", "Exchanged", "Frame", "Headers", "Record"
 MAX_FRAMES = 200
 """Maximum number of frames of one request that are kept."""
 
+YOUNG_SECONDS = 0.2
+"""Seconds after which a request that is not finished is worth to be shown."""
+
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -125,6 +128,7 @@ class Record:
         upstreams: The requests to the upstream.
         lines: Log lines and output, in the order in which they came.
         size: Bytes that it holds, about.
+        dropped: It made room for later ones.
     """
 
     def __init__(self, number: int, client: Exchanged, again: int | None = None) -> None:
@@ -141,6 +145,7 @@ class Record:
         self.upstreams: list[Upstreamed] = []
         self.lines: list[dict[str, Any]] = []
         self.size = 2000
+        self.dropped = False
         self._bodies: dict[Body, Body] = {}
 
     def keep(self, body: Body | bytes) -> Body:
@@ -184,6 +189,11 @@ class Record:
         """Add a log line, or a line of output."""
         self.lines.append(line)
         self.size += 200 + len(line["text"])
+
+    @property
+    def is_young(self) -> bool:
+        """Whether it has come just now, and is not finished."""
+        return self.finished is None and time.monotonic() - self.started < YOUNG_SECONDS
 
     @property
     def waits_for_news(self) -> bool:

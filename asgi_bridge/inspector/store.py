@@ -35,6 +35,10 @@ class Subscription:
         self.over = True
         self._wake.set()
 
+    def wake(self) -> None:
+        """Tell the page something else than changes of requests."""
+        self._wake.set()
+
     def note(self, number: int) -> None:
         """Note that a request has changed. Of many, only the last ones are remembered."""
         self._changed.pop(number, None)
@@ -60,11 +64,13 @@ class Records:
 
     Attributes:
         total: Number of requests that there were.
+        paused: No further requests are kept, but those that the page sends.
         on_change: Called with each record that has changed.
     """
 
     def __init__(self) -> None:
         self.total = 0
+        self.paused = False
         self.on_change: list[Callable[[Record], None]] = []
         self._records: OrderedDict[int, Record] = OrderedDict()
         self._numbers = itertools.count(1)
@@ -94,7 +100,8 @@ class Records:
         """
         record = Record(next(self._numbers), client, again)
         self.total += 1
-        self._records[record.number] = record
+        if not self.paused or again is not None:
+            self._records[record.number] = record
         self.changed(record)
         return record
 
@@ -104,7 +111,8 @@ class Records:
             self._size += record.size - self._sizes.get(record.number, 0)
             self._sizes[record.number] = record.size
         while len(self._records) > KEPT or (self._size > KEPT_BYTES and len(self._records) > 1):
-            number, _ = self._records.popitem(last=False)
+            number, oldest = self._records.popitem(last=False)
+            oldest.dropped = True
             self._size -= self._sizes.pop(number)
         for subscription in self._subscriptions:
             subscription.note(record.number)
@@ -140,12 +148,20 @@ class Records:
                 self.explain(each)
             return
         record, call = self._calls.get(news["call"], (None, None))
-        if record is not None and call is not None and record.number in self._records:
+        if record is not None and call is not None and not record.dropped:
             record.add_news(call, news)
             self.changed(record)
 
+    def pause(self, paused: bool) -> None:
+        """Keep no further requests, or keep them again. All pages are told."""
+        self.paused = paused
+        for subscription in self._subscriptions:
+            subscription.wake()
+
     def clear(self) -> None:
         """Forget all requests."""
+        for record in self._records.values():
+            record.dropped = True
         self._records.clear()
         self._calls.clear()
         self._sizes.clear()

@@ -83,6 +83,6 @@ export async function copied(title, path) {
 
 export function keys() {
   const all = [["↑ ↓ or k j", "choose a request"], ["/", "filter"], ["s", "send it again"], ["e", "edit and send it"],
-    ["c", "copy as curl"], ["t", "copy as test"], ["p", "pause the list"], ["Esc", "close, or back to the list"]];
+    ["c", "copy as curl"], ["t", "copy as test"], ["p", "pause: keep no further requests"], ["Esc", "close, or back to the list"]];
   open("Keys", h("dl", {class: "keys"}, all.map(([key, what]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, what)])));
 }

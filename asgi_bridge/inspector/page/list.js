@@ -8,7 +8,6 @@ export class List {
     this.chosen = null;
     this.kept = 500;
     this.rows = new Map();
-    this.held = null;
     this.element = byId("list");
     this.choices = {"by-route": new Set(), "by-plugin": new Set()};
     byId("filters").addEventListener("submit", event => event.preventDefault());
@@ -32,25 +31,13 @@ export class List {
     this.kept = kept;
     this.rows.clear();
     this.element.replaceChildren();
-    this.held = this.held && [];
     for (const set of Object.values(this.choices)) set.clear();
     this.update(requests);
     this.options();
     this.filter();
   }
 
-  pause(paused) {
-    const held = this.held;
-    this.held = paused ? [] : null;
-    if (!paused && held) this.update(held);
-  }
-
   update(requests) {
-    if (this.held) {
-      this.held.push(...requests.filter(each => !this.rows.has(each.id)));
-      if (this.held.length > this.kept) this.held.splice(0, this.held.length - this.kept);
-      requests = requests.filter(each => this.rows.has(each.id));
-    }
     let fresh = false;
     for (const request of requests.sort((one, other) => one.id - other.id)) {
       const row = this.rows.get(request.id);

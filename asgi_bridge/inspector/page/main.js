@@ -5,7 +5,7 @@ import {detailView} from "./detail.js";
 import {copied, edit, keys, post} from "./edit.js";
 
 const place = byId("detail");
-let detail = null, tab = "Plugins", asking = 0, paused = false;
+let detail = null, tab = "Plugins", asking = 0, paused = false, connected = false;
 
 const list = new List(id => { location.hash = String(id); });
 
@@ -74,16 +74,15 @@ function chosenByHash() {
   load(id);
 }
 
-function pause() {
-  paused = !paused;
-  list.pause(paused);
+const pause = () => post("pause", !paused);
+
+/** Shows whether the page is told of requests, and whether they are kept. */
+function live(now, isPaused) {
+  [connected, paused] = [now, isPaused];
   byId("pause").setAttribute("aria-pressed", String(paused));
   byId("pause").textContent = paused ? "Go on" : "Pause";
-}
-
-function live(state, good) {
-  byId("live").textContent = state;
-  byId("live").className = good ? "good" : "alarm";
+  byId("live").textContent = !connected ? "dev does not answer" : paused ? "paused: requests are not kept" : "live";
+  byId("live").className = !connected ? "alarm" : paused ? "paused" : "good";
 }
 
 async function start() {
@@ -95,15 +94,17 @@ async function start() {
     + (state.told ? "" : " This runner was started by hand, so what each plugin did is not known.");
   list.reset(state.requests, state.kept);
   chosenByHash();
+  live(true, state.paused);
 }
 
 function listen() {
   const events = new EventSource("events");
-  events.onopen = () => start().then(() => live("live", true));
-  events.onerror = () => live("dev does not answer", false);
+  events.onopen = start;
+  events.onerror = () => live(false, paused);
   events.onmessage = event => {
     const news = JSON.parse(event.data);
     byId("total").textContent = whole(news.total);
+    if (news.paused !== paused) live(true, news.paused);
     list.update(news.requests);
     const own = news.requests.find(each => each.id === list.chosen);
     if (own) load(own.id);
