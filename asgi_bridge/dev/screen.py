@@ -114,7 +114,7 @@ class Screen:
     def tell_left_out(self) -> None:
         """Print how many requests were only counted."""
         if self._left_out:
-            say([click.style(f"… and {self._left_out:,} more requests; the inspector has the last ones", dim=True)])
+            say([click.style(f"… and {self._left_out:,} more requests", dim=True)])
             self._left_out = 0
 
     def _later(self, record: Record) -> None:

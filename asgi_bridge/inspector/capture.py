@@ -189,7 +189,7 @@ class GatewayLines(logging.Handler):
                     "level": record.levelname.lower(), "logger": record.name,
                 }
             )  # fmt: skip
-            record.told = True
+            record.told = record.levelno >= logging.WARNING  # the block has these; others were asked for
 
     @staticmethod
     def unless_told(record: logging.LogRecord) -> bool:

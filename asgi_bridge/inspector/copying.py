@@ -84,7 +84,7 @@ def _shell(data: bytes) -> str:
         content = ""
     if content and all(char >= " " or char in "\n\t" for char in content) and not content.startswith("@"):
         return shlex.quote(content)
-    if 0 in data:
+    if 0 in data or data.startswith(b"@"):  # no argument can have a NUL, and curl takes what follows an @ for a file
         escaped = "".join(f"\\x{byte:02x}" for byte in data)
         return f"@<(printf '{escaped}')"
     return "$'" + "".join(f"\\x{byte:02x}" for byte in data) + "'"

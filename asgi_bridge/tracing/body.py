@@ -15,14 +15,13 @@ class Body:
 
     Attributes:
         size: Its size in bytes.
-        kept: Its first bytes.
     """
 
-    __slots__ = ("_hash", "kept", "size")
+    __slots__ = ("_hash", "_parts", "size")
 
     def __init__(self, content: bytes | bytearray | memoryview = b"") -> None:
         self.size = 0
-        self.kept = b""
+        self._parts: list[bytes] = []
         self._hash: Any = None
         if content:
             self.add(content)
@@ -32,12 +31,19 @@ class Body:
         part = bytes(part)
         self.size += len(part)
         if self._hash is None and self.size <= BODY_LIMIT:
-            self.kept = self.kept + part if self.kept else part
+            self._parts.append(part)
             return
         if self._hash is None:
             self._hash = hashlib.blake2b(self.kept, digest_size=16)
-            self.kept += part[: BODY_LIMIT - len(self.kept)]
+            self._parts.append(part[: BODY_LIMIT - len(self.kept)])
         self._hash.update(part)
+
+    @property
+    def kept(self) -> bytes:
+        """Its first bytes."""
+        if len(self._parts) > 1:
+            self._parts = [b"".join(self._parts)]
+        return self._parts[0] if self._parts else b""
 
     @property
     def cut(self) -> bool:
@@ -66,7 +72,7 @@ class Body:
     def of_json(cls, value: dict[str, Any]) -> "Body":
         """Return the body that :meth:`as_json` has written. It cannot be added to."""
         found = cls()
-        found.size, found.kept = int(value["size"]), base64.b64decode(value["base64"])
+        found.size, found._parts = int(value["size"]), [base64.b64decode(value["base64"])]
         if "digest" in value:
             found._hash = _Digest(bytes.fromhex(value["digest"]))
         return found

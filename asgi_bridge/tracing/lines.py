@@ -82,7 +82,7 @@ class Lines(logging.Handler):
             "log", record.getMessage(), **_about(record), plugin=plugin,
             traced=bool(record.exc_info and record.exc_info[1] is not None),
         )  # fmt: skip
-        record.told = kept
+        record.told = kept and record.levelno >= logging.WARNING
         self._added(trace)
 
     def _trace(self, record: logging.LogRecord) -> tuple[Trace, str] | None:
