@@ -170,6 +170,9 @@ def later(record: Record, lines: list[dict[str, Any]]) -> Iterator[str]:
     if found:
         yield click.style(f"{one_line(record.client.method)} {one_line(text(record.client.target))}, later:", bold=True)
         yield from found
+        for part in record.parts():
+            if "late" in part.get("fault", {}):
+                yield from _traceback(part["fault"])
 
 
 def _again(record: Record) -> str:
@@ -190,13 +193,19 @@ def _lane(lane: Lane) -> Iterator[str]:
             yield " " * 12 + click.style(" " * width + "  " + one_line(change), dim=True)
         if len(step.changes) > MAX_CHANGES:
             yield " " * 12 + click.style(" " * width + f"  and {len(step.changes) - MAX_CHANGES} more", dim=True)
-        if step.fault is not None and "own" in step.fault:
-            for line in step.fault["own"].rstrip("\n").split("\n"):
-                yield " " * 12 + click.style(one_line(line), fg="red")
+        if step.fault is not None and "late" not in step.fault:
+            yield from _traceback(step.fault)
     call = lane.call.call
     if call is not None and call.error is not None and not any(step.state == "failed" for step in lane.steps):
         what = "; the request goes on without the plugins" if call.degraded else ""
         yield "  " + click.style(f"{head}the runner failed: {one_line(call.error)}{what}", fg="red")
+
+
+def _traceback(fault: dict[str, str]) -> Iterator[str]:
+    """Write the user's frames of what a plugin raised."""
+    for line in fault.get("own", "").rstrip("\n").split("\n"):
+        if line:
+            yield " " * 12 + click.style(one_line(line), fg="red")
 
 
 def _step(step: Step, width: int) -> str:

@@ -95,7 +95,9 @@ def _request_step(record: Record, each: CallRecord, index: int, name: str, liste
     more = [] if waited or part.get("passed") is None else list(_response_words(response))
     step = Step(name, listed, "passed", "passed the request on", changes=changes, request=request, response=response)
     entered, passed_at, done = part["entered"], part.get("passed_at"), part.get("done")
-    if fault is not None and not (waited and part.get("inside")):
+    if fault is not None and "late" in fault:
+        step.fault = fault
+    elif fault is not None and not (waited and part.get("inside")):
         step.fault = fault
         step.state = "failed"
         step.words = "no answer in time" if fault["kind"] == "timeout" else f"failed: {fault['text']}"
@@ -178,7 +180,9 @@ def _response_step(part: dict[str, Any], name: str, listed: str, is_half: bool) 
     if not is_half:
         own = (own or 0.0) + (_own_time(part["entered"], before) or 0.0)
     step.milliseconds = own
-    if fault is not None:
+    if fault is not None and "late" in fault:
+        step.fault = fault
+    elif fault is not None:
         step.state, step.fault = "failed", fault
         step.words = "no answer in time" if fault["kind"] == "timeout" else f"failed: {fault['text']}"
     elif part.get("inside") is None and part.get("sent") is not None:

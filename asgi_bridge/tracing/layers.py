@@ -76,6 +76,8 @@ class Hooks:
                 await app(scope, receiving, sending)
             except BaseException as exc:
                 part.fault = _fault(exc, call, layer)
+                if part.fault is not None and part.done is not None:
+                    part.fault["late"] = "its response was complete already"
                 raise
             finally:
                 part.ended = True

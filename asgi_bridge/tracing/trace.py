@@ -87,7 +87,8 @@ class Part:
         passed: The request as it passed it on.
         inside: The response that it got from inside.
         sent: The response that it sent.
-        fault: What it raised: ``kind``, ``text``, and the tracebacks ``own`` and ``whole``.
+        fault: What it raised: ``kind``, ``text``, and the tracebacks ``own`` and ``whole``; ``late`` where its response
+            was complete before.
         passed_over: The request went on without it, after a fault.
     """
 

@@ -85,6 +85,12 @@ def test_a_fault_is_one_block_with_the_user_s_frames() -> None:
         "GET /x, later:",
         "  log       a fault after its answer",
     ]
+    record.calls[0].parts[0]["fault"]["late"] = "yes"
+    assert [click.unstyle(each) for each in later(record, [{**line, "text": "a fault after its answer"}])][2:] == [
+        "            Traceback:",
+        "              File gate.py",
+        "            ValueError: no",
+    ]
     assert list(later(record, [{**line, "logger": "shop", "text": "it is on the terminal already"}])) == []
 
 
