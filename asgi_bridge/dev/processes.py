@@ -193,7 +193,7 @@ def _runner(source: Source, uds: str, ear: str, log_level: str | None) -> Iterat
         ear: Path of the socket that it tells what its plugins do.
         log_level: Of the runner.
     """
-    command = [sys.executable, "-m", "asgi_bridge.cli.traced", ear, source.app_dir or os.getcwd()]
+    command = [sys.executable, "-m", "asgi_bridge.cli.dev_runner", ear, source.app_dir or os.getcwd()]
     command += ["run", "--uds", uds, "--reload"]
     command += [source.target] if source.target is not None else []
     command += [part for name, target in source.mounts.items() for part in ("--mount", f"{name}={target}")]

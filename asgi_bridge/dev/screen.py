@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
+from ..dev_runner.story import text
 from ..inspector import Record
 from ..inspector.steps import Lane, Step, lanes
 from ..inspector.view import outcome_of
 from ..logs import one_line
-from ..tracing.trace import text
 
 __all__ = ["Screen", "block", "later", "say"]
 
@@ -238,7 +238,7 @@ def _lines(record: Record, lines: list[dict[str, Any]], *, faults: bool = False)
         ours = line["kind"] == "log" and line.get("logger", "").startswith("asgi_bridge.")
         if not ours or line.get("level") not in ("warning", "error", "critical"):
             continue
-        if not faults and (line.get("traced") or any(fault in line["text"] for fault in known)):
+        if not faults and (line.get("has_traceback") or any(fault in line["text"] for fault in known)):
             continue
         if not faults and line.get("logger") == "asgi_bridge.gateway" and _is_error_of_call(record, line["text"]):
             continue

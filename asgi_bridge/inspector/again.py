@@ -9,9 +9,9 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Scope
 
+from ..dev_runner.story import text
 from ..gateway.nginx.request import TARGET
 from ..gateway.nginx.uri import split_target
-from ..tracing.trace import text
 from .capture import AGAIN, Again
 from .record import Headers, Record
 

@@ -19,8 +19,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..dev_runner.body import BODY_LIMIT
 from ..gateway import Routes
-from ..tracing.body import BODY_LIMIT
 from .again import MAX_SENT, Refused, send_again
 from .copying import Project, as_curl, as_test
 from .record import Record

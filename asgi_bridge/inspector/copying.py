@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..tracing.body import Body
-from ..tracing.trace import text
+from ..dev_runner.body import Body
+from ..dev_runner.story import text
 from .record import Exchanged, Record
 
 __all__ = ["Project", "as_curl", "as_test"]

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..tracing.body import Body
+from ..dev_runner.body import Body
 
 __all__ = ["headers_of", "in_words", "lines_of", "request_changes", "response_changes"]
 

@@ -5,9 +5,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..dev_runner.body import Body
+from ..dev_runner.story import text
 from ..hiding import hidden
-from ..tracing.body import Body
-from ..tracing.trace import text
 from ..wire.messages import (
     ErrCode,
     ErrResp,

@@ -1,6 +1,6 @@
 """All that is known of one request: the client's side, the calls of the runner, the upstream's side, and the lines.
 
-Times are monotonic seconds, as in :mod:`..tracing.trace`; what is shown is milliseconds from the request's start.
+Times are monotonic seconds, as in :mod:`..dev_runner.story`; what is shown is milliseconds from the request's start.
 """
 
 import time
@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..dev_runner.body import Body
 from ..gateway import Call
-from ..tracing.body import Body
 from ..wire.messages import HTTPReqCallReq, HTTPRespCallReq, Message
 from .frames import fields_of, name_of
 

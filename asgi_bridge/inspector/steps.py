@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..apisix_constants import POST_RESP
-from ..tracing.body import Body
+from ..dev_runner.body import Body
 from .differences import in_words, request_changes, response_changes
 from .record import CallRecord, Record
 

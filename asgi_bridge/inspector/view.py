@@ -4,8 +4,8 @@ from dataclasses import fields
 from typing import Any
 
 from ..apisix_constants import POST_RESP
-from ..tracing.body import Body
-from ..tracing.trace import text
+from ..dev_runner.body import Body
+from ..dev_runner.story import text
 from .differences import lines_of
 from .record import Exchanged, Headers, Record, Upstreamed
 from .steps import Lane, Step, lanes

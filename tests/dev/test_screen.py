@@ -71,7 +71,7 @@ def test_a_fault_is_one_block_with_the_user_s_frames() -> None:
     fault = {"kind": "exception", "text": "ValueError: no", "own": "Traceback:\n  File gate.py\nValueError: no\n"}
     record = with_call(request(status=503), ["gate"], [part(0, "gate", done=1.001, fault={**fault, "whole": "…"})])
     line = {"at": record.started, "kind": "log", "logger": "asgi_bridge.adapter", "level": "error", "plugin": "gate"}
-    record.add_line({**line, "text": "plugin gate: request refused: ValueError: no", "traced": True})
+    record.add_line({**line, "text": "plugin gate: request refused: ValueError: no", "has_traceback": True})
     record.add_line({**line, "text": "plugin gate: another thing", "level": "warning"})
     assert lines(record) == [
         "GET /x  503  12.5 ms  route r",

@@ -8,12 +8,12 @@ import httpx2
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from asgi_bridge.dev_runner.body import BODY_LIMIT, Body
 from asgi_bridge.gateway import GatewayApp, echo, parse_routes
 from asgi_bridge.inspector import Capture, Records, Stage, inspector_app
 from asgi_bridge.inspector.copying import Project
 from asgi_bridge.inspector.record import Exchanged
 from asgi_bridge.inspector.store import KEPT, KEPT_BYTES
-from asgi_bridge.tracing.body import BODY_LIMIT, Body
 
 ROUTES = "routes: [{id: all, uri: '/*', upstream: {type: roundrobin, nodes: {'u:80': 1}}}]\n#END\n"
 

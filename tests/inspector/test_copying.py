@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from asgi_bridge.dev_runner.body import BODY_LIMIT, Body
 from asgi_bridge.inspector.copying import Project, as_curl, as_test
 from asgi_bridge.inspector.record import Exchanged, Record, Upstreamed
-from asgi_bridge.tracing.body import BODY_LIMIT, Body
 
 PLUGINS = "tests.inspector.plugins"
 ROUTES = [

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from ..adapter import Call
 from ..plugins.extension import current
-from .trace import Trace
+from .story import Story
 
 __all__ = ["Lines"]
 
@@ -16,28 +16,28 @@ _LOGGING = logging.__file__
 
 
 class Lines(logging.Handler):
-    """Gives log lines, and what plugins print, to the traces of their calls.
+    """Gives log lines, and what plugins print, to the stories of their calls.
 
-    What this package logs of a traced call is told to ``dev``, which shows it in one block with the request, so it does
+    What this package logs of such a call is told to ``dev``, which shows it in one block with the request, so it does
     not go to the terminal too. Lines of the plugins' own still do.
 
     Args:
-        trace_of: Finds the trace of a call.
-        added: Called after a line was added to a trace, in any thread.
+        story_of: Finds the story of a call.
+        added: Called after a line was added to a story, in any thread.
         alone: Called with an error of this package that is about no call, in any thread.
         listens: Whether ``dev`` listens.
     """
 
     def __init__(
         self,
-        trace_of: Callable[[Call], Trace],
-        added: Callable[[Trace], None],
+        story_of: Callable[[Call], Story],
+        added: Callable[[Story], None],
         alone: Callable[[dict[str, Any]], None],
         listens: Callable[[], bool],
     ) -> None:
         super().__init__()
         self._alone = alone
-        self._trace_of = trace_of
+        self._story_of = story_of
         self._added = added
         self._listens = listens
         self._writes: list[tuple[TextIO, Any]] = []
@@ -67,36 +67,36 @@ class Lines(logging.Handler):
         return logging.getLogger("asgi_bridge"), logging.getLogger()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Give a record to the trace of its call, if it has one."""
+        """Give a record to the story of its call, if it has one."""
         if getattr(record, "looked_at", False):  # by the handler of another logger
             return
         record.looked_at = True
-        found = self._trace(record)
+        found = self._story(record)
         if found is None:
             if record.levelno >= logging.ERROR and record.name.startswith("asgi_bridge."):
                 line = {"at": monotonic(), "kind": "log", "text": record.getMessage(), "plugin": "", **_about(record)}
                 self._alone(line)
             return
-        trace, plugin = found
-        kept = trace.add_line(
+        story, plugin = found
+        kept = story.add_line(
             "log", record.getMessage(), **_about(record), plugin=plugin,
-            traced=bool(record.exc_info and record.exc_info[1] is not None),
+            has_traceback=bool(record.exc_info and record.exc_info[1] is not None),
         )  # fmt: skip
         record.told = kept and record.levelno >= logging.WARNING
-        self._added(trace)
+        self._added(story)
 
-    def _trace(self, record: logging.LogRecord) -> tuple[Trace, str] | None:
+    def _story(self, record: logging.LogRecord) -> tuple[Story, str] | None:
         of = getattr(record, "of", None)
         call = None if of is None else of()
         if isinstance(call, Call):
-            return self._trace_of(call), str(getattr(record, "call", {}).get("plugin", ""))
+            return self._story_of(call), str(getattr(record, "call", {}).get("plugin", ""))
         return self._current()
 
-    def _current(self) -> tuple[Trace, str] | None:
+    def _current(self) -> tuple[Story, str] | None:
         extension = current.get(None)
         if extension is None or not isinstance(extension._call, Call):
             return None
-        return self._trace_of(extension._call), extension.plugin
+        return self._story_of(extension._call), extension.plugin
 
     def _unless_told(self, record: logging.LogRecord) -> bool:
         ours = record.name.startswith("asgi_bridge.")

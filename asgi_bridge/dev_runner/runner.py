@@ -23,13 +23,13 @@ from ..plugins.build import Conf
 from ..server.runner import Runner, RunnerOptions
 from .layers import Hooks
 from .lines import Lines
-from .trace import Trace
+from .story import Story
 
-__all__ = ["Link", "MakeRunner", "TracedRunner", "Tracer"]
+__all__ = ["Link", "MakeRunner", "Teller", "TellingRunner"]
 
 TELL_SECONDS = 0.02
 """Seconds from a change in a call until it is told. Calls are mostly over by then, and told in one piece."""
-MAX_TRACES = 500
+MAX_STORIES = 500
 """Maximum number of calls that are looked at. The oldest is forgotten first."""
 MAX_UNSENT = 16 * 1024 * 1024
 """Bytes that may wait until ``dev`` reads them. News beyond that are dropped."""
@@ -70,7 +70,7 @@ class Link:
             self._transport.write(json.dumps(news).encode() + b"\n")
 
 
-class Tracer:
+class Teller:
     """Looks at the calls of one runner, and tells what they do.
 
     Args:
@@ -80,11 +80,11 @@ class Tracer:
 
     def __init__(self, tell: Callable[[Mapping[str, Any]], None], listens: Callable[[], bool]) -> None:
         self._tell = tell
-        self._traces: OrderedDict[int, Trace] = OrderedDict()
-        self._dirty: dict[int, Trace] = {}
+        self._stories: OrderedDict[int, Story] = OrderedDict()
+        self._dirty: dict[int, Story] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._hooks = Hooks(self._trace_of, self._changed)
-        self._lines = Lines(self._trace_of, self._added, self._alone, listens)
+        self._hooks = Hooks(self._story_of, self._changed)
+        self._lines = Lines(self._story_of, self._added, self._alone, listens)
 
     def start(self) -> None:
         """Begin to listen to log lines and output."""
@@ -100,42 +100,42 @@ class Tracer:
         """Look at the plugins of a new chain."""
         self._hooks.add_to(chain)
 
-    def _trace_of(self, call: Call) -> Trace:
+    def _story_of(self, call: Call) -> Story:
         assert isinstance(call, RequestCall | ResponseCall)
-        trace = self._traces.get(call.number)
-        if trace is None:
-            trace = self._traces[call.number] = Trace(
+        story = self._stories.get(call.number)
+        if story is None:
+            story = self._stories[call.number] = Story(
                 call.number, call.phase, call.route_id, [layer.name for layer in call.chain.acting]
             )
-            while len(self._traces) > MAX_TRACES:
-                self._traces.popitem(last=False)
-        return trace
+            while len(self._stories) > MAX_STORIES:
+                self._stories.popitem(last=False)
+        return story
 
-    def _changed(self, trace: Trace, key: int) -> None:
-        trace.changed(key)
-        self._tell_soon(trace)
+    def _changed(self, story: Story, key: int) -> None:
+        story.changed(key)
+        self._tell_soon(story)
 
-    def _added(self, trace: Trace) -> None:
+    def _added(self, story: Story) -> None:
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._tell_soon, trace)
+            self._loop.call_soon_threadsafe(self._tell_soon, story)
 
     def _alone(self, line: dict[str, Any]) -> None:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._tell, {"line": line})
 
-    def _tell_soon(self, trace: Trace) -> None:
+    def _tell_soon(self, story: Story) -> None:
         if not self._dirty and self._loop is not None:
             self._loop.call_later(TELL_SECONDS, self._tell_news)
-        self._dirty[trace.number] = trace
+        self._dirty[story.number] = story
 
     def _tell_news(self) -> None:
         dirty, self._dirty = self._dirty, {}
         now = monotonic()
-        for trace in dirty.values():
-            self._tell({"at": now, **trace.news()})
+        for story in dirty.values():
+            self._tell({"at": now, **story.news()})
 
 
-class TracedRunner(Runner):
+class TellingRunner(Runner):
     """A runner whose plugins are looked at.
 
     Args:
@@ -147,30 +147,30 @@ class TracedRunner(Runner):
 
     def __init__(self, plugins: Mapping[str, Plugin], options: RunnerOptions, path: str, folder: str) -> None:
         self.link = Link(path)
-        self.tracer = Tracer(self.link.tell, self.link.listens)
+        self.teller = Teller(self.link.tell, self.link.listens)
         super().__init__(plugins, options)
         self._loaded = {"loaded": _described(plugins), "modules": _modules(folder), "pid": os.getpid()}
 
     def _on_build(self) -> Callable[[Chain, bytes | None, Conf], None] | None:
-        return self.tracer.prepared
+        return self.teller.prepared
 
     async def start(self) -> None:
         """Start as a runner does, and tell what is loaded."""
         await self.link.start()
-        self.tracer.start()
+        self.teller.start()
         self.link.tell(self._loaded)
         await super().start()
 
     async def stop(self) -> None:
         """Stop as a runner does, and tell what is left."""
         await super().stop()
-        self.tracer.stop()
+        self.teller.stop()
         self.link.stop()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MakeRunner:
-    """Makes the traced runner, in the process that serves. It is plain data, so that it can be sent to that process.
+    """Makes the telling runner, in the process that serves. It is plain data, so that it can be sent to that process.
 
     Attributes:
         path: Of the socket that ``dev`` listens on.
@@ -182,7 +182,7 @@ class MakeRunner:
 
     def __call__(self, plugins: Mapping[str, Plugin], options: RunnerOptions) -> Runner:
         """Make it."""
-        return TracedRunner(plugins, options, self.path, self.folder)
+        return TellingRunner(plugins, options, self.path, self.folder)
 
 
 def _described(plugins: Mapping[str, Plugin]) -> dict[str, str]:

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from starlette.testclient import TestClient
 
+from asgi_bridge.dev_runner.runner import TellingRunner
+from asgi_bridge.dev_runner.story import MAX_LINES, Story
 from asgi_bridge.errors import PluginError
 from asgi_bridge.testing import Gateway, gateway
-from asgi_bridge.tracing.runner import TracedRunner
-from asgi_bridge.tracing.trace import MAX_LINES, Trace
 
 from ..inspector.plugins import bridge
 from ..inspector.requests import ROUTES, SENT
@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 def test_no_other_runner_imports_it() -> None:
     code = (
         "import sys, asgi_bridge, asgi_bridge.cli, asgi_bridge.cli.run, asgi_bridge.server.serve\n"
-        "print([name for name in sys.modules if name.startswith(('asgi_bridge.tracing', 'asgi_bridge.inspector'))])"
+        "print([name for name in sys.modules if name.startswith(('asgi_bridge.dev_runner', 'asgi_bridge.inspector'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n"
@@ -57,11 +57,11 @@ told: list[Told] = []
 
 
 @pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `Gateway` make traced runners."""
+def telling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `Gateway` make telling runners."""
     told.clear()
-    monkeypatch.setattr("asgi_bridge.tracing.runner.Link", Told)
-    make = functools.partial(TracedRunner, path="/nowhere.sock", folder=str(HERE))
+    monkeypatch.setattr("asgi_bridge.dev_runner.runner.Link", Told)
+    make = functools.partial(TellingRunner, path="/nowhere.sock", folder=str(HERE))
     monkeypatch.setattr(gateway, "Runner", make)
 
 
@@ -82,7 +82,7 @@ def answers() -> list[tuple[int, list[tuple[str, str]], bytes]]:
 
 def test_answers_are_the_same_with_and_without_it(request: pytest.FixtureRequest) -> None:
     without = answers()
-    request.getfixturevalue("traced")
+    request.getfixturevalue("telling")
     assert answers() == without
 
 
@@ -100,7 +100,7 @@ def routes_of(*plugins: str) -> list[dict[str, Any]]:
     return [{"id": "r", "uri": "/*", "plugins": {"ext-plugin-pre-req": {"conf": conf}}}]
 
 
-@pytest.mark.usefixtures("traced")
+@pytest.mark.usefixtures("telling")
 def test_each_part_has_its_times_and_both_sides_of_its_plugin() -> None:
     with TestClient(Gateway(bridge, routes_of("mark", "gate"))) as client:
         assert client.get("/x?y=z", headers={"x-key": "right"}).status_code == 200
@@ -119,7 +119,7 @@ def test_each_part_has_its_times_and_both_sides_of_its_plugin() -> None:
     assert told[0].news[0]["loaded"].keys() == bridge.plugins.keys()
 
 
-@pytest.mark.usefixtures("traced")
+@pytest.mark.usefixtures("telling")
 def test_a_fault_belongs_to_the_plugin_that_it_came_out_of_first() -> None:
     with TestClient(Gateway(bridge, routes_of("mark", "broken"))) as client, pytest.raises(ZeroDivisionError):
         client.get("/x")
@@ -130,12 +130,12 @@ def test_a_fault_belongs_to_the_plugin_that_it_came_out_of_first() -> None:
     assert re.findall(r'File "(.*)", line \d+, in (\w+)', own) == [
         (str(HERE.parent / "inspector/plugins.py"), name) for name in ("alone", "broken", "share")
     ]
-    assert "in traced" in whole
+    assert "in watched" in whole
     lines = [line for each in told[0].news for line in each.get("lines", ())]
-    assert [(line["level"], line["traced"]) for line in lines] == [("error", True)]
+    assert [(line["level"], line["has_traceback"]) for line in lines] == [("error", True)]
 
 
-@pytest.mark.usefixtures("traced")
+@pytest.mark.usefixtures("telling")
 def test_a_timeout_belongs_to_the_plugin_that_was_overdue() -> None:
     with TestClient(Gateway(bridge, routes_of("mark", "slow"))) as client, pytest.raises(PluginError):
         client.get("/x")
@@ -147,22 +147,22 @@ def test_a_timeout_belongs_to_the_plugin_that_was_overdue() -> None:
 
 
 def test_output_is_cut_into_lines_and_bounded() -> None:
-    trace = Trace(1, "request", None, ["a"])
+    story = Story(1, "request", None, ["a"])
     for content in ("one", " line\n", "two\nthree", "\n", "", "four"):
-        trace.write(1, content, "a")
-    trace.write(2, "other\n", "b")
-    news = trace.news()
+        story.write(1, content, "a")
+    story.write(2, "other\n", "b")
+    news = story.news()
     assert [(line["text"], line["plugin"]) for line in news["lines"]] == [
         ("one line", "a"), ("two", "a"), ("three", "a"), ("other", "b"), ("four", "a"),
     ]  # fmt: skip
-    trace.write(1, "x\n" * (2 * MAX_LINES), "a")
-    assert len(trace.news()["lines"]) == MAX_LINES - 5
-    assert trace.add_line("log", "late") is False
+    story.write(1, "x\n" * (2 * MAX_LINES), "a")
+    assert len(story.news()["lines"]) == MAX_LINES - 5
+    assert story.add_line("log", "late") is False
 
 
 def test_without_a_listener_nothing_is_told_and_nothing_breaks(tmp_path: Path) -> None:
     async def run() -> None:
-        from asgi_bridge.tracing.runner import Link
+        from asgi_bridge.dev_runner.runner import Link
 
         link = Link(str(tmp_path / "nobody.sock"))
         await link.start()

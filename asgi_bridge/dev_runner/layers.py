@@ -18,23 +18,23 @@ from ..logs import traceback_text
 from ..plugins import Chain, Layer
 from ..plugins.reasons import reason_of
 from ..tracebacks import own_frames
-from .trace import Part, Trace
+from .story import Part, Story
 
 __all__ = ["Hooks"]
 
-Parts = dict[int, tuple[Trace, Part]]
+Parts = dict[int, tuple[Story, Part]]
 
 
 class Hooks:
     """Looks at the plugins of chains.
 
     Args:
-        trace_of: Finds the trace of a call.
-        changed: Called when the part of a layer in a trace has changed, with the trace and the layer's key.
+        story_of: Finds the story of a call.
+        changed: Called when the part of a layer in a story has changed, with the story and the layer's key.
     """
 
-    def __init__(self, trace_of: Callable[[Call], Trace], changed: Callable[[Trace, int], None]) -> None:
-        self._trace_of = trace_of
+    def __init__(self, story_of: Callable[[Call], Story], changed: Callable[[Story, int], None]) -> None:
+        self._story_of = story_of
         self._changed = changed
 
     def add_to(self, chain: Chain) -> None:
@@ -42,23 +42,23 @@ class Hooks:
         for index, layer in enumerate(chain.acting):
             layer.app = self._application(layer, index)
             # whoever holds the layer holds its methods too, so another object in its place would come too late
-            layer.__class__ = _TracedLayer
+            layer.__class__ = _WatchedLayer
             _HOOKS[id(layer)] = self
 
     def _application(self, layer: Layer, index: int) -> Any:
         """Return the application around that of a layer."""
         app, key = layer.app, id(layer)
 
-        async def traced(scope: Scope, receive: Receive, send: Send) -> None:
+        async def watched(scope: Scope, receive: Receive, send: Send) -> None:
             extension = scope["extensions"]["apisix"]
             call = extension._call
             if not isinstance(call, Call):  # of a check, or of a shadow
                 await app(scope, receive, send)
                 return
-            trace = self._trace_of(call)
-            part = trace.parts[key] = Part(layer.name, index, call.phase)
+            story = self._story_of(call)
+            part = story.parts[key] = Part(layer.name, index, call.phase)
             part.got.request(layer.outside(scope) if layer.root else scope)
-            self._changed(trace, key)
+            self._changed(story, key)
 
             async def receiving() -> Message:
                 message = await receive()
@@ -68,7 +68,7 @@ class Hooks:
             async def sending(message: Message) -> None:
                 if part.sent.send(message):
                     part.done = monotonic()
-                    self._changed(trace, key)
+                    self._changed(story, key)
                 await send(message)
 
             extension._receive, extension._send = receiving, sending
@@ -83,20 +83,20 @@ class Hooks:
                 part.ended = True
                 part.done = part.done or monotonic()
                 part.passed_over = bool(getattr(extension, "over", False))
-                self._changed(trace, key)
+                self._changed(story, key)
 
-        return traced
+        return watched
 
     def passes_on(self, layer: Layer, call: Call, scope: Scope, receive: Receive, send: Send) -> tuple[Receive, Send]:
         """Note what a plugin passes on. Returns the ``receive`` and ``send`` for whoever is inside."""
         key = id(layer)
-        trace = self._trace_of(call)
-        part = trace.parts.get(key)
-        if part is None:  # the trace was told long ago
+        story = self._story_of(call)
+        part = story.parts.get(key)
+        if part is None:  # the story was told long ago
             return receive, send
         part.passed_at = monotonic()
         part.passed.request(scope)
-        self._changed(trace, key)
+        self._changed(story, key)
 
         async def receiving() -> Message:
             message = await receive()
@@ -115,7 +115,7 @@ _HOOKS: dict[int, Hooks] = {}
 """The hooks of each layer that is looked at, by its identity. A layer has no room for more attributes."""
 
 
-class _TracedLayer(Layer):
+class _WatchedLayer(Layer):
     """A layer that looks at what its plugin passes on."""
 
     __slots__ = ()

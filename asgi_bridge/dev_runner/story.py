@@ -14,7 +14,7 @@ from starlette.types import Message, Scope
 
 from .body import Body
 
-__all__ = ["MAX_LINE", "MAX_LINES", "Part", "Trace", "text"]
+__all__ = ["MAX_LINE", "MAX_LINES", "Part", "Story", "text"]
 
 MAX_LINES = 200
 """Maximum number of lines of one call that are kept."""
@@ -121,7 +121,7 @@ class Part:
         return found
 
 
-class Trace:
+class Story:
     """What is known of one call, and has not been told yet.
 
     Args:
