@@ -4,7 +4,7 @@ The plugin is a leaky bucket, as nginx's ``limit_req`` and APISIX's own plugin o
 are named as in the Go runner's example. That example delays any number of requests. This plugin refuses those beyond
 the burst, so that a flood cannot pile up calls.
 
-Each route has one bucket in each worker process, for all clients and for all lists of the route that name the plugin.
+Each route has one bucket, for all clients, for all lists of the route that name the plugin, and for all workers.
 With ``redis`` the bucket is in Redis, and all gateways that name the same Redis share it. The operator says which Redis
 a route may name (``allow``). A Redis behind a unix socket, or a URL with options, can only be given as the mount's
 ``defaults``. When Redis does not answer, the mount's ``on_error`` decides whether the request is refused or skips this
@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import PluginError, apisix, upstream
 from asgi_bridge.plugins import Allowed
-from asgi_bridge.plugins.memory import remembered
+from asgi_bridge.plugins.shared_numbers import Numbers, shared_numbers
 
 from ._shared.conf import Conf
 from ._shared.shared_bucket import SharedBuckets
@@ -51,7 +51,7 @@ class LimitReqConf(Conf):
     redis: Annotated[SecretStr, Field(max_length=4096), Allowed("redis", "rediss")] | None = Field(
         default=None,
         description="URL (redis:// or rediss://) of the Redis that holds the bucket; the operator allows it. Left "
-        "out: each process has its own.",
+        "out: each runner has its own.",
     )
     redis_key: str | None = Field(
         default=None,
@@ -72,15 +72,15 @@ class LeakyBucket:
     Args:
         rate: Requests per second that leak.
         holds: Number of requests that may wait, besides the one that passes at once.
-        clock: Returns monotonic seconds.
+        clock: Returns monotonic seconds, the same in all processes.
+        numbers: The level of the bucket, and when it was true; None: of this bucket alone.
     """
 
-    def __init__(self, rate: float, holds: float, clock: Callable[[], float]) -> None:
+    def __init__(self, rate: float, holds: float, clock: Callable[[], float], numbers: Numbers | None = None) -> None:
         self._rate = rate
         self._holds = holds
         self._clock = clock
-        self._level = 0.0
-        self._looked = clock()
+        self._numbers = numbers or Numbers()
 
     def pour(self) -> float | None:
         """Add one request to the bucket.
@@ -88,13 +88,14 @@ class LeakyBucket:
         Returns:
             Seconds that the request has to wait; None if the bucket is full, and then the request is not added.
         """
-        now = self._clock()
-        # The level counts requests, not seconds, so that a burst at one moment is counted without rounding.
-        above = max(self._level - (now - self._looked) * self._rate, 0.0)
-        if above > self._holds:
-            return None
-        self._level = above + 1.0
-        self._looked = now
+        with self._numbers as pair:
+            level, looked = pair
+            now = self._clock()
+            # The level counts requests, not seconds, so that a burst at one moment is counted without rounding.
+            above = max(level - (now - looked) * self._rate, 0.0)
+            if above > self._holds:
+                return None
+            pair[:] = above + 1.0, now
         return above / self._rate
 
 
@@ -115,7 +116,7 @@ def limit_req(
     Raises:
         ConfigurationError: redis-py refuses the URL, or is not installed.
     """
-    bucket = remembered(lambda: LeakyBucket(conf.rate, conf.holds, clock))
+    bucket = LeakyBucket(conf.rate, conf.holds, clock, shared_numbers())
     shared = None
     if conf.redis is not None:
         shared = SharedBuckets(conf.redis.get_secret_value(), conf.rate, conf.holds, shared_clock)

@@ -15,7 +15,6 @@ The package opentelemetry-instrumentation-asgi is for servers. It makes a furthe
 upstream no header.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -27,6 +26,7 @@ from pydantic import Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import apisix, upstream
+from asgi_bridge.trace_headers import carrier
 
 from ._shared.conf import Conf, most
 from ._shared.headers import dashed, without
@@ -64,7 +64,9 @@ def otel(conf: OtelConf, provider: TracerProvider | None = None) -> ASGIApp:
         propagator = propagate.get_global_textmap()
         fields = {field.lower().encode("latin-1") for field in propagator.fields}
         # attached, so that inner plugins see the baggage too
-        token = context.attach(propagator.extract(_carrier(scope, fields) if conf.trust_client else {}, Context()))
+        token = context.attach(
+            propagator.extract(carrier(scope["headers"], fields) if conf.trust_client else {}, Context())
+        )
         try:
             attributes = {**_attributes(scope), **conf.attributes}
             with tracer.start_as_current_span(scope["method"], kind=SpanKind.SERVER, attributes=attributes) as span:
@@ -80,42 +82,6 @@ def otel(conf: OtelConf, provider: TracerProvider | None = None) -> ASGIApp:
             context.detach(token)
 
     return traced
-
-
-_SIZES = {b"baggage": (8192, 64), b"tracestate": (2048, 32)}
-"""Header that is a list → its maximum length in bytes and in members (W3C Baggage, 3.3.2; Trace Context, 3.3.1.1)."""
-_SIZE = 512
-"""Maximum length of the other headers, in bytes."""
-
-_name = rb"[!#$%&'*+.^_`|~0-9A-Za-z/@-]+"
-_value = rb"[\x21-\x2b\x2d-\x3a\x3c-\x7e]*"
-_member = re.compile(rb"[ \t]*" + _name + rb"[ \t]*=[ \t]*" + _value + rb"[ \t]*(;[\t\x20-\x2b\x2d-\x7e]*)?")
-_one = re.compile(rb"[\x21-\x7e]*")
-
-
-def _readable(name: bytes, value: bytes) -> bool:
-    """Return whether a propagator may read a client's header.
-
-    OpenTelemetry itself reads lists of any length, and logs each malformed member in full.
-    """
-    size, members = _SIZES.get(name, (_SIZE, 0))
-    if len(value) > size or value.count(b",") >= max(members, 1):
-        return False
-    return all(map(_member.fullmatch, value.split(b","))) if members else bool(_one.fullmatch(value))
-
-
-def _carrier(scope: Scope, fields: set[bytes]) -> dict[str, str]:
-    """Return the client's headers for the propagator.
-
-    A repeated header is left out, because it is ambiguous. Only the headers that are lists may have several lines (W3C
-    Baggage, 3.1).
-    """
-    found: dict[bytes, list[bytes]] = {}
-    for name, value in scope["headers"]:
-        if name.lower() in fields:
-            found.setdefault(name.lower(), []).append(value)
-    joined = {name: b",".join(values) for name, values in found.items() if len(values) == 1 or name in _SIZES}
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in joined.items() if _readable(name, value)}
 
 
 def _inject(propagator: TextMapPropagator, scope: Scope, fields: set[bytes]) -> None:

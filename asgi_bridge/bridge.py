@@ -324,7 +324,8 @@ class Bridge:
                 ``log_format`` (``"json"``: each log line is a JSON object),
                 ``env_file`` (path of a file that is read into the environment first),
                 ``admin`` and ``admin_public`` (where the admin application listens, such as ``"127.0.0.1:9092"``, and
-                whether other machines may reach it).
+                whether other machines may reach it),
+                ``otel`` (True: OpenTelemetry gets spans; without it, if a TracerProvider is set).
 
         Raises:
             ConfigurationError: The socket cannot be taken, or the options cannot work. ``reload=True`` cannot work

@@ -7,6 +7,7 @@ __all__ = ["extra_of", "install"]
 _EXTRAS = {
     "dev": ("dotenv", "h11", "httpx2", "watchfiles"),
     "metrics": ("prometheus_client",),
+    "otel": ("opentelemetry",),
     "apps": ("argon2", "cryptography", "httpx2", "itsdangerous", "jwt", "opentelemetry", "re2", "redis"),
 }
 """Our extras, and the modules that each brings."""

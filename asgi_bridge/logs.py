@@ -9,7 +9,6 @@ import functools
 import logging
 import traceback
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -19,7 +18,7 @@ __all__ = ["BURST", "GUARD", "LOGGERS", "MAX_LINE", "MAX_TRACEBACK", "Guard", "g
 
 LOGGERS = tuple(
     f"asgi_bridge.{room}"
-    for room in ("access", "adapter", "apps", "gateway", "plugins", "server", "shadow", "testing", "wsgi")
+    for room in ("access", "adapter", "apps", "gateway", "plugins", "server", "shadow", "testing", "tracing", "wsgi")
 )
 """All loggers of the package."""
 COUNTED = "asgi_bridge.shadow"
@@ -103,7 +102,6 @@ def _exception_only(lines: Any, **options: Any) -> Iterator[str]:
         after_text = after_text or not text.startswith(" ")
 
 
-@dataclass(slots=True)
 class _Kind:
     """Lines of one kind in the current window.
 
@@ -116,12 +114,15 @@ class _Kind:
         left_out: Number of lines that were counted only.
     """
 
-    logger: str
-    level: int
-    since: float
-    text: str
-    logged: int = 1
-    left_out: int = 0
+    __slots__ = ("left_out", "level", "logged", "logger", "since", "text")
+
+    def __init__(self, logger: str, level: int, since: float) -> None:
+        self.logger = logger
+        self.level = level
+        self.since = since
+        self.text = ""
+        self.logged = 1
+        self.left_out = 0
 
 
 class Guard(logging.Filter):
@@ -150,7 +151,7 @@ class Guard(logging.Filter):
                 self._close(key, now)
                 kind = None
             if kind is None:
-                kind = self._kinds[key] = _Kind(record.name, record.levelno, now, "")
+                kind = self._kinds[key] = _Kind(record.name, record.levelno, now)
             elif kind.logged < BURST:
                 kind.logged += 1
             else:

@@ -520,7 +520,7 @@ def test_calls_over_the_limit_are_refused_at_once(degraded: bool, tmp_path: Path
                 done, calls = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
                 ended |= done
             assert len(seen.requests) == (300 if degraded else 0)
-            os.kill(runner.process.pid, signal.SIGUSR1)
+            os.kill(runner.worker, signal.SIGUSR1)
             held, _ = await asyncio.wait(calls)
             assert (await client.get("/healthy")).status_code == 200
             return [call.result().status_code for call in ended], [call.result().status_code for call in held]

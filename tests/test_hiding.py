@@ -1,7 +1,8 @@
 """What counts as a secret, and where it is taken out."""
 
 import logging
-from typing import Any
+from collections import OrderedDict
+from typing import Any, NoReturn
 
 import pytest
 
@@ -14,7 +15,8 @@ from asgi_bridge.hiding import HIDDEN, MAX_SECRETS, Secrets, hidden, looks_secre
     [
         "password", "passwd", "PASSWORD", "redis_password", "redis-password", "dbPassword", "secret", "client_secret",
         "clientSecret", "token", "access_token", "api_key", "apiKey", "API-KEY", "apikey", "private_key", "signing_key",
-        "credentials", "authorization", "auth", "salt", "passphrase",
+        "credentials", "authorization", "auth", "basic_auth", "salt", "password_salt", "passphrase", "pass", "db_pass",
+        "bearer", "jwt", "hmac_key", "hmac", "shared-key", "dbpwd", "access_keys",
     ],
 )  # fmt: skip
 def test_names_of_secrets(name: str) -> None:
@@ -22,7 +24,25 @@ def test_names_of_secrets(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["realm", "url", "author", "token_type", "token_header", "passthrough", "bypass_paths", "keyword", "status"]
+    "name",
+    [
+        "realm",
+        "url",
+        "author",
+        "token_type",
+        "token_header",
+        "passthrough",
+        "bypass_paths",
+        "keyword",
+        "status",
+        "bypass",
+        "secret_name",
+        "password_file",
+        "tokenUrl",
+        "hmac_algorithm",
+        "basalt",
+        "session_cookie",
+    ],
 )
 def test_names_of_other_fields(name: str) -> None:
     assert not looks_secret(name, "a value that is long enough")
@@ -30,7 +50,13 @@ def test_names_of_other_fields(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value", "secret"),
-    [("key", "remote_addr", False), ("key", "k" * 16, True), ("keys", ["a"], True), ("hash_password", True, False)],
+    [
+        ("auth", {"user": "x"}, False),
+        ("key", "remote_addr", False),
+        ("key", "k" * 16, True),
+        ("keys", ["a"], True),
+        ("hash_password", True, False),
+    ],
 )
 def test_the_value_decides_where_a_name_does_not(name: str, value: Any, secret: bool) -> None:
     assert looks_secret(name, value) == secret
@@ -72,6 +98,23 @@ def test_what_is_nested_too_deep_is_hidden() -> None:
         ({"password": 'a"b\\c'}, repr({"p": 'a"b\\c'}), "{'p': '" + HIDDEN + "'}"),
         ({"secret": "abcd", "token": "abcdef"}, "abcdef", HIDDEN),
         ({"password": "on"}, "on and on", "on and on"),
+        # a short one counts as a whole word
+        ({"password": "decide"}, "plugin decide: undecided, decides", f"plugin {HIDDEN}: undecided, decides"),
+        ({"password": "orders"}, "GET /orders/orders_2?x=orders", f"GET /{HIDDEN}/orders_2?x={HIDDEN}"),
+        ({"password": "hunter2"}, repr("a\nhunter2") + " %22hunter2%22", f"'a\\n{HIDDEN}' %22{HIDDEN}%22"),
+        ({"password": "a$b!"}, "xa$b!x a$b!", f"xa$b!x {HIDDEN}"),
+        ({"password": "!pa$$!"}, "x!pa$$!x", f"x{HIDDEN}x"),
+        # a long one counts wherever it stands
+        ({"password": "decide-1"}, "undecide-12", f"un{HIDDEN}2"),
+        # where secrets overlap, nothing of either is left
+        ({"passwords": ["abcdefgh", "efghijkl"]}, "abcdefghijkl", HIDDEN),
+        ({"passwords": ["abcdefgh", "ijklmnop"]}, "abcdefghijklmnop", HIDDEN),
+        ({"passwords": ["abcdefgh", "abcdefgh-more"]}, "abcdefgh-more, abcdefgh-mor", f"{HIDDEN}, {HIDDEN}-mor"),
+        ({"token": "long" * 1500}, "x" + "long" * 1500 + "x", f"x{HIDDEN}x"),
+        ({"token": "long" * 1500}, "long" * 1500 + "long", f"{HIDDEN}"),
+        ({"pem": ["-----BEGIN PRIVATE KEY-----\nMIIBVQIBADAN\n"]}, "MIIBVQIBADAN", HIDDEN),
+        ({"auth": {"user": "admin", "password": "sesame"}}, "admin: sesame", f"admin: {HIDDEN}"),
+        ({"\u00fcbertoken": "gr\u00fc\u00dfe-an"}, "gr\u00fc\u00dfe-an gr\\xfc\\xdfe-an", f"{HIDDEN} gr\\xfc\\xdfe-an"),
         ({"realm": "sesame"}, "sesame", "sesame"),
         (
             {"private_key": "-----BEGIN KEY-----\nMIIBVQ\nIBADANBg\n-----END KEY-----"},
@@ -91,6 +134,57 @@ def test_secrets_are_bounded_and_the_oldest_goes_first() -> None:
     for number in range(MAX_SECRETS + 1):
         secrets.learn({"password": f"sesame {number:06}"})
     assert secrets.taken_out("sesame 000000, sesame 000001") == f"sesame 000000, {HIDDEN}"
+
+
+def test_a_secret_that_is_configured_again_is_not_the_oldest_any_more() -> None:
+    secrets = Secrets()
+    for number in range(MAX_SECRETS):
+        secrets.learn({"password": f"sesame {number:06}"})
+    secrets.learn({"password": "sesame 000000"})
+    secrets.learn({"password": "another one"})
+    assert secrets.taken_out("sesame 000000, sesame 000001") == f"{HIDDEN}, sesame 000001"
+
+
+class Counted(OrderedDict[str, None]):
+    """Counts the looks into it, and cannot be walked through."""
+
+    looks = 0
+
+    def __contains__(self, key: object) -> bool:
+        self.looks += 1
+        return super().__contains__(key)
+
+    def __iter__(self) -> NoReturn:
+        raise AssertionError("it walks through all secrets")
+
+
+@pytest.mark.parametrize("secret", ["{:016x}", "sk_live_{:09}", "key-{:06}" + "x" * 50])
+def test_many_secrets_make_no_line_slow(secret: str) -> None:
+    secrets = Secrets()
+    for number in range(MAX_SECRETS):
+        secrets.learn({"password": secret.format(number)})
+    secrets._texts = counted = Counted(secrets._texts)
+    text = "/sk_live_0000 key-0000 0000000000000000 " * 100
+    assert secrets.taken_out(text + secret.format(77)).endswith(HIDDEN)
+    assert counted.looks <= len(text) + len(secret) + 20
+
+
+def test_all_that_was_hidden_is_forgotten() -> None:
+    secrets = Secrets()
+    secrets.learn({"password": "sesame"})
+    secrets.forget()
+    assert secrets.taken_out("sesame") == "sesame"
+
+
+def test_fields_that_a_schema_marks_are_hidden_too() -> None:
+    secrets = Secrets()
+    secrets.learn({"redis": "sesame", "a": [{"redis": {"x": "street"}}]}, {"redis"})
+    assert secrets.taken_out("sesame street") == f"{HIDDEN} {HIDDEN}"
+    assert hidden({"redis": "sesame", "a": [{"redis": {"x": 1}}], "b": 1}, {"redis"}) == {
+        "redis": HIDDEN,
+        "a": [{"redis": HIDDEN}],
+        "b": 1,
+    }
 
 
 def test_log_lines_and_tracebacks_have_no_secrets(

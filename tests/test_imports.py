@@ -34,6 +34,7 @@ def loaded(program: str) -> set[str]:
         "from asgi_bridge.wire import Role, Session; Session(Role.RUNNER)",
         "from asgi_bridge import ConfigurationError, RemoteProtocolError",
         "import asgi_bridge; asgi_bridge.__version__; dir(asgi_bridge)",
+        "import asgi_bridge.__main__",  # a runner says HELLO before it loads what is slow
         "from click.testing import CliRunner; from asgi_bridge.cli import cli\n"
         "assert not CliRunner().invoke(cli, ['--help']).exit_code",
         "from click.testing import CliRunner; from asgi_bridge.cli import cli\n"

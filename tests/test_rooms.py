@@ -13,20 +13,47 @@ PACKAGES = {"asgi_bridge": "asgi_bridge", "apps": "asgi_bridge_apps"}
 Graph = dict[str, dict[str, int]]
 """Module → the modules that it imports, each with a line of its that does."""
 
-SMALL = {"apisix_constants", "echo", "errors", "extras", "hiding", "lifespan", "logs", "spelling", "tracebacks"}
+SMALL = {
+    "apisix_constants",
+    "echo",
+    "environment",
+    "errors",
+    "extras",
+    "hiding",
+    "lifespan",
+    "logs",
+    "spelling",
+    "streams",
+    "trace_headers",
+    "tracebacks",
+}
 """Modules with one small subject, which any room may use."""
-BELOW_THE_FACE = {"wire", "plugins", "adapter", "wsgi", "insight", "recording", "server"}
+BELOW_THE_FACE = {
+    "wire",
+    "plugins",
+    "adapter",
+    "wsgi",
+    "insight",
+    "recording",
+    "tracing",
+    "succession",
+    "supervisor",
+    "server",
+}
 
 MAY_IMPORT = {
     # the shared modules
     "apisix_constants": set(),
     "echo": set(),
+    "environment": {"errors", "extras"},
     "errors": set(),
     "extras": set(),
     "hiding": set(),
     "lifespan": set(),
     "logs": {"hiding"},
     "spelling": set(),
+    "streams": set(),
+    "trace_headers": set(),
     "tracebacks": {"errors"},
     # the runner
     "wire": {"errors"},
@@ -35,7 +62,10 @@ MAY_IMPORT = {
     "wsgi": {"wire", "plugins"} | SMALL,
     "insight": {"plugins"} | SMALL,
     "recording": {"wire"} | SMALL,
-    "server": {"wire", "plugins", "adapter", "insight", "recording"} | SMALL,
+    "succession": SMALL,
+    "supervisor": {"succession", "insight"} | SMALL,
+    "tracing": {"wire", "plugins", "adapter"} | SMALL,
+    "server": {"wire", "plugins", "adapter", "insight", "recording", "tracing", "succession", "supervisor"} | SMALL,
     # APISIX's half
     "gateway": {"wire"} | SMALL,
     # the public face
@@ -48,9 +78,9 @@ MAY_IMPORT = {
     "check": {"plugins", "gateway"} | SMALL,
     "compat": {"bridge", "plugins", "adapter", "wsgi"} | SMALL,
     "testing": {"bridge", "check", "gateway", "plugins", "server"} | SMALL,
-    "dev_runner": {"adapter", "plugins", "server"} | SMALL,
+    "dev_runner": {"adapter", "plugins", "server", "wire"} | SMALL,
     "inspector": {"gateway", "dev_runner", "wire"} | SMALL,
-    "dev": {"loading", "check", "gateway", "inspector", "plugins", "server", "dev_runner"} | SMALL,
+    "dev": {"loading", "check", "gateway", "inspector", "plugins", "server", "succession", "dev_runner"} | SMALL,
     "health": set(),
     "doctor": {"gateway", "wire"} | SMALL,
     "one_call": {"answers", "plugins", "adapter", "gateway", "wire"} | SMALL,
@@ -69,9 +99,11 @@ MAY_IMPORT = {
         "one_call",
         "replay",
         "dev_runner",
+        "succession",
+        "supervisor",
     }
     | SMALL,
-    "__main__": {"cli"},
+    "__main__": {"cli", "succession"},
     "apps": {"__init__", "plugins"} | SMALL,
 }
 """Room → the other rooms that its files may import. A room is a folder or a module of ``asgi_bridge``, or ``apps``."""

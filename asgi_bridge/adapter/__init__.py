@@ -1,10 +1,12 @@
 """Messages of the protocol as ASGI calls, and what the applications did as answers."""
 
-from .call import MAX_PATH, Call, Host
+from .about import MAX_PATH
+from .call import Call, Host
 from .connection import Answer, Connection
 from .parked_calls import ParkedCalls
 from .request import RequestCall
 from .response import ResponseCall
+from .scope import first_variables
 from .shadow import shadow_run
 
 __all__ = [
@@ -16,5 +18,6 @@ __all__ = [
     "ParkedCalls",
     "RequestCall",
     "ResponseCall",
+    "first_variables",
     "shadow_run",
 ]

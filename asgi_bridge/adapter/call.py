@@ -10,15 +10,14 @@ import weakref
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Any, overload
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import LocalProtocolError, PluginError, RemoteProtocolError
 from ..plugins import Chain, ChainCall, Layer, ShadowRun
-from ..plugins.reasons import shortened
 from ..wire import ErrCode, ErrResp, Var
+from .about import about_call
 from .connection import Answer, Connection
 from .faults import Faults, reason_for_refusal
 from .parked_calls import ParkedCalls
@@ -27,17 +26,13 @@ from .sent import Sent
 from .stage import ANSWERED, EXPIRED, GONE, OPEN, PARKED, REFUSED, RUNNING, Event, Moves
 from .upstream_response import Response
 
-__all__ = ["MAX_PATH", "YIELD_EVERY", "Call", "Host"]
+__all__ = ["YIELD_EVERY", "Call", "Host"]
 
 logger = logging.getLogger("asgi_bridge.adapter")
-
 
 YIELD_EVERY = 64
 """Messages of a call after which the event loop gets its turn. Taking and giving a message needs no waiting, so a
 plugin that sends or receives without end would block the whole runner, and its own deadline could not end it."""
-
-MAX_PATH = 512
-"""Maximum length of a request's path in a log line, in characters."""
 
 
 def _ignore(exc: BaseException) -> None:
@@ -75,7 +70,8 @@ class Call(ChainCall):
 
     Attributes:
         stage: How far it is.
-        started: When its message had come, in monotonic seconds.
+        started: When its message had come, in monotonic seconds; None: nobody counts or logs every call, so nobody has
+            looked at the clock.
         task: In which it runs, until its end; expiring ends it.
         scope: Of the request, but for what each layer adds.
         request_body: The request body; None: no plugin has asked for it.
@@ -84,17 +80,8 @@ class Call(ChainCall):
     """
 
     __slots__ = (
-        "_connection",
-        "_host",
-        "_messages",
-        "faults",
-        "request_body",
-        "scope",
-        "sent",
-        "stage",
-        "started",
-        "task",
-    )
+        "_connection", "_host", "_messages", "faults", "request_body", "scope", "sent", "stage", "started", "task",
+    )  # fmt: skip
 
     def __init__(self, chain: Chain, connection: Connection, host: Host) -> None:
         ChainCall.__init__(self, chain)
@@ -102,7 +89,7 @@ class Call(ChainCall):
         self._host = host
         self._messages = 0
         self.stage = RUNNING
-        self.started = monotonic()
+        self.started: float | None = None
         self.task: asyncio.Task[None] | None = None
         self.scope: dict[str, Any] = {}
         self.request_body: RequestBody | None = None
@@ -120,17 +107,7 @@ class Call(ChainCall):
         return self.chain.route_id
 
     def about(self, plugin: str | None = None) -> dict[str, Any]:
-        method, path = self._request_line()
-        found = {
-            "method": method,
-            "path": None if path is None else shortened(path, MAX_PATH),
-            "route": self.chain.route_id,
-            "plugin": plugin or self.chain.names,
-            "phase": self.phase,
-            "request_id": self.request_id,
-            "milliseconds": round((monotonic() - self.started) * 1000, 1),
-        }
-        return {key: value for key, value in found.items() if value is not None}
+        return about_call(self, plugin, *self._request_line(), self.started)
 
     def _request_line(self) -> tuple[str | None, str | None]:
         """Return method and path of the request; None: not known yet."""

@@ -25,7 +25,7 @@ from .call import Call, Host
 from .connection import Connection
 from .request import RequestCall
 from .request_body import RequestBody
-from .scope import RESPONSE_VARIABLES, Headers, response_scope
+from .scope import Headers, first_variables, response_scope
 from .stage import ANSWERED, EXPIRED, REFUSED, Event
 from .upstream_response import Response, UpstreamBody
 
@@ -67,7 +67,7 @@ class ResponseCall(Call):
             raise PluginError("it is for the request phase: list it in ext-plugin-pre-req or ext-plugin-post-req")
         headers = upstream_headers(_checked_headers(self._message))
         names = chain.request_headers
-        found = await self._variables([*RESPONSE_VARIABLES, *("http_" + name.replace("-", "_") for name in names)])
+        found = await self._variables(first_variables(self._message, chain))
         self.scope = response_scope(found, names, self._host.app)
         self.request_body = RequestBody(self.scope["headers"], found["server_protocol"])
         status = self._message.status

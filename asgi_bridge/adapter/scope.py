@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from ..wire import HTTPReqCallReq
+from ..plugins import Chain
+from ..wire import HTTPReqCallReq, HTTPRespCallReq
 
 __all__ = [
     "EXACT_VARIABLES",
@@ -18,6 +19,7 @@ __all__ = [
     "build_scope",
     "encode_query",
     "exact_scope",
+    "first_variables",
     "forwarded_origin",
     "needs_escaping",
     "origin_of_variables",
@@ -196,6 +198,18 @@ def build_scope(
         "extensions": {},
         "app": app,
     }
+
+
+def first_variables(message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain) -> tuple[str, ...]:
+    """Return what a call asks for before anything runs, if it asks: ``$request_id`` among it, and perhaps some more.
+
+    Args:
+        message: The call.
+        chain: Its plugins.
+    """
+    if type(message) is HTTPReqCallReq:
+        return (*EXACT_VARIABLES, "uri")
+    return (*RESPONSE_VARIABLES, *(f"http_{name.replace('-', '_')}" for name in chain.request_headers))
 
 
 def exact_scope(scope: dict[str, Any], found: Mapping[str, bytes | None]) -> None:

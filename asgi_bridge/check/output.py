@@ -10,8 +10,8 @@ __all__ = ["FORMATS", "count"]
 
 def count(findings: Sequence[Finding]) -> tuple[int, int]:
     """Return how many of the findings are errors, and how many are warnings."""
-    errors = sum(finding.severity == "error" for finding in findings)
-    return errors, len(findings) - errors
+    severities = [finding.severity for finding in findings]
+    return severities.count("error"), severities.count("warning")
 
 
 def _summary(findings: Sequence[Finding]) -> str:
@@ -42,6 +42,9 @@ def _json(findings: Sequence[Finding]) -> Iterator[str]:
     yield json.dumps({"errors": errors, "warnings": warnings, "findings": described}, indent=2, ensure_ascii=False)
 
 
+_COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
+
+
 def _github(findings: Sequence[Finding]) -> Iterator[str]:
     """Make the commands of GitHub's runners that annotate a line of a file."""
     for finding in findings:
@@ -51,7 +54,7 @@ def _github(findings: Sequence[Finding]) -> Iterator[str]:
             properties |= {} if finding.line is None else {"line": str(finding.line)}
         given = ",".join(f"{name}={_escaped(value, ':,')}" for name, value in properties.items())
         message = finding.message if "file" in properties else str(finding)
-        yield f"::{finding.severity} {given}::{_escaped(message)}"
+        yield f"::{_COMMANDS[finding.severity]} {given}::{_escaped(message)}"
     yield _summary(findings)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from ..errors import ConfigurationError
-from .options import env_file_option, find_source, mount_options, read_environment
+from .options import Workers, env_file_option, find_source, mount_options, read_environment
 
 __all__ = ["check"]
 
@@ -23,13 +23,16 @@ STANDARD_INPUT = "-"
     help="Bytes that a route's configuration of one plugin may have.",
 )  # fmt: skip
 @click.option(
+    "--workers", type=Workers(), default="1", show_default=True, help="Processes that will serve; auto: as for run."
+)
+@click.option(
     "--format", "form", type=click.Choice(["text", "json", "github"]), default="text", show_default=True,
     help="Lines for people, one JSON object, or annotations for GitHub Actions.",
 )  # fmt: skip
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings too.")
 def check(
     arguments: tuple[str, ...], mounts: tuple[tuple[str, str], ...], allow: tuple[str, ...], app_dir: str,
-    env_file: str | None, limit_configuration_size: int, form: str, strict: bool,
+    env_file: str | None, limit_configuration_size: int, workers: int, form: str, strict: bool,
 ) -> None:  # fmt: skip
     """Check routes against the plugins, before they are deployed.
 
@@ -40,6 +43,7 @@ def check(
     """
     from ..check import check_files
     from ..check.output import FORMATS, count
+    from ..check.workers import counted_apart
 
     read_environment(env_file)
     target, names = (None, arguments) if _is_route_file(arguments[0]) else (arguments[0], arguments[1:])
@@ -47,7 +51,7 @@ def check(
         raise ConfigurationError(f"there is no route file {target}; give at least one, or - for standard input")
     files = [_read(name) for name in dict.fromkeys(names)]
     plugins = find_source(target, mounts, app_dir, allow).load()
-    findings = check_files(files, plugins, limit=limit_configuration_size)
+    findings = [*check_files(files, plugins, limit=limit_configuration_size), *counted_apart(plugins, workers)]
     for line in FORMATS[form](findings):
         click.echo(line)
     errors, warnings = count(findings)

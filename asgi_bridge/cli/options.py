@@ -1,7 +1,8 @@
 """Options that several commands have, and what their values stand for."""
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -18,12 +19,14 @@ __all__ = [
     "FOLDER",
     "Mount",
     "Permissions",
+    "Workers",
     "complete_file",
     "env_file_option",
     "find_source",
     "is_given",
     "listed",
     "log_level_option",
+    "make_source",
     "mount_options",
     "plugin_options",
     "read_environment",
@@ -78,6 +81,23 @@ def complete_file(context: click.Context, parameter: click.Parameter, incomplete
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(incomplete, type="file")]
+
+
+class Workers(click.ParamType[int]):
+    """An option's value that is a number of processes, or ``auto``: one for each usable core."""
+
+    name = "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Convert the value, as click wants it. Fails with click's usage error."""
+        if value == "auto":
+            from ..supervisor.cores import usable_cores
+
+            return usable_cores()
+        with contextlib.suppress(ValueError):
+            if int(value) >= 1:
+                return int(value)
+        self.fail(f"{value!r} is neither a number of processes, 1 or more, nor auto", param, ctx)
 
 
 def source_options(command: Command) -> Command:
@@ -154,8 +174,6 @@ def find_source(
 ) -> "Source":
     """Make the source of the plugins from the values of `source_options`. Call it while a command runs.
 
-    A file as `target` is a module of its own folder, or of `app_dir` where the user gives ``--app-dir``.
-
     Args:
         target: ``module:attr``, a module or a file; None: pyproject.toml or entry points.
         mounts: Values of ``--mount``: names and targets.
@@ -165,17 +183,7 @@ def find_source(
     Raises:
         ConfigurationError: ``--mount`` names a plugin twice, or a file does not exist or is not a module.
     """
-    from ..loading import Source
-    from ..plugins.importing import located
-
-    names = [name for name, _ in mounts]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigurationError(f"--mount {name}: given twice")
-    if target is not None:
-        target, app_dir = located(target, app_dir if is_given("app_dir") else None)
-    mounted = {name: located(each, app_dir)[0] for name, each in mounts}
-    return Source(target, mounted, os.path.abspath(app_dir), allow)
+    return make_source(target, mounts, app_dir, allow, given=is_given("app_dir"))
 
 
 def is_given(name: str) -> bool:
@@ -188,6 +196,37 @@ def is_given(name: str) -> bool:
     return source is not click.core.ParameterSource.DEFAULT
 
 
+def make_source(
+    target: str | None, mounts: Iterable[Sequence[str]], app_dir: str, allow: Iterable[str], *, given: bool
+) -> "Source":
+    """Make the source of the plugins.
+
+    A file as `target` is a module of its own folder, or of `app_dir` where the user gives ``--app-dir``.
+
+    Args:
+        target: ``module:attr``, a module or a file; None: pyproject.toml or entry points.
+        mounts: Values of ``--mount``: names and targets.
+        app_dir: Value of ``--app-dir``.
+        allow: Values of ``--allow``.
+        given: Whether the user gives ``--app-dir``.
+
+    Raises:
+        ConfigurationError: ``--mount`` names a plugin twice, or a file does not exist or is not a module.
+    """
+    from ..loading import Source
+    from ..plugins.importing import located
+
+    mounts = list(mounts)
+    names = [name for name, _ in mounts]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(f"--mount {name}: given twice")
+    if target is not None:
+        target, app_dir = located(target, app_dir if given else None)
+    mounted = {name: located(each, app_dir)[0] for name, each in mounts}
+    return Source(target, mounted, os.path.abspath(app_dir), tuple(allow))
+
+
 def read_environment(env_file: str | None) -> None:
     """Read the file of ``--env-file`` into the environment.
 
@@ -198,6 +237,6 @@ def read_environment(env_file: str | None) -> None:
         ConfigurationError: The file cannot be read, or python-dotenv is not installed.
     """
     if env_file is not None:
-        from ..server.environment import load_environment
+        from ..environment import load_environment
 
         load_environment(env_file)

@@ -29,7 +29,7 @@ from ..gateway.server import http_protocol
 from ..inspector import Capture, GatewayLines, Listener, Records, Stage, inspector_app, observe
 from ..loading import Source
 from ..server.output import LOG_CONFIG
-from ..server.sockets import has_owner
+from ..succession.sockets import has_owner
 from .commands import invitations
 from .opening import Loaded, opening
 from .project import project_of

@@ -12,15 +12,15 @@ import json
 import os
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from ..adapter import Call, RequestCall, ResponseCall
 from ..plugins import Chain, Plugin
-from ..plugins.build import Conf
 from ..server.runner import Runner, RunnerOptions
+from ..wire import TextEntry
 from .layers import Hooks
 from .lines import Lines
 from .story import Story
@@ -96,7 +96,7 @@ class Teller:
         self._lines.stop()
         self._tell_news()
 
-    def prepared(self, chain: Chain, key: bytes | None, conf: Conf) -> None:
+    def prepared(self, chain: Chain, key: bytes | None, conf: Sequence[TextEntry]) -> None:
         """Look at the plugins of a new chain."""
         self._hooks.add_to(chain)
 
@@ -151,8 +151,8 @@ class TellingRunner(Runner):
         super().__init__(plugins, options)
         self._loaded = {"loaded": _described(plugins), "modules": _modules(folder), "pid": os.getpid()}
 
-    def _on_build(self) -> Callable[[Chain, bytes | None, Conf], None] | None:
-        return self.teller.prepared
+    def _watching(self) -> list[Callable[[Chain, bytes | None, Sequence[TextEntry]], None]]:
+        return [self.teller.prepared]
 
     async def start(self) -> None:
         """Start as a runner does, and tell what is loaded."""

@@ -56,7 +56,7 @@ def admin_app(insight: Insight, reports: Reports, *, any_host: bool = False) -> 
         except ModuleNotFoundError as exc:
             return PlainTextResponse(f"needs {(exc.name or '').partition('.')[0]}: {install('metrics')}\n", 501)
         found = await reports()
-        workers = [report.worker for report in found]
+        workers = [report.worker for report in found if report.worker]
         content, content_type = render(summed(found), workers, _version(), request.headers.get("accept", ""))
         return Response(content, headers={"content-type": content_type})
 
@@ -149,7 +149,7 @@ def _status(reports: list[Report]) -> dict[str, Any]:
     lines = sorted((line for report in reports for line in report.lines), key=lambda line: str(line["time"]))
     return {
         "version": _version(),
-        "workers": [report.worker for report in reports],
+        "workers": [report.worker for report in reports if report.worker],
         "calls": tally.calls.total(),
         "plugins": sorted(plugins, key=lambda each: (-each["mean"], each["plugin"], each["phase"])),
         "counts": dict(tally.counts),

@@ -44,6 +44,14 @@ class _Exposed(Collector):
         for key, number in sorted(tally.faults.items()):
             faults.add_metric(key, number)
         yield faults
+        shadows = CounterMetricFamily(
+            "asgi_bridge_shadow_requests",
+            "Requests by plugin with shadow=True, and by what it would have done.",
+            labels=["plugin", "outcome"],
+        )
+        for key, number in sorted(tally.shadows.items()):
+            shadows.add_metric(key, number)
+        yield shadows
         yield _histograms("asgi_bridge_call_seconds", "From the call to its answer.", ["phase"], tally.seconds)
         yield _histograms(
             "asgi_bridge_plugin_seconds",

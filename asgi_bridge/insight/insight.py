@@ -4,7 +4,8 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ class Report:
 
     Attributes:
         worker: ``pid``, ``seconds`` since it started, ``calls`` so far, ``calls_in_flight``, ``parked_calls``,
-            ``configurations`` and ``recent_lag`` in seconds.
+            ``configurations`` and ``recent_lag`` in seconds. Empty: these are the counts of processes that have ended.
         tally: What :meth:`.Tally.dump` returns.
         lines: The last warnings and errors, the newest first.
     """
@@ -72,6 +73,10 @@ class Insight:
 
     def report(self) -> Report:
         """Return what the process has to tell now."""
+        records = [plugin.shadow for plugin in self.plugins.values() if plugin.shadow is not None]
+        self.tally.shadows = Counter(
+            {(record.name, outcome): number for record in records for outcome, number in record.counts.items()}
+        )
         worker = {
             "pid": os.getpid(),
             "seconds": round(time.monotonic() - self._since, 1),
@@ -90,6 +95,7 @@ class Insight:
             limit: Maximum number, those that were used last.
         """
         in_use = self._store.in_use()[::-1][:limit]
+        hits = {each.chain: self.tally.hits.get(each.chain, 0) for each in in_use}
 
         def describe() -> list[dict[str, Any]]:
             return [
@@ -98,12 +104,12 @@ class Insight:
                     "route": each.chain.route_id,
                     "phase": each.phase,
                     "seconds": round(each.seconds, 1),
-                    "hits": each.chain.hits,
+                    "hits": hits[each.chain],
                     "running": each.chain.calls,
                     "plugins": [
                         {
                             "name": layer.name,
-                            "configuration": shown(layer.conf),
+                            "configuration": shown(layer.conf, self.plugins[layer.name].secret_fields),
                             "instance": None if layer.instance is None else layer.instance.number,
                             "lists": None if layer.instance is None else layer.instance.users,
                         }
@@ -123,9 +129,14 @@ class Insight:
         ]
 
 
-def shown(conf: Any) -> Any:
-    """Return a configuration as it is shown: without secrets, and cut off if it is long."""
-    safe = hidden(conf)
+def shown(conf: Any, fields: Collection[str]) -> Any:
+    """Return a configuration as it is shown: without secrets, and cut off if it is long.
+
+    Args:
+        conf: Parsed JSON.
+        fields: Names of the fields that are secrets, beside those that look like it.
+    """
+    safe = hidden(conf, fields)
     text = json.dumps(safe, ensure_ascii=False)
     return safe if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}… ({len(text)} characters in all)"
 

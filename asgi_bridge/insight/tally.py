@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from ..adapter import Call
@@ -80,6 +81,8 @@ class Tally:
         faults: Faults by plugin, phase and kind: ``"error"``, ``"timeout"`` or PASSED_OVER.
         seconds: Durations of calls until their answer, by phase.
         plugin_seconds: Durations from entering a plugin to the answer, by plugin and phase.
+        hits: Calls that were answered, by chain. They are of this process, and not in a sum.
+        shadows: Requests by plugin with ``shadow=True`` and by what it would have done.
         lag: How much later than planned the event loop came to a timer.
         counts: Other things: ``round_trips`` (ExtraInfo), ``protocol_errors``, ``prepared`` and ``refused``
             (configurations).
@@ -89,6 +92,8 @@ class Tally:
         self.calls: Counter[_Labels] = Counter()
         self.plugin_calls: Counter[_Labels] = Counter()
         self.faults: Counter[_Labels] = Counter()
+        self.hits: WeakKeyDictionary[Chain, int] = WeakKeyDictionary()
+        self.shadows: Counter[_Labels] = Counter()
         self.seconds: dict[_Labels, Histogram] = {}
         self.plugin_seconds: dict[_Labels, Histogram] = {}
         self.lag = Histogram()
@@ -106,12 +111,13 @@ class Tally:
         """
         now = monotonic()
         phase, chain = call.phase, call.chain
-        chain.hits += 1
+        self.hits[chain] = self.hits.get(chain, 0) + 1
         self.calls[phase, outcome] += 1
-        _observe(self.seconds, (phase,), now - call.started)
+        started = now if call.started is None else call.started
+        _observe(self.seconds, (phase,), now - started)
         entered = call.entered()
         if phase == "response":  # some run in sections of their own, or in the request halves that are resumed
-            entered = {**dict.fromkeys(chain.layers, (call.started, False)), **entered}
+            entered = {**dict.fromkeys(chain.acting, (started, False)), **entered}
         for layer, (since, passed_over) in entered.items():
             name = layer.name
             self.plugin_calls[name, phase, PASSED_OVER if passed_over else outcome] += 1
@@ -132,7 +138,7 @@ class Tally:
             outcome: The answer, in the words of the access log.
         """
         self.calls[phase, outcome] += 1
-        for name in {layer.name for layer in chain.layers} if chain is not None else ():
+        for name in {layer.name for layer in chain.acting} if chain is not None else ():
             self.plugin_calls[name, phase, outcome] += 1
 
     def asked(self) -> None:
@@ -195,7 +201,7 @@ class Tally:
         self.counts.update(dumped["counts"])
 
 
-_COUNTERS = ("calls", "plugin_calls", "faults")
+_COUNTERS = ("calls", "plugin_calls", "faults", "shadows")
 _HISTOGRAMS = ("seconds", "plugin_seconds")
 
 

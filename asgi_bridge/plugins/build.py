@@ -133,7 +133,6 @@ class Build:
                 continue
             self._check_phase(self.plugin)
             parsed, digest = await self._read(self.plugin, text)
-            SECRETS.learn(parsed)  # before anything says what is wrong with it
             read.append((self.plugin, text, parsed, digest, self._number(name, digest)))
         shadows = []
         for self.plugin, text, parsed, digest, number in reversed(read):
@@ -201,11 +200,14 @@ class Build:
         """Parse the JSON `text`. Return its value, and a digest of the value."""
         try:
             if len(text) <= QUICK_BYTES:
-                return _read(text)
-            async with asyncio.timeout_at(self._deadline):
-                return await self._instances.checks.run("", lambda: _read(text))
+                read = _read(text)
+            else:
+                async with asyncio.timeout_at(self._deadline):
+                    read = await self._instances.checks.run("", lambda: _read(text))
         except ConfigurationError as exc:
             raise ConfigurationError(f"plugin {plugin.name}: {exc}") from None
+        SECRETS.learn(read[0], plugin.secret_fields)  # before anything says what is wrong with it
+        return read
 
     def _key(self, plugin: Plugin, digest: bytes, number: int) -> Hashable | None:
         """Return what the instance belongs to; None: to this chain alone.

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive, Scope, Send
 
@@ -38,9 +38,7 @@ class Chain:
         request: True: its plugins may run in the request phase.
         response: True: its plugins may run in the response phase.
         begin: :meth:`~.Layer.begin` of the outermost layer.
-        enter: :meth:`~.Layer.enter` of the outermost layer.
         calls: Number of calls that run in it.
-        hits: Number of calls that were answered, where they are counted.
     """
 
     def __init__(self, layers: list[Layer], route_id: str | None) -> None:
@@ -58,11 +56,14 @@ class Chain:
         for layer in layers:
             layer.states = self.states
         self.begin = layers[0].begin if layers else _begin_empty
-        self.enter = layers[0].enter if layers else _enter_empty
         self.calls = 0
-        self.hits = 0
         self._idle: asyncio.Event | None = None
         self._warned: set[str] = set()
+
+    def enter(self, call: "ChainCall", scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """Do what :meth:`~.Layer.enter` of the outermost layer does."""
+        enter = self.layers[0].enter if self.layers else _enter_empty
+        return enter(call, scope, receive, send)
 
     def call_ended(self) -> None:
         """Note that one of its calls has ended."""

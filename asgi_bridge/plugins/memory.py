@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, TypeVar
 
-__all__ = ["MAX_REMEMBERED", "Memory", "remembered"]
+__all__ = ["MAX_REMEMBERED", "Memory", "recalled_key", "remembered"]
 
 T = TypeVar("T")
 
@@ -39,26 +39,39 @@ def remembered(make: Callable[[], T]) -> T:
     return make() if recall is None else recall.next(make)
 
 
+def recalled_key() -> Hashable | None:
+    """Return what identifies the next object that :func:`remembered` returns here; None: nothing does."""
+    recall = _recall.get(None)
+    return None if recall is None or recall.over else (recall.key, recall.number)
+
+
 class _Recall:
     """What one instance remembers while it is built.
 
+    Args:
+        key: The instance's key.
+        things: The objects of the earlier instance.
+
     Attributes:
+        key: The instance's key.
+        number: Number of objects that the factory has asked for so far.
         things: The objects of the earlier instance, and further ones that this one makes.
         over: True: the build has ended.
     """
 
-    def __init__(self, things: list[Any]) -> None:
+    def __init__(self, key: Hashable, things: list[Any]) -> None:
+        self.key = key
         self.things = things
         self.over = False
-        self._next = 0
+        self.number = 0
 
     def next(self, make: Callable[[], T]) -> T:
         if self.over:  # called by a task that the factory left behind
             return make()
-        self._next += 1
-        if self._next > len(self.things):
+        self.number += 1
+        if self.number > len(self.things):
             self.things.append(make())
-        return self.things[self._next - 1]  # type: ignore[no-any-return]
+        return self.things[self.number - 1]  # type: ignore[no-any-return]
 
 
 _recall: contextvars.ContextVar[_Recall | None] = contextvars.ContextVar("asgi_bridge.recall", default=None)
@@ -89,7 +102,7 @@ class Memory:
         """
         self._forget()
         earlier = self._released.get(key)
-        recall = _Recall([] if earlier is None else list(earlier[1]))
+        recall = _Recall(key, [] if earlier is None else list(earlier[1]))
         token = _recall.set(recall)
         try:
             yield

@@ -2,12 +2,14 @@
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from starlette.types import ASGIApp
 
 from ..errors import ConfigurationError
+from ..hiding import secret_fields
 from .advice import Place, SourceKey, result_refusal
 from .applications import asgi3
 from .configuration import Configuration
@@ -119,6 +121,11 @@ class Plugin:
         plugin = copy.copy(self)
         plugin.make = make
         return plugin
+
+    @functools.cached_property
+    def secret_fields(self) -> frozenset[str]:
+        """The fields of its configuration that are secrets by its JSON Schema, as pydantic's SecretStr."""
+        return secret_fields(self.configuration.schema())
 
     def describe(self) -> dict[str, Any]:
         """Return name, kind, the option ``phase``, the phases in whose lists it may stand, and its JSON Schema."""

@@ -68,6 +68,10 @@ class ShadowLayer(Layer):
         self.absent = False
         self._alone: Chain | None = None
 
+    @property
+    def conf(self) -> Any:
+        return self._conf
+
     def configure(self, conf: Any) -> None:
         """Set the route's configuration of the plugin, parsed."""
         self._conf = conf

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigurationError
+from ..hiding import secret_fields
 from ..wire import HTTPReqCallReq, HTTPRespCallReq, Info, TextEntry
 from .lines import VERSION, Answer, Json, action_of, call_of, text
-from .redact import Redactor, redacted_conf, secret_fields
+from .redact import Redactor, redacted_conf
 
 __all__ = ["DEFAULT_SIZE", "Preparation", "RecordOptions", "RecordedCall", "Recorder", "check_file"]
 

@@ -14,12 +14,12 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
+from ..hiding import is_secret_name, is_secret_text, looks_secret
 from ..wire import TextEntry
 
-__all__ = ["MASK", "Redactor", "is_secret_header", "is_secret_variable", "redacted_conf", "secret_fields"]
+__all__ = ["MASK", "Redactor", "is_secret_header", "is_secret_variable", "redacted_conf"]
 
 MIN_REPLACED = 8
 """Minimum length, in bytes, of a secret that is replaced where its name does not stand. A shorter one may be a word."""
@@ -28,15 +28,6 @@ MARK = b"redacted-"
 MASK = b"redacted"
 """Stands for every secret in two actions that are compared."""
 
-_SECRETS = "secret|passw|passphrase|passcode|pwd|credential"
-_KEYS = "token|api_?key|access_?key|private_?key|jwt|bearer"
-_NAME = re.compile(rf"{_SECRETS}|{_KEYS}|authorization|signature|session|cookie|^(sig|key|auth|otp|sid)$")
-"""Finds what is a secret among the names of headers, arguments, and fields of bodies."""
-_FIELD = re.compile(
-    r"(?!.*_(header|name|file|path|url|uri|type|prefix|lifetime)s?$)"
-    rf".*({_SECRETS}|({_KEYS}|(hmac|signing|encryption|shared)_key)s?$)"
-)
-"""The same for fields of configurations. ``token_header`` holds no secret, but the name of a header."""
 _EMBEDDED = re.compile(rb"(?<![\w.\-\[\]])([\w.\-\[\]]{1,64})=([^&;\s\"'#,]+)")
 """An argument in a text: in a URL, a form, or a query."""
 _MEMBER = re.compile(rb'"((?:[^"\\]|\\.){1,64})"(\s{0,8}:\s{0,8}")((?:[^"\\]|\\.)*)"')
@@ -48,10 +39,8 @@ _HASH = re.compile(r"(\$[a-z0-9-]+\$(?:v=\d+\$)?(?:[a-z]+=\d+(?:,[a-z]+=\d+)*\$)
 """A hash of a password as crypt and Argon2 write it: the parameters, and the rest."""
 
 
-@lru_cache(4096)
-def _is_secret(name: bytes | str) -> bool:
-    text = name if isinstance(name, str) else name.decode("latin-1")
-    return _NAME.search(text.lower().replace("-", "_")) is not None
+def _is_secret(name: bytes) -> bool:
+    return is_secret_name(name.decode("latin-1"))
 
 
 def is_secret_header(name: bytes) -> bool:
@@ -202,40 +191,6 @@ class Redactor:
             self.known[password] = self._placeholder(password)
 
 
-def secret_fields(schema: Mapping[str, Any]) -> frozenset[str]:
-    """Return the fields of a plugin's configuration that its JSON Schema marks as secrets, as pydantic's SecretStr.
-
-    Args:
-        schema: The JSON Schema.
-
-    Returns:
-        Their names, at whatever depth. For an object whose values are secrets it is the name of the object.
-    """
-    definitions = schema.get("$defs", {})
-    found = set()
-
-    def walk(part: Any, field: str | None, within: tuple[str, ...]) -> None:
-        if isinstance(part, list):
-            for each in part:
-                walk(each, field, within)
-        if not isinstance(part, Mapping):
-            return
-        if field is not None and (part.get("writeOnly") is True or part.get("format") == "password"):
-            found.add(field)
-        name = str(part.get("$ref", "")).rpartition("/")[2]
-        if name in definitions and name not in within:
-            walk(definitions[name], field, (*within, name))
-        for key, each in part.items():
-            if key == "properties" and isinstance(each, Mapping):
-                for named, property_ in each.items():
-                    walk(property_, named, within)
-            elif key != "$defs":
-                walk(each, field, within)
-
-    walk(schema, None, ())
-    return frozenset(found)
-
-
 def redacted_conf(redactor: Redactor, value: bytes, fields: Iterable[str]) -> bytes:
     """Return a plugin's configuration without secrets.
 
@@ -256,7 +211,7 @@ def redacted_conf(redactor: Redactor, value: bytes, fields: Iterable[str]) -> by
                 name: without(
                     each,
                     f"{path}.{name}" if path else name,
-                    secret or name in known or _FIELD.match(name.lower().replace("-", "_")) is not None,
+                    secret or name in known or looks_secret(name, each),
                 )
                 for name, each in part.items()
             }
@@ -284,7 +239,7 @@ def _redacted_text(redactor: Redactor, text: str, path: str, secret: bool) -> st
             rest = rest[0] + replaced(rest[1:])
         return f"{scheme}://{before}{host}{rest}"
     if not secret:
-        return replaced(text) if "PRIVATE KEY-----" in text else text
+        return replaced(text) if is_secret_text(text) else text
     hashed = _HASH.fullmatch(text)
     if hashed is not None:
         redactor.found[path] = None

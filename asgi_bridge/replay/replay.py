@@ -85,6 +85,7 @@ async def replay(plugins: Mapping[str, Plugin], recording: Reader) -> AsyncItera
                   default=0)  # fmt: skip
     runner = Runner(plugins, RunnerOptions(
         ask_origin=recording.asks_origin, limit_configuration_size=max(longest, MAX_CONFIGURATION_BYTES),
+        otel=False,
     ))  # fmt: skip
     parked = _AsRecorded()
     faults: list[str] = []

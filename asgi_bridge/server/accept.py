@@ -10,7 +10,7 @@ import logging
 import socket
 from collections.abc import Callable
 
-from .sockets import BACKLOG
+from ..succession.sockets import BACKLOG
 
 __all__ = ["TURN_ACCEPTS", "Acceptor"]
 
@@ -46,6 +46,7 @@ class Acceptor:
         self._waiting: asyncio.TimerHandle | None = None
         self._logged = float("-inf")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._listens = True
         self._listen()
 
     def close(self) -> None:
@@ -54,10 +55,28 @@ class Acceptor:
         The end of the process would cut off the waiting ones. No more are accepted than a backlog holds, so a client
         that goes on connecting cannot keep the runner from stopping.
         """
-        self._accept(self._backlog + 1)
+        if self._listens:
+            self._accept(self._backlog + 1)
+        self.stop()
+
+    def stop(self) -> None:
+        """Accept no more connections. Those in the backlog wait for the process that has the socket next."""
+        if not self._listens:
+            return
+        self._listens = False
         self._loop.remove_reader(self._sock)
         if self._waiting is not None:
             self._waiting.cancel()
+
+    def resume(self) -> None:
+        """Accept again after :meth:`stop`."""
+        self._listens = True
+        self._listen()
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether there are accepted connections whose protocol is not made yet."""
+        return bool(self._tasks)
 
     async def wait_closed(self) -> None:
         """Do nothing: :class:`asyncio.Server` has this method, and uvicorn itself waits for the connections."""
@@ -73,15 +92,34 @@ class Acceptor:
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as exc:
-                self._wait(exc)
+                if self._listens:
+                    self._wait(exc)
                 return
-            task = self._loop.create_task(self._connect(sock))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(sock)
 
-    async def _connect(self, sock: socket.socket) -> None:
+    def adopt(self, sock: socket.socket, unread: bytes) -> None:
+        """Serve a connection that another process has accepted.
+
+        Args:
+            sock: The connection.
+            unread: Bytes that the other process has read from it, and not handled.
+        """
+        self._start(sock, unread)
+
+    def _start(self, sock: socket.socket, unread: bytes = b"") -> None:
+        task = self._loop.create_task(self._connect(sock, unread))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, sock: socket.socket, unread: bytes) -> None:
         sock.setblocking(False)
-        await self._loop.connect_accepted_socket(self._factory, sock)
+        await self._loop.connect_accepted_socket(lambda: self._made(unread), sock)
+
+    def _made(self, unread: bytes) -> asyncio.BufferedProtocol:
+        protocol = self._factory()
+        if unread:
+            protocol.unread = unread  # type: ignore[attr-defined]  # RunnerProtocol has it
+        return protocol
 
     def _wait(self, exc: OSError) -> None:
         self._loop.remove_reader(self._sock)

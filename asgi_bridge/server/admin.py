@@ -6,6 +6,7 @@ serves it; uvicorn's server would handle signals, and there is one already.
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import logging
 import os
@@ -18,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from ..errors import ConfigurationError
-from .sockets import MAX_PATH, RunnerSocket, bind
+from ..succession.sockets import MAX_PATH, RunnerSocket, bind, has_owner
 
 __all__ = ["AdminAddress", "AdminServer", "admin_address"]
 
@@ -99,10 +100,12 @@ class AdminServer:
 
     Attributes:
         url: Where it listens, with the real port; None: not yet.
+        is_quiet: True: no log line if the address is taken.
     """
 
     def __init__(self, app: ASGIApp, address: AdminAddress) -> None:
         self.url: str | None = None
+        self.is_quiet = False
         self._address = address
         self._config = uvicorn.Config(
             app,
@@ -120,20 +123,21 @@ class AdminServer:
         self._state = ServerState()
         self._listening: asyncio.Server | None = None
         self._socket: RunnerSocket | None = None
-        self._starting: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to listen. If the address is taken, go on trying, and return."""
         self._config.load()
-        if not await self._listen(first=True):
-            self._starting = asyncio.get_running_loop().create_task(self._retry())
+        await self._listen(first=True)
+        self._keeping = asyncio.get_running_loop().create_task(self._keep())
 
     async def stop(self) -> None:
         """Leave the address to others, and close all connections."""
-        if self._starting is not None:
-            self._starting.cancel()
+        keeping, self._keeping = self._keeping, None
+        if keeping is not None:
+            keeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._starting
+                await keeping
         if self._socket is not None:
             self._socket.unlink()
         if self._listening is not None:
@@ -142,33 +146,38 @@ class AdminServer:
             connection.shutdown()
         await asyncio.sleep(0)
 
-    async def _retry(self) -> None:
-        listens = False
-        while not listens:
+    async def _keep(self) -> None:
+        """Listen as soon as the address is free, and again if somebody has replaced the unix socket."""
+        while True:
             await asyncio.sleep(RETRY_SECONDS)
-            listens = await self._listen()
+            if self._listening is not None and self._socket is not None and not self._socket.name.is_there():
+                self._listening.close()
+                self._listening = None
+            if self._listening is None:
+                await self._listen()
 
-    async def _listen(self, *, first: bool = False) -> bool:
-        """Try to listen. Returns whether it listens."""
+    async def _listen(self, *, first: bool = False) -> None:
+        """Try to listen."""
         loop = asyncio.get_running_loop()
         try:
             sock = self._bound()
             self._listening = await loop.create_server(self._protocol, sock=sock)
         except (OSError, ConfigurationError) as exc:
-            if first:
+            if first and not self.is_quiet:
                 logger.warning("Admin: %s cannot be had yet, and is tried again: %s", self._address, exc)
-            return False
+            return
         if self._address.host is None:
             self.url = str(self._address)
         else:
             host, port = sock.getsockname()[:2]
             self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         logger.info("Admin listens on %s", self.url)
-        return True
 
     def _bound(self) -> socket.socket:
         address = self._address
         if address.host is None:
+            if has_owner(address.path):
+                raise OSError(errno.EADDRINUSE, "another process listens there")
             self._socket = bind(address.path, PERMISSIONS)
             return self._socket.sock
         sock = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET)

@@ -42,13 +42,15 @@ class TextFormatter(DefaultFormatter):
         text = super().formatMessage(record)
         call = call_of(record) if record.name.startswith("asgi_bridge.") and record.name != ACCESS else {}
         request = " ".join(str(call[key]) for key in ("method", "path") if key in call)
+        if not request:
+            return text
         parts = [
             request,
             *(f"{name} {call[key]}" for key, name in (("route", "route"), ("request_id", "request")) if key in call),
             *([f"{call['milliseconds']:.1f} ms"] if "milliseconds" in call else []),
         ]
         known = one_line(SECRETS.taken_out(", ".join(filter(None, parts)))).encode()[:MAX_CALL].decode(errors="ignore")
-        return f"{text} [{known}]" if request else text
+        return f"{text} [{known}]"
 
 
 class JsonFormatter(logging.Formatter):

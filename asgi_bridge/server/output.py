@@ -4,27 +4,22 @@ APISIX reads the output from a pipe, and ends the runner with a signal. Python b
 pipe, and loses the buffer when a signal ends the process.
 """
 
-import contextlib
 import copy
 import logging
-import os
-import sys
 import threading
 import time
-from typing import Any, TextIO
+from typing import Any
 
 from uvicorn.config import LOGGING_CONFIG
 
 from ..logs import GUARD, guard
+from ..streams import flush
 
 __all__ = [
     "JSON_LOG_CONFIG",
     "LOG_CONFIG",
     "configure_loggers",
-    "flush",
     "last_words",
-    "open_streams",
-    "prompt_output",
     "show_plugin_logs",
 ]
 
@@ -48,34 +43,6 @@ LOG_CONFIG = _log_config()
 """uvicorn's logging configuration with our loggers. All write to stderr, which APISIX copies to its error log."""
 JSON_LOG_CONFIG = _json_log_config()
 """The same, each line a JSON object."""
-
-
-def open_streams() -> None:
-    """Open /dev/null in place of stdin, stdout and stderr, where the process was started without them.
-
-    Otherwise the next file or socket would get the number of one of them, and no handler could write to it.
-    """
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        file: str | int = os.devnull  # if something else has the number already
-        try:
-            os.fstat(number)
-        except OSError:
-            descriptor = os.open(os.devnull, os.O_RDWR)
-            if descriptor != number:
-                os.dup2(descriptor, number)
-                os.close(descriptor)
-            os.set_inheritable(number, True)
-            file = number
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(file, mode, closefd=file is not number))  # noqa: SIM115  # for the whole process
-
-
-def prompt_output() -> None:
-    """Make every printed line leave the process at once. Call it before plugins are imported."""
-    for stream in _streams():
-        reconfigure = getattr(stream, "reconfigure", None)  # not there on what replaces a stream in tests
-        if reconfigure is not None:
-            reconfigure(line_buffering=True)
 
 
 def configure_loggers(log_config: Any, log_level: Any) -> None:
@@ -118,13 +85,6 @@ def _handler() -> logging.Handler | None:
     return handlers[0] if handlers else None
 
 
-def flush() -> None:
-    """Write what the process still buffers for stdout and stderr."""
-    for stream in _streams():
-        with contextlib.suppress(OSError, ValueError):  # closed by the other side, or by a plugin
-            stream.flush()
-
-
 def last_words(seconds: float) -> None:
     """Log that the process ends now, and write what it still buffers.
 
@@ -143,7 +103,3 @@ def _log_hard_exit() -> None:
     logger.error("Not stopped in time, because something blocks a thread. The process ends now")
     for handler in (handler for name in ("uvicorn", "asgi_bridge") for handler in logging.getLogger(name).handlers):
         handler.flush()
-
-
-def _streams() -> list[TextIO]:
-    return [stream for stream in (sys.stdout, sys.stderr) if stream is not None]

@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 import selectors
+import signal
 import socket
 import threading
 import time
@@ -22,9 +23,12 @@ import uvicorn
 from uvicorn.supervisors import ChangeReload
 
 from ..errors import BridgeError
+from ..streams import flush, prompt_output
+from ..succession.early import Watch
 from ..tracebacks import shorten
 from .accept import Acceptor
-from .output import configure_loggers, flush, last_words, prompt_output
+from .handover import Handover
+from .output import configure_loggers, last_words
 from .protocol import RunnerProtocol, runner_of
 from .recording_protocol import RecordingProtocol
 from .runner import Runner
@@ -75,24 +79,27 @@ class RunnerServer(uvicorn.Server):
 
     Args:
         config: What `runner_config` makes.
-        ended: Called when the server stops accepting connections.
         path: Of the socket, for the log.
         finally_: Called once nothing runs any more, or right before the hard exit.
         seconds: Hard exit this many seconds after a signal, whatever blocks the process; None: WATCHDOG_SECONDS after
             the grace period of `config`.
+        master: What `open_master` returns: the server stops when it becomes readable.
+        watch: Where the sockets come from and go to; None: :meth:`run` gets the socket, and keeps it.
     """
 
     def __init__(
         self,
         config: uvicorn.Config,
-        ended: Callable[[], None],
         path: str,
         *,
         finally_: Callable[[], None] = lambda: None,
         seconds: float | None = None,
+        master: int | None = None,
+        watch: Watch | None = None,
     ) -> None:
         super().__init__(config)
-        self._ended = ended
+        self._master = master
+        self.handover = None if watch is None else Handover(watch, self)
         self._finally = finally_
         self._seconds = _hard_exit_seconds(config) if seconds is None else seconds
         self._path = path
@@ -130,6 +137,9 @@ class RunnerServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Handle signals as uvicorn does, and write what the process buffers before it raises a signal again."""
+        if threading.current_thread() is threading.main_thread():
+            # uvicorn raises the signal again after it has restored the handlers: not ours of the start, then
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with super().capture_signals():
             self._capturing = True
             try:
@@ -147,30 +157,90 @@ class RunnerServer(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         """Start as uvicorn does, but accept connections with our `Acceptor`."""
         await super().startup(sockets=[])
-        self.servers.extend(Acceptor(sock, self._protocol) for sock in sockets)  # type: ignore[misc]
+        if self.handover is not None:
+            await self.handover.obtain(runner_of(self.config))
+            self._log_path()
+        else:
+            self.accept(sockets)
+        if self._master is not None:
+            asyncio.get_running_loop().add_reader(self._master, self._lose_master)
+
+    def accept(self, sockets: Any) -> None:
+        """Accept connections from now on.
+
+        Args:
+            sockets: A list of the listening sockets.
+        """
+        for sock in sockets:
+            self.make_acceptor(sock)
+        self._log_path()
+
+    def _log_path(self) -> None:
         logger.info("Runner listens on unix socket %s (Press CTRL+C to quit)", self._path)
+
+    def _lose_master(self) -> None:
+        assert self._master is not None
+        asyncio.get_running_loop().remove_reader(self._master)
+        logger.warning("The gateway's process that started this runner has gone: the runner ends")
+        self.handle_exit(signal.SIGTERM, None)
 
     def _protocol(self) -> RunnerProtocol:
         config = self.config
         protocol = RunnerProtocol if runner_of(config).recording is None else RecordingProtocol
         return protocol(config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=None)
 
+    def make_acceptor(self, sock: socket.socket) -> Acceptor:
+        """Accept connections on a listening socket, until the server stops."""
+        acceptor = Acceptor(sock, self._protocol)
+        self.servers.append(acceptor)  # type: ignore[arg-type]
+        return acceptor
+
+    def connections(self) -> list[RunnerProtocol]:
+        """Return the connections that are served."""
+        return list(self.server_state.connections)  # type: ignore[arg-type]
+
+    def is_ending(self) -> bool:
+        """Whether the server shuts down, or is about to."""
+        return self.should_exit
+
+    def end(self, sig: int | None, frame: FrameType | None, graceful: float | None) -> None:
+        """Shut down.
+
+        Args:
+            sig: The signal that wants it; None: there is nothing left to do.
+            frame: As signal handlers get it.
+            graceful: Maximum grace period, in seconds; None: that of the configuration.
+        """
+        if graceful is not None:
+            self.config.timeout_graceful_shutdown = min(graceful, self.config.timeout_graceful_shutdown or 0)  # type: ignore[assignment]
+        if sig is None:
+            self.should_exit = True
+        else:
+            super().handle_exit(sig, frame)
+
     async def shutdown(self, sockets: Any = None) -> None:
         """Stop as uvicorn does, and tell the runner and the owner of the socket."""
-        self._ended()
+        if self.handover is not None:
+            self.handover.leave()
         runner_of(self.config).stopping = True
         await super().shutdown(sockets)
+        if self.handover is not None:
+            await self.handover.finish()
         self._finally()  # here, because uvicorn raises the signal again afterwards: no later line may be reached
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handle a signal as uvicorn does, and start the watchdog's clock."""
         self._signals.put(sig)
-        super().handle_exit(sig, frame)
+        if self.handover is None or not self.handover.defer(sig, frame):
+            super().handle_exit(sig, frame)
 
     def _watch(self) -> None:
         """The watchdog's thread. It works where the event loop is blocked, or the interpreter waits for threads."""
         sig = self._signals.get()
-        end = time.monotonic() + self._seconds
+        seconds = self._seconds
+        if self.handover is not None and sig == signal.SIGTERM:
+            seconds = self.handover.hard_exit_seconds(seconds)
+        end = time.monotonic() + seconds
         while sig is not None:
             try:
                 if self._signals.get(timeout=max(0.0, end - time.monotonic())) is None:
@@ -179,7 +249,8 @@ class RunnerServer(uvicorn.Server):
                 self._give_up(sig)
 
     def _give_up(self, sig: int) -> None:
-        self._ended()
+        if self.handover is not None:
+            self.handover.leave_at_once()
         last_words(LAST_WORDS_SECONDS)
         self._finally()
         os._exit(128 + sig)
@@ -207,7 +278,7 @@ def _serve_reloaded(config: uvicorn.Config, path: str, seconds: float, sockets: 
     """Serve in the child process. If the plugins cannot be loaded, refuse calls until the reloader ends the child."""
     prompt_output()
     configure_loggers(config.log_config, config.log_level)
-    server = RunnerServer(config, lambda: None, path, seconds=seconds)
+    server = RunnerServer(config, path, seconds=seconds)
     try:
         server.run(sockets=sockets)
     except BridgeError as exc:

@@ -8,12 +8,13 @@ expects the instance to maintain ``server_state.connections``, ``tasks`` and ``t
 import asyncio
 import fcntl
 import logging
+import os
 import struct
 import termios
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from time import monotonic
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
@@ -22,6 +23,7 @@ from ..adapter import MAX_PATH, Answer, Call, RequestCall, ResponseCall
 from ..errors import ConfigurationError, PluginError, RemoteProtocolError
 from ..plugins import Chain
 from ..plugins.reasons import shortened
+from ..succession.control import MAX_UNREAD
 from ..wire import (
     ErrCode,
     ErrResp,
@@ -35,6 +37,7 @@ from ..wire import (
     PrepareConfResp,
     Role,
     Session,
+    State,
 )
 from .runner import Runner
 
@@ -48,6 +51,16 @@ GONE = "gone"
 """Outcome of a call that has no answer, because the gateway has closed the connection."""
 READ_SIZE = 16 * 1024
 """Bytes of a connection's read buffer, on asyncio."""
+
+
+class Link(Protocol):
+    """What a connection knows of the supervisor."""
+
+    def busy(self, connection: "RunnerProtocol") -> None:
+        """Note that something of a call was read that is not answered."""
+
+    def answered(self, connection: "RunnerProtocol") -> None:
+        """Note an answer, which is written by the next turn of the event loop."""
 
 
 class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
@@ -66,6 +79,9 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         server_state: uvicorn's connections and tasks.
         app_state: Not used. uvicorn gives it.
         _loop: The event loop; None: the running one.
+
+    Attributes:
+        unread: Bytes that another process has read from the connection, and not handled.
     """
 
     def __init__(
@@ -87,6 +103,8 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self._full = False
         self._paused = False
         self._asks: deque[tuple[asyncio.Future[list[bytes | None]], int, list[bytes | None]]] = deque()
+        self.unread = b""
+        self._link: Link | None = None  # of a worker, to its supervisor
 
     # called by the transport
 
@@ -94,7 +112,11 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         """Keep the transport. If the runner is stopping, close it once its call is answered."""
         self._transport = cast("asyncio.Transport", transport)
         self._server_state.connections.add(self)  # type: ignore[arg-type]
-        if self._runner.stopping:
+        if self.unread:
+            self.data_received(self.unread)
+        if self._runner.give is not None:
+            self.hand_over()
+        elif self._runner.stopping:
             # accepted out of the backlog at the last moment, after uvicorn had called shutdown() of all others
             self.shutdown()
 
@@ -130,13 +152,17 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
                 self._refuse_unreadable(exc)
                 continue
             if message is None:
-                return
+                if session.buffered and self._link is not None:
+                    self._link.busy(self)
+                break
             if type(message) is HTTPReqCallReq:
                 self._start_call(message)
             else:
                 self._handle(message)
             if not session.buffered:
                 return
+        if self._runner.give is not None:
+            self.hand_over()  # the last answer to an ask of an answered call has come
 
     def eof_received(self) -> None:
         """Close the connection. The gateway never closes only its own side, so nobody would read an answer."""
@@ -160,9 +186,31 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def shutdown(self) -> None:
         """Close the connection: now if it is idle, otherwise after the answer. uvicorn calls this when it stops."""
+        if self._runner.give is not None:
+            return  # it goes to another process behind the answer
         self._closing = True
         if not self._busy and not self._transport.is_closing() and not self._unread():
             self._transport.close()
+
+    def hand_over(self) -> None:
+        """Give the connection to another process (``Runner.give``), if it is idle. A busy one goes behind its answer.
+
+        Between two calls a connection has no state. nginx sees nothing of it, because closing our descriptor does not
+        shut the connection down while there is another one.
+        """
+        give, transport, session = self._runner.give, self._transport, self._session
+        if give is None or self._busy or transport.is_closing() or session.state is not State.IDLE:
+            return
+        if session.pending > MAX_UNREAD:
+            return  # the rest of this large frame is on its way; it goes behind the answer to it
+        try:
+            descriptor = os.dup(transport.get_extra_info("socket").fileno())
+        except OSError:  # no descriptor is free: it stays
+            return
+        # from here on nothing may be read: bytes that arrive are for the other process
+        transport.pause_reading()
+        give(descriptor, session.unread())
+        transport.close()  # after it has written an answer that the gateway has not read yet
 
     def _unread(self) -> bool:
         """Whether a call has arrived that was not read yet. Closing the connection would drop it."""
@@ -177,6 +225,8 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             self._take_info(message.result)
         elif type(message) is PrepareConfReq:
             self._busy = True
+            if self._link is not None:
+                self._link.busy(self)
             self._spawn(self._prepare(message))
         elif type(message) is ErrResp:
             code = message.code.name if isinstance(message.code, ErrCode) else message.code
@@ -188,6 +238,8 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
     def _start_call(self, message: HTTPReqCallReq | HTTPRespCallReq) -> None:
         """Run a call, or refuse it."""
         self._busy = True
+        if self._link is not None:
+            self._link.busy(self)
         self._server_state.total_requests += 1
         runner = self._runner
         options = runner.options
@@ -219,13 +271,18 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             started: When the message had come, in monotonic seconds; None: now.
         """
         runner = self._runner
+        if started is None and runner.watched:
+            started = monotonic()
+        tracing = runner.tracing  # what is traced has other classes, so what is not asks nothing
         call: Call
         if type(message) is HTTPReqCallReq:
-            call = RequestCall(message, chain, self, runner.host)
+            make = RequestCall if tracing is None else tracing.request_call
+            call = make(message, chain, self, runner.host)
         else:
-            call = ResponseCall(cast("HTTPRespCallReq", message), chain, self, runner.host)
-        if started is not None:
-            call.started = started
+            message = cast("HTTPRespCallReq", message)
+            respond = ResponseCall if tracing is None else tracing.response_call
+            call = respond(message, chain, self, runner.host)
+        call.started = started
         self._call = call
         runner.calls.add(call)
         call.task = task = asyncio.Task(call.run(self._task_ended), loop=self._loop, name=chain.names)
@@ -383,7 +440,11 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             return
         self._transport.write(self._session.send(answer))
         self._busy = False
-        if self._closing:
+        if self._link is not None:
+            self._link.answered(self)
+        if self._runner.give is not None:
+            self.hand_over()
+        elif self._closing:
             self._transport.close()
         elif self._full and not self._paused:
             # only between calls: during a call the gateway may write to us before it reads

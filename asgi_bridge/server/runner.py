@@ -3,12 +3,11 @@
 import asyncio
 import logging
 import os
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
@@ -18,26 +17,28 @@ from ..errors import ConfigurationError
 from ..lifespan import answer_lifespan
 from ..logs import GUARD
 from ..plugins import MAX_CONFIGURATION_BYTES, Chain, ConfigurationStore, Plugin
-from ..plugins.build import Conf
 from ..recording import RecordOptions
-from .admin import AdminAddress, AdminServer
+from ..succession.sockets import SocketName
+from ..tracing import find_tracing
+from ..wire import TextEntry
+from .admin import AdminAddress
 from .hangs import HangWatch
+from .overload import Overload
 from .recorded import Recording
-from .sockets import SocketName
 
 if TYPE_CHECKING:
-    from ..insight.insight import Insight, Report
     from ..insight.tally import Tally
+    from .reporting import Reporting
 
-__all__ = ["Runner", "RunnerOptions", "conf_expire_of_environment"]
+__all__ = ["Give", "Runner", "RunnerOptions", "conf_expire_of_environment"]
 
 logger = logging.getLogger("asgi_bridge.server")
 
 TICK_SECONDS = 0.1
 """Seconds between two looks at the deadlines. One timer for all calls costs less than one for each."""
 
-MAX_REFUSED = 1000
-"""Maximum number of configurations whose refused calls are counted apart. A peer can make up any number of tokens."""
+Give: TypeAlias = Callable[[int, bytes], object]
+"""Gives a connection to another process: its descriptor, which belongs to the callee, and bytes that nobody handled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ class RunnerOptions:
         limit_configuration_size: Maximum size of a route's configuration of one plugin, in bytes.
         record: What is recorded of its calls; None: nothing.
         admin: Where the admin application listens; None: there is none, and nothing is counted.
-        socket: By which the runner recognizes its own socket; None: it does not look.
+        socket: By which the runner recognizes its own socket at its start; None: it does not know it yet.
+        otel: Whether OpenTelemetry gets spans; None: if a TracerProvider is set once the plugins are loaded.
     """
 
     limit_concurrency: int | None = None
@@ -65,6 +67,7 @@ class RunnerOptions:
     record: RecordOptions | None = None
     admin: AdminAddress | None = None
     socket: SocketName | None = None
+    otel: bool | None = None
 
 
 def conf_expire_of_environment() -> float:
@@ -98,40 +101,47 @@ class Runner:
         stopping: True: the process ends, and takes no new connections.
         recording: What records its calls; None: nothing does.
         observer: Counts what happens; None: nothing is counted.
-        watched: True: the end of each call is logged, or counted, or both.
-        admin: The server of the admin application; None: there is none.
+        watched: True: each call is logged, counted or traced, so it looks at the clock.
+        reporting: Reports what it counts; None: it counts nothing.
+        give: Takes a connection's descriptor and unread bytes, for another process; None: connections stay here.
+        socket: By which the runner recognizes its own socket; None: it does not look.
+        tracing: Makes the spans of its calls; None: nobody wants any.
     """
 
     def __init__(self, plugins: Mapping[str, Plugin], options: RunnerOptions | None = None) -> None:
         self.options = options or RunnerOptions()
         record = self.options.record
         self.recording = None if record is None else Recording(record, plugins, self.options.ask_origin)
+        self.tracing = find_tracing(self.options.otel)
+        own = [each.prepared for each in (self.recording, self.tracing) if each is not None]
+        watching = [*own, *self._watching()]
+
+        def prepared(chain: Chain, key: bytes | None, conf: Sequence[TextEntry]) -> None:
+            for watch in watching:
+                watch(chain, key, conf)
+
         self.store = ConfigurationStore(
             plugins,
             expire=self.options.conf_expire,
             limit_configuration_size=self.options.limit_configuration_size,
             folder=self.options.folder,
-            on_build=self._on_build(),
+            on_build=prepared if watching else None,
         )
         self.host = Host(Starlette(), self.options.ask_origin, shadow=shadow_run)
-        self._shadows = [plugin.shadow for plugin in plugins.values() if plugin.shadow is not None]
         self.calls: set[Call] = set()
         self.stopping = False
-        self.observer: Tally | None = None
-        self.admin: AdminServer | None = None
-        self._insight: Insight | None = None
-        if self.options.admin is not None:
-            self._add_insight(self.options.admin)
-        self.watched = self.options.access_log or self.observer is not None
-        self._started = False
+        self.reporting = None if self.options.admin is None else _reporting(self, self.options.admin)
+        self.observer: Tally | None = None if self.reporting is None else self.reporting.insight.tally
+        self.watched = self.options.access_log or self.observer is not None or self.tracing is not None
+        self.give: Give | None = None
+        self.socket = self.options.socket
+        self._overload = Overload(self.options.limit_concurrency, self.store.find)
         self._ticker: asyncio.Task[None] | None = None
         self._hangs: HangWatch | None = None
-        self._overload_logged = float("-inf")
-        self._refused: dict[int, int] = {}
 
-    def _on_build(self) -> Callable[[Chain, bytes | None, Conf], None] | None:
-        """Return what is called with each new chain, its key and its configuration; None: nothing is."""
-        return None if self.recording is None else self.recording.prepared
+    def _watching(self) -> list[Callable[[Chain, bytes | None, Sequence[TextEntry]], None]]:
+        """Return what else is called with each new chain, its key and its configuration."""
+        return []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "lifespan", "plugins are called by the gateway, not over HTTP"
@@ -147,55 +157,45 @@ class Runner:
         """Start the mounted applications, and the watches over deadlines and over plugins that block the loop."""
         if self.recording is not None:
             self.recording.start()
-        if self.admin is not None and self._insight is not None:
-            self._insight.lines.start()
-            await self.admin.start()
+        if self.reporting is not None:
+            await self.reporting.start()
         await self.store.start()
         self._hangs = HangWatch()
         self._hangs.start()
         self._ticker = asyncio.get_running_loop().create_task(self._watch())
-        self._started = True
 
     async def stop(self) -> None:
         """Stop what :meth:`start` has started, and refuse the calls that still run."""
         self.stopping = True
-        if self.admin is not None and self._insight is not None:
-            await self.admin.stop()
-            self._insight.lines.stop()
+        if self.reporting is not None:
+            await self.reporting.stop()
         # uvicorn has cancelled the calls that still ran; those that ignore that are refused now
         await asyncio.sleep(0)
-        self._expire(self.calls, "it was cut off by the shutdown")
+        self.cut_off()
         if self._ticker is not None:
             self._ticker.cancel()
         if self._hangs is not None:
             self._hangs.stop()
         self.host.parked.close()
         await self.store.close()
+        if self.tracing is not None:
+            await self.tracing.flush()
         if self.recording is not None:
             self.recording.close()
         self._sweep(float("inf"))
 
-    def _add_insight(self, address: AdminAddress) -> None:
-        """Count from now on, and make the server of the admin application."""
-        from ..insight.app import admin_app  # only who wants it loads it
-        from ..insight.insight import Insight
-
-        insight = Insight(self.store, lambda: len(self.calls), lambda: len(self.host.parked), self.obstacle)
-
-        async def reports() -> "list[Report]":
-            return [insight.report()]
-
-        self._insight = insight
-        self.observer = insight.tally
-        self.admin = AdminServer(admin_app(insight, reports, any_host=address.public), address)
+    async def leave_admin(self) -> None:
+        """Leave the admin address to the next process."""
+        if self.reporting is not None:
+            await self.reporting.admin.stop()
 
     def obstacle(self) -> str | None:
         """Return why the runner is not ready to take calls; None: it is."""
-        if not self._started:
+        if self._ticker is None:
             return "the plugins are being started"
         if self.stopping:
             return "the runner stops"
-        name = self.options.socket
+        name = self.socket
         if name is not None and not name.is_there():
             return f"the socket at {name.path} is not this runner's any more"
         return None
@@ -206,27 +206,7 @@ class Runner:
         Args:
             token: Of the call's configuration, for the log.
         """
-        limit = self.options.limit_concurrency
-        if limit is None or len(self.calls) < limit:
-            return True
-        if token not in self._refused and len(self._refused) >= MAX_REFUSED:
-            token = 0
-        self._refused[token] = self._refused.get(token, 0) + 1
-        return False
-
-    def _log_refused(self) -> None:
-        refused: Counter[str] = Counter()
-        for token, number in self._refused.items():
-            chain = self.store.find(token)
-            refused["?" if chain is None else chain.names] += number
-        self._refused.clear()
-        for names, number in refused.items():
-            logger.error(
-                "plugin %s: %d requests refused: more than %d calls at once (--limit-concurrency)",
-                names,
-                number,
-                self.options.limit_concurrency,
-            )
+        return self._overload.admits(len(self.calls), token)
 
     async def _watch(self) -> None:
         now = monotonic()
@@ -241,9 +221,7 @@ class Runner:
             self._expire(call for call in self.calls if call.deadline <= now)
             self.host.parked.sweep(now)
             self._sweep(now)
-            if self._refused and now >= self._overload_logged + 1.0:
-                self._overload_logged = now
-                self._log_refused()
+            self._overload.sweep(now)
 
     def _sweep(self, now: float) -> None:
         """Log what was only counted until now.
@@ -251,11 +229,22 @@ class Runner:
         Args:
             now: Monotonic seconds; infinity: the process ends.
         """
-        for record in self._shadows:
-            record.sweep(now)
+        for plugin in self.store.plugins.values():
+            if plugin.shadow is not None:
+                plugin.shadow.sweep(now)
         GUARD.sweep(now)
+
+    def cut_off(self) -> None:
+        """Refuse the calls that still run."""
+        self._expire(self.calls, "it was cut off by the shutdown")
 
     def _expire(self, calls: Iterable[Call], reason: str | None = None) -> None:
         for call in list(calls):
             call.deadline = float("inf")  # cancel it only once, because it may need a while to clean up
             call.expire(reason)
+
+
+def _reporting(runner: Runner, address: AdminAddress) -> "Reporting":
+    from .reporting import Reporting  # only who wants it loads it
+
+    return Reporting(runner, address)

@@ -2,23 +2,31 @@
 
 import dataclasses
 import functools
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
+import uvicorn
+
+from ..environment import load_environment
 from ..errors import ConfigurationError
 from ..plugins import MAX_CONFIGURATION_BYTES, Plugin
 from ..recording import DEFAULT_SIZE, RecordOptions, check_file
+from ..streams import open_streams, prompt_output
+from ..succession.early import Watch
+from ..succession.gateway_master import open_master
+from ..succession.sockets import DEFAULT_PERMISSIONS, socket_path
+from ..succession.succession import Succession
+from ..tracing import check_api
 from .admin import admin_address
-from .environment import load_environment
-from .output import JSON_LOG_CONFIG, LOG_CONFIG, configure_loggers, open_streams, prompt_output, show_plugin_logs
-from .private import PrivateFolder
+from .output import JSON_LOG_CONFIG, LOG_CONFIG, configure_loggers, show_plugin_logs
 from .process import GRACEFUL_SECONDS, RunnerServer, run_reloading, runner_config
 from .runner import Runner, RunnerOptions, conf_expire_of_environment
-from .sockets import DEFAULT_PERMISSIONS, bind, has_owner, socket_path
+from .worker import WorkerEnds, WorkerServer
 
-__all__ = ["Source", "serve"]
+__all__ = ["Source", "log_as_uvicorn", "serve"]
 
 Plugins: TypeAlias = Mapping[str, Plugin]
 """The mounted plugins, by name."""
@@ -57,6 +65,8 @@ def serve(
     record_secrets: bool = False,
     admin: str | None = None,
     admin_public: bool = False,
+    otel: bool | None = None,
+    ends: WorkerEnds | None = None,
     make_runner: Callable[[Plugins, RunnerOptions], Runner] = Runner,
 ) -> None:
     """Serve the gateway until a signal ends the process.
@@ -82,6 +92,8 @@ def serve(
         record_secrets: True: the recording holds secrets as they are.
         admin: Where the admin application listens: ``"127.0.0.1:9092"`` or ``"unix:PATH"``; None: nowhere.
         admin_public: True: `admin` may be an address that other machines reach.
+        otel: Whether OpenTelemetry gets spans; None: if a TracerProvider is set once the plugins are loaded.
+        ends: What a worker has of its supervisor, which owns the socket; None: this process is no worker.
         make_runner: Makes the runner of its plugins and options, in the process that serves. It is plain data where
             that is another process.
 
@@ -102,6 +114,8 @@ def serve(
             "log_format and log_config exclude each other: name asgi_bridge.server.formats.JsonFormatter as the "
             "formatter of the configuration"
         )
+    if otel:
+        check_api()
     open_streams()
     if env_file is not None:
         load_environment(env_file)
@@ -115,56 +129,92 @@ def serve(
         ask_origin=forwarded_headers == "ask",
         conf_expire=conf_expire_of_environment(),
         limit_configuration_size=limit_configuration_size,
-        record=None if record is None else RecordOptions(record, record_size, record_secrets),
+        record=None if record is None else _record_options(record, record_size, record_secrets, ends),
         admin=None if admin is None else admin_address(admin, admin_public),
+        otel=otel,
     )
     library = isinstance(source, Mapping)
     source_folder = None if isinstance(source, Mapping) else source.app_dir
-    try:
-        config = runner_config(
-            timeout_graceful_shutdown=timeout_graceful_shutdown,
-            reload=reload,
-            reload_dirs=reload_dirs or ([source_folder] if reload and source_folder else None),
-            log_level=log_level,
-            log_config=log_config if log_config is not None else _LOG_CONFIGS[log_format],
+    config = _uvicorn_config(
+        log_level,
+        log_config if log_config is not None else _LOG_CONFIGS[log_format],
+        timeout_graceful_shutdown=timeout_graceful_shutdown,
+        reload=reload,
+        reload_dirs=reload_dirs or ([source_folder] if reload and source_folder else None),
+    )
+    prompt_output()
+    configure_loggers(config.log_config, config.log_level)
+    if ends is not None:
+        worker = WorkerServer(config, path, ends)
+        config.app = functools.partial(
+            _load_runner, source, dataclasses.replace(options, folder=ends.folder), worker.adopt
         )
+        worker.run(sockets=[])
+        return
+    master = open_master(path) if uds is None else None
+    watch = Watch(Succession(path, uds_permissions))
+    succession = watch.succession
+    options = dataclasses.replace(options, folder=succession.private.path)
+    config.app = functools.partial(_load_runner, source, options, make_runner=make_runner)
+    try:
+        if reload:
+            listening = succession.take_now()
+            options = dataclasses.replace(options, socket=listening.name)
+            config.app = functools.partial(_load_runner, source, options, make_runner=make_runner)
+            run_reloading(config, path, listening.sock)
+            return
+        watch.begin()
+        if succession.listening is None and not isinstance(source, Mapping):
+            source = source.load()  # a start that fails is told in one line
+            config.app = functools.partial(_load_runner, source, options, make_runner=make_runner)
+        server = RunnerServer(config, path, finally_=watch.close, master=master, watch=watch)
+        try:
+            server.run()
+        finally:
+            if library:
+                server.release()
+    except KeyboardInterrupt:
+        pass  # a SIGINT that uvicorn raises again after a clean stop
+    finally:
+        watch.close()
+        if master is not None:
+            os.close(master)
+
+
+def _record_options(path: str, size: int, secrets: bool, ends: WorkerEnds | None) -> RecordOptions:
+    if ends is None:
+        return RecordOptions(path, size, secrets)
+    return RecordOptions(path, size, secrets, bytes.fromhex(ends.record_key))
+
+
+def log_as_uvicorn(log_config: dict[str, Any] | str, log_level: str | int | None) -> None:
+    """Set up the loggers of this process, and nothing else.
+
+    Args:
+        log_config: As :func:`serve` takes it.
+        log_level: As :func:`serve` takes it.
+
+    Raises:
+        ConfigurationError: One of them cannot work.
+    """
+    for handler in logging.getLogger("asgi_bridge").handlers[:]:
+        logging.getLogger("asgi_bridge").removeHandler(handler)
+    logging.getLogger("asgi_bridge").propagate = True
+    configure_loggers(_uvicorn_config(log_level, log_config).log_config, log_level)
+
+
+def _uvicorn_config(log_level: str | int | None, log_config: dict[str, Any] | str, **options: Any) -> uvicorn.Config:
+    """Make uvicorn's configuration. This sets up logging. Raises ConfigurationError where that fails."""
+    try:
+        return runner_config(log_level=log_level, log_config=log_config, **options)
     except Exception as exc:
-        if log_level is None and log_config is None:
+        if log_level is None and isinstance(log_config, dict) and log_config in _LOG_CONFIGS.values():
             raise
         reason = " ".join(f"{exc.__cause__ or exc}".split())
         raise ConfigurationError(
             f"logging cannot be set up with log_level {log_level!r} and log_config {log_config!r}: "
             f"{type(exc).__name__}: {reason}"
         ) from None
-    prompt_output()
-    configure_loggers(config.log_config, config.log_level)
-    if not reload and not isinstance(source, Mapping) and has_owner(path) is not False:
-        # load the plugins before the socket is taken: if they cannot be loaded, the present runner keeps it
-        source = source.load()
-    listening = bind(path, uds_permissions)
-    private = PrivateFolder(path)
-    options = dataclasses.replace(options, folder=private.path, socket=listening.name)
-    config.app = functools.partial(_load_runner, source, options, make_runner)
-    owner = os.getpid()
-
-    def ended() -> None:
-        if os.getpid() == owner:
-            listening.unlink()
-
-    server = RunnerServer(config, ended, path, finally_=private.close)
-    try:
-        if reload:
-            run_reloading(config, path, listening.sock)
-        else:
-            server.run(sockets=[listening.sock])
-    except KeyboardInterrupt:
-        pass  # a SIGINT that uvicorn raises again after a clean stop
-    finally:
-        ended()
-        listening.sock.close()
-        private.close()
-        if library:
-            server.release()
 
 
 def _check_options(
@@ -192,7 +242,10 @@ def _check_options(
 
 
 def _load_runner(
-    source: Source | Plugins, options: RunnerOptions, make_runner: Callable[[Plugins, RunnerOptions], Runner]
+    source: Source | Plugins,
+    options: RunnerOptions,
+    adopt: Callable[[Runner, Plugins], None] = lambda runner, plugins: None,
+    make_runner: Callable[[Plugins, RunnerOptions], Runner] = Runner,
 ) -> Runner:
     """Make the runner, in the process that serves. With reload that is a child of the one that was started."""
     try:
@@ -204,4 +257,6 @@ def _load_runner(
         # a module raised it: a signal raises nothing here, since uvicorn's handlers only note it
         raise ConfigurationError(f"a module of the plugins raised {exc!r} when it was imported") from exc
     show_plugin_logs()
-    return make_runner(plugins, options)
+    runner = make_runner(plugins, options)
+    adopt(runner, plugins)
+    return runner

@@ -134,6 +134,11 @@ class FrameReader:
             self._start = start + size
         return head >> 24, payload
 
+    def unread(self) -> bytes:
+        """Return the bytes that have arrived and were not yet returned as frames. They stay."""
+        ready = self._ready
+        return (b"" if ready is None else frame(*ready)) + self.buffer[self._start :]
+
     @property
     def pending(self) -> int:
         """Number of bytes that have arrived and were not yet returned as frames."""

@@ -189,6 +189,15 @@ class Session:
         """Whether bytes may be left after a message. If not, `next_message` would return None."""
         return bool(self._reader.buffer)
 
+    @property
+    def pending(self) -> int:
+        """Number of bytes that have arrived and belong to no message that was returned."""
+        return self._reader.pending
+
+    def unread(self) -> bytes:
+        """Return these bytes. With them another session, in the state IDLE, can go on where this one is IDLE."""
+        return self._reader.unread()
+
     def receive_data(self, data: Buffer) -> None:
         """Add the bytes of one read.
 

@@ -388,6 +388,15 @@ STREAMED = response((b"content-type", b"text/plain"))
         ),
         (REFUSING, {}, SIZED, 0, "response 403", "it would have answered 403"),
         (raising, {}, SIZED, 0, "error", "it would have refused the request: KeyError: 'on purpose'"),
+        (
+            hanging,
+            {"timeout": 0.01},
+            SIZED,
+            0,
+            "timeout",
+            "it would have refused the request: no answer within 0.01 s",
+        ),
+        (reading, {}, SIZED, 0, "response 403", "it would have answered 403"),
     ],
 )
 @pytest.mark.parametrize("inner", [None, passing()])

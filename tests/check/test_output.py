@@ -9,11 +9,12 @@ from asgi_bridge.check.output import FORMATS, count
 
 ERROR = Finding("error", "r", "say", "conf/a,b:1%.yaml:12", "route 'r': 100% wrong\nin two lines", 12, "body")
 WARNING = Finding("warning", None, None, "<stdin>:3", "strange", 3)
+NOTE = Finding("note", None, None, "", "look at a")
 NOWHERE = Finding("error", None, None, "", "lost")
 
 
 def test_counts() -> None:
-    assert [count(each) for each in ([], [WARNING], [ERROR, WARNING, NOWHERE])] == [(0, 0), (0, 1), (2, 1)]
+    assert [count(each) for each in ([], [WARNING], [ERROR, WARNING, NOTE, NOWHERE])] == [(0, 0), (0, 1), (2, 1)]
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,7 @@ def test_counts() -> None:
                 "conf/a,b:1%.yaml:12: error: route 'r': 100% wrong\nin two lines",
                 "<stdin>:3: warning: strange",
                 "error: lost",
+                "note: look at a",
                 "2 errors, 1 warning",
             ],
         ),
@@ -35,13 +37,14 @@ def test_counts() -> None:
                 "route 'r': 100%25 wrong%0Ain two lines",
                 "::warning title=asgi-bridge check::<stdin>:3: strange",
                 "::error title=asgi-bridge check::lost",
+                "::notice title=asgi-bridge check::look at a",
                 "2 errors, 1 warning",
             ],
         ),
     ],
 )
 def test_lines(form: str, lines: list[str]) -> None:
-    assert [*FORMATS[form]([ERROR, WARNING, NOWHERE])] == lines
+    assert [*FORMATS[form]([ERROR, WARNING, NOWHERE, NOTE])] == lines
 
 
 def test_json() -> None:

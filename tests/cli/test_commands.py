@@ -1,12 +1,15 @@
 """The command line: what it reads, what it passes on, and its messages about mistakes."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -67,43 +70,69 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, dict[str, Any]]]:
-    """Collect what ``run`` would serve."""
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Collect what ``run`` would supervise: what the workers are told, and the options of the supervisor."""
+    calls: list[tuple[dict[str, Any], dict[str, Any]]] = []
+
+    def supervise(payload: dict[str, Any], **options: Any) -> int:
+        calls.append((json.loads(json.dumps(payload)), options))
+        return 0
+
+    monkeypatch.setattr("asgi_bridge.supervisor.run.supervise", supervise)
+    return calls
+
+
+@pytest.fixture
+def reloading(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, dict[str, Any]]]:
+    """Collect what ``run --reload`` would serve."""
     calls: list[tuple[Source, dict[str, Any]]] = []
     monkeypatch.setattr("asgi_bridge.server.serve.serve", lambda source, **options: calls.append((source, options)))
     return calls
 
 
-def test_run_without_options(command: Command, served: list[tuple[Source, dict[str, Any]]], tmp_path: Path) -> None:
+Served = list[tuple[dict[str, Any], dict[str, Any]]]
+
+DEFAULTS: dict[str, Any] = {
+    "uds": None,
+    "uds_permissions": 0o666,
+    "limit_concurrency": None,
+    "limit_configuration_size": 131_072,
+    "timeout_graceful_shutdown": 0.3,
+    "access_log": False,
+    "forwarded_headers": "trust",
+    "log_level": None,
+    "log_config": None,
+    "log_format": "text",
+    "env_file": None,
+    "record": None,
+    "record_size": 104_857_600,
+    "record_secrets": False,
+    "admin": None,
+    "admin_public": False,
+    "otel": None,
+}
+OF_THE_SUPERVISOR = ("uds", "uds_permissions", "timeout_graceful_shutdown", "log_level", "log_format", "env_file")
+
+
+def test_run_without_options(command: Command, served: Served) -> None:
     assert command("run", "a.b:c") == (0, "", "")
+    source = {"target": "a.b:c", "mounts": [], "app_dir": ".", "allow": [], "given": False}
     assert served == [
         (
-            Source("a.b:c", {}, str(tmp_path)),
-            {
-                "uds": None,
-                "uds_permissions": 0o666,
-                "reload": False,
-                "reload_dirs": None,
-                "limit_concurrency": None,
-                "limit_configuration_size": 131_072,
-                "timeout_graceful_shutdown": 0.3,
-                "access_log": False,
-                "forwarded_headers": "trust",
-                "log_level": None,
-                "log_config": None,
-                "log_format": "text",
-                "env_file": None,
-                "record": None,
-                "record_size": 104_857_600,
-                "record_secrets": False,
-                "admin": None,
-                "admin_public": False,
-            },
+            {"source": source, "options": DEFAULTS, "limit_max_requests": None, "record_key": ANY},
+            {"workers": 1, "configure": None, **{name: DEFAULTS[name] for name in OF_THE_SUPERVISOR}},
         )
     ]
 
 
-def test_run_with_all_options(command: Command, served: list[tuple[Source, dict[str, Any]]], tmp_path: Path) -> None:
+def test_run_with_workers(command: Command, served: Served) -> None:
+    assert command("run", "a.b:c", "--workers", "3", "--limit-max-requests", "9", "--mount", "d=e:f") == (0, "", "")
+    ((payload, options),) = served
+    assert (options["workers"], payload["limit_max_requests"]) == (3, 9)
+    assert payload["source"]["mounts"] == [["d", "e:f"]]
+
+
+def test_run_with_all_options(command: Command, reloading: list[tuple[Source, dict[str, Any]]], tmp_path: Path) -> None:
     for name in ("src", "x", "y"):
         (tmp_path / name).mkdir()
     (tmp_path / "log.json").touch()
@@ -113,10 +142,10 @@ def test_run_with_all_options(command: Command, served: list[tuple[Source, dict[
         "--uds-permissions", "660", "--reload", "--reload-dir", "x", "--reload-dir", "y", "--limit-concurrency", "7",
         "--timeout-graceful-shutdown", "1.5", "--access-log", "--forwarded-headers", "ask", "--log-level", "debug",
         "--log-config", "log.json", "--log-format", "json", "--env-file", ".env", "--admin", "[::]:1",
-        "--admin-public", "--limit-configuration-size", "9",
+        "--admin-public", "--otel", "--limit-configuration-size", "9",
         "--record", "calls.jsonl", "--record-size", "5", "--record-secrets",
     ) == (0, "", "")  # fmt: skip
-    assert served == [
+    assert reloading == [
         (
             Source(None, {"one": "a:b", "two": "c:d"}, str(tmp_path / "src")),
             {
@@ -138,18 +167,20 @@ def test_run_with_all_options(command: Command, served: list[tuple[Source, dict[
                 "record_secrets": True,
                 "admin": "[::]:1",
                 "admin_public": True,
+                "otel": True,
             },
         )
     ]
 
 
 def test_run_is_told_what_routes_may_name(
-    command: Command, served: list[tuple[Source, dict[str, Any]]], tmp_path: Path
+    command: Command, served: Served, reloading: list[tuple[Source, dict[str, Any]]], tmp_path: Path
 ) -> None:
-    assert command("run", "a.b:c", "--allow", "/etc/keys/", "--allow", "https://idp.test/") == (0, "", "")
-    assert [source for source, _ in served] == [
-        Source("a.b:c", {}, str(tmp_path), ("/etc/keys/", "https://idp.test/")),
-    ]
+    arguments = ("run", "a.b:c", "--allow", "/etc/keys/", "--allow", "https://idp.test/")
+    assert command(*arguments) == (0, "", "")
+    assert served[0][0]["source"]["allow"] == ["/etc/keys/", "https://idp.test/"]
+    assert command(*arguments, "--reload") == (0, "", "")
+    assert reloading[0][0] == Source("a.b:c", {}, str(tmp_path), ("/etc/keys/", "https://idp.test/"))
 
 
 def test_what_routes_could_never_name_is_no_option(command: Command) -> None:
@@ -160,7 +191,7 @@ def test_what_routes_could_never_name_is_no_option(command: Command) -> None:
 
 
 def test_options_come_from_the_environment_too(
-    command: Command, served: list[tuple[Source, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+    command: Command, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ASGI_BRIDGE_RUN_UDS", "/e.sock")
     monkeypatch.setenv("ASGI_BRIDGE_RUN_UDS_PERMISSIONS", "600")
@@ -187,7 +218,12 @@ def test_options_come_from_the_environment_too(
         (["--env-file", "."], "File '.' is a directory"),
         (["--app-dir", "missing"], "Directory 'missing' does not exist"),
         (["--reload-dir", "missing"], "Directory 'missing' does not exist"),
-        (["--workers", "2"], "No such option"),
+        (["--workers", "0"], "'0' is neither a number of processes, 1 or more, nor auto"),
+        (["--workers", "-1"], "'-1' is neither a number of processes, 1 or more, nor auto"),
+        (["--workers", "many"], "'many' is neither a number of processes, 1 or more, nor auto"),
+        (["--workers", "2", "--reload"], "--reload works with one process"),
+        (["--limit-max-requests", "0"], "0 is not in the range x>=1"),
+        (["--processes", "2"], "No such option"),
     ],
 )
 def test_what_run_refuses(command: Command, arguments: list[str], said: str) -> None:
@@ -252,10 +288,15 @@ def test_an_error_of_a_module_shows_the_users_own_lines_only(
         monkeypatch.delitem(sys.modules, module, raising=False)
     (tmp_path / "broken.py").write_text(text)
     (tmp_path / "helper.py").write_text("import nowhere\n")
-    if name == "run":
-        monkeypatch.setattr("asgi_bridge.server.serve.serve", lambda source, **options: source.load())
-    monkeypatch.setattr("logging.config.dictConfig", lambda config: None)
-    code, out, err = command(name, "broken:bridge")
+    if name == "run":  # a worker says it, which is a process of its own
+        with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as folder:
+            arguments = [sys.executable, "-m", "asgi_bridge", "run", "broken:bridge", "--uds", f"{folder}/r.sock"]
+            done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+            code, out, err = done.returncode, done.stdout, done.stderr
+            assert os.listdir(folder) in ([], ["r.sock.d"])
+    else:
+        monkeypatch.setattr("logging.config.dictConfig", lambda config: None)
+        code, out, err = command(name, "broken:bridge")
     assert (code, out) == (2, "")
     assert unmarked(err.replace(str(tmp_path), "HERE")).splitlines() == [
         *unmarked("\n".join(lines)).splitlines(),

@@ -43,7 +43,7 @@ def ended(module: str, *arguments: str) -> tuple[str, list[object]]:
         (["completion", "--help"], 0),
         (["completion", "bash"], 0),
         (["replay", "--help"], 0),
-        (["run", "--workers", "2"], 2),
+        (["run", "--workers", "none"], 2),
         (["deploy"], 2),
     ],
 )

@@ -13,13 +13,43 @@ from typing import Any
 from .connection import Connection
 from .waiting import SECONDS, until
 
-__all__ = ["BIN", "RunnerProcess", "runner_process"]
+__all__ = ["BIN", "RunnerProcess", "runner_process", "serving_alone"]
 
 BIN = str(Path(sys.executable).with_name("asgi-bridge"))
 """Path of the command."""
 
-PATIENT = "import asgi_bridge.server.process as s; s.WATCHDOG_SECONDS = {}; from asgi_bridge.cli import main; main()"
-"""The command as Python code, with other seconds of the watchdog."""
+PATIENT = """
+import asgi_bridge.supervisor.handle as handle, asgi_bridge.supervisor.supervisor as supervisor
+import asgi_bridge.server.process
+asgi_bridge.server.process.WATCHDOG_SECONDS = {0}
+supervisor.STOP_SECONDS = {0} + 0.1
+handle.ENTRY = "import asgi_bridge.server.process as s; s.WATCHDOG_SECONDS = {0}; " + handle.ENTRY
+from asgi_bridge.cli import main
+main()
+"""
+"""The command as Python code, with other seconds of the watchdog, in the worker too."""
+
+
+ALONE = """
+import asgi_bridge.supervisor.run
+
+def alone(said, **options):
+    from asgi_bridge.cli.options import make_source
+    from asgi_bridge.server.serve import serve
+    serve(make_source(**said["source"]), **said["options"])
+
+asgi_bridge.supervisor.run.supervise = alone
+"""
+
+
+def serving_alone(code: str = "from asgi_bridge.cli import main\nmain()\n") -> str:
+    """Let a command serve in its own process, as `Bridge.run` does.
+
+    Args:
+        code: Python code that changes what it likes, and then imports and runs the command.
+    """
+    changes, _, command = code.replace("asgi_bridge.__main__", "asgi_bridge.cli").rpartition("from asgi_bridge.cli ")
+    return f"{changes}{ALONE}from asgi_bridge.cli {command}"
 
 
 class RunnerProcess:
@@ -33,6 +63,7 @@ class RunnerProcess:
         command: a whole command, in place of ``asgi-bridge run`` with target, folder and socket.
         watchdog: seconds that the watchdog waits after the grace period. On a busy machine its own seconds may be over
             before the runner has done what it would have had time for.
+        alone: the process serves by itself, without a supervisor.
         env: all environment variables. None: those of this process.
         kwargs: further arguments of `subprocess.Popen`.
     """
@@ -45,12 +76,16 @@ class RunnerProcess:
         app_dir: str = ".",
         command: Sequence[str] | None = None,
         watchdog: float | None = None,
+        alone: bool = False,
         env: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         self._path = path
         if command is None:
-            started = [BIN] if watchdog is None else [sys.executable, "-c", PATIENT.format(watchdog)]
+            code = None if watchdog is None else PATIENT.format(watchdog)
+            if alone:
+                code = serving_alone(code) if code else serving_alone()
+            started = [BIN] if code is None else [sys.executable, "-c", code]
             command = [*started, "run", *([target] if target else []), "--app-dir", app_dir]
             command += ["--uds", path] if path else []
         self._log = tempfile.NamedTemporaryFile("w+")  # noqa: SIM115  # open as long as the process runs
@@ -120,9 +155,20 @@ class RunnerProcess:
         self.process.send_signal(sig)
         self.wait()
 
+    @property
+    def workers(self) -> list[int]:
+        """Process ids of its workers."""
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
+    @property
+    def worker(self) -> int:
+        """Process id of its only worker."""
+        (worker,) = self.workers
+        return worker
+
     def rss(self) -> int:
-        """Return the resident memory of the process, in bytes."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+        """Return the resident memory of its only worker, in bytes."""
+        return int(Path(f"/proc/{self.worker}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
     def left(self) -> bool:
         """Return whether a process of its session still runs."""

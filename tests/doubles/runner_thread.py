@@ -6,7 +6,7 @@ from typing import Any
 from asgi_bridge import Bridge
 from asgi_bridge.server.process import GRACEFUL_SECONDS, RunnerServer, runner_config
 from asgi_bridge.server.runner import Runner, RunnerOptions
-from asgi_bridge.server.sockets import bind
+from asgi_bridge.succession.sockets import bind
 
 from .connection import Connection
 from .waiting import SECONDS, until
@@ -29,7 +29,7 @@ class ThreadRunner:
         self.runner = Runner(bridge.plugins, RunnerOptions(**options))
         self.config = runner_config(lambda: self.runner, loop=loop, timeout_graceful_shutdown=GRACEFUL_SECONDS)
         self.listening = bind(path)
-        self.server = RunnerServer(self.config, self.listening.unlink, path, seconds=SECONDS)
+        self.server = RunnerServer(self.config, path, finally_=self.listening.unlink, seconds=SECONDS)
         self.thread = threading.Thread(target=self.server.run, args=([self.listening.sock],))
         self.thread.start()
         until(lambda: self.server.started or not self.thread.is_alive())

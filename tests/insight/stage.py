@@ -14,6 +14,8 @@ PLUGINS = """
 import asyncio
 import logging
 
+from pydantic import BaseModel, SecretStr
+
 from asgi_bridge import Bridge, apisix, upstream
 
 
@@ -50,11 +52,25 @@ async def slow(scope, receive, send):
     await asyncio.sleep(60)
 
 
+class Made(BaseModel):
+    pin: SecretStr = SecretStr("")
+    color: str = "red"
+
+
 bridge = Bridge()
 for app in (passing, rewriting, stopping, asking, failing):
     bridge.mount(app.__name__, app)
 bridge.mount("optional", failing, on_error="open")
 bridge.mount("slow", slow, timeout=0.05)
+bridge.mount("waiting", passing, phase="both")
+bridge.mount("watching", stopping, shadow=True)
+
+
+@bridge.plugin("made")
+def made(conf: Made):
+    if conf.color == "blue":
+        raise ValueError(f"{conf.pin.get_secret_value()} is wrong")
+    return stopping
 """
 """A module with the plugins."""
 

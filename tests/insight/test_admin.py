@@ -1,5 +1,6 @@
 """The admin application: its pages, who may read them, and its address."""
 
+import contextlib
 import json
 import os
 import socket
@@ -11,7 +12,7 @@ import pytest
 
 from asgi_bridge.errors import ConfigurationError
 from asgi_bridge.server.admin import AdminAddress, admin_address
-from asgi_bridge.wire import HTTPReqCallResp
+from asgi_bridge.wire import ErrResp, HTTPReqCallResp, PrepareConfResp
 
 from ..doubles.http_servers import listening, port_of
 from ..doubles.runner_process import RunnerProcess, runner_process
@@ -20,9 +21,13 @@ from .stage import PLUGINS, Admin, admin_of
 
 def test_plugins_are_described(admin: Admin) -> None:
     found = {each["name"]: each for each in admin.json("/plugins")}
-    assert sorted(found) == ["asking", "failing", "optional", "passing", "rewriting", "slow", "stopping"]
+    assert sorted(found) == [
+        "asking", "failing", "made", "optional", "passing", "rewriting", "slow", "stopping", "waiting", "watching",
+    ]  # fmt: skip
     slow = found["slow"]
     assert (slow["kind"], slow["phase"], slow["phases"]) == ("application", "auto", ["request", "response"])
+    assert found["watching"]["options"]["shadow"] is True
+    assert found["made"]["schema"]["properties"]["color"] == {"default": "red", "title": "Color", "type": "string"}
     assert (slow["options"]["timeout"], found["optional"]["options"]["on_error"]) == (0.05, "open")
 
 
@@ -64,6 +69,42 @@ def test_configurations_in_use_without_their_secrets(runner: RunnerProcess, admi
     }
     assert len(admin.json("/configurations?limit=1")) == 1
     assert admin.get("/configurations?limit=all") == (400, "text/plain; charset=utf-8", "limit must be a number\n")
+
+
+def test_lists_of_a_route_that_share_an_instance_show_it(runner: RunnerProcess, admin: Admin) -> None:
+    conf = {"pin": "12345678", "color": "green"}
+    with runner.connect() as connection:
+        for phase in ("pre-req", "post-req"):
+            connection.token("made", conf, key=f"route#shared#ext-plugin-{phase}#1")
+        connection.token("made", conf, key="route#other#ext-plugin-pre-req#1")
+    found = [each for each in admin.json("/configurations") if each["route"] in ("shared", "other")]
+    other, *shared = [each["plugins"][0] for each in found]
+    # a SecretStr is a secret whatever it is called
+    assert other["configuration"] == {"pin": "(hidden)", "color": "green"}
+    assert (other["lists"], [plugin["lists"] for plugin in shared]) == (1, [2, 2])
+    assert shared[0] == shared[1]
+    assert isinstance(other["instance"], int) and other["instance"] != shared[0]["instance"]
+
+
+def test_the_configuration_of_a_shadow_is_shown_and_its_secrets_are_hidden(runner: RunnerProcess, admin: Admin) -> None:
+    with runner.connect() as connection:
+        key = "route#watched#ext-plugin-pre-req#1"
+        prepared = connection.prepare(
+            ("watching", {"password": "very-secret"}), ("failing", {"x": "very-secret"}), key=key
+        )
+        assert isinstance(prepared, PrepareConfResp)
+        connection.call(prepared.conf_token)
+    (found,) = [each for each in admin.json("/configurations") if each["route"] == "watched"]
+    assert found["plugins"][0]["configuration"] == {"password": "(hidden)"}
+    runner.logged("no database with {'x': '(hidden)'}")
+
+
+def test_a_plugin_that_cannot_be_built_tells_no_secret(runner: RunnerProcess) -> None:
+    with runner.connect() as connection:
+        refused = connection.prepare(("made", {"pin": "87654321", "color": "blue"}), key="route#b#ext-plugin-pre-req#1")
+        assert isinstance(refused, ErrResp)
+    runner.logged("plugin made: it could not be built: ValueError: (hidden) is wrong")
+    assert "87654321" not in runner.log
 
 
 def test_a_long_configuration_is_cut_off(runner: RunnerProcess, admin: Admin) -> None:
@@ -157,8 +198,11 @@ def test_without_admin_nothing_is_counted_and_nobody_listens(folder: Path) -> No
         with runner.connect() as connection:
             connection.call(connection.token("stopping"))
         assert "Admin" not in runner.log
-        inodes = [os.readlink(each) for each in Path(f"/proc/{runner.pid}/fd").iterdir()]
-        tcp = Path(f"/proc/{runner.pid}/net/tcp").read_text()
+        inodes = []
+        for each in Path(f"/proc/{runner.worker}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                inodes.append(os.readlink(each))
+        tcp = Path(f"/proc/{runner.worker}/net/tcp").read_text()
         assert [inode for inode in inodes if f" {inode[8:-1]} " in tcp and inode.startswith("socket:")] == []
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,11 +25,13 @@ from asgi_bridge.wire import (
     PrepareConfResp,
     Rewrite,
     Stop,
+    Var,
 )
 
 from ..doubles.connection import Connection
 from ..doubles.runner_process import RunnerProcess
-from .stage import Admin
+from ..doubles.waiting import until
+from .stage import PLUGINS, Admin, admin_of, runner_process
 
 LISTS = {
     ("passing",): 40,
@@ -183,6 +186,77 @@ def test_what_else_is_counted(load: Counter[tuple[str, str]], admin: Admin) -> N
     assert values["asgi_bridge_workers"] == 1
     (lag,) = [family for family in parsed(text) if family.name == "asgi_bridge_loop_lag_seconds"]
     assert lag.type == "histogram"
+
+
+def test_what_shadows_would_have_done_is_counted_and_nothing_else_of_them(folder: Path) -> None:
+    with runner_process(folder, PLUGINS, "--admin", "127.0.0.1:0") as runner, runner.connect() as connection:
+        admin = admin_of(runner)
+        for key in ("route#1#ext-plugin-pre-req#1", "route#1#ext-plugin-post-resp#1"):
+            prepared = connection.prepare(("watching", {}), ("passing", {}), key=key)
+            assert isinstance(prepared, PrepareConfResp)
+            token = prepared.conf_token
+            for _ in range(3):
+                connection.send(HTTPRespCallReq(1, 200, [], token)) if "resp" in key else connection.begin(token)
+                answered(connection)
+
+        def counts() -> Counter[tuple[str, ...]]:
+            return samples(admin.get("/metrics")[2], "asgi_bridge_shadow_requests_total", "plugin", "outcome")
+
+        until(lambda: counts().total() == 6)  # a shadow may end after the answer
+        assert counts() == {("watching", "stop 403"): 3, ("watching", "response 403"): 3}
+        text = admin.get("/metrics")[2]
+    assert samples(text, "asgi_bridge_plugin_calls_total", "plugin", "phase") == {
+        ("passing", "request"): 3,
+        ("passing", "response"): 3,
+    }
+
+
+VARIABLES = {
+    b"scheme": b"http", b"server_port": b"80", b"server_addr": b"10.0.0.1", b"host": b"a.test", b"uri": b"/",
+    b"request_id": b"3f2a", b"server_protocol": b"HTTP/1.1", b"request_method": b"GET", b"request_uri": b"/",
+}  # fmt: skip
+
+
+def told(connection: Connection) -> Message | None:
+    """Return the answer to a call. Each variable that is asked for has its value of VARIABLES."""
+    while isinstance(answer := connection.receive(), ExtraInfoReq):
+        assert isinstance(answer.info, Var)
+        connection.send(ExtraInfoResp(VARIABLES.get(answer.info.name or b"")))
+    return answer
+
+
+def test_what_is_in_flight_and_what_is_parked(folder: Path) -> None:
+    def now() -> dict[str, float]:
+        text = admin.get("/metrics")[2]
+        families = {family.name: family.samples[0].value for family in parsed(text) if family.type == "gauge"}
+        return {name: families[f"asgi_bridge_{name}"] for name in ("calls_in_flight", "parked_calls", "configurations")}
+
+    with runner_process(folder, PLUGINS, "--admin", "127.0.0.1:0") as runner, runner.connect() as connection:
+        admin = admin_of(runner)
+        assert now() == {"calls_in_flight": 0, "parked_calls": 0, "configurations": 0}
+        request = connection.token("waiting", {}, key="route#1#ext-plugin-pre-req#1")
+        response = connection.token("waiting", {}, key="route#1#ext-plugin-post-resp#1")
+        connection.begin(request)
+        assert isinstance(connection.receive(), ExtraInfoReq)
+        assert now() == {"calls_in_flight": 1, "parked_calls": 0, "configurations": 2}
+        connection.close()
+        until(lambda: now()["calls_in_flight"] == 0)
+        with runner.connect() as connection:
+            connection.begin(request)
+            assert action(told(connection)) == "pass"
+            assert now() == {"calls_in_flight": 0, "parked_calls": 1, "configurations": 2}
+            connection.send(HTTPRespCallReq(2, 200, [], response))
+            assert action(told(connection)) == "response"
+            assert now() == {"calls_in_flight": 0, "parked_calls": 0, "configurations": 2}
+        text = admin.get("/metrics")[2]
+    outcomes = samples(text, "asgi_bridge_plugin_calls_total", "plugin", "phase", "outcome")
+    assert outcomes == {
+        ("waiting", "request", "parked"): 1,
+        ("waiting", "response", "response 200"): 1,
+    }
+    assert samples(text, "asgi_bridge_calls_total", "phase", "action") == {
+        ("request", "gone"): 1, ("request", "pass"): 1, ("response", "response"): 1,
+    }  # fmt: skip
 
 
 def test_prometheus_may_ask_for_openmetrics(load: Counter[tuple[str, str]], admin: Admin) -> None:

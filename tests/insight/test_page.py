@@ -84,7 +84,7 @@ def test_a_person_sees_the_figures_of_the_runner(runner: RunnerProcess, admin: A
     assert seen.texts["rate"] == "0.0"
     heads, worker = seen.tables["workers"]
     assert dict(zip(heads, worker, strict=True)) | {"up": "", "loop lag": ""} == {
-        "process": str(runner.pid), "up": "", "calls": "1,233", "a second": "0.0", "in flight": "0", "parked": "0",
+        "process": str(runner.worker), "up": "", "calls": "1,233", "a second": "0.0", "in flight": "0", "parked": "0",
         "configurations": "5", "loop lag": "",
     }  # fmt: skip
     heads, *plugins = seen.tables["plugins"]
@@ -117,11 +117,12 @@ def test_a_person_sees_the_figures_of_the_runner(runner: RunnerProcess, admin: A
 
 @needs_chromium
 def test_a_runner_that_is_not_ready_says_why(runner: RunnerProcess, admin: Admin, tmp_path: Path) -> None:
-    Path(runner.path).rename(runner.path + ".moved")
+    folder = Path(runner.path).parent
+    moved = folder.rename(f"{folder}.moved")  # the runner cannot bind another socket there
     try:
         seen = looked_at(admin.url + "/", tmp_path)
     finally:
-        Path(runner.path + ".moved").rename(runner.path)
+        moved.rename(folder)
     assert seen.texts["readiness"] == f"not ready: the socket at {runner.path} is not this runner's any more"
 
 

@@ -255,7 +255,7 @@ def test_what_cannot_be_recorded_is_an_error_at_the_start(options: dict[str, Any
 def test_the_command_records_and_replays(tmp_path: Path) -> None:
     path = tmp_path / "calls.jsonl"
     with runner_process(tmp_path, PLUGINS, "--record", str(path)) as runner, runner.connect() as connection:
-        assert f"Calls are recorded in {path}, up to 104857600 bytes" in runner.log
+        runner.logged(f"Calls are recorded in {path}, up to 104857600 bytes")
         token = connection.token("say")
         for _ in range(20):
             connection.call(token)

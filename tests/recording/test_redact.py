@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
-from asgi_bridge.recording.redact import MASK, Redactor, redacted_conf, secret_fields
+from asgi_bridge.hiding import secret_fields
+from asgi_bridge.recording.redact import MASK, Redactor, redacted_conf
 
 KEY = b"k" * 32
 

@@ -582,9 +582,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunnerServer]:
     def exit(status: int) -> None:
         raise Stopped(status)
 
-    ended: list[bool] = []
     monkeypatch.setattr(os, "_exit", exit)
-    yield RunnerServer(runner_config(), lambda: ended.append(True), "", seconds=0.01)
+    yield RunnerServer(runner_config(), "", seconds=0.01)
     monkeypatch.undo()
 
 

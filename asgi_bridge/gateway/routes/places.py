@@ -126,6 +126,7 @@ class Finding:
 
     Attributes:
         severity: ``"error"``: requests fail, or the entry is dropped. ``"warning"``: something is ignored.
+            ``"note"``: nothing is wrong.
         route: Id of the route; None: it concerns no single one.
         plugin: Name of the plugin; None: it concerns none.
         where: File and line, as ``apisix.yaml:12``.
@@ -135,7 +136,7 @@ class Finding:
         stand_in: True: it is about our stand-in for APISIX only.
     """
 
-    severity: Literal["error", "warning"]
+    severity: Literal["error", "warning", "note"]
     route: str | None
     plugin: str | None
     where: str
@@ -308,7 +309,12 @@ class Report:
         self._keep("warning", place, text, plugin, stand_in)
 
     def _keep(
-        self, severity: Literal["error", "warning"], place: Place, text: str, plugin: str | None, stand_in: bool = False
+        self,
+        severity: Literal["error", "warning", "note"],
+        place: Place,
+        text: str,
+        plugin: str | None,
+        stand_in: bool = False,
     ) -> None:
         finding = Finding(
             severity, place.route, plugin, place.where, place.sentence(text), place.line, stand_in=stand_in

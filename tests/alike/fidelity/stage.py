@@ -69,11 +69,14 @@ def _listener(app: ASGIApp) -> ASGIApp:
 
 
 def _gateway(subject: Subject, uds: str, upstream_port: int) -> GatewayApp:
-    listed = {"conf": [{"name": name, "value": json.dumps(conf)} for name, conf in subject.plugins]}
+    lists = {**subject.others, **dict.fromkeys(subject.phases, subject.plugins)}
     route = {
         "id": subject.name,
         "uri": "/*",
-        "plugins": dict.fromkeys(subject.phases, listed),
+        "plugins": {
+            phase: {"conf": [{"name": name, "value": json.dumps(conf)} for name, conf in plugins]}
+            for phase, plugins in lists.items()
+        },
         "upstream": {"type": "roundrobin", "nodes": {f"127.0.0.1:{upstream_port}": 1}},
     }
     return GatewayApp(read_routes({"routes": [route]}), uds)

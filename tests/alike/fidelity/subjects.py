@@ -1,7 +1,7 @@
 """The middleware that is compared: how it stands under uvicorn, and how it is mounted on a bridge."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
@@ -30,12 +30,14 @@ class Subject:
         direct: puts it around an upstream, as it would stand under uvicorn.
         plugins: names and configurations of the same as plugins, outermost first.
         phases: the phases whose lists name these plugins.
+        others: plugins of other lists, by phase.
     """
 
     name: str
     direct: Callable[[ASGIApp], ASGIApp]
     plugins: Sequence[tuple[str, Any]]
     phases: Sequence[str]
+    others: Mapping[str, Sequence[tuple[str, Any]]] = field(default_factory=dict)
 
 
 class Identify:

@@ -85,10 +85,13 @@ def bridge() -> Bridge:
 
 @pytest.fixture(scope="module")
 def sides(bridge: Bridge, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sides]:
-    """Both sides, with shadows before and behind the plugins of every list of the gateway."""
+    """Both sides, with shadows before and behind the plugins of every list of the gateway, and a list of shadows."""
     names: list[tuple[str, Any]] = [(f"shadow-{name}", {}) for name in SHADOWS]
     subjects = [
-        dataclasses.replace(subject, plugins=[*names[:2], *subject.plugins, *names[2:]]) for subject in SUBJECTS
+        dataclasses.replace(
+            subject, plugins=[*names[:2], *subject.plugins, *names[2:]], others={"ext-plugin-post-req": names}
+        )
+        for subject in SUBJECTS
     ]
     folder = Path(tempfile.mkdtemp(prefix="ab-", dir="/tmp"))  # a short path, for the socket
     with standing(make_upstream(tmp_path_factory.mktemp("files")), bridge, subjects, folder) as found:

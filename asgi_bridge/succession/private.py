@@ -1,19 +1,17 @@
 """The runner's private folder: ``PATH.d/`` beside the socket.
 
-It holds the file of tokens, which outlives the process, and which nobody else may read. The runner creates the folder
-with mode 0700. It never uses one that is not private, because another user created it or its mode lets others in. It
-then creates a temporary folder, and removes that at its end.
+It holds the control socket, and the file of tokens, which outlives the process. Nobody else may read or use them. The
+runner creates the folder with mode 0700. It never uses one that is not private, because another user created it or its
+mode lets others in. It then creates a temporary folder, and removes that at its end.
 """
 
 import contextlib
 import logging
 import os
-import re
-import shutil
 import stat
-import tempfile
 
-from ..plugins.token_file import files_of
+from .control import NAME as CONTROL
+from .gateway_master import OF_APISIX
 
 __all__ = ["PrivateFolder"]
 
@@ -21,8 +19,8 @@ logger = logging.getLogger("asgi_bridge.server")
 
 SUFFIX = ".d"
 """What the folder's name has in addition to the socket's."""
-_OF_APISIX = re.compile(r"apisix-([0-9]{1,9})\.sock")
-"""Name of the socket that APISIX chooses for a runner that it starts. The number is the process id of its master."""
+TOKEN_FILES = tuple(f"tokens.sqlite{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))
+"""Names of the file of tokens, and of those that SQLite keeps beside it."""
 
 
 class PrivateFolder:
@@ -53,14 +51,35 @@ class PrivateFolder:
             )
         _remove_dead(socket_path)
 
+    def is_of(self, folder: int) -> bool:
+        """Whether the path leads to this folder.
+
+        Args:
+            folder: Its descriptor.
+        """
+        if self.path is None:
+            return False
+        try:
+            return os.path.samestat(os.lstat(self.path), os.fstat(folder))
+        except OSError:
+            return False
+
+    def take_again(self) -> bool:
+        """Create the folder anew, after somebody has removed it. Returns whether the path has a private folder now."""
+        return self.path is not None and _take(self.path) is None
+
     def close(self) -> None:
         """Remove the folder if it is temporary. Otherwise it stays, because tokens outlive the process."""
         if self.temporary and self.path is not None:
+            import shutil  # takes long, and this is rare
+
             shutil.rmtree(self.path, ignore_errors=True)
 
 
 def _temporary() -> str | None:
     """Create a temporary folder, and return its path; None: it cannot be created."""
+    import tempfile  # takes long, and this is rare
+
     try:
         path = tempfile.mkdtemp(prefix="asgi_bridge-")
     except OSError:
@@ -112,23 +131,23 @@ def _remove_dead(socket_path: str) -> None:
     The socket's name that APISIX chooses has its process id, so each start of APISIX brings another folder.
     """
     folder, name = os.path.split(socket_path)
-    if _OF_APISIX.fullmatch(name) is None:
+    if OF_APISIX.fullmatch(name) is None:
         return
     with contextlib.suppress(OSError):
         for other in os.listdir(folder):
-            found = _OF_APISIX.fullmatch(other.removesuffix(SUFFIX))
+            found = OF_APISIX.fullmatch(other.removesuffix(SUFFIX))
             if found is not None and other.endswith(SUFFIX) and other != name + SUFFIX and not _lives(int(found[1])):
                 with contextlib.suppress(OSError):  # one that is not like ours stays
                     _remove_files(os.path.join(folder, other))
 
 
 def _remove_files(dead: str) -> None:
-    """Remove a folder of ours and its file of tokens. A folder with anything else in it stays."""
+    """Remove a folder of ours, its file of tokens and its control socket. A folder with anything else in it stays."""
     descriptor = os.open(dead, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if os.fstat(descriptor).st_uid != os.geteuid():
             return
-        for name in files_of(""):
+        for name in (*TOKEN_FILES, CONTROL):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=descriptor)
     finally:

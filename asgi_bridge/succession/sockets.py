@@ -1,9 +1,8 @@
-"""The runner's unix socket. A runner takes the path over from another one that listens there.
+"""The runner's unix socket, and its path.
 
-The new socket is created under another name and then renamed onto the path. So the path always has a socket while a
-runner takes over from one that still runs. When APISIX reloads, the old runner may stop while the new one still starts:
-the old one removes the path, and calls fail until the new one listens. A runner that stops removes the path only if it
-still leads to its own socket.
+A new socket is created under another name and then renamed onto the path, so the path always has a socket. A runner
+that takes over from another one gets that one's socket instead (see :mod:`.succession`). A runner that stops removes
+the path only if it still leads to its own socket.
 
 Other users may be able to write to the folder, as to /tmp. So nothing here follows a symbolic link in it, and no mode
 is changed where somebody else could exchange the file.
@@ -13,15 +12,14 @@ import contextlib
 import errno
 import logging
 import os
-import pwd
 import socket
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import ConfigurationError
 
-__all__ = ["RunnerSocket", "SocketName", "bind", "has_owner", "socket_path"]
+__all__ = ["RunnerSocket", "SocketName", "bind", "check_path", "has_owner", "move_aside", "socket_path"]
 
 logger = logging.getLogger("asgi_bridge.server")
 
@@ -54,8 +52,7 @@ def socket_path(uds: str | None) -> str:
     return os.path.abspath(path)
 
 
-@dataclass(frozen=True, slots=True)
-class SocketName:
+class SocketName(NamedTuple):
     """The path of a socket, and what recognizes it there. It is plain data.
 
     Attributes:
@@ -74,6 +71,14 @@ class SocketName:
             found = os.lstat(self.path)
         except OSError:
             return False
+        return self.is_of(found)
+
+    def is_of(self, found: os.stat_result) -> bool:
+        """Whether a file is this socket's.
+
+        Args:
+            found: What the system says of the file.
+        """
         return (found.st_dev, found.st_ino) == (self.device, self.inode)
 
 
@@ -82,18 +87,32 @@ class RunnerSocket:
 
     Args:
         sock: The socket.
-        path: Absolute path of the socket.
-        found: ``os.lstat`` of the path, by which the socket is recognized later.
+        name: By which the socket is recognized there.
 
     Attributes:
-        name: By which the socket is recognized.
+        name: The same.
     """
 
-    def __init__(self, sock: socket.socket, path: str, found: os.stat_result) -> None:
+    def __init__(self, sock: socket.socket, name: SocketName) -> None:
         self.sock = sock
-        self.path = path
-        self.name = SocketName(path, found.st_dev, found.st_ino)
+        self.name = name
         self._unlinked = False
+
+    def set_mode(self, permissions: int) -> None:
+        """Set the mode of the socket file, if it is this socket's and belongs to this user.
+
+        Args:
+            permissions: The mode.
+        """
+        with contextlib.suppress(OSError):
+            # through a descriptor, so that nobody can exchange the file meanwhile
+            descriptor = os.open(self.name.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                found = os.fstat(descriptor)
+                if self.name.is_of(found) and stat.S_IMODE(found.st_mode) != permissions:
+                    os.chmod(f"/proc/self/fd/{descriptor}", permissions)
+            finally:
+                os.close(descriptor)
 
     def unlink(self) -> None:
         """Remove the path, unless another runner has put its own socket there.
@@ -103,7 +122,7 @@ class RunnerSocket:
         unlinked, self._unlinked = self._unlinked, True
         with contextlib.suppress(OSError):
             if not unlinked and self.name.is_there():
-                os.unlink(self.path)
+                os.unlink(self.name.path)
 
 
 def bind(path: str, permissions: int = DEFAULT_PERMISSIONS) -> RunnerSocket:
@@ -117,15 +136,8 @@ def bind(path: str, permissions: int = DEFAULT_PERMISSIONS) -> RunnerSocket:
         ConfigurationError: The folder is missing or cannot be written to, the path is too long, or there is a file that
             is not a socket.
     """
-    if len(os.fsencode(path)) > MAX_PATH:
-        raise ConfigurationError(
-            f"the socket's path has {len(os.fsencode(path))} bytes, a unix socket's may have {MAX_PATH}: {path}"
-        )
-    folder, name = os.path.split(path)
-    try:
-        folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    except OSError as exc:
-        raise ConfigurationError(f"the socket's folder {folder}: {exc.strerror}; create it first") from None
+    folder_fd = _open_folder(path)
+    name = os.path.basename(path)
     owner: str | None = None
     try:
         owner = _look(path)
@@ -137,6 +149,55 @@ def bind(path: str, permissions: int = DEFAULT_PERMISSIONS) -> RunnerSocket:
         raise ConfigurationError(f"cannot listen on {path}: {reason}") from None
     finally:
         os.close(folder_fd)
+
+
+def move_aside(path: str) -> str | None:
+    """Give another name to what somebody has put in a socket's place, unless it is a socket itself.
+
+    Args:
+        path: Absolute path of the socket.
+
+    Returns:
+        The new path; None: there is nothing, or a socket, which :func:`bind` replaces.
+
+    Raises:
+        OSError: It cannot be renamed.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISSOCK(mode):
+        return None
+    moved = f"{path}.{os.urandom(4).hex()}.moved"
+    os.rename(path, moved)
+    return moved
+
+
+def check_path(path: str) -> None:
+    """Check whether a socket can have this path.
+
+    Args:
+        path: Absolute path of the socket.
+
+    Raises:
+        ConfigurationError: The folder is missing, the path is too long, or there is something else than a socket.
+    """
+    os.close(_open_folder(path))
+    has_owner(path)
+
+
+def _open_folder(path: str) -> int:
+    """Open the folder of a socket, and check the length of the path. Raises ConfigurationError."""
+    if len(os.fsencode(path)) > MAX_PATH:
+        raise ConfigurationError(
+            f"the socket's path has {len(os.fsencode(path))} bytes, a unix socket's may have {MAX_PATH}: {path}"
+        )
+    folder = os.path.dirname(path)
+    try:
+        return os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    except OSError as exc:
+        raise ConfigurationError(f"the socket's folder {folder}: {exc.strerror}; create it first") from None
 
 
 def has_owner(path: str) -> bool | None:
@@ -180,6 +241,8 @@ def _look(path: str) -> str | None:
         uid = os.lstat(path).st_uid
     except OSError:
         return None
+    import pwd
+
     try:
         owner = f"user {pwd.getpwuid(uid).pw_name}"
     except KeyError:
@@ -222,7 +285,7 @@ def _take(folder_fd: int, name: str, path: str, permissions: int) -> RunnerSocke
         sock.close()
         raise
     sock.setblocking(False)
-    return RunnerSocket(sock, path, found)
+    return RunnerSocket(sock, SocketName(path, found.st_dev, found.st_ino))
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The environment file of a process."""
 
-from ..errors import ConfigurationError
-from ..extras import install
+from .errors import ConfigurationError
+from .extras import install
 
 __all__ = ["load_environment"]
 

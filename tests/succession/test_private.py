@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from asgi_bridge.plugins.token_file import FILE
+from asgi_bridge.plugins.token_file import FILE, files_of
 from asgi_bridge.plugins.tokens import Claims, Text
-from asgi_bridge.server.private import PrivateFolder
+from asgi_bridge.succession.private import TOKEN_FILES, PrivateFolder
 
 from ..doubles.connection import Connection, body_of
 from ..doubles.runner_process import RunnerProcess
@@ -32,9 +32,13 @@ def test_it_is_made_for_the_runners_user_alone(start: Start, path: str) -> None:
         folder = Path(path + ".d")
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         modes = {name: stat.S_IMODE((folder / name).stat().st_mode) for name in os.listdir(folder)}
-        assert modes == {FILE: 0o600, f"{FILE}-wal": 0o600, f"{FILE}-shm": 0o600}
+        assert modes == {FILE: 0o600, f"{FILE}-wal": 0o600, f"{FILE}-shm": 0o600, "control": 0o600}
     runner.stop()
     assert os.listdir(folder) == [FILE]
+
+
+def test_the_folder_knows_the_files_of_tokens() -> None:
+    assert [*TOKEN_FILES] == files_of("")
 
 
 UNUSABLE = {

@@ -1,0 +1,121 @@
+"""What a supervisor and several workers cost: calls for each second of processor time, and calls a second.
+
+``python -m benchmarks.workers [--workers 1 2 4] [--rounds 5]`` measures each number of workers in turn, in the same
+rounds, and one process that serves alone as well. The load generator shares the cores with all of them, and is niced.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .bench import FRAMES, HERE, OFFSETS, compiled
+
+ALONE = 0
+"""Stands for one process that serves alone."""
+TICK = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4], help="numbers of workers (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds of one measurement (%(default)s)")
+    parser.add_argument("--connections", type=int, default=64, help="number of connections (%(default)s)")
+    parser.add_argument("--request", default="noop", choices=["noop", "stop"], help="what is called (%(default)s)")
+    parser.add_argument("--nice", type=int, default=19, help="niceness of the load generator (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print all numbers as JSON")
+    return parser.parse_args()
+
+
+def command(workers: int, socket: Path) -> list[str]:
+    """Return the command that starts a runner."""
+    if workers == ALONE:
+        return [sys.executable, "-m", "benchmarks.runner", str(socket), "uvloop"]
+    options = ["--workers", str(workers), "--log-level", "warning", "--uds", str(socket)]
+    return [sys.executable, "-m", "asgi_bridge", "run", "benchmarks.plugins:bridge", *options]
+
+
+@contextlib.contextmanager
+def running(workers: int, socket: Path) -> Iterator[list[int]]:
+    """Start a runner, and yield its processes: itself, and its workers."""
+    process = subprocess.Popen(command(workers, socket), cwd=HERE.parent)
+    try:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        deadline = time.monotonic() + 30
+        while not socket.exists() or len(children.read_text().split()) < workers:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"{workers} workers did not start")
+            time.sleep(0.05)
+        time.sleep(1.0)  # the last worker imports the plugins
+        yield [process.pid, *map(int, children.read_text().split())]
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def used(pids: Sequence[int]) -> float:
+    """Return the processor time that processes have used, in seconds."""
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks * TICK
+
+
+def measure(socket: Path, pids: Sequence[int], args: argparse.Namespace) -> dict[str, float]:
+    """Call for some seconds. Returns calls a second, and calls for each second of processor time."""
+    prepare = {"noop": "prepare_noop", "stop": "prepare_say"}[args.request]
+    request = "req_forwarded"
+    program = [compiled("load"), socket, args.connections, args.seconds, FRAMES / f"{prepare}.bin"]
+    program += [FRAMES / f"{request}.bin", OFFSETS[request]["token"], "--warmup", 0.3, "--json"]
+    program += ["--id-off", OFFSETS[request]["id"]]
+    before = used(pids)
+    done = subprocess.run(
+        list(map(str, program)), stdout=subprocess.PIPE, preexec_fn=lambda: os.nice(args.nice) and None, check=True
+    )
+    spent = used(pids) - before
+    run: dict[str, Any] = json.loads(done.stdout)
+    calls = run["rps"] * (args.seconds + 0.3)  # those of the warm-up cost processor time too
+    return {"rps": run["rps"], "per_cpu_second": calls / spent}
+
+
+def main() -> None:
+    args = arguments()
+    runs: dict[int, list[dict[str, float]]] = {workers: [] for workers in (ALONE, *args.workers)}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        sockets = {workers: Path(folder, f"{workers}.sock") for workers in runs}
+        pids = {workers: stack.enter_context(running(workers, socket)) for workers, socket in sockets.items()}
+        memory = {
+            workers: int(Path(f"/proc/{each[0]}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+            for workers, each in pids.items()
+        }
+        for _ in range(args.rounds):
+            for workers, found in runs.items():
+                found.append(measure(sockets[workers], pids[workers], args))
+    if args.json:
+        print(json.dumps({"runs": runs, "supervisor_mib": memory}, indent=2))
+        return
+    first = args.workers[0]
+    print(f"{'':<10} {'calls/s':>9} {'x':>6} {'calls/CPU s':>12} {'x':>6} {'first process, MiB':>19}")
+    for workers, found in runs.items():
+        figures = []
+        for name in ("rps", "per_cpu_second"):
+            each = statistics.median(run[name] for run in found)
+            to_first = statistics.median(run[name] / base[name] for run, base in zip(found, runs[first], strict=True))
+            figures.append((each, to_first))
+        (rps, rps_ratio), (per, per_ratio) = figures
+        name = "alone" if workers == ALONE else f"{workers} worker{'s' * (workers > 1)}"
+        print(f"{name:<10} {rps:>9,.0f} {rps_ratio:>6.2f} {per:>12,.0f} {per_ratio:>6.2f} {memory[workers]:>19.1f}")
+
+
+if __name__ == "__main__":
+    main()
