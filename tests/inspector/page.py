@@ -49,8 +49,13 @@ class Page:
         return self.all(selector)[0].text
 
     def click(self, selector: str) -> None:
-        """Click on the first such element."""
-        self.all(selector)[0].click()
+        """Click on the first such element. If the page draws it anew at this moment, click again."""
+
+        def click() -> bool:
+            self.all(selector)[0].click()
+            return True
+
+        self.wait_for(click)
 
     def texts(self, selector: str, *parts: str) -> list[str]:
         """Return what each element says that a person sees: the text of its `parts`, or all of it; without times."""

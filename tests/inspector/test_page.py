@@ -273,6 +273,7 @@ async def _drive(url: str, over: Callable[[], bool]) -> int:
             await reader.readexactly(int(found[1]))
             answered += 1
         writer.close()
+        await writer.wait_closed()
         return answered
 
     return sum(await asyncio.gather(*(connection() for _ in range(16))))
@@ -296,11 +297,13 @@ def test_while_it_is_driven_hard_a_click_is_answered_and_it_keeps_its_memory(pag
 
     driving = threading.Thread(target=lambda: answered.append(asyncio.run(_drive(inspected.url, over))))
     driving.start()
-    page.click("#pause")
-    page.wait_for(lambda: page.text("#live") == "paused: requests are not kept")
-    page.click("#list [role=option]")
-    page.wait_for(lambda: page.texts(".lane .node b") == ["gate"])
-    clicked.set()
+    try:
+        page.click("#pause")
+        page.wait_for(lambda: page.text("#live") == "paused: requests are not kept")
+        page.click("#list [role=option]")
+        page.wait_for(lambda: page.texts(".lane .node b") == ["gate"])
+    finally:
+        clicked.set()
     driving.join(SECONDS + DRIVEN_SECONDS)
     rate = answered[0] / (time.monotonic() - started)
     page.wait_for(lambda: page.rows()[0] == "200 GET /gate/driven gate changed by gate")
