@@ -23,7 +23,7 @@ OF_UVICORN := tests/server tests/gateway/test_server.py tests/test_testing.py
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-run: $(VENV)/.run-$(VERSION)  ## gateway, runner and an upstream to play with; PORT=9081 takes another port
+run: $(VENV)/.run-$(VERSION)  ## gateway, runner and an upstream to play with; PORT=9090 takes another port
 	@exec $(BIN)/asgi-bridge dev asgi_bridge_apps:bridge --routes examples/playground/apisix.yaml --port $(PORT) --upstream-port 0
 
 test: $(VENV)/.test-$(VERSION)  ## all tests, and how much of the code they reach

@@ -15,7 +15,7 @@ from .plugins.advice import plugin_name
 from .plugins.importing import import_module, import_or_call, import_string
 from .spelling import did_you_mean
 
-__all__ = ["Source", "load_bridge"]
+__all__ = ["Source", "full_target", "load_bridge", "names_bridge"]
 
 ENTRY_POINTS = "asgi_bridge.plugins"
 """Group of the entry points that name plugins."""
@@ -51,6 +51,16 @@ class Source:
             sys.path.insert(0, self.app_dir)
         start = Path(self.app_dir) if self.app_dir else None
         return load_bridge(self.target, self.mounts, start=start, allow=self.allow).plugins
+
+
+def names_bridge(target: str) -> bool:
+    """Whether ``module:attr`` is a Bridge itself, and not something that is mounted in a new one."""
+    return isinstance(import_string(target), Bridge)
+
+
+def full_target(target: str) -> str:
+    """Return the ``module:attr`` of a target that may be a module alone."""
+    return target if ":" in target else _in_module(target)
 
 
 def _of_target(target: str) -> Bridge:
@@ -123,7 +133,7 @@ def load_bridge(
     bridge = Bridge()
     looked_at = []
     if target is not None:
-        named = target if ":" in target else _in_module(target)
+        named = full_target(target)
         bridge.include(_of_target(named))
         looked_at.append(f"the Bridge {named}")
     else:

@@ -2,13 +2,13 @@
 
 import sysconfig
 from pathlib import Path
-from traceback import FrameSummary, TracebackException, extract_tb
+from traceback import FrameSummary, StackSummary, TracebackException, extract_tb
 from types import TracebackType
 from typing import TypeVar
 
 from .errors import BridgeError
 
-__all__ = ["calling_line", "own_lines", "shorten"]
+__all__ = ["calling_line", "own_frames", "own_lines", "shorten"]
 
 Raised = TypeVar("Raised", bound=BaseException)
 
@@ -82,6 +82,29 @@ def own_lines(exc: BaseException) -> str:
     """
     error = shorten(exc.__cause__ if isinstance(exc, BridgeError) else exc)
     return "" if error is None else "".join(TracebackException.from_exception(error).format())
+
+
+def own_frames(exc: BaseException) -> str:
+    """Return the traceback of `exc` with the user's own frames only, and leave `exc` as it is.
+
+    Args:
+        exc: An exception that others will show too. Its ``__str__`` may raise.
+
+    Returns:
+        Lines with their ends, as Python prints them.
+    """
+    try:
+        whole = TracebackException.from_exception(exc)
+        pending = [whole]
+        while pending:
+            each = pending.pop()
+            kept = [frame for frame in each.stack if _is_own(frame.filename)]
+            kept = kept or [frame for frame in each.stack if not _calls(frame.filename)]
+            each.stack = StackSummary.from_list(kept)
+            pending += [more for more in (each.__cause__, each.__context__, *(each.exceptions or ())) if more]
+        return "".join(whole.format())
+    except Exception as failed:  # the exception's own code has raised this
+        return f"{type(exc).__name__}: (it cannot be shown: {type(failed).__name__})\n"
 
 
 def calling_line(exc: BaseException) -> FrameSummary | None:

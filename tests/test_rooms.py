@@ -84,7 +84,9 @@ MAY_IMPORT = {
     "check": {"plugins", "gateway"} | SMALL,
     "compat": {"bridge", "plugins", "adapter", "wsgi"} | SMALL,
     "testing": {"bridge", "check", "gateway", "plugins", "server"} | SMALL,
-    "dev": {"answers", "loading", "check", "gateway", "plugins", "server", "succession", "wire"} | SMALL,
+    "dev_runner": {"adapter", "plugins", "server", "wire"} | SMALL,
+    "inspector": {"gateway", "dev_runner", "wire"} | SMALL,
+    "dev": {"loading", "check", "gateway", "inspector", "plugins", "server", "succession", "dev_runner"} | SMALL,
     "health": set(),
     "doctor": {"gateway", "wire"} | SMALL,
     "one_call": {"answers", "plugins", "adapter", "gateway", "wire"} | SMALL,
@@ -106,6 +108,7 @@ MAY_IMPORT = {
         "one_call",
         "reference",
         "replay",
+        "dev_runner",
         "succession",
         "supervisor",
     }

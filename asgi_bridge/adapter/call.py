@@ -6,6 +6,7 @@ gateway's back; whatever goes wrong before it refuses the request.
 
 import asyncio
 import logging
+import weakref
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import LocalProtocolError, PluginError, RemoteProtocolError
 from ..plugins import Chain, ChainCall, Layer, ShadowRun
-from ..plugins.reasons import reason_of, text_of
 from ..wire import ErrCode, ErrResp, Var
 from .about import about_call
 from .connection import Answer, Connection
-from .faults import Faults
+from .faults import Faults, reason_for_refusal
 from .parked_calls import ParkedCalls
 from .request_body import RequestBody
 from .sent import Sent
@@ -122,7 +122,8 @@ class Call(ChainCall):
             args: For `message`.
             exc_info: The exception whose traceback the log shows.
         """
-        logger.error("plugin %s: " + message, plugin, *args, exc_info=exc_info, extra={"call": self.about(plugin)})
+        extra = {"call": self.about(plugin), "of": weakref.ref(self)}
+        logger.error("plugin %s: " + message, plugin, *args, exc_info=exc_info, extra=extra)
 
     async def run(self, ended: "Callable[[Call], None] | None" = None) -> None:
         """Run the call to its end, the background tasks of its applications included. Raises nothing.
@@ -145,7 +146,7 @@ class Call(ChainCall):
                 self._came_out(exc)
             if self.faults is not None:
                 self.faults.came_out(exc)
-            self._refuse(exc, _reason(exc))
+            self._refuse(exc, reason_for_refusal(exc))
         finally:
             # exceptions hold their frames, and the frames this call: only the cyclic garbage collector would free it
             self.extension = self.state = self.apart = None
@@ -472,12 +473,3 @@ class Call(ChainCall):
 
     def _warn(self, about: str, text: str) -> None:
         self.chain.warn_once(about, text)
-
-
-def _reason(exc: BaseException) -> str:
-    if isinstance(exc, PluginError):
-        return text_of(exc)
-    if isinstance(exc, asyncio.CancelledError):
-        task = asyncio.current_task()
-        return "it was cut off by the shutdown" if task and task.cancelling() else "CancelledError"
-    return reason_of(exc)

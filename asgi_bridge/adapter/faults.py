@@ -1,13 +1,11 @@
 """The errors of one call that went to a plugin, which may catch them."""
 
-from typing import TYPE_CHECKING
+import asyncio
 
-from ..plugins.reasons import text_of
+from ..errors import PluginError
+from ..plugins.reasons import reason_of, text_of
 
-if TYPE_CHECKING:
-    from ..errors import PluginError
-
-__all__ = ["Faults"]
+__all__ = ["Faults", "reason_for_refusal"]
 
 MAX_CAUGHT = 8
 """Maximum number of errors of one call that are logged although the plugin has caught them."""
@@ -42,3 +40,13 @@ class Faults:
         caught = list(self._caught)
         self._caught.clear()
         return caught
+
+
+def reason_for_refusal(exc: BaseException) -> str:
+    """Return why a call is refused that ended with `exc`. Call it in the call's own task."""
+    if isinstance(exc, PluginError):
+        return text_of(exc)
+    if isinstance(exc, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return "it was cut off by the shutdown" if task and task.cancelling() else "CancelledError"
+    return reason_of(exc)

@@ -83,6 +83,11 @@ class RequestCall(Call):
         self.parking: Parking | None = None
 
     @property
+    def number(self) -> int:
+        """The number of the call in its frames."""
+        return self._message.id
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The plugins of its list, outermost first."""
         return tuple(layer.name for layer in self.chain.acting)

@@ -88,6 +88,11 @@ class ResponseCall(Call):
             self._insides.clear()
 
     @property
+    def number(self) -> int:
+        """The number of the call in its frames."""
+        return self._message.id
+
+    @property
     def halves(self) -> int:
         """Number of parked calls that it resumes."""
         return len(self._halves)

@@ -5,6 +5,7 @@ and is quick because none of them has loaded uvicorn, Starlette or pydantic by t
 """
 
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -40,21 +41,26 @@ cli.add_command(completion.completion)
 cli.add_command(replay.replay)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None, make_runner: object = None) -> None:
     """Run the command line.
 
     An error is printed to stderr in one line, and ends the process with exit code 2. Where lines of the user's own
     files led to it, they come first. That holds for a wrong command line too: it has the one line that says what to
     do, without click's lines about usage.
+
+    Args:
+        arguments: Of the command line; None: those of this process.
+        make_runner: Makes the runner of the command ``run``; None: the usual one.
     """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = cli.main(prog_name="asgi-bridge", standalone_mode=False)
+        code = cli.main(arguments, prog_name="asgi-bridge", standalone_mode=False, obj=make_runner)
     except click.exceptions.NoArgsIsHelpError as exc:
         exc.show()
         sys.exit(exc.exit_code)
     except click.ClickException as exc:
         context = getattr(exc, "ctx", None)
-        path = _command_path() if context is None else context.command_path
+        path = _command_path(arguments) if context is None else context.command_path
         message = exc.format_message()
         if isinstance(exc, click.UsageError) and not message.endswith("?"):  # a question names what to write
             message = f"{message.rstrip('.')}; {path} --help says more"
@@ -69,10 +75,10 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _command_path() -> str:
+def _command_path(arguments: Sequence[str]) -> str:
     """Return the command that the command line names, for an error of click that does not know it."""
     path, group = "asgi-bridge", cli
-    for argument in sys.argv[1:]:
+    for argument in arguments:
         command = group.commands.get(argument)
         if command is None:
             break

@@ -81,6 +81,9 @@ def run(
             raise click.UsageError("--reload works with one process: leave out --workers and --limit-max-requests")
         from ..server.serve import serve
 
+        make_runner = click.get_current_context().obj
+        if make_runner is not None:
+            options["make_runner"] = make_runner
         source = find_source(target, mounts, app_dir, allow)
         serve(source, reload=True, reload_dirs=list(reload_dirs) or None, **options)
         return

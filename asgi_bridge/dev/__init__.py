@@ -1,7 +1,7 @@
-"""``asgi-bridge dev``: runner, gateway and an echo upstream in one command, with reload and a line for each call."""
+"""``asgi-bridge dev``: runner, gateway, echo upstream and inspector in one command, with reload and a block for each
+request."""
 
-from .calls import explain
 from .commands import invitations
 from .processes import develop
 
-__all__ = ["develop", "explain", "invitations"]
+__all__ = ["develop", "invitations"]

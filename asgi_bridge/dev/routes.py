@@ -17,6 +17,8 @@ from ..errors import ConfigurationError
 from ..gateway import Node, Route, Routes, load_routes, read_routes
 from ..loading import Source
 from ..plugins import Plugin
+from .opening import changed_routes
+from .screen import say
 
 __all__ = ["ECHO_HOSTS", "ECHO_PORT", "RouteFile"]
 
@@ -36,12 +38,17 @@ class RouteFile:
         source: Where the plugins come from.
         echo_port: Port of the echo upstream. Nodes 127.0.0.1:1980 of the routes get this port.
 
+    Attributes:
+        path: Of the route file.
+        made: The routes that were made because there is no file; empty: there is one.
+
     Raises:
         ConfigurationError: There is no such file, and `path` is not DEFAULT_ROUTES.
     """
 
     def __init__(self, path: Path, source: Source, echo_port: int) -> None:
         self.path = path.absolute()
+        self.made: list[dict[str, object]] = []
         self._source = source
         self._echo_port = echo_port
         self._folder = Path(source.app_dir or ".").absolute()
@@ -61,8 +68,8 @@ class RouteFile:
         uris = ["/*"] if len(plugins) == 1 else [f"/{plugin.name}*" for plugin in plugins]
         each = "the plugin has a route /*" if len(plugins) == 1 else "each plugin has a route /NAME"
         click.echo(f"There is no {self.path.name} here: {each} with an empty configuration.")
-        routes = [_route(plugin, uri) for plugin, uri in zip(plugins, uris, strict=True)]
-        return _to_echo(read_routes({"routes": routes}), self._echo_port)
+        self.made = [_route(plugin, uri) for plugin, uri in zip(plugins, uris, strict=True)]
+        return _to_echo(read_routes({"routes": self.made}), self._echo_port)
 
     def _checked(self, routes: Routes) -> Routes:
         """Print the findings about `routes`, and return `routes`."""
@@ -101,7 +108,8 @@ class RouteFile:
         except ConfigurationError as exc:
             click.secho(f"Routes not reloaded, the old ones stay: {exc}", fg="red", err=True)
             return old
-        click.secho(f"Routes reloaded from {self.path.name}", fg="green")
+        what = changed_routes(old, routes) or "no route has changed"
+        say([click.style(f"Routes reloaded from {self.path.name}: {what}", fg="green")])
         return routes
 
 

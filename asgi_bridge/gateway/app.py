@@ -29,6 +29,7 @@ from .upstream import UpstreamError, UpstreamTimeout
 from .upstream.inprocess import InProcessUpstream
 from .upstream.network import NetworkUpstream
 from .upstream.requests import BadUpstreamURI, proxied_request
+from .watch import watched, watching
 
 __all__ = ["GatewayApp"]
 
@@ -73,7 +74,8 @@ class GatewayApp:
         self.pool = Pool()
         self.runner = RunnerClient(runner_socket, limits or Limits(), self.pool)
         self.upstream = NetworkUpstream(self.pool) if upstream is None else InProcessUpstream(upstream)
-        self._response_phase = ResponsePhase(self.upstream.send, self._call)
+        self._send = watched(self.upstream.send)
+        self._response_phase = ResponsePhase(self._send, self._call)
         self._observe = observe
         self._routes = routes
         self._version = int(time.time() * 1000)
@@ -101,6 +103,9 @@ class GatewayApp:
             await send({"type": "websocket.close", "code": 1000, "reason": ""})
         else:
             exchange = Exchange(scope, receive, send)
+            watch = watching.get()
+            if watch is not None:
+                watch.began(exchange)
             try:
                 await self._answer(exchange)
             except ClientGone:
@@ -251,7 +256,7 @@ class GatewayApp:
             return
         started = False
         try:
-            async with self.upstream.send(request) as response:
+            async with self._send(request) as response:
                 started = True
                 await send_upstream(exchange, response.status, response.headers, response.chunks)
         except UpstreamError as exc:

@@ -113,7 +113,8 @@ class Runner:
         record = self.options.record
         self.recording = None if record is None else Recording(record, plugins, self.options.ask_origin)
         self.tracing = find_tracing(self.options.otel)
-        watching = [each.prepared for each in (self.recording, self.tracing) if each is not None]
+        own = [each.prepared for each in (self.recording, self.tracing) if each is not None]
+        watching = [*own, *self._watching()]
 
         def prepared(chain: Chain, key: bytes | None, conf: Sequence[TextEntry]) -> None:
             for watch in watching:
@@ -137,6 +138,10 @@ class Runner:
         self._overload = Overload(self.options.limit_concurrency, self.store.find)
         self._ticker: asyncio.Task[None] | None = None
         self._hangs: HangWatch | None = None
+
+    def _watching(self) -> list[Callable[[Chain, bytes | None, Sequence[TextEntry]], None]]:
+        """Return what else is called with each new chain, its key and its configuration."""
+        return []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "lifespan", "plugins are called by the gateway, not over HTTP"

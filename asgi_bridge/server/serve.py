@@ -67,6 +67,7 @@ def serve(
     admin_public: bool = False,
     otel: bool | None = None,
     ends: WorkerEnds | None = None,
+    make_runner: Callable[[Plugins, RunnerOptions], Runner] = Runner,
 ) -> None:
     """Serve the gateway until a signal ends the process.
 
@@ -93,6 +94,8 @@ def serve(
         admin_public: True: `admin` may be an address that other machines reach.
         otel: Whether OpenTelemetry gets spans; None: if a TracerProvider is set once the plugins are loaded.
         ends: What a worker has of its supervisor, which owns the socket; None: this process is no worker.
+        make_runner: Makes the runner of its plugins and options, in the process that serves. It is plain data where
+            that is another process.
 
     Raises:
         ConfigurationError: The socket cannot be taken, an option's value cannot work, or the plugins cannot be loaded.
@@ -152,17 +155,18 @@ def serve(
     watch = Watch(Succession(path, uds_permissions))
     succession = watch.succession
     options = dataclasses.replace(options, folder=succession.private.path)
-    config.app = functools.partial(_load_runner, source, options)
+    config.app = functools.partial(_load_runner, source, options, make_runner=make_runner)
     try:
         if reload:
             listening = succession.take_now()
-            config.app = functools.partial(_load_runner, source, dataclasses.replace(options, socket=listening.name))
+            options = dataclasses.replace(options, socket=listening.name)
+            config.app = functools.partial(_load_runner, source, options, make_runner=make_runner)
             run_reloading(config, path, listening.sock)
             return
         watch.begin()
         if succession.listening is None and not isinstance(source, Mapping):
             source = source.load()  # a start that fails is told in one line
-            config.app = functools.partial(_load_runner, source, options)
+            config.app = functools.partial(_load_runner, source, options, make_runner=make_runner)
         server = RunnerServer(config, path, finally_=watch.close, master=master, watch=watch)
         try:
             server.run()
@@ -241,6 +245,7 @@ def _load_runner(
     source: Source | Plugins,
     options: RunnerOptions,
     adopt: Callable[[Runner, Plugins], None] = lambda runner, plugins: None,
+    make_runner: Callable[[Plugins, RunnerOptions], Runner] = Runner,
 ) -> Runner:
     """Make the runner, in the process that serves. With reload that is a child of the one that was started."""
     try:
@@ -252,6 +257,6 @@ def _load_runner(
         # a module raised it: a signal raises nothing here, since uvicorn's handlers only note it
         raise ConfigurationError(f"a module of the plugins raised {exc!r} when it was imported") from exc
     show_plugin_logs()
-    runner = Runner(plugins, options)
+    runner = make_runner(plugins, options)
     adopt(runner, plugins)
     return runner

@@ -11,84 +11,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from asgi_bridge.dev import explain, invitations
-from asgi_bridge.gateway import Call, read_routes
-from asgi_bridge.wire import HTTPReqCallResp, HTTPRespCallResp, Rewrite, Stop
+from asgi_bridge.dev import invitations
+from asgi_bridge.gateway import read_routes
+
+from ..doubles.dev_process import SECONDS, dev
 
 ROOT = Path(__file__).parents[2]
 PLAYGROUND = ROOT / "examples/playground/apisix.yaml"
-SECONDS = 60.0
-"""Timeout of everything in seconds, long enough for a slow machine."""
-
-
-class Dev:
-    """A running ``asgi-bridge dev``."""
-
-    def __init__(self, process: "subprocess.Popen[bytes]", output: Path) -> None:
-        self.process = process
-        self._output = output
-
-    @property
-    def text(self) -> str:
-        return self._output.read_text()
-
-    def wait_for(self, what: str | Callable[[], bool]) -> None:
-        deadline = time.monotonic() + SECONDS
-        while not (what() if callable(what) else what in self.text):
-            assert time.monotonic() < deadline, f"no {what!r} in:\n{self.text}"
-            assert self.process.poll() is None, self.text
-            time.sleep(0.05)
-
-    @property
-    def url(self) -> str:
-        found = re.search(r"listens on (http://\S+) ", self.text)
-        assert found is not None
-        return found[1]
-
-
-def living(group: int) -> list[str]:
-    """Return the processes of a process group, without zombies."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            name, _, rest = path.read_text().rpartition(")")
-            state, _, of_group = rest.split()[:3]
-            if int(of_group) == group and state != "Z":
-                found.append(name)
-    return found
-
-
-@contextmanager
-def dev(tmp_path: Path, *arguments: str) -> Iterator[Dev]:
-    output = tmp_path / "output.txt"
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "asgi_bridge", "dev", "--port", "0", "--upstream-port", "0", *arguments],
-            cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
-            env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
-        )  # fmt: skip
-    running = Dev(process, output)
-    try:
-        running.wait_for("Try:")
-        yield running
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(SECONDS) == 0, running.text
-        assert not list(tmp_path.glob("asgi-bridge-*")), "a socket is left"
-        deadline = time.monotonic() + SECONDS
-        while left := living(process.pid):
-            assert time.monotonic() < deadline, f"processes are left: {left}"
-            time.sleep(0.05)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl (apt-get install curl; .ci/run does)")
@@ -113,7 +49,7 @@ def test_each_printed_line_does_what_the_text_beside_it_says(tmp_path: Path) -> 
         assert typo.startswith("HTTP/1.1 503")
         assert '"method": "POST"' in echo and '"target": "/anything?a=1"' in echo and '"body": "some=body"' in echo
         running.wait_for("plugin corse is not mounted")
-        running.wait_for("pre-req cors: rewrite")
+        running.wait_for("pre-req   cors  changed the response")
 
 
 PLUGIN = """
@@ -138,8 +74,6 @@ def test_code_and_routes_are_reloaded(tmp_path: Path) -> None:
     (tmp_path / "plugin.py").write_text(PLUGIN.format(text="first"))
     (tmp_path / "apisix.yaml").write_text(ROUTES.format(uri="/a"))
     with dev(tmp_path, "plugin:bridge") as running, httpx2.Client(base_url=running.url, timeout=SECONDS) as client:
-        statuses = []
-        client.event_hooks = {"response": [lambda response: statuses.append(response.status_code)]}
         assert client.get("/a").text == "first"
 
         written = -3.0
@@ -153,11 +87,11 @@ def test_code_and_routes_are_reloaded(tmp_path: Path) -> None:
             return client.get("/a").text == "the second"
 
         running.wait_for(edited)
-        running.wait_for("stop 200")
-        assert running.text.count("the client gets 503") == statuses.count(503)
+        running.wait_for("Code reloaded: plugin.py changed")
+        running.wait_for("hello  answered 200")
 
         (tmp_path / "apisix.yaml").write_text(ROUTES.format(uri="/b"))
-        running.wait_for("Routes reloaded")
+        running.wait_for("Routes reloaded from apisix.yaml: changed arr_1")
         assert (client.get("/a").status_code, client.get("/b").text) == (404, "the second")
 
         (tmp_path / "apisix.yaml").write_text("routes: 1\n#END\n")
@@ -386,59 +320,6 @@ def test_a_taken_port_is_an_error(tmp_path: Path) -> None:
         )  # fmt: skip
     assert result.returncode == 2
     assert f"cannot listen on 127.0.0.1:{port}".encode() in result.stderr
-
-
-def call(answer: HTTPReqCallResp | HTTPRespCallResp | None, **more: object) -> Call:
-    return Call("1", "ext-plugin-pre-req", ("a", "b"), "GET /x", answer, 1.25, **more)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("done", "lines"),
-    [
-        (call(HTTPReqCallResp(1, None)), ["GET /x  pre-req a, b: pass  1.2 ms"]),
-        (
-            call(HTTPReqCallResp(1, Stop(403, [(b"x-a", b"1"), (b"content-type", b"")], b"no\n"))),
-            ["GET /x  pre-req a, b: stop 403  1.2 ms", "    header  x-a: 1", "    body    3 bytes: no\\n"],
-        ),
-        (
-            call(
-                HTTPReqCallResp(
-                    1,
-                    Rewrite(
-                        b"/p", [(b"x-a", b"1"), (b"x-b", None)], [(b"q", b""), (b"r", None)], [(b"s", b"t")], b"b" * 70
-                    ),
-                )
-            ),
-            [
-                "GET /x  pre-req a, b: rewrite  1.2 ms",
-                "    path    /p",
-                "    header  x-a: 1",
-                "    header  x-b deleted",
-                "    arg     q:",
-                "    arg     r deleted",
-                f"    body    70 bytes: {'b' * 60}…",
-                "    response header s: t",
-            ],
-        ),
-        (
-            call(HTTPRespCallResp(1, 201, [(b"etag", b"e")], b"new")),
-            ["GET /x  pre-req a, b: response 201  1.2 ms", "    header  etag: e", "    body    3 bytes: new"],
-        ),
-        (call(None, error="why", status=503), ["GET /x  pre-req a, b: failed: why, the client gets 503  1.2 ms"]),
-        (call(None, error="why", status=500), ["GET /x  pre-req a, b: failed: why, the client gets 500  1.2 ms"]),
-        (call(None, error="why"), ["GET /x  pre-req a, b: failed: why  1.2 ms"]),
-        (
-            call(None, error="why", again=True),
-            ["GET /x  pre-req a, b: prepared again: why; the gateway repeats the call  1.2 ms"],
-        ),
-        (
-            call(None, error="why", degraded=True),
-            ["GET /x  pre-req a, b: failed: why, the request goes on without the plugins  1.2 ms"],
-        ),
-    ],
-)  # fmt: skip
-def test_what_a_call_did_is_said(done: Call, lines: list[str]) -> None:
-    assert [re.sub("\x1b\\[[0-9;]*m", "", line) for line in explain(done)] == lines
 
 
 def test_a_route_without_a_description_gets_a_curl_line() -> None:

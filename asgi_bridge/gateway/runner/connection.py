@@ -7,7 +7,7 @@ from typing import TypeVar, cast
 
 from ...errors import LocalProtocolError, RemoteProtocolError
 from ...wire import Role, decode, encode
-from ...wire.frames import FrameReader, FrameType
+from ...wire.frames import HEADER_SIZE, FrameReader, FrameType
 from ...wire.messages import (
     ErrCode,
     ErrResp,
@@ -21,6 +21,7 @@ from ...wire.messages import (
     UnknownUnion,
 )
 from ..nginx.headers import LuaError
+from ..watch import watching
 
 __all__ = ["Limits", "RunnerConnection", "RunnerError", "TokenNotFound", "decoded"]
 
@@ -109,9 +110,13 @@ class RunnerConnection(asyncio.Protocol):
         if self._lost.is_set():
             raise RunnerError("closed")
         try:
-            self.transport.write(encode(message))
+            frame = encode(message)
         except LocalProtocolError as exc:
             raise RunnerError(str(exc)) from exc
+        self.transport.write(frame)
+        watch = watching.get()
+        if watch is not None:
+            watch.frame(message, len(frame), sent=True)
 
     async def receive(self, expected: FrameType, *others: FrameType) -> tuple[int, bytes]:
         """Wait for one frame: its type and payload.
@@ -189,4 +194,7 @@ def decoded(frame_type: int, payload: bytes, expected: type[_T]) -> _T:
     except RemoteProtocolError as exc:
         raise LuaError(f"undecodable payload of a frame of type {frame_type}: {exc}") from exc
     assert isinstance(message, expected)
+    watch = watching.get()
+    if watch is not None:
+        watch.frame(message, HEADER_SIZE + len(payload), sent=False)
     return message
