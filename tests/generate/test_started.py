@@ -68,7 +68,7 @@ def test_the_reload_of_the_unit_takes_new_code(tmp_path: Path, home: Path) -> No
     try:
         runner.line_with("takes calls")
         first = runner.worker
-        (home / "gate.py").write_text(GATE.replace("the gate", "new code"))
+        (home / "gate.py").write_text(GATE.replace("the gate", "code that is new"))
         words = lines["ExecReload"].replace("$MAINPID", str(runner.pid))
         assert os.spawnv(os.P_WAIT, "/bin/kill", words.split()) == 0
         until(lambda: len(runner.workers) == 1 and runner.worker != first)
@@ -78,4 +78,4 @@ def test_the_reload_of_the_unit_takes_new_code(tmp_path: Path, home: Path) -> No
     finally:
         runner.end()
     assert isinstance(answer, HTTPReqCallResp) and isinstance(answer.action, Stop)
-    assert answer.action.body == b"from new code"
+    assert answer.action.body == b"from code that is new"

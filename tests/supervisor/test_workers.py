@@ -392,7 +392,8 @@ def test_plugins_that_do_not_load_end_the_runner_with_one_message(start: Start, 
 
 
 def test_the_supervisor_loads_nothing_heavy() -> None:
-    code = "import sys, asgi_bridge.cli.run, asgi_bridge.supervisor.run; print(*sys.modules)"
+    code = "import sys; before = {*sys.modules}; import asgi_bridge.cli.run, asgi_bridge.supervisor.run; "
+    code += "print(*{*sys.modules} - before)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {*done.stdout.split()}.isdisjoint({"asyncio", "pydantic", "sqlite3", "starlette", "uvicorn"})
 
