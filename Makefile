@@ -67,12 +67,13 @@ soak: $(VENV)/.test-$(VERSION)  ## 100,000 calls, most of them failing, and what
 	LEAK_CALLS=100000 BOTH_CALLS=20000 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST) \
 		tests/server/test_leaks.py tests/test_fail_closed.py tests/test_phases.py -k "leave or local_variable"
 
-long: fuzz soak  ## all that takes longer: fuzz, soak, ten reloads, twenty take-overs, 10,000 recorded calls, shadows everywhere
+long: fuzz soak  ## all that takes longer: fuzz, soak, ten reloads, twenty take-overs, 10,000 recorded calls, ten seconds of dev, shadows everywhere
 	TOKENS=300000 $(BIN)/python -m pytest tests/server/test_tokens.py $(PYTEST)
 	RELOADS=10 TAKE_OVERS=20 HANDOVER_CALLS=3200 HANDOVER_WORKERS=4 SLOWNESS=1 IMPORT_SECONDS=0.6 \
 		$(BIN)/python -m pytest -s tests/succession/test_reloads.py tests/supervisor/test_worker_succession.py $(PYTEST)
 	BOTH_CALLS=20000 BOTH_WORKERS=4 $(BIN)/python -m pytest -s tests/supervisor/test_worker_phases.py $(PYTEST)
 	RECORDED_CALLS=10000 $(BIN)/python -m pytest -s tests/recording/test_replay.py tests/recording/test_workers.py $(PYTEST)
+	DRIVEN_SECONDS=10 $(BIN)/python -m pytest -s tests/inspector/test_page.py -k driven $(PYTEST)
 	SHADOW_STEP=1 $(BIN)/python -m pytest tests/alike/fidelity/test_shadow.py $(PYTEST)
 
 clean:  ## remove what the other targets made
