@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from asgi_bridge import Bridge, PassOn
 from asgi_bridge.dev_runner.runner import TellingRunner
 from asgi_bridge.dev_runner.story import MAX_LINES, Story
 from asgi_bridge.errors import PluginError
@@ -144,6 +148,23 @@ def test_a_timeout_belongs_to_the_plugin_that_was_overdue() -> None:
     assert slow["fault"] == {"kind": "timeout", "text": "no answer in time (option timeout: 0.2 s)"}
     lines = [line["text"] for each in told[0].news for line in each.get("lines", ())]
     assert lines == ["plugin slow: request refused: no answer in time (option timeout: 0.2 s)"]
+
+
+@pytest.mark.usefixtures("telling")
+@pytest.mark.parametrize("plugins", [("reader",), ("mark", "reader"), ("reader", "mark"), ("reader", "second")])
+def test_a_plugin_may_read_the_body_and_let_the_request_go_on(plugins: tuple[str, ...]) -> None:
+    async def reader(request: Request) -> PassOn:
+        assert await request.json() == {"a": 1}
+        return PassOn(headers={"x-read": "yes"})
+
+    reading = Bridge()
+    for name in ("reader", "second"):
+        reading.mount(name, Starlette(routes=[Route("/{path:path}", reader, methods=["POST"])]))
+    reading.mount("mark", bridge.plugins["mark"].found)
+    with TestClient(Gateway(reading, routes_of(*plugins))) as client:
+        echo = client.post("/x", json={"a": 1}, headers={"content-type": "application/json"}).json()
+    assert (echo["body"].replace(" ", ""), ["x-read", "yes"] in echo["headers"]) == ('{"a":1}', True)
+    assert ["fault" in part for part in parts(told[0].news)] == [False] * len(plugins)
 
 
 def test_output_is_cut_into_lines_and_bounded() -> None:
