@@ -78,7 +78,7 @@ class Window:
             counted, started = 0.0, now
         passed = counted < self.count
         pair[:] = counted + passed, started
-        reset = started + self.seconds - now
+        reset = self.seconds - (now - started)  # in this order exact for the first request
         return Taken(passed, self.count - int(pair[0]), reset, 0.0 if passed else reset)
 
     def _take_sliding(self, pair: list[float], now: float) -> Taken:
@@ -145,7 +145,7 @@ local counted, started = tonumber(state[1] or 0), tonumber(state[2] or now)
 now = math.max(now, started)
 if now - started >= seconds then counted, started = 0, now end
 local passed = counted < count
-local reset = started + seconds - now
+local reset = seconds - (now - started)
 if passed then
     counted = counted + 1
     keep(reset, 'counted', text(counted), 'started', text(started))

@@ -84,8 +84,8 @@ urlpatterns = [
     re_path(r"^class", Views.as_view()),
 ]  # fmt: skip
 
-if not settings.configured:
-    settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY="x", USE_TZ=True)
+if not settings.configured:  # once for all tests of a process
+    settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF="tests.wsgi.test_plugins", SECRET_KEY="x", USE_TZ=True)
     django.setup()
 
 
