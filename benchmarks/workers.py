@@ -3,8 +3,8 @@
 ``python -m benchmarks.workers [--workers 1 2 4] [--rounds 5]`` measures each number of workers in turn, in the same
 rounds, and one process that serves alone as well. The load generator shares the cores with all of them, and is niced.
 
-A core is quicker while its neighbour idles, so one worker alone would look better than it is. Therefore a loop of lowest
-priority keeps each core busy all the time.
+A core is quicker while its neighbour idles, so one worker alone would look better than it is. Therefore a loop of
+lowest priority keeps each core busy all the time.
 """
 
 import argparse
