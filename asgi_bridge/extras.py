@@ -1,8 +1,9 @@
 """The optional dependencies of this package: which of our extras brings a missing module."""
 
 from traceback import walk_tb
+from types import TracebackType
 
-__all__ = ["extra_of", "install"]
+__all__ = ["NamesExtra", "extra_of", "install"]
 
 _EXTRAS = {
     "dev": ("dotenv", "h11", "httpx2", "watchfiles"),
@@ -46,3 +47,34 @@ def extra_of(exc: BaseException) -> str:
                 return f"needs {name}: {install(extra)}"
         error = error.__cause__ or error.__context__
     return ""
+
+
+class NamesExtra:
+    """A ``with`` block around imports. If it lacks a module that one of our extras brings, the error says which extra.
+
+    Args:
+        what: What needs the module, for the message.
+        error: Class of the error.
+
+    Example::
+
+        with NamesExtra("asgi_bridge.gateway"):
+            from .app import GatewayApp
+    """
+
+    def __init__(self, what: str, error: type[Exception] = ModuleNotFoundError) -> None:
+        self._what = what
+        self._error = error
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        # Starlette raises a RuntimeError because of a ModuleNotFoundError
+        missing = extra_of(exc) if isinstance(exc, ModuleNotFoundError | RuntimeError) else ""
+        if not missing:
+            return
+        text = f"{self._what} {missing}"
+        if issubclass(self._error, ModuleNotFoundError):
+            raise self._error(text, name=getattr(exc, "name", None)) from exc
+        raise self._error(text) from None

@@ -264,6 +264,12 @@ class _Run(Call):
                 self.faults = Faults()
             self.faults.first = self.faults.first or exc
 
+    def _copy(self, real: Call, scope: Scope) -> None:
+        """Take what the plugin would have got."""
+        self.request_id = real.request_id
+        self.scope = dict(scope)
+        self.state = scope["state"]
+
     def _log_caught(self, outcome: str) -> None:
         pass
 
@@ -288,9 +294,7 @@ class ShadowRequest(_Run, RequestCall):
         args = cast("list[TextEntry]", parse_query(scope["query_string"]))
         message = HTTPReqCallReq(0, None, scope["method"], scope["path"].encode("utf-8", "replace"), args)
         RequestCall.__init__(self, message, chain, Beside(real, receive, scope), host)
-        self.request_id = real.request_id
-        self.scope = dict(scope)
-        self.state = scope["state"]
+        self._copy(real, scope)
 
     def _begin(self) -> Awaitable[None] | None:
         return self.chain.begin(self, self.scope, self.receive, self.send)
@@ -318,9 +322,7 @@ class ShadowResponse(_Run, ResponseCall):
 
     def __init__(self, real: ResponseCall, host: Host, chain: Chain, scope: Scope, receive: Receive) -> None:
         ResponseCall.__init__(self, HTTPRespCallReq(), chain, Beside(real, receive, scope), host)
-        self.request_id = real.request_id
-        self.scope = dict(scope)
-        self.state = scope["state"]
+        self._copy(real, scope)
         self._names = [name for name in chain.request_headers if name not in real.chain.request_headers]
         self._sections = [(None, 0, 1)]
         self._passing: asyncio.Future[Response] = asyncio.get_running_loop().create_future()

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..errors import ConfigurationError
-from ..extras import extra_of
+from ..extras import NamesExtra
 from .options import env_file_option, find_source, listed, mount_options, plugin_options, read_environment
 
 __all__ = ["call"]
@@ -83,14 +83,9 @@ def call(
         raise click.UsageError("name a plugin")
     if uds is not None and (target is not None or mounts):
         raise click.UsageError("with --uds the runner has its plugins already: leave --target and --mount out")
-    try:
+    with NamesExtra("call", ConfigurationError):
         from ..one_call import Request, as_text, call_in_process, call_over_socket
         from ..one_call import as_json as values_of
-    except ModuleNotFoundError as exc:
-        missing = extra_of(exc)
-        if not missing:
-            raise
-        raise ConfigurationError(f"call {missing}") from None
     read_environment(env_file)
     path, question, own = path.partition("?")
     request = Request(

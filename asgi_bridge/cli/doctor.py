@@ -8,7 +8,7 @@ import sys
 import click
 
 from ..errors import ConfigurationError
-from ..extras import extra_of
+from ..extras import NamesExtra
 from .options import FILE, listed, plugin_options, uds_option
 
 __all__ = ["doctor"]
@@ -46,16 +46,11 @@ def doctor(
     plugins_to_try = listed(plugins, confs)
     questions = Questions(path, apisix_config, apisix_version, worker_user, variables, plugins_to_try, timeout)
     findings = []
-    try:
+    with NamesExtra("doctor", ConfigurationError):
         for finding in examine(questions):
             findings.append(finding)
             if not as_json:
                 click.echo(str(finding))
-    except ModuleNotFoundError as exc:
-        missing = extra_of(exc)
-        if not missing:
-            raise
-        raise ConfigurationError(f"doctor {missing}") from None
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(each) for each in findings], indent=2, ensure_ascii=False))
     if any(each.severity == "error" for each in findings):

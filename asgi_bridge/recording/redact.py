@@ -110,7 +110,7 @@ class Redactor:
             return self._pair(pair, about) + semicolon + attributes
         if _is_secret(lower):
             return self.replaced(value, about)
-        return self._embedded(value, about) if b"?" in value else value
+        return self._embedded(value, about) if b"=" in value else value
 
     def headers(self, entries: Sequence[TextEntry] | None) -> list[TextEntry] | None:
         """Return headers without secrets."""

@@ -20,7 +20,7 @@ from .sockets import DEFAULT_PERMISSIONS, socket_path
 from .succession import Succession
 from .times import TICK_SECONDS
 
-__all__ = ["Watch", "begin", "begin_at_once", "begin_without_thread", "show_early_lines"]
+__all__ = ["Watch", "begin_at_once", "begin_without_thread", "show_early_lines"]
 
 logger = logging.getLogger("asgi_bridge.server")
 
@@ -155,6 +155,8 @@ _begun: Watch | None = None
 def begin_at_once(arguments: Sequence[str]) -> Watch | None:
     """Begin before the command line is read, if APISIX has started this process as a runner.
 
+    Log lines are kept until logging is set up: see :func:`show_early_lines`.
+
     Args:
         arguments: The command line, without the command's own name.
 
@@ -163,34 +165,18 @@ def begin_at_once(arguments: Sequence[str]) -> Watch | None:
     """
     global _begun
     given = {each.partition("=")[0] for each in arguments}
-    if arguments[:1] == ["run"] and not given & _SLOW_OPTIONS and not any(map(os.environ.get, _SLOW_VARIABLES)):
-        with contextlib.suppress(BridgeError):
-            _begun = begin(None)
+    if (
+        arguments[:1] == ["run"]
+        and not given & _SLOW_OPTIONS
+        and not any(map(os.environ.get, _SLOW_VARIABLES))
+        and os.environ.get("APISIX_LISTEN_ADDRESS")
+    ):
+        open_streams()  # before anything else is opened
+        with contextlib.suppress(BridgeError), _EARLY:
+            watch = Watch(Succession(socket_path(None), DEFAULT_PERMISSIONS))
+            watch.begin_without_thread()
+            _begun = watch
     return _begun
-
-
-def begin(uds: str | None, permissions: int = DEFAULT_PERMISSIONS) -> Watch | None:
-    """Begin before anything that takes long is imported, unless it has begun already.
-
-    Log lines are kept until logging is set up: see :func:`show_early_lines`.
-
-    Args:
-        uds: Path of the socket, as the user gives it; None: that of the environment.
-        permissions: Mode of the socket file.
-
-    Returns:
-        The thread, which runs; None: no path is known yet.
-
-    Raises:
-        ConfigurationError: The path cannot be taken.
-    """
-    if _begun is not None or (not uds and not os.environ.get("APISIX_LISTEN_ADDRESS")):
-        return _begun
-    open_streams()  # before anything else is opened
-    with _EARLY:
-        watch = Watch(Succession(socket_path(uds), permissions))
-        watch.begin()
-    return watch
 
 
 def begin_without_thread(uds: str | None, permissions: int) -> Succession:
@@ -204,7 +190,6 @@ def begin_without_thread(uds: str | None, permissions: int) -> Succession:
         ConfigurationError: The path cannot be taken.
     """
     if _begun is not None:
-        _begun.stop()
         show_early_lines()
         return _begun.succession
     watch = Watch(Succession(socket_path(uds), permissions))

@@ -13,19 +13,14 @@ from ..apisix_constants import POST_RESP, PRE_REQ
 from ..bridge import Bridge
 from ..echo import echo_request
 from ..errors import ConfigurationError, PluginError
-from ..extras import extra_of
+from ..extras import NamesExtra
 from ..lifespan import answer_lifespan
 from ..plugins import Chain, MountedLifespans, PlainCall, build_chain
 from ..plugins.lifespan import Lifespan
 from ..plugins.replay import Replay
 
-try:
+with NamesExtra("asgi_bridge.testing"):
     from starlette.testclient import TestClient
-except (ModuleNotFoundError, RuntimeError) as exc:  # Starlette raises the latter because of the former
-    missing = extra_of(exc)
-    if not missing:
-        raise
-    raise ModuleNotFoundError(f"asgi_bridge.testing {missing}") from exc
 
 __all__ = ["SHUTDOWN_SECONDS", "STARTUP_SECONDS", "PluginClient"]
 

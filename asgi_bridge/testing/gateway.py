@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 
 from ..bridge import Bridge
 from ..errors import PluginError
-from ..extras import extra_of
+from ..extras import NamesExtra
 from ..lifespan import answer_lifespan
 from ..plugins.lifespan import Lifespan
 from ..server.process import runner_config
@@ -23,14 +23,9 @@ from ..server.protocol import RunnerProtocol
 from ..server.runner import Runner, RunnerOptions
 from .client import SHUTDOWN_SECONDS, STARTUP_SECONDS
 
-try:
+with NamesExtra("asgi_bridge.testing"):
     from ..check import check_routes
     from ..gateway import GatewayApp, Limits, Routes, echo, load_routes, read_routes
-except ModuleNotFoundError as exc:
-    missing = extra_of(exc)
-    if not missing:
-        raise
-    raise ModuleNotFoundError(f"asgi_bridge.testing {missing}") from exc
 
 __all__ = ["Gateway"]
 

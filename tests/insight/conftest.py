@@ -10,7 +10,10 @@ from asgi_bridge.wire import ExtraInfoReq, ExtraInfoResp
 
 from ..doubles.connection import Connection
 from ..doubles.runner_process import RunnerProcess, runner_process
+from ..server.conftest import folder
 from .stage import PLUGINS, Admin, admin_of
+
+__all__ = ["folder"]
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +35,6 @@ def runner(short_folder: Path) -> Iterator[RunnerProcess]:
 def admin(runner: RunnerProcess) -> Admin:
     """The admin application of that runner."""
     return admin_of(runner)
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """The same for one test."""
-    path = tempfile.mkdtemp(prefix="ab-", dir="/tmp")
-    yield Path(path)
-    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture
