@@ -3,11 +3,13 @@
 The latter is counted in the reports, because with pytest-xdist other processes have run the tests.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 
 import pytest
 
 from asgi_bridge.hiding import SECRETS
+from asgi_bridge.logs import GUARD
 
 LONGEST = [
     "tests/manual/test_pages.py",
@@ -38,6 +40,21 @@ def no_secrets_of_other_tests() -> Iterator[None]:
     """What is hidden in log lines belongs to the process, so the words of one test would be hidden in the next."""
     yield
     SECRETS.forget()
+
+
+@pytest.fixture(autouse=True)
+def loggers() -> Iterator[None]:
+    """Undo what a command or a server sets up in this process: its handlers write to the streams of that test."""
+    names = ("uvicorn", "uvicorn.error", "uvicorn.access", "asgi_bridge", "")
+    before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in map(logging.getLogger, names)]
+    last_resort = logging.lastResort
+    yield
+    logging.lastResort = last_resort
+    GUARD.counts = False
+    for logger, handlers, level, propagate in before:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
