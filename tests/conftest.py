@@ -1,6 +1,6 @@
-"""Prints how many responses and recorded cases are equal, at the end of a run.
+"""Begins with what takes longest, and prints at the end how many responses and recorded cases are equal.
 
-It counts in the reports, because with pytest-xdist other processes have run the tests.
+The latter is counted in the reports, because with pytest-xdist other processes have run the tests.
 """
 
 import logging
@@ -10,6 +10,29 @@ import pytest
 
 from asgi_bridge.hiding import SECRETS
 from asgi_bridge.logs import GUARD
+
+LONGEST = [
+    "tests/manual/test_pages.py",
+    "tests/inspector/test_page.py",
+    "tests/new/test_new.py",
+    "tests/succession/test_reloads.py",
+    "tests/supervisor/test_worker_succession.py",
+    "tests/dev/test_dev.py",
+    "tests/supervisor/test_workers.py",
+    "tests/server/test_configuration_bounds.py",
+    "tests/adapter/test_bounds.py",
+    "tests/insight/test_page.py",
+    "tests/test_fail_closed.py",
+    "tests/server/test_serve.py",
+    "tests/server/test_hangs.py",
+]
+"""The modules that take longest. One that began last would keep one processor busy while the others have no work."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {module: place for place, module in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(LONGEST)))
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from .doubles.clients import client_of, routes_of
 from .doubles.runner_process import RunnerProcess, runner_process
 from .doubles.upstream import Upstream
 
-LEAK_CALLS = int(os.environ.get("LEAK_CALLS", "3000"))
+LEAK_CALLS = int(os.environ.get("LEAK_CALLS", "1500"))
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 BODY: Message = {"type": "http.response.body", "body": b"answered", "more_body": False}
