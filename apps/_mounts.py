@@ -36,6 +36,9 @@ except ModuleNotFoundError as exc:
 
 __all__ = ["ready_made"]
 
+OTEL_HEADERS = ("host", "user-agent", "traceparent", "tracestate", "baggage")
+"""Request headers that ``otel`` reads, with OpenTelemetry's own propagators."""
+
 
 def ready_made(*, auth_app: ASGIApp | None = None, allow: Sequence[str] = ()) -> Bridge:
     """Make a bridge with all plugins of this package.
@@ -52,13 +55,14 @@ def ready_made(*, auth_app: ASGIApp | None = None, allow: Sequence[str] = ()) ->
         bridge = ready_made(allow=["https://idp.example.com/", "/etc/apisix/keys/"])
     """
     made = Bridge()
-    made.plugin("say")(say)
-    made.plugin("fault-injection")(fault_injection)
-    made.plugin("stop")(stop)
+    # In the response phase each request header is asked for: the plugins that may run there say what they read.
+    made.plugin("say", request_headers=[])(say)
+    made.plugin("fault-injection", request_headers=[])(fault_injection)
+    made.plugin("stop", request_headers=[])(stop)
     # these change the real response
     made.plugin("response-rewrite", phase="response", request_headers=[])(response_rewrite)
     made.plugin("etag", phase="both", request_body=False, request_headers=["if-none-match"])(etag)
-    made.plugin("server-timing", phase="both", response_body=False)(server_timing)
+    made.plugin("server-timing", phase="both", response_body=False, request_headers=[])(server_timing)
     # These change the request or decide who may pass, before it goes upstream. A route that lists them in the response
     # phase is refused.
     made.plugin("rewrite", phase="request")(rewrite)
@@ -75,11 +79,11 @@ def ready_made(*, auth_app: ASGIApp | None = None, allow: Sequence[str] = ()) ->
     made.plugin("hmac-auth", phase="request", exact=True, request_body=False)(hmac_auth)
     made.plugin("ip-access", phase="request")(ip_access)
     made.plugin("request-id", phase="request")(request_id)
-    made.plugin("otel", phase="both", response_body=False)(otel)
-    made.add_middleware("cors", cors)
+    made.plugin("otel", phase="both", response_body=False, request_headers=OTEL_HEADERS)(otel)
+    made.add_middleware("cors", cors, request_headers=["origin", "cookie"])
     made.add_middleware("trusted-host", trusted_host, phase="request")
     made.add_middleware("https-redirect", HTTPSRedirectMiddleware, phase="request")
-    made.add_middleware("session", session)
+    made.add_middleware("session", session, request_headers=["cookie"])
     made.add_middleware("gzip", gzip, phase="response", request_headers=["accept-encoding"])
     allowing = Bridge()
     allowing.include(made, allow=allow)

@@ -17,6 +17,7 @@ from .plugins.advice import Place, line_with_defaults, refusal
 from .plugins.applications import asgi3
 from .plugins.configuration import AnyConfiguration, Configuration, KeywordConfiguration, TypedConfiguration
 from .plugins.kinds import Kind, Verdict, judge
+from .plugins.needs import default_headers, known_headers
 from .plugins.options import OptionsDict, parse_options
 from .plugins.plugin import SourceKey
 from .plugins.signatures import is_routine, signature_of, spelled
@@ -267,7 +268,9 @@ def _add(
     check_new(plugins, name)
     try:
         accepted = configuration()
-        parsed = parse_options(dict(options), name)
+        needs = known_headers(found)
+        headers = default_headers(source, found) if needs is None else needs
+        parsed = parse_options({"request_headers": headers, **options}, name)
         checked = accepted.mounted_with(parsed)
         plugins[name] = Plugin(place, source, found, make, checked, parsed, application)
     except ConfigurationError as exc:

@@ -10,6 +10,7 @@ import weakref
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, overload
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,6 +36,10 @@ YIELD_EVERY = 64
 plugin that sends or receives without end would block the whole runner, and its own deadline could not end it."""
 
 
+MAX_CACHED = 1024
+"""Length of all names together, in characters, up to which what asks for variables is kept."""
+
+
 def _ignore(exc: BaseException) -> None:
     """Do nothing: faults are in the log already."""
 
@@ -58,6 +63,12 @@ class Host:
     parked: ParkedCalls = field(default_factory=ParkedCalls)
     on_fault: Callable[[BaseException], None] = _ignore
     shadow: "Callable[[Call, Host, Chain, Scope, Receive], ShadowRun] | None" = None
+
+
+@lru_cache(maxsize=256)
+def _asks_for(names: tuple[str, ...]) -> tuple[Var, ...]:
+    """Return what asks for variables. The calls of a configuration ask for the same ones again and again."""
+    return tuple([Var(name.encode()) for name in names])
 
 
 class Call(ChainCall):
@@ -307,7 +318,8 @@ class Call(ChainCall):
     async def _variables(self, names: Sequence[str]) -> dict[str, bytes | None]:
         if self.stage in (ANSWERED, REFUSED, EXPIRED, PARKED):
             raise PluginError("the call has been answered: the gateway cannot be asked any more")
-        values = await self._connection.ask([Var(name.encode()) for name in names])
+        asks = _asks_for if len("".join(names)) <= MAX_CACHED else _asks_for.__wrapped__
+        values = await self._connection.ask(asks(tuple(names)))
         found = dict(zip(names, values, strict=True))
         request_id = found.get("request_id")
         if request_id:

@@ -32,12 +32,12 @@ from .connection import CLOSED, Connection
 from .parking import Parking
 from .request_body import RequestBody
 from .scope import (
-    EXACT_VARIABLES,
     FORWARDED,
     Args,
     Headers,
     build_scope,
     exact_scope,
+    first_variables,
     forwarded_origin,
     needs_escaping,
 )
@@ -124,24 +124,24 @@ class RequestCall(Call):
                 return None
             self.parking = Parking(None)
             asks = True
-        origin = None if asks else forwarded_origin(index)
+        origin = forwarded_origin(index)
         scope = self.scope = build_scope(message, headers, args, origin or _UNKNOWN, self._host.app)
-        if origin is None:
+        if asks or origin is None:
             return self._ask_and_enter()
         return chain.begin(self, scope, self.receive, self.send)
 
     async def _ask_and_enter(self) -> None:
         """Run the chain on the scope once the gateway has told what the message does not."""
         parking = self.parking
-        found = await self._variables(EXACT_VARIABLES if parking is None else (*EXACT_VARIABLES, "uri"))
+        found = await self._variables(first_variables(self._message, self.chain, self._host.ask_origin))
         if parking is not None:
             if not self.request_id:
                 raise PluginError(
                     "the gateway gives no $request_id, by which phase='both' finds the response of a request"
                 )
-            parking.uri = found["uri"]
-        exact_scope(self.scope, found)
-        self.request_body = RequestBody(self.scope["headers"], found.get("server_protocol"))
+            parking.uri = found.get("uri")
+        _, protocol = exact_scope(self.scope, found)
+        self.request_body = RequestBody(self.scope["headers"], protocol or None)
         self._join(self._host.parked.of(self.request_id))
         await self.chain.enter(self, self.scope, self.receive, self.send)
 

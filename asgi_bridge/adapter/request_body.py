@@ -12,12 +12,14 @@ from .connection import Connection
 from .headers import shown
 from .scope import Headers
 
-__all__ = ["RequestBody"]
+__all__ = ["RequestBody", "UnframedRequestBody"]
 
 _BODY: Sequence[Info] = (ReqBody(),)
 _BODY_IF_ANY: Sequence[Info] = (Var(b"server_protocol"), ReqBody(), Var(b"request_body_file"))
 """What is asked for where no content-length tells whether there is a body. The order matters: APISIX writes the file
 when it reads the body."""
+_FRAMING: Sequence[Info] = (Var(b"http_content_length"), Var(b"http_transfer_encoding"))
+_FRAMING_NAMES = (b"content-length", b"transfer-encoding")
 
 
 class RequestBody:
@@ -122,6 +124,47 @@ class RequestBody:
                     f"the request body has {shown(value)} bytes, and only {MAX_PAYLOAD} can be handed over; "
                     "mount the plugin with request_body=False if it does not change the body"
                 )
+
+
+class UnframedRequestBody(RequestBody):
+    """The request body of a response call, which knows only those headers that its plugins want.
+
+    So whoever wants the body waits for two round trips: one tells whether there is a body, and how long it is.
+    """
+
+    __slots__ = ("_asked_framing",)
+
+    def __init__(self, headers: Headers, protocol: bytes | None) -> None:
+        super().__init__(headers, protocol)
+        self._asked_framing: asyncio.Future[list[bytes | None]] | None = None
+
+    async def read(self, connection: Connection) -> bytes:
+        """Do what :meth:`RequestBody.read` does, once the gateway has told the request's framing."""
+        if self.content is None:
+            await self._learn_framing(connection)
+        return await super().read(connection)
+
+    async def _learn_framing(self, connection: Connection) -> None:
+        if self._is_framed():
+            return
+        if self._asked_framing is None:
+            self._asked_framing = connection.ask(_FRAMING)
+        found = await asyncio.shield(self._asked_framing)
+        if not self._is_framed():  # by another task meanwhile
+            more = [(name, value) for name, value in zip(_FRAMING_NAMES, found, strict=True) if value]
+            self._headers = [*self._headers, *more]
+
+    def _is_framed(self) -> bool:
+        return any(name in _FRAMING_NAMES for name, _ in self._headers)
+
+    async def settled(self) -> None:
+        if self._asked_framing is not None and not self._asked_framing.done():
+            await asyncio.wait([self._asked_framing])
+        await super().settled()
+
+    def let_go(self) -> None:
+        super().let_go()
+        self._asked_framing = None
 
 
 def _content_of(length: bytes | None, answers: list[bytes | None]) -> bytes:

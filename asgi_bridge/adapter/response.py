@@ -1,8 +1,8 @@
 """A response-phase call, of ``ext-plugin-post-resp``: the upstream's response goes through the chain to the client.
 
-The request is rebuilt from variables, asked for in one round trip. Plugins that ran in the request half and are parked
-(``phase="both"``) are resumed where they stand; the others run the response form, in which the upstream's response
-stands behind the last of them. The first listed is outermost, so the last one changes the response first::
+Plugins that ran in the request half and are parked (``phase="both"``) are resumed where they stand; the others run the
+response form, in which the upstream's response stands behind the last of them. For these the request is rebuilt from
+variables, asked for in one round trip. The first listed is outermost, so the last one changes the response first::
 
     client ◀── answer ◀── half of pre-req ◀── response form ◀── half of post-req ◀── the upstream's response
     listed:               "a"                  "b", "c"          "d"
@@ -24,8 +24,8 @@ from .answer import answer_response, upstream_headers
 from .call import Call, Host
 from .connection import Connection
 from .request import RequestCall
-from .request_body import RequestBody
-from .scope import Headers, first_variables, response_scope
+from .request_body import UnframedRequestBody
+from .scope import Headers, first_variables, response_scope, response_variables
 from .stage import ANSWERED, EXPIRED, REFUSED, Event
 from .upstream_response import Response, UpstreamBody
 
@@ -66,26 +66,42 @@ class ResponseCall(Call):
         if not chain.response:
             raise PluginError("it is for the request phase: list it in ext-plugin-pre-req or ext-plugin-post-req")
         headers = upstream_headers(_checked_headers(self._message))
-        names = chain.request_headers
-        found = await self._variables(first_variables(self._message, chain))
-        self.scope = response_scope(found, names, self._host.app)
-        self.request_body = RequestBody(self.scope["headers"], found["server_protocol"])
-        status = self._message.status
-        length = dict(headers).get(b"content-length", b"")
-        bodyless = self.scope["method"] == "HEAD" or status in BODYLESS_STATUSES
-        connection = self._connection
-        body = UpstreamBody(lambda: connection.ask([RespBody()]), int(length) if length.isdigit() else None, bodyless)
-        self._real = Response(status, headers, body)
+        found = await self._variables(first_variables(self._message, chain, self._host.ask_origin))
         taken = self._host.parked.take(self.route_id, self.request_id, [layer.name for layer in chain.acting])
         self._halves = cast("list[RequestCall]", taken)
         self._insides.extend(self._halves)
-        self._join(self._halves[::-1])
         try:
+            await self._know_request(found)
+            self._join(self._halves[::-1])
             self._sections = self._plan()
+            status = self._message.status
+            length = dict(headers).get(b"content-length", b"")
+            bodyless = self.scope["method"] == "HEAD" or status in BODYLESS_STATUSES
+            connection = self._connection
+            body = UpstreamBody(
+                lambda: connection.ask([RespBody()]), int(length) if length.isdigit() else None, bodyless
+            )
+            self._real = Response(status, headers, body)
             await self._play(0)
         finally:
             self._abandon()
             self._insides.clear()
+
+    async def _know_request(self, found: dict[str, bytes | None]) -> None:
+        """Make the scope.
+
+        Args:
+            found: The variables that were asked for. Where they are not enough, the rest is asked for.
+        """
+        parked = {name for half in self._halves for name in half.names}
+        if parked and all(layer.name in parked and not layer.options.shadow for layer in self.chain.layers):
+            self.scope = self._halves[0].scope  # no layer runs in the response form
+            return
+        if self.chain.resumes:  # and there is nothing to resume
+            names = [name for name in response_variables(self.chain) if name not in found]
+            found = {**found, **await self._variables(names)}
+        self.scope, protocol = response_scope(found, self.chain.request_headers, self._host.app)
+        self.request_body = UnframedRequestBody(self.scope["headers"], protocol or None)
 
     @property
     def number(self) -> int:
@@ -253,7 +269,7 @@ class _InnerForm(ResponseCall):
         self.scope = around.scope
         assert around.request_body is not None
         # of its own: each section may read the request body
-        self.request_body = RequestBody(self.scope["headers"], around.request_body.protocol)
+        self.request_body = UnframedRequestBody(self.scope["headers"], around.request_body.protocol)
         if around.state is None:
             around.state, around.apart = around.chain.states.begin(), around.chain.states.apart
         self.state, self.apart = around.state, around.apart

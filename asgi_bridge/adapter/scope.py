@@ -3,8 +3,9 @@
 Plain functions: between calls nothing is kept but one cache of bounded size.
 """
 
+import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -15,7 +16,9 @@ from ..wire import HTTPReqCallReq, HTTPRespCallReq
 __all__ = [
     "EXACT_VARIABLES",
     "FORWARDED",
+    "PARKED_VARIABLES",
     "RESPONSE_VARIABLES",
+    "RESUMING_VARIABLES",
     "build_scope",
     "encode_query",
     "exact_scope",
@@ -25,6 +28,8 @@ __all__ = [
     "origin_of_variables",
     "parse_query",
     "response_scope",
+    "response_variables",
+    "split_request_line",
 ]
 
 Args = list[tuple[bytes, bytes | None]]
@@ -55,14 +60,25 @@ def _escape(text: bytes, escapes: list[bytes]) -> bytes:
     return b"".join([escapes[byte] for byte in text])
 
 
+# Each variable costs nginx and the runner some microseconds, so calls ask for few. $request is the request line as the
+# client sent it, whatever plugins of APISIX have made of the request. It gives method, target and HTTP version at once,
+# in HTTP/2 too.
 ORIGIN_VARIABLES = ("scheme", "http_host", "server_addr", "server_port")
-EXACT_VARIABLES = (*ORIGIN_VARIABLES, "server_protocol", "real_request_uri", "remote_port", "request_id")
-"""Variables that a call asks for, in one round trip, if one of its plugins is mounted with ``exact``."""
+EXACT_VARIABLES = (*ORIGIN_VARIABLES, "request", "remote_port", "request_id")
+"""Variables that a request call asks for, in one round trip, if one of its plugins is mounted with ``exact``."""
 
-RESPONSE_VARIABLES = (
-    *EXACT_VARIABLES, "request_method", "uri", "remote_addr", "http_content_length", "http_transfer_encoding",
-)  # fmt: skip
-"""Variables that every response call asks for, beside the headers that its plugins want."""
+PARKED_VARIABLES = ("request_id", "request")
+"""Variables that every other request call asks for if it will be parked."""
+
+RESPONSE_VARIABLES = ("request_id", "request", "uri", "remote_addr", "scheme")
+"""Variables that a response call asks for, beside the headers that its plugins want. $uri is the path as nginx decodes
+it, which only nginx can make of the request line."""
+
+EXACT_RESPONSE_VARIABLES = ("http_host", "server_addr", "server_port", "remote_port")
+"""Variables that it asks for as well, if one of its plugins is mounted with ``exact``."""
+
+RESUMING_VARIABLES = ("request_id",)
+"""Variables that it asks for if all of its plugins run in both phases, and so should be parked already."""
 
 
 def encode_query(args: Args) -> bytes:
@@ -200,75 +216,135 @@ def build_scope(
     }
 
 
-def first_variables(message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain) -> tuple[str, ...]:
+def first_variables(message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain, ask_origin: bool) -> tuple[str, ...]:
     """Return what a call asks for before anything runs, if it asks: ``$request_id`` among it, and perhaps some more.
 
     Args:
         message: The call.
         chain: Its plugins.
+        ask_origin: True: scheme and server are not read from the ``x-forwarded-*`` headers.
     """
-    if type(message) is HTTPReqCallReq:
-        return (*EXACT_VARIABLES, "uri")
-    return (*RESPONSE_VARIABLES, *(f"http_{name.replace('-', '_')}" for name in chain.request_headers))
+    if type(message) is not HTTPReqCallReq:
+        return RESUMING_VARIABLES if chain.resumes else response_variables(chain)
+    names: tuple[str, ...] = EXACT_VARIABLES
+    if not (ask_origin or chain.exact):
+        # of a call that nobody has checked yet
+        index = {name: value for name, value in message.headers or () if name is not None and value is not None}
+        if forwarded_origin(index) is not None:
+            same_host = index.get(b"host") == index[b"x-forwarded-host"]
+            names = PARKED_VARIABLES if same_host else (*PARKED_VARIABLES, "http_host")
+    # where the path needs escaping, a parked call has to know whether it is the client's own
+    return (*names, "uri") if chain.both and needs_escaping(message.path or b"/") else names
 
 
-def exact_scope(scope: dict[str, Any], found: Mapping[str, bytes | None]) -> None:
-    """Put what the client really sent into `scope`, out of ``EXACT_VARIABLES``. ``path`` stays as APISIX has it."""
-    target = found.get("real_request_uri")
-    if target is not None:
+def response_variables(chain: Chain) -> tuple[str, ...]:
+    """Return the variables that make the scope of a response call."""
+    return _response_variables(chain.request_headers, chain.exact)
+
+
+@lru_cache(maxsize=256)
+def _response_variables(headers: tuple[str, ...], exact: bool) -> tuple[str, ...]:
+    wanted = [variable for variable, _ in _header_variables(headers)]
+    return tuple(dict.fromkeys((*RESPONSE_VARIABLES, *(EXACT_RESPONSE_VARIABLES if exact else ()), *wanted)))
+
+
+@lru_cache(maxsize=256)
+def _header_variables(headers: tuple[str, ...]) -> list[tuple[str, bytes]]:
+    """Return the variable of each header, and its name in a scope."""
+    return [("http_" + name.replace("-", "_"), name.encode("latin-1")) for name in headers]
+
+
+def split_request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return method, target and protocol of ``$request``. HTTP/0.9 has no protocol, which is empty then.
+
+    Older versions of nginx take a target with blanks, so the protocol is what stands behind the last of them. A target
+    that is a whole URL is cut down to what stands behind its host, as nginx does for ``$request_uri``.
+    """
+    method, _, rest = line.strip(b" ").partition(b" ")
+    target, _, protocol = rest.rpartition(b" ")
+    if not protocol.startswith(b"HTTP/"):
+        target, protocol = rest, b""
+    target = target.strip(b" ")
+    if not target.startswith(b"/"):
+        behind_host = _is_url(target)
+        if behind_host is not None:
+            target = behind_host[1] or b"/"
+    return method, target, protocol
+
+
+_is_url = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*(.*)", re.DOTALL).fullmatch
+
+
+def exact_scope(scope: dict[str, Any], found: Mapping[str, bytes | None]) -> tuple[bytes, bytes]:
+    """Put what the client really sent into `scope`, as far as it was asked for. ``path`` stays as APISIX has it.
+
+    Args:
+        scope: The scope.
+        found: Variables, of those in ``EXACT_VARIABLES``.
+
+    Returns:
+        Method and protocol, empty where they are not known.
+    """
+    method, target, protocol = split_request_line(found.get("request") or b"")
+    if target:
         raw_path, _, query = target.partition(b"#")[0].partition(b"?")
         if raw_path.startswith(b"/"):
             scope["raw_path"] = raw_path
         scope["query_string"] = query
-    protocol = found.get("server_protocol") or b""
-    if protocol.startswith(b"HTTP/"):
+    if protocol:
         scope["http_version"] = protocol[5:].decode("latin-1").removesuffix(".0") if protocol != b"HTTP/1.0" else "1.0"
-    scope["scheme"], scope["server"] = origin_of_variables(found)
+    if "server_addr" in found:
+        scope["scheme"], scope["server"] = origin_of_variables(found)
     port = found.get("remote_port") or b""
     if scope["client"] is not None and port.isdigit():
         scope["client"] = (scope["client"][0], int(port))
     host = found.get("http_host")
     if host is not None:
         scope["headers"] = [(name, host if name == b"host" else value) for name, value in scope["headers"]]
+    return method, protocol
 
 
-def response_scope(found: Mapping[str, bytes | None], names: Sequence[str], app: Any) -> dict[str, Any]:
-    """Return the scope of a request in the response phase, out of ``RESPONSE_VARIABLES``: no message brings it.
+def response_scope(found: Mapping[str, bytes | None], names: tuple[str, ...], app: Any) -> tuple[dict[str, Any], bytes]:
+    """Make the scope of a request in the response phase, out of `response_variables`: no message brings it.
 
     Args:
         found: The variables, ``http_NAME`` for each of `names` among them.
         names: The request headers that were asked for.
         app: The host application.
+
+    Returns:
+        The scope, and the protocol; empty: it is not known.
     """
     headers: Headers = []
-    for name in names:
-        value = found["http_" + name.replace("-", "_")]
+    for variable, name in _header_variables(names):
+        value = found[variable]
         if value is not None:
-            headers.append((name.encode("latin-1"), value))
-    for variable, header in (
-        (b"http_content_length", b"content-length"),
-        (b"http_transfer_encoding", b"transfer-encoding"),
-    ):
-        value = found[variable.decode()]
-        if value and header.decode() not in names:
-            headers.append((header, value))
+            headers.append((name, value))
     path = found["uri"] or b"/"
     address = (found["remote_addr"] or b"").decode("latin-1")
+    scheme = (found["scheme"] or b"http").decode("latin-1").lower()
+    host = found.get("http_host")
+    origin = None
+    if host is not None:
+        split = _origin if len(host) > _CACHED_LENGTH else _cached_origin
+        origin = split(found["scheme"] or b"http", host, b"")
     scope: dict[str, Any] = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": "1.1",
-        "method": (found["request_method"] or b"GET").decode("latin-1"),
-        "scheme": "http",
+        "method": "GET",
+        "scheme": scheme,
         "path": path.decode("utf-8", "replace"),
         "raw_path": path,
         "query_string": b"",
         "root_path": "",
         "headers": headers,
         "client": (address, 0) if address else None,
-        "server": ("", 80),
+        "server": None if origin is None else origin[1],
         "extensions": {},
         "app": app,
     }
-    exact_scope(scope, found)
-    return scope
+    method, protocol = exact_scope(scope, found)
+    if method:
+        scope["method"] = method.decode("latin-1")
+    return scope, protocol

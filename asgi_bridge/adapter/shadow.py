@@ -19,10 +19,10 @@ from ..plugins.shadow_record import Verdict
 from ..wire import ErrResp, HTTPReqCallReq, HTTPReqCallResp, HTTPRespCallReq, Info, Rewrite, Stop, TextEntry, Var
 from .answer import answer_response
 from .call import Call, Host
-from .connection import Answer
+from .connection import Answer, Connection
 from .faults import Faults
 from .request import RequestCall
-from .request_body import RequestBody
+from .request_body import RequestBody, UnframedRequestBody
 from .response import ResponseCall
 from .scope import Headers, parse_query
 from .stage import EXPIRED, REFUSED, RUNNING, Event
@@ -38,6 +38,7 @@ SETTLE_SECONDS = 0.1
 MAX_NAMES = 20
 """Maximum number of names of headers or arguments in a line."""
 
+_TOO_LONG = f"it reads the request body, which a shadow gets up to {MAX_BODY} bytes of known length"
 _TURNS = 3
 """Turns of the event loop until a plugin goes on, once the gateway has answered what it asked."""
 _WITHOUT_BODY = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
@@ -148,6 +149,8 @@ class Beside:
         protocol = None if known is None else known.protocol
         if known is not None and known.content is not None and len(known.content) <= MAX_BODY:
             return _Known(headers, known.content)
+        if isinstance(known, UnframedRequestBody):
+            return _Bounded(self, headers, protocol)
         length = index.get(b"content-length")
         if b"transfer-encoding" not in index and b"expect" not in index:
             if length is not None and length.isdigit() and int(length) <= MAX_BODY:
@@ -155,7 +158,7 @@ class Beside:
             framed = protocol is not None and protocol.startswith(b"HTTP/1.")
             if length is None and (framed or real.scope["method"] in _WITHOUT_BODY):
                 return RequestBody(headers, b"HTTP/1.1")
-        return _Withheld(self, f"it reads the request body, which a shadow gets up to {MAX_BODY} bytes of known length")
+        return _Withheld(self, _TOO_LONG)
 
     def upstream_body(self) -> "asyncio.Future[list[bytes | None]] | None":
         """Ask the gateway for the upstream's body. Returns the future of the answer; None: a shadow does not get it."""
@@ -190,6 +193,24 @@ class _Known(RequestBody):
         # as the gateway answers, with and without a content-length
         has_length = any(name == b"content-length" for name, _ in headers)
         self._asked.set_result([content] if has_length else [None, content, None])
+
+
+class _Bounded(UnframedRequestBody):
+    """A request body of the response phase. Only the gateway's answer tells whether a shadow gets it."""
+
+    __slots__ = ("_beside",)
+
+    def __init__(self, beside: Beside, headers: Headers, protocol: bytes | None) -> None:
+        super().__init__(headers, protocol)
+        self._beside = beside
+
+    async def read(self, connection: Connection) -> bytes:
+        if self.content is None:
+            await self._learn_framing(connection)
+            length, has_body = self._framing()
+            if has_body is not False and not (length is not None and length.isdigit() and int(length) <= MAX_BODY):
+                await self._beside.refused(_TOO_LONG)
+        return await super().read(connection)
 
 
 class _Withheld(RequestBody):

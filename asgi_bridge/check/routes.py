@@ -1,5 +1,6 @@
 """The plugins that routes list, compared with those that the runner has."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
@@ -10,6 +11,7 @@ from ..gateway.routes.route import ExtPlugin, Plugins, Routes
 from ..plugins import Plugin
 from ..plugins.build import MAX_CONFIGURATION_BYTES, check_sizes
 from ..plugins.guards import unguarded
+from ..plugins.needs import default_headers, known_headers, named_headers
 from ..spelling import did_you_mean
 from .configurations import Configurations, line_of
 
@@ -88,7 +90,12 @@ class _Entry(NamedTuple):
     value: object = None
 
     def finding(
-        self, severity: Literal["error", "warning"], text: str, *, place: Place | None = None, field: str | None = None
+        self,
+        severity: Literal["error", "warning", "note"],
+        text: str,
+        *,
+        place: Place | None = None,
+        field: str | None = None,
     ) -> Finding:
         """Make a finding about this entry; `place` is where, without it that of the plugin's name."""
         place = place or self.place
@@ -109,6 +116,7 @@ class _Check:
         self._limit = limit
         self._configurations = Configurations()
         self._used: dict[str, _Entry] = {}
+        self._of_responses: dict[str, _Entry] = {}
         self._found: dict[object, Finding] = {}
 
     def run(self, routes: Routes) -> list[Finding]:
@@ -119,6 +127,10 @@ class _Check:
             text = unguarded(self._plugins[name].found)
             if text:
                 self._add(entry.finding("warning", f"plugin {name}: {text}"))
+        for name, entry in self._of_responses.items():
+            text = _lacking(self._plugins[name])
+            if text:
+                self._add(entry.finding("note", f"plugin {name}: {text}"))
         return list(self._found.values())
 
     def _add(self, finding: Finding, key: object = None) -> None:
@@ -136,6 +148,8 @@ class _Check:
                 self._add(entry.finding("error", text + did_you_mean(entry.name, self._plugins)))
                 continue
             self._used.setdefault(entry.name, entry)
+            if place == POST_RESP and plugin.options.phase != "both":
+                self._of_responses.setdefault(entry.name, entry)
             self._phase(entry, plugin, PHASE_OF[place])
             problem = _size_problem([entry], self._limit)
             if problem:
@@ -220,6 +234,22 @@ def _consequence(listed: ExtPlugin) -> str:
     if listed.allow_degradation:
         return ", so requests go on without the plugins of this list (allow_degradation)"
     return ", so requests get 503"
+
+
+def _lacking(plugin: Plugin) -> str:
+    """Return what a plugin of the response phase may look for, and does not get; empty: nothing is known."""
+    asked = plugin.options.request_headers
+    if known_headers(plugin.found) is not None or asked != default_headers(plugin.source, plugin.found):
+        return ""  # somebody has said what it needs
+    lacking = [name for name in named_headers(plugin.found) if name not in asked]
+    if not lacking:
+        return ""
+    return (
+        f"in {POST_RESP} it gets of the request's headers only {', '.join(asked)}, and its code names "
+        f"{', '.join(lacking)}; if it reads "
+        f"{'that header' if len(lacking) == 1 else 'those headers'} there, mount it with "
+        f"request_headers={json.dumps([*asked, *lacking])}"
+    )
 
 
 def _without_request(plugin: Plugin) -> str:

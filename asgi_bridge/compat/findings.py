@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from .reading import Reads
+
 __all__ = ["Findings", "ResponseFindings", "advise"]
 
 
@@ -50,6 +52,7 @@ class Findings:
         errors: Name of each probe on which it raised → the error.
         passed: True: at least one probe reached the upstream.
         nothing: True: with this configuration it is just the application that it wraps.
+        reads: The request headers that it looked for.
         unguarded: What is wrong if its guards do not apply to what it passes on; empty: nothing is.
     """
 
@@ -66,6 +69,7 @@ class Findings:
     passed: bool = field(default=False, compare=False)
     nothing: bool = field(default=False, compare=False)
     unguarded: str = field(default="", compare=False)
+    reads: Reads = field(default_factory=Reads, compare=False)
 
 
 def advise(findings: Findings) -> tuple[str, str]:

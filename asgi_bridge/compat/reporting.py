@@ -66,6 +66,12 @@ def report(subject: Subject, conf: Any, findings: Findings) -> Iterator[str]:
         return
     phase, reason = advise(findings)
     yield f'Mount it with phase="{phase}": {reason}.'
+    if phase == "response" and _request_headers(subject, findings) is None:
+        asked = ", ".join(plugin.options.request_headers)
+        yield (
+            "It looks at all request headers, so the probes cannot tell which it needs. In the response phase it gets "
+            f"only {asked}: name others with request_headers."
+        )
     yield ""
     yield f"  # [tool.asgi_bridge.plugins.{plugin.name}] in pyproject.toml"
     yield f'  {source} = "{subject.target}"'
@@ -75,6 +81,9 @@ def report(subject: Subject, conf: Any, findings: Findings) -> Iterator[str]:
         yield f"  defaults = {{ {objects} }}"
     if watches_body:
         yield "  request_body = false"
+    headers = _request_headers(subject, findings) if phase == "response" else None
+    if headers is not None:
+        yield f"  request_headers = {json.dumps(headers)}"
     yield ""
     yield "  # the route"
     entry = json.dumps([{"name": plugin.name, "value": json.dumps(conf)}])
@@ -83,6 +92,13 @@ def report(subject: Subject, conf: Any, findings: Findings) -> Iterator[str]:
     for name in lists:
         yield f"    {name}:"
         yield f"      conf: {entry}"
+
+
+def _request_headers(subject: Subject, findings: Findings) -> list[str] | None:
+    """Return the request headers that the plugin needs in the response phase; None: the probes do not tell."""
+    if findings.reads.all or subject.source.startswith("wsgi"):
+        return None
+    return sorted(findings.reads.names)
 
 
 _KINDS = {

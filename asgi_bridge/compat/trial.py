@@ -20,6 +20,7 @@ from ..plugins import Chain, MountedLifespans, PlainCall, Plugin, build_chain
 from ..plugins.replay import Replay
 from .findings import Findings
 from .probes import KEYS, PAGE, PROBES, RESPONSES, Probe, Response
+from .reading import noting
 
 __all__ = ["examine_plugin"]
 
@@ -166,7 +167,7 @@ class _Trial:
             "raw_path": probe.path.encode(),
             "query_string": probe.query,
             "root_path": "",
-            "headers": list(headers),
+            "headers": noting(headers, self.findings.reads),
             "client": ("203.0.113.7", 40000),
             "server": ("probe.test", 80),
             "extensions": {},

@@ -124,6 +124,7 @@ class Request:
             "uri": unquote_to_bytes(self.path),
             "request_uri": target,
             "real_request_uri": target,
+            "request": b"%s %s HTTP/1.1" % (self.method.encode(), target),
             "request_method": self.method.encode(),
             "request_id": os.urandom(16).hex().encode(),
             "scheme": b"http",

@@ -60,6 +60,11 @@ class Chain:
         self._idle: asyncio.Event | None = None
         self._warned: set[str] = set()
 
+    @property
+    def resumes(self) -> bool:
+        """Whether all of its plugins run in both phases, so that a response call only has to find what is parked."""
+        return bool(self.layers) and all(layer.options.phase == "both" for layer in self.layers)
+
     def enter(self, call: "ChainCall", scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Do what :meth:`~.Layer.enter` of the outermost layer does."""
         enter = self.layers[0].enter if self.layers else _enter_empty

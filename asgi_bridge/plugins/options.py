@@ -23,11 +23,12 @@ logger = logging.getLogger("asgi_bridge.plugins")
 
 Phase: TypeAlias = Literal["auto", "request", "response", "both"]
 
-REQUEST_HEADERS = (
-    "accept", "accept-encoding", "authorization", "cookie", "host", "if-match", "if-none-match", "if-modified-since",
-    "origin", "range", "referer", "user-agent", "x-request-id", "traceparent",
-)  # fmt: skip
-"""Request headers that most middleware reads when it sees the response."""
+REQUEST_HEADERS = ("host", "accept-encoding", "authorization", "cookie", "origin")
+"""Request headers that a plugin of the response phase gets, unless its mount names others.
+
+Each costs the gateway and the runner some microseconds. These tell which response a client can take, and whether it is
+for this client alone: a plugin that saw no ``authorization`` or ``cookie`` would take a private response for a public
+one."""
 
 _is_root_path = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+").fullmatch  # no character that needs escaping
 
@@ -41,13 +42,15 @@ class Options:
             ``"response"``: ``ext-plugin-post-resp``. ``"auto"``: any of these, and it runs in that list's phase.
             ``"both"``: it is listed in both phases, and runs once, around the real upstream.
         exact: True: the scope has the raw path and query, the HTTP version, the server and the client's port as the
-            client sent them. That costs one round trip a call.
+            client sent them. That costs one round trip a call. In the response phase the server and the client's port
+            depend on it.
         request_body: False: the plugin does not change the request body, although it wraps ``receive``. So the body
             need not be fetched and compared. The plugin can still read it.
         response_body: False: the plugin does not read the upstream's body, although it wraps ``send``. It must not
             change the body.
         request_headers: Names of the request headers that the plugin sees in the response phase. There no part of the
-            request arrives by itself, and each header is asked for.
+            request arrives by itself, and each header is asked for. Default: what the plugin is known to need
+            (:mod:`~asgi_bridge.plugins.needs`), otherwise ``REQUEST_HEADERS``.
         on_error: ``"open"``: if the plugin itself fails before it passed the request on, the request goes on without
             it. ``"closed"``: the request is refused.
         on_missing: With phase "both", when the request half is gone: ``"rerun"`` the plugin in the response phase, or

@@ -197,12 +197,36 @@ class _WatchedCall(RequestCall):
         self._watched_scope = scope
 
 
+def _with_request_line(line: Json, extra: list[Any]) -> list[Any]:
+    """Return `extra` with ``$request``, for which earlier versions asked in three parts."""
+    found = {ask: answer for ask, answer in extra}  # noqa: C416
+    method = line.get("request", {}).get("method") or found.get("$request_method")
+    target, protocol = found.get("$real_request_uri"), found.get("$server_protocol")
+    if "$request" in found or not (method and target and protocol):
+        return extra
+    return [*extra, ("$request", f"{method} {target} {protocol}")]
+
+
 class _Replay:
     def __init__(self, runner: Runner, preparations: Mapping[str, Json], parked: _AsRecorded) -> None:
         self._runner = runner
         self._preparations = preparations
         self._parked = parked
         self._tokens: dict[str, int | str] = {}
+        self._requests: dict[str, tuple[str | None, str | None]] = {}
+
+    def _about(
+        self, message: HTTPReqCallReq | HTTPRespCallReq, line: Json, variables: Mapping[str, str | None]
+    ) -> tuple[str | None, str | None]:
+        """Return method and path of a call. Of a response call that resumed another, it is that one's."""
+        request_id = variables.get("$request_id") or ""
+        if isinstance(message, HTTPReqCallReq):
+            about = message.method, line["request"]["path"]
+            if line.get("parked"):
+                self._requests[request_id] = about
+            return about
+        method = (variables.get("$request") or "").partition(" ")[0]
+        return (method, variables.get("$uri")) if method else self._requests.get(request_id, (None, None))
 
     async def run(self, number: int, line: Json) -> Replayed:
         preparation = self._preparations.get(line["preparation"])
@@ -210,7 +234,7 @@ class _Replay:
             raise ConfigurationError(
                 f"line {number}: the recording has no preparation {line['preparation']!r}; is its beginning missing?"
             )
-        extra = line.get("extra") or []
+        extra = _with_request_line(line, line.get("extra") or [])
         variables = {ask: answer for ask, answer in extra if ask.startswith("$")}
         message = message_of(line)
         is_request = isinstance(message, HTTPReqCallReq)
@@ -220,8 +244,7 @@ class _Replay:
             Verdict.SAME,
             "",
             "request" if is_request else "response",
-            message.method if isinstance(message, HTTPReqCallReq) else variables.get("$request_method"),
-            line["request"]["path"] if is_request else variables.get("$uri"),
+            *self._about(message, line, variables),
             route_id_of(raw(preparation["key"])),
             [name for name, _ in preparation["plugins"]],
             _masked(line["action"]) if masked else line["action"],
@@ -249,10 +272,10 @@ class _Replay:
         if replayed.now == replayed.then:
             return replayed
         replayed.verdict = Verdict.DIFFERS
-        if connection.missing:
-            replayed.why = f"today's plugins ask for {', '.join(connection.missing)}, which the recording does not have"
-        elif not is_request and line.get("halves", 0) > halves:
+        if not is_request and line.get("halves", 0) > halves:
             replayed.why = "its request half is not in the recording"
+        elif connection.missing:
+            replayed.why = f"today's plugins ask for {', '.join(connection.missing)}, which the recording does not have"
         elif _refuses(replayed.now) and not (replayed.now["kind"] == replayed.then["kind"] == "error"):
             configured = any(each.startswith("configuration ") for each in redacted)
             if redacted and (watch.looked_at or configured):

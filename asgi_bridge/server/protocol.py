@@ -27,7 +27,6 @@ from ..succession.control import MAX_UNREAD
 from ..wire import (
     ErrCode,
     ErrResp,
-    ExtraInfoReq,
     ExtraInfoResp,
     HTTPReqCallReq,
     HTTPRespCallReq,
@@ -157,6 +156,8 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
                 break
             if type(message) is HTTPReqCallReq:
                 self._start_call(message)
+            elif type(message) is ExtraInfoResp:
+                self._take_info(message.result)
             else:
                 self._handle(message)
             if not session.buffered:
@@ -223,16 +224,14 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
     # messages
 
     def _handle(self, message: Message) -> None:
-        if type(message) is ExtraInfoResp:
-            self._take_info(message.result)
-        elif type(message) is PrepareConfReq:
+        if type(message) is PrepareConfReq:
             self._busy = True
             if self._link is not None:
                 self._link.busy(self)
             self._spawn(self._prepare(message))
         elif type(message) is ErrResp:
             code = message.code.name if isinstance(message.code, ErrCode) else message.code
-            self._take_info(PluginError(f"the gateway did not give what it was asked for: error {code}"))
+            self._fail_info(f"the gateway did not give what it was asked for: error {code}")
         else:
             assert type(message) is HTTPRespCallReq
             self._start_call(message)
@@ -350,26 +349,28 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         if self._transport.is_closing():
             future.set_exception(PluginError("the gateway has closed the connection"))
             return future
-        self._transport.write(b"".join([self._session.send(ExtraInfoReq(info)) for info in infos]))
+        self._transport.write(self._session.ask(infos))
         self._asks.append((future, len(infos), []))
         if self._runner.observer is not None:
             self._runner.observer.asked()
         return future
 
-    def _take_info(self, result: bytes | PluginError | None) -> None:
-        """Take the answer to the oldest ask."""
+    def _take_info(self, result: bytes | None) -> None:
+        """Take the answer to the oldest ask. The plugin goes on once all that it asked for together is there."""
         future, wanted, results = self._asks[0]
-        if isinstance(result, PluginError):
-            if not future.done():
-                future.set_exception(result)
-                future.exception()
-            results.append(None)
-        else:
-            results.append(result)
+        results.append(result)
         if len(results) == wanted:
             self._asks.popleft()
             if not future.done():
                 future.set_result(results)
+
+    def _fail_info(self, reason: str) -> None:
+        """Take an error in place of the answer to the oldest ask."""
+        future = self._asks[0][0]
+        if not future.done():
+            future.set_exception(PluginError(reason))
+            future.exception()  # no warning if nobody awaits the future any more
+        self._take_info(None)
 
     def answer(self, message: Answer, outcome: str) -> None:
         """Answer the call.
@@ -460,7 +461,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         if not exc.recoverable:
             self._transport.close()
         elif self._asks:
-            self._take_info(PluginError(f"the gateway's answer cannot be read: {exc}"))
+            self._fail_info(f"the gateway's answer cannot be read: {exc}")
         else:
             # it was a call: during a call the session lets only answers to asks through
             self._send_answer(ErrResp(ErrCode.BAD_REQUEST))

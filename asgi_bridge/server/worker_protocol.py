@@ -121,7 +121,7 @@ class SteeringProtocol(WorkerProtocol):
     ) -> None:
         """Pass the call on to the worker that has parked calls of the same request, or run it here."""
         process = 0
-        names = [name.encode() for name in first_variables(message, chain)]
+        names = [name.encode() for name in first_variables(message, chain, self._runner.host.ask_origin)]
         try:
             self._known = dict(zip(names, await super().ask([Var(name) for name in names]), strict=True))
             request_id = self._known[b"request_id"]

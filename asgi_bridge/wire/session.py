@@ -5,6 +5,7 @@ a message into bytes to write. The session plays either side of the protocol: th
 stand-in and tests.
 """
 
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any, NoReturn, TypeAlias
 
@@ -19,6 +20,7 @@ from .messages import (
     HTTPReqCallResp,
     HTTPRespCallReq,
     HTTPRespCallResp,
+    Info,
     Message,
     PrepareConfReq,
     PrepareConfResp,
@@ -269,6 +271,24 @@ class Session:
         if not self._move(kind, self._runner):
             raise LocalProtocolError(f"{type(message).__name__} while the connection is {self._state.value}")
         return data
+
+    def ask(self, infos: Iterable[Info]) -> bytes:
+        """Encode ExtraInfo requests, and change the state as if all of them had been written.
+
+        Args:
+            infos: What to ask for.
+
+        Returns:
+            The bytes to write.
+
+        Raises:
+            LocalProtocolError: As of `send`, about any of them. The state does not change.
+        """
+        frames = [encode(ExtraInfoReq(info)) for info in infos]
+        if not self._runner or _EXTRA_INFO not in _FROM_RUNNER[self._state]:
+            raise LocalProtocolError(f"ExtraInfoReq while the connection is {self._state.value}")
+        self._asks += len(frames)
+        return b"".join(frames)
 
     def _move(self, kind: int, by_runner: bool) -> bool:
         """Change the state for a frame of type `kind`. Returns False, and changes nothing, if it may not come now."""

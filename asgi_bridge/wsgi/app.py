@@ -118,6 +118,7 @@ def WSGIMiddleware(
     made.__qualname__ = name
     made.__doc__ = middleware.__doc__
     made.__module__ = middleware.__module__
+    made.of_wsgi = True
     return make
 
 

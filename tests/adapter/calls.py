@@ -76,7 +76,7 @@ class Gateway:
     bytes, and a test decides when the gateway answers an ask, and when it goes away.
 
     Args:
-        variables: by name; any other is nil.
+        variables: by name; any other is nil, but for $request, which follows from its parts.
         body: the request body, None: nil, as APISIX says of an empty one.
         holding: asks are answered at :meth:`release` only.
     """
@@ -111,7 +111,16 @@ class Gateway:
         if isinstance(info, ReqBody):
             return self._body
         assert isinstance(info, Var) and info.name is not None
+        if info.name == b"request" and "request" not in self._variables:
+            return self._request_line()
         return self._variables.get(info.name.decode())
+
+    def _request_line(self) -> bytes | None:
+        """$request, where the test gives some of its parts."""
+        parts = {"request_method": b"GET", "real_request_uri": b"/x", "server_protocol": b"HTTP/1.1"}
+        if not parts.keys() & self._variables.keys():
+            return None
+        return b" ".join(self._variables.get(name, default) or b"" for name, default in parts.items())
 
     def release(self) -> None:
         """Answers what was asked."""

@@ -16,7 +16,7 @@ from asgi_bridge import Bridge, apisix, upstream
 from asgi_bridge.adapter import Call, Host, RequestCall, ResponseCall
 from asgi_bridge.adapter.parked_calls import KEPT_ROUTES, MAX_PARKED, MISSED_IN_A_ROW, PARK_SECONDS, ParkedCalls
 from asgi_bridge.adapter.stage import PARKED
-from asgi_bridge.wire import ErrCode, ErrResp, HTTPRespCallResp, ReqBody, Rewrite, Stop, Var
+from asgi_bridge.wire import ErrCode, ErrResp, HTTPReqCallReq, HTTPRespCallResp, ReqBody, Rewrite, Stop, Var
 
 from .apisix import grouped, rewritten
 from .calls import REFUSED, errors, request, responding, warnings
@@ -137,15 +137,57 @@ def test_one_round_trip_in_each_half() -> None:
     assert (len(first.asked), len(second.asked)) == (1, 1)
 
 
-def test_its_scope_is_exact() -> None:
+@pytest.mark.parametrize(
+    ("message", "options", "names"),
+    [
+        (request(), {}, ["request_id", "request"]),
+        (request(path=b"/a b"), {}, ["request_id", "request", "uri"]),
+        (request((b"host", b"node.test")), {}, ["request_id", "request", "http_host"]),
+        (
+            HTTPReqCallReq(5, None, "GET", b"/x", None, [(b"host", b"a.test")], 1),
+            {},
+            ["scheme", "http_host", "server_addr", "server_port", "request", "remote_port", "request_id"],
+        ),
+        (
+            request(),
+            {"exact": True},
+            ["scheme", "http_host", "server_addr", "server_port", "request", "remote_port", "request_id"],
+        ),
+    ],
+)
+def test_a_half_asks_for_no_more_than_it_needs(message: Any, options: dict[str, Any], names: list[str]) -> None:
+    first, second = Exchange(), Exchange()
+    asyncio.run(both(upstream, message, first, response_exchange=second, response_body=False, **options))
+    assert first.asked == [[Var(name.encode()) for name in names]]
+    assert second.asked == [[Var(b"request_id")]]
+
+
+def test_without_its_request_half_the_response_half_asks_for_the_request() -> None:
+    exchange = Exchange()
+    bridge = Bridge()
+    bridge.mount("p", upstream, phase="both", request_headers=["x-a"])
+
+    async def main() -> None:
+        await respond(await chain(bridge), response(TYPE), exchange)
+
+    asyncio.run(main())
+    more = ["request", "uri", "remote_addr", "scheme", "http_x_a"]
+    assert exchange.asked == [[Var(b"request_id")], [Var(name.encode()) for name in more]]
+
+
+def test_its_scope_has_what_the_client_sent() -> None:
     found: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         found.append((scope["raw_path"], scope["query_string"], scope["client"], scope["server"]))
         await upstream(scope, receive, send)
 
-    asyncio.run(both(app, exchange=Exchange({"real_request_uri": b"/%78?a=%20"})))
-    assert found == [(b"/%78", b"a=%20", ("127.0.0.1", 4711), ("10.0.0.1", 9080))]
+    for exact in (False, True):
+        asyncio.run(both(app, exchange=Exchange({"real_request_uri": b"/%78?a=%20"}), exact=exact))
+    assert found == [
+        (b"/%78", b"a=%20", ("127.0.0.1", 0), ("a.test", 9080)),
+        (b"/%78", b"a=%20", ("127.0.0.1", 4711), ("10.0.0.1", 9080)),
+    ]
 
 
 def test_what_is_answered_in_the_request_half_is_a_stop_and_nothing_is_parked() -> None:

@@ -15,17 +15,25 @@ from asgi_bridge import Bridge, apisix, upstream
 from asgi_bridge.adapter import ResponseCall
 from asgi_bridge.adapter.upstream_response import UpstreamBody
 from asgi_bridge.plugins.options import REQUEST_HEADERS
-from asgi_bridge.wire import MAX_PAYLOAD, ErrCode, ErrResp, HTTPRespCallReq, HTTPRespCallResp, RespBody, TextEntry, Var
+from asgi_bridge.wire import (
+    MAX_PAYLOAD,
+    ErrCode,
+    ErrResp,
+    HTTPRespCallReq,
+    HTTPRespCallResp,
+    ReqBody,
+    RespBody,
+    TextEntry,
+    Var,
+)
 
-from .calls import HOST, REFUSED, errors, responding, warnings
+from .calls import BODY_IF_ANY, HOST, REFUSED, errors, responding, warnings
 from .phases import Exchange, chain, fresh_host, respond, response
 
 TYPE: TextEntry = (b"content-type", b"text/plain")
 LENGTH: TextEntry = (b"content-length", b"8")
-ALWAYS = [
-    "scheme", "http_host", "server_addr", "server_port", "server_protocol", "real_request_uri", "remote_port",
-    "request_id", "request_method", "uri", "remote_addr", "http_content_length", "http_transfer_encoding",
-]  # fmt: skip
+ALWAYS = ["request_id", "request", "uri", "remote_addr", "scheme"]
+FRAMING = [Var(b"http_content_length"), Var(b"http_transfer_encoding")]
 
 
 def editing(edit: Callable[[Message], Any] = lambda message: None) -> ASGIApp:
@@ -105,6 +113,7 @@ def test_the_request_is_rebuilt_in_one_round_trip() -> None:
     assert exchange.asked == [
         [Var(name.encode()) for name in [*ALWAYS, *("http_" + name.replace("-", "_") for name in REQUEST_HEADERS)]]
     ]
+    assert len(exchange.asked[0]) == 10
     (scope,) = found
     assert callable(scope["extensions"].pop("var"))
     assert scope == {
@@ -118,13 +127,12 @@ def test_the_request_is_rebuilt_in_one_round_trip() -> None:
         "query_string": b"a=%20b",
         "root_path": "",
         "headers": [
+            (b"host", b"a.test:9080"),
             (b"accept-encoding", b"gzip"),
             (b"cookie", b"a=1; b=2"),
-            (b"host", b"a.test:9080"),
-            (b"content-length", b"3"),
         ],
-        "client": ("127.0.0.1", 4711),
-        "server": ("10.0.0.1", 9080),
+        "client": ("127.0.0.1", 0),
+        "server": ("a.test", 9080),
         "state": {},
         "app": scope["app"],
         "extensions": {"plugin": "p0", "phase": "response", "conf": {}, "route_id": "7", "request_id": "r1"},
@@ -144,6 +152,42 @@ def test_only_the_headers_that_are_wanted_are_asked_for() -> None:
     assert exchange.asked == [[Var(name.encode()) for name in [*ALWAYS, "http_origin", "http_x_a", "http_cookie"]]]
 
 
+@pytest.mark.parametrize(
+    ("host", "wanted", "server"),
+    [
+        (b"a.test:9080", True, ("a.test", 9080)),
+        (b"a.test", True, ("a.test", 443)),
+        (b"[::1]:80", True, ("::1", 80)),
+        (None, True, None),
+        (b"a.test", False, None),
+    ],
+)
+def test_the_server_follows_from_the_host(host: bytes | None, wanted: bool, server: Any) -> None:
+    found: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        found.append((scope["scheme"], scope["server"]))
+        await upstream(scope, receive, send)
+
+    exchange = Exchange({"http_host": host, "scheme": b"https"})
+    answered(app, exchange=exchange, request_headers=["host"] if wanted else [])
+    assert found == [("https", server)]
+
+
+def test_exact_takes_server_and_port_from_the_connection_too() -> None:
+    found: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        found.append((scope["client"], scope["server"], scope["headers"]))
+        await upstream(scope, receive, send)
+
+    exchange = Exchange()
+    answered(app, exchange=exchange, exact=True, request_headers=[])
+    assert found == [(("127.0.0.1", 4711), ("10.0.0.1", 9080), [])]
+    more = ["http_host", "server_addr", "server_port", "remote_port"]
+    assert exchange.asked == [[Var(name.encode()) for name in [*ALWAYS, *more]]]
+
+
 def test_the_request_body_comes_when_it_is_awaited() -> None:
     found: list[Message] = []
 
@@ -151,8 +195,48 @@ def test_the_request_body_comes_when_it_is_awaited() -> None:
         found.append(await receive())
         await upstream(scope, receive, send)
 
-    answered(app, exchange=Exchange({"http_content_length": b"3"}, body=b"abc"))
+    exchange = Exchange({"http_content_length": b"3"}, body=b"abc")
+    answered(app, exchange=exchange)
     assert found == [{"type": "http.request", "body": b"abc", "more_body": False}]
+    assert exchange.asked[1:] == [FRAMING, [ReqBody()]]
+
+
+def test_a_length_that_is_known_is_not_asked_for_again() -> None:
+    found: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        found.append(await receive())
+        await upstream(scope, receive, send)
+
+    exchange = Exchange({"http_content_length": b"3"}, body=b"abc")
+    answered(app, exchange=exchange, request_headers=["content-length"])
+    assert found == [{"type": "http.request", "body": b"abc", "more_body": False}]
+    assert exchange.asked[1:] == [[ReqBody()]]
+
+
+def test_tasks_that_read_the_body_at_the_same_time_ask_once() -> None:
+    found: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        readers = [asyncio.ensure_future(receive()) for _ in range(2)]
+        found.append((await readers[0])["body"])
+        await upstream(scope, receive, send)
+        found.append((await readers[1])["type"])
+
+    exchange = Exchange({"http_transfer_encoding": b"chunked"}, body=b"abc")
+    answered(app, exchange=exchange)
+    assert found == [b"abc", "http.disconnect"]
+    assert exchange.asked[1:] == [FRAMING, BODY_IF_ANY]
+
+
+def test_a_body_that_is_too_long_is_not_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+
+    exchange = Exchange({"http_content_length": b"%d" % (MAX_PAYLOAD + 1)}, body=b"abc")
+    assert answered(app, exchange=exchange) == REFUSED
+    assert exchange.asked[1:] == [FRAMING]
+    assert f"the request body has {MAX_PAYLOAD + 1} bytes" in errors(caplog)[0]
 
 
 @pytest.mark.parametrize("length", [None, b"", b"0"])
@@ -166,7 +250,7 @@ def test_without_a_request_body_none_is_asked_for(length: bytes | None) -> None:
     exchange = Exchange({"http_content_length": length})
     answered(app, exchange=exchange)
     assert found == [{"type": "http.request", "body": b"", "more_body": False}]
-    assert len(exchange.asked) == 1
+    assert exchange.asked[1:] == [FRAMING]
 
 
 def test_variables_can_be_asked_for() -> None:
@@ -530,7 +614,7 @@ def test_the_gateway_goes_away() -> None:
         await respond(await chain({"p0": app}), response(TYPE), exchange)
 
     asyncio.run(main())
-    assert [message["type"] for message in found] == ["http.request", "http.disconnect"]
+    assert [message["type"] for message in found] == ["http.disconnect", "http.disconnect"]
     assert exchange.answers == []
 
 

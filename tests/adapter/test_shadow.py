@@ -443,6 +443,28 @@ def test_a_shadow_sees_the_body_that_another_plugin_has_made() -> None:
     assert [exchange.asked.count([RespBody()]) for exchange in exchanges] == [1, 1]
 
 
+@pytest.mark.parametrize(
+    ("length", "body", "bodies", "outcome"),
+    [
+        (b"4", b"body", 1, "pass"),
+        (None, None, 0, "response 403"),  # there is none, so it would have refused
+        (b"%d" % (MAX_BODY + 1), b"body", 0, "unknown"),
+        (b"odd", b"body", 0, "unknown"),
+    ],
+)
+def test_a_shadow_of_the_response_phase_gets_a_request_body_of_known_and_allowed_length(
+    length: bytes | None, body: bytes | None, bodies: int, outcome: str
+) -> None:
+    bridge = Bridge()
+    bridge.mount("shadow", reading, shadow=True, phase="response")
+    *_, last = respond(
+        bridge, response((b"content-type", b"text/plain")), 3, variables={"http_content_length": length}, body=body
+    )
+    assert last.asked.count([ReqBody()]) == bodies
+    assert outcomes(bridge)[outcome] >= 1
+    assert len(last.answers) == 1
+
+
 def test_a_shadow_of_a_response_that_fails_ends_with_it(caplog: pytest.LogCaptureFixture) -> None:
     bridge = bridge_of(passing(), inner=raising)
     respond(bridge, SIZED)

@@ -46,6 +46,41 @@ def found(plugins: dict[str, Any], **sections: Any) -> list[tuple[str, str | Non
     return [(each.severity, each.route, each.plugin, each.message) for each in findings]
 
 
+class Conditional(Nothing):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if dict(scope["headers"]).get(b"if-none-match") != b"*":
+            await self.app(scope, receive, send)
+
+
+@pytest.mark.parametrize(
+    ("place", "options", "notes"),
+    [
+        (
+            "ext-plugin-post-resp",
+            {},
+            [
+                "plugin etag: in ext-plugin-post-resp it gets of the request's headers only host, accept-encoding, "
+                "authorization, cookie, origin, and its code names if-none-match; if it reads that header there, mount "
+                'it with request_headers=["host", "accept-encoding", "authorization", "cookie", "origin", '
+                '"if-none-match"]'
+            ],
+        ),
+        ("ext-plugin-post-resp", {"request_headers": ["host"]}, []),
+        ("ext-plugin-pre-req", {}, []),
+    ],
+)
+def test_a_header_that_a_plugin_of_the_response_phase_names_and_does_not_get(
+    place: str, options: Any, notes: list[str]
+) -> None:
+    bridge = Bridge()
+    bridge.add_middleware("etag", Conditional, **options)
+    plugins = {place: listed("etag")}
+    routes = [{"id": each, "uri": f"/{each}", "plugins": plugins} for each in "ab"]
+    findings = check_routes(read_routes({"routes": routes}), bridge.plugins)
+    where = "route 'a': ext-plugin-post-resp.conf[0]: "
+    assert [(each.severity, each.message) for each in findings] == [("note", where + text) for text in notes]
+
+
 @pytest.mark.parametrize(
     "plugins",
     [

@@ -149,12 +149,57 @@ def test_the_command_prints_lines_to_paste() -> None:
         "  # [tool.asgi_bridge.plugins.gzip] in pyproject.toml",
         f'  middleware = "{STARLETTE}.gzip:GZipMiddleware"',
         '  phase = "response"',
+        '  request_headers = ["accept-encoding"]',
         "",
         "  # the route",
         "  plugins:",
         "    ext-plugin-post-resp:",
         '      conf: [{"name": "gzip", "value": "{\\"minimum_size\\": 10}"}]',
     ]
+
+
+def translated(app: ASGIApp) -> ASGIApp:
+    """Puts every body into capitals, and looks for headers in its own way."""
+
+    async def capitals(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if "body" in message:
+                message["body"] = message["body"].upper()
+            else:
+                message["headers"] = [*message["headers"], (b"content-encoding", b"capitals")]
+            await send(message)
+
+        wanted = [value for name, value in scope["headers"] if name.lower() == b"accept-language"]
+        other = any(name != b"save-data" for name, _ in scope["headers"])
+        await app(scope, receive, sending if other and not wanted else send)
+
+    return capitals
+
+
+def listing(app: ASGIApp) -> ASGIApp:
+    """The same, but nothing tells which headers it looks at."""
+    inner = translated(app)
+
+    async def listed(scope: Scope, receive: Receive, send: Send) -> None:
+        dict(scope["headers"])
+        await inner(scope, receive, send)
+
+    return listed
+
+
+def test_the_headers_that_a_plugin_of_the_response_phase_reads() -> None:
+    result = CliRunner().invoke(cli, ["compat", f"{__name__}:translated"])
+    assert '  request_headers = ["accept-language", "save-data"]' in result.output.splitlines()
+
+
+def test_a_plugin_that_looks_at_all_headers_is_told_which_it_gets() -> None:
+    result = CliRunner().invoke(cli, ["compat", f"{__name__}:listing"])
+    assert 'phase="response"' in result.output
+    assert "request_headers = " not in result.output
+    assert (
+        "It looks at all request headers, so the probes cannot tell which it needs. In the response phase it gets only "
+        "host, accept-encoding, authorization, cookie, origin: name others with request_headers."
+    ) in result.output.splitlines()
 
 
 def test_a_configuration_that_does_not_check_is_an_error(

@@ -86,8 +86,7 @@ def text(request: Request, outcome: Outcome) -> list[str]:
                 *HOST,
                 "    x-api-key: secret",
                 "    cookie: c=1",
-                "asked for $scheme, $http_host, $server_addr, $server_port, $server_protocol, $real_request_uri, "
-                "$remote_port, $request_id, $uri",
+                "asked for $request_id, $request, $uri",
                 "api-key: passes the request on, and waits for the response",
                 "rewrite: passes the request on, and waits for the response",
                 "    request path /a b → /in/a b",
@@ -157,8 +156,8 @@ def text(request: Request, outcome: Outcome) -> list[str]:
             },
             [
                 "GET /  response phase",
-                *HOST,
                 "    origin: https://a.test",
+                *HOST,
                 "upstream 404",
                 "    x-up: 1",
                 "    content-length: 4",

@@ -261,7 +261,7 @@ def test_the_response_phase_sees_no_more_headers_and_makes_no_further_round_trip
 
     assert len(spans.all) == 2
     assert seen[0] == seen[1]
-    assert asked == [asked[1] + 1, asked[1]]  # baggage; plugins see the others anyway
+    assert asked == [asked[1] + 3, asked[1]]  # traceparent, tracestate and baggage
 
 
 def test_a_fault_of_the_response_phase(spans: Spans, bridge: Bridge) -> None:

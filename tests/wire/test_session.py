@@ -311,6 +311,23 @@ def test_several_asks_at_once_are_answered_in_order() -> None:
     assert runner.state is gateway.state is State.IDLE
 
 
+def test_one_ask_for_many_is_all_or_nothing() -> None:
+    runner, gateway = Session(Role.RUNNER), Session(Role.GATEWAY)
+    runner.receive_data(gateway.send(HTTPReqCallReq(1)))
+    assert runner.next_message() == HTTPReqCallReq(1)
+    with pytest.raises(LocalProtocolError):
+        runner.ask([Var(b"a"), Var(b"b" * (MAX_PAYLOAD + 1))])
+    assert (runner.asks, runner.state) == (0, State.REQ_CALLED)
+    data = runner.ask([Var(b"a"), ReqBody()])
+    assert data == encode(ExtraInfoReq(Var(b"a"))) + encode(ExtraInfoReq(ReqBody()))
+    assert (runner.asks, runner.state) == (2, State.REQ_CALLED)
+    runner.send(HTTPReqCallResp(1))
+    with pytest.raises(LocalProtocolError, match="while the connection is waiting"):
+        runner.ask([Var(b"a")])
+    with pytest.raises(LocalProtocolError):
+        gateway.ask([Var(b"a")])
+
+
 def test_gateway_holds_back_the_answer_until_the_asks_before_it_are_answered() -> None:
     """APISIX reads the next frame when it has answered (recorded case `extra-pipelined-with-answer`)."""
     runner, gateway = session(Role.RUNNER, REQ_CALLED), session(Role.GATEWAY, REQ_CALLED)
