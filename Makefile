@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PORT ?= 9080
 WORKERS ?= auto
+DIST ?= dist
 VENV := .venv
 BIN := $(VENV)/bin
 PLAIN := .venv-plain
@@ -13,6 +14,11 @@ DOCS := .venv-docs
 OLDEST_UVICORN := $(shell sed -n 's/^ *"uvicorn>=\([0-9.]*\),.*/\1/p' pyproject.toml)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
+# What the compiled core is made of: a change compiles it again.
+CORE := setup.py asgi_bridge/compiled.py $(wildcard asgi_bridge/*/*.pyx asgi_bridge/*/*.pxd)
+# What runs through the compiled core.
+OF_CORE := tests/adapter tests/server tests/replay tests/recording tests/alike tests/test_phases.py
+
 # What is about servers and clients, which differ with the parser and the event loop that uvicorn finds.
 OF_SERVERS := tests/server tests/gateway tests/replay/test_gateway.py tests/alike tests/wsgi tests/apps examples $(wildcard tests/test_*.py)
 # A module's tests stay in one process. The modules begin in the order of tests/conftest.py.
@@ -20,7 +26,7 @@ SPREAD := --dist loadscope --no-loadscope-reorder
 # What is about uvicorn itself.
 OF_UVICORN := tests/server tests/gateway/test_server.py tests/test_testing.py
 
-.PHONY: help run test test-all test-plain test-uvicorn test-install test-ecosystem check docs bench fuzz soak long clean
+.PHONY: help run test test-all test-pure test-plain test-uvicorn test-install test-ecosystem check docs wheel bench fuzz fuzz-core fuzz-asan soak long clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +45,9 @@ test-all:  ## make test with each Python from 3.11 to 3.14 that is installed; PY
 
 test-plain: $(PLAIN)/.plain-$(VERSION)  ## the tests of servers as the README installs: h11, no httptools, no uvloop
 	$(PLAIN)/bin/python -m pytest -n $(WORKERS) $(SPREAD) $(or $(PYTEST),$(OF_SERVERS))
+
+test-pure: $(VENV)/.test-$(VERSION)  ## the tests of all that is compiled, in pure Python; tests/wire runs on both anyway
+	ASGI_BRIDGE_COMPILED= ASGI_BRIDGE_PURE=1 $(BIN)/python -m pytest -n $(WORKERS) $(SPREAD) $(or $(PYTEST),$(OF_CORE))
 
 test-uvicorn: $(UVICORN)/.test-$(VERSION)  ## the tests of the server with the oldest uvicorn that pyproject.toml allows; make test has the newest
 	$(UVICORN)/bin/python -m pip install --quiet --disable-pip-version-check "uvicorn==$(OLDEST_UVICORN)"
@@ -59,17 +68,27 @@ check: $(VENV)/.check-$(VERSION)  ## linter, formatter, type checker
 docs: $(DOCS)/.docs-$(VERSION)  ## the manual as a site, in build/docs; any warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
+wheel: $(VENV)/.check-$(VERSION)  ## a wheel with the compiled core, in DIST (dist/); ASGI_BRIDGE_PURE=1: the pure one, for every platform
+	rm -rf build/lib*
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(DIST) .
+
 bench: $(VENV)/.test-$(VERSION)  ## what a call costs
 	$(BIN)/python benchmarks/bench.py
 
 fuzz: $(VENV)/.test-$(VERSION)  ## the property tests with 10,000 examples a type in place of 500; FUZZ_FACTOR=200: more
-	FUZZ_FACTOR=$(or $(FUZZ_FACTOR),20) $(BIN)/python -m pytest -n $(WORKERS) tests/wire tests/alike/test_differences.py $(PYTEST)
+	FUZZ_FACTOR=$(or $(FUZZ_FACTOR),20) $(BIN)/python -m pytest -n $(WORKERS) tests/wire tests/core tests/alike/test_differences.py $(PYTEST)
+
+fuzz-core: $(VENV)/.test-$(VERSION)  ## the compiled core against pure Python for CORE_SECONDS; each fault of tests/seeded is found; references are counted
+	$(BIN)/python -m pytest -s tests/core/test_builds.py -m builds -k "not sanitizers" $(PYTEST)
+
+fuzz-asan: $(VENV)/.test-$(VERSION)  ## the same comparison for CORE_SECONDS under AddressSanitizer and UBSan
+	$(BIN)/python -m pytest -s tests/core/test_builds.py -m builds -k sanitizers $(PYTEST)
 
 soak: $(VENV)/.test-$(VERSION)  ## 100,000 calls, most of them failing, and what they leave; 20,000 through both phases
 	LEAK_CALLS=100000 BOTH_CALLS=20000 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST) \
 		tests/server/test_leaks.py tests/test_fail_closed.py tests/test_phases.py -k "leave or local_variable"
 
-long: fuzz soak docs  ## all that takes longer: fuzz, soak, ten reloads, twenty take-overs, 10,000 recorded calls, ten seconds of dev, shadows everywhere
+long: fuzz fuzz-core fuzz-asan soak docs  ## all that takes longer: fuzz, sanitizers, seeded faults, soak, ten reloads, twenty take-overs, 10,000 recorded calls, ten seconds of dev, shadows everywhere
 	TOKENS=300000 $(BIN)/python -m pytest tests/server/test_tokens.py $(PYTEST)
 	EDITS=3000 CLAIMS=125 PARKED_CALLS=10000 $(BIN)/python -m pytest tests/plugins/test_store.py tests/plugins/test_tokens.py \
 		tests/adapter/test_parking.py -k "very_many or same_moment" $(PYTEST)
@@ -82,7 +101,7 @@ long: fuzz soak docs  ## all that takes longer: fuzz, soak, ten reloads, twenty 
 	SHADOW_STEP=1 $(BIN)/python -m pytest tests/alike/fidelity/test_shadow.py $(PYTEST)
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) .venv-* build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.build
+	rm -rf $(VENV) .venv-* build dist *.egg-info asgi_bridge/*/*.so .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.build
 
 # One stamp per environment, set of dependencies and Python. Another Python than the environment's makes it anew.
 # EXTRAS are extras of the package, DEPENDENCY_GROUPS are groups in pyproject.toml.
@@ -99,7 +118,7 @@ $(DOCS)/.docs-$(VERSION): EXTRAS := dev
 $(DOCS)/.docs-$(VERSION): DEPENDENCY_GROUPS := docs
 # pip installs dependency groups from version 25.1 on. A new environment of Debian 12 has pip 23.
 HAS_GROUPS := import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) < (25, 1))
-$(RUN) $(TEST) $(CHECK) $(PLAIN)/.plain-$(VERSION) $(ECOSYSTEM)/.ecosystem-$(VERSION) $(DOCS)/.docs-$(VERSION): pyproject.toml
+$(RUN) $(TEST) $(CHECK) $(PLAIN)/.plain-$(VERSION) $(ECOSYSTEM)/.ecosystem-$(VERSION) $(DOCS)/.docs-$(VERSION): pyproject.toml $(CORE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "asgi_bridge needs Python 3.11 or later, $(PYTHON) is $(VERSION)"; exit 1; }
 	@test "$$($(@D)/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$(VERSION)" || \
 		{ rm -rf $(@D); $(PYTHON) -m venv $(@D) || { echo "no virtual environment: apt-get install python3-venv"; exit 1; }; }

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import click
 
+from ..compiled import core_in_use
 from ..errors import BridgeError
 from ..tracebacks import own_lines
 from . import call, check, compat, completion, dev, doctor, generate, health, new, plugins, replay, run
@@ -16,8 +17,19 @@ from . import call, check, compat, completion, dev, doctor, generate, health, ne
 __all__ = ["cli", "main"]
 
 
+def _show_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"asgi-bridge, version {version('asgi_bridge')}, core: {core_in_use()}")
+        context.exit()
+
+
 @click.group(context_settings={"auto_envvar_prefix": "ASGI_BRIDGE", "help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="asgi_bridge")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version,
+    help="Show the version, and whether the compiled core is in use.",
+)  # fmt: skip
 def cli() -> None:
     """ASGI applications and middleware as plugins of the Apache APISIX gateway.
 

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..compiled import core_in_use
 from ..errors import ConfigurationError
-from .findings import Finding
+from .findings import Finding, good, warning
 from .users import find_user
 from .versions import check_version, found_version
 from .way_in import check_way_in
@@ -75,3 +76,12 @@ def examine(questions: Questions) -> Iterator[Finding]:
             from .handshake import shake_hands
 
             yield from shake_hands(path, questions.plugins, questions.seconds)
+            yield _core()
+
+
+def _core() -> Finding:
+    """Tell whether a runner of this installation and environment uses the compiled core. Pure Python is no mistake."""
+    core = core_in_use()
+    if "stale" in core:
+        return warning("asgi_bridge", f"core: {core}", "compile it again: pip install -e .")
+    return good("asgi_bridge", f"core: {core}")

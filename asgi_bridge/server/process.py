@@ -22,6 +22,7 @@ from typing import Any
 import uvicorn
 from uvicorn.supervisors import ChangeReload
 
+from ..compiled import core_in_use
 from ..errors import BridgeError
 from ..streams import flush, prompt_output
 from ..succession.early import Watch
@@ -176,6 +177,7 @@ class RunnerServer(uvicorn.Server):
         self._log_path()
 
     def _log_path(self) -> None:
+        logger.info("Core: %s", core_in_use())
         logger.info("Runner listens on unix socket %s (Press CTRL+C to quit)", self._path)
 
     def _lose_master(self) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
+from ..compiled import core_in_use
 from ..succession.control import Handed, close_all
 from ..succession.gateway_master import open_master
 from ..succession.packets import CALL, CONNECTIONS, DONE, PROCESS
@@ -140,6 +141,7 @@ class Supervisor:
         if self._door.listening is not None and not self._announced:
             self._announced = True
             wanted = self._crew.wanted
+            logger.info("Core: %s", core_in_use())
             logger.info(
                 "Runner listens on unix socket %s%s (Press CTRL+C to quit)%s",
                 self._succession.path,

@@ -7,6 +7,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..compiled import twin
 from .decode import decode as decode_in_python
 from .encode import encode as encode_in_python
 from .messages import Message, Role
@@ -41,8 +42,12 @@ class Codec:
     encode: Encode
 
 
-CODECS = (Codec("python", decode_in_python, encode_in_python),)
+_decoder = twin("wire._decode")
+
+CODECS: tuple[Codec, ...] = (Codec("python", decode_in_python, encode_in_python),)
 """All implementations on this machine. The first one is used."""
+if _decoder is not None:
+    CODECS = (Codec("compiled", _decoder.decode, encode_in_python), *CODECS)
 
 decode = CODECS[0].decode
 encode = CODECS[0].encode

@@ -13,8 +13,10 @@ from unittest.mock import ANY
 
 import pytest
 
+from asgi_bridge import __version__
 from asgi_bridge.cli import main
 from asgi_bridge.cli.options import Mount, Permissions
+from asgi_bridge.compiled import core_in_use
 from asgi_bridge.loading import Source
 
 Command = Callable[..., tuple[int, str, str]]
@@ -420,7 +422,7 @@ def test_help(command: Command, arguments: list[str]) -> None:
 def test_the_command_is_installed() -> None:
     script = Path(sys.executable).with_name("asgi-bridge")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("asgi-bridge, version ")
+    assert done.stdout == f"asgi-bridge, version {__version__}, core: {core_in_use()}\n"
 
 
 def test_types_that_are_converted_already() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from asgi_bridge.cli import main
+from asgi_bridge.compiled import core_in_use
 
 from ..doubles.runner_process import BIN
 from ..doubles.runner_thread import ThreadRunner
@@ -48,7 +49,8 @@ def test_all_is_well(home: Path, runner: ThreadRunner) -> None:
     ]  # fmt: skip
     done = subprocess.run([BIN, "doctor", *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split()[0] for line in done.stdout.splitlines()] == 7 * ["ok"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == 8 * ["ok"]
+    assert done.stdout.splitlines()[-1] == f"ok       asgi_bridge: core: {core_in_use()}"
 
 
 def test_an_error_is_exit_code_1_and_a_warning_is_not(

@@ -1,0 +1,501 @@
+"""Decode payloads in C: the compiled twin of ``decode.py``, which explains the format and what is checked.
+
+Both accept the same payloads, give the same messages, and raise the same errors.
+
+How memory stays safe
+    A position is a signed number of 64 bits. Offsets have at most 32 bits, and a position is the sum of a few of them,
+    so it cannot overflow. Each read compares its position with both ends of the buffer, in `_u16_at`, `_u32_at` and
+    `_octets`, or in the lines before it in `_entries`. Numbers are put together from bytes, so alignment and the
+    machine's byte order do not matter. The buffer is a bytes object, which nobody changes.
+
+Names are kept
+    A few names come with every request. Each bytes object of a header's name is kept in a table of fixed size, and used
+    again where the whole name is equal. Values are never kept: they are the clients' own.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_New, PyList_SET_ITEM
+from cpython.ref cimport Py_INCREF
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
+from libc.string cimport memcmp
+
+from ..errors import RemoteProtocolError
+from .messages import (
+    METHODS,
+    ErrCode,
+    ErrResp,
+    ExtraInfoReq,
+    ExtraInfoResp,
+    HTTPReqCallReq,
+    HTTPReqCallResp,
+    HTTPRespCallReq,
+    HTTPRespCallResp,
+    PrepareConfReq,
+    PrepareConfResp,
+    ReqBody,
+    RespBody,
+    Rewrite,
+    Stop,
+    UnknownUnion,
+    Var,
+)
+
+__all__ = ["SOURCES", "decode"]
+
+cdef extern from *:
+    """
+    #include <structmember.h>
+
+    /* Where a class with slots keeps the object of a slot, in bytes from its beginning; -1: not known. */
+    static Py_ssize_t slot_of(PyObject *descriptor) {
+        if (Py_TYPE(descriptor) != &PyMemberDescr_Type) return -1;
+        PyMemberDef *member = ((PyMemberDescrObject *)descriptor)->d_member;
+        return member->type == T_OBJECT_EX ? member->offset : -1;
+    }
+    static void put_slot(PyObject *self, Py_ssize_t slot, PyObject *value) {
+        Py_INCREF(value);
+        *(PyObject **)((char *)self + slot) = value;
+    }
+    static PyObject *new_empty(PyObject *type) { return ((PyTypeObject *)type)->tp_alloc((PyTypeObject *)type, 0); }
+    """
+    const char *ASGI_BRIDGE_SOURCES
+    Py_ssize_t slot_of(object descriptor)
+    void put_slot(object self, Py_ssize_t slot, object value)
+    object new_empty(object type)
+    Py_ssize_t PyNumber_AsSsize_t(object number, void *overflow) except? -1
+
+SOURCES = ASGI_BRIDGE_SOURCES.decode()
+"""Digest of the sources of this build."""
+
+# As in decode.py, which says why.
+cdef enum:
+    LAST_ACTION = 2
+    LAST_INFO = 3
+    ENTRY_COST = 8
+    STRING_COST = 12
+    MAX_PLUGINS = 1000
+    NAMES = 512
+    LONGEST_NAME = 40
+
+# A position that no vtable has. A wrong distance may lead to any position in 33 bits, so -1 would not do.
+cdef int64_t NOWHERE = -(<int64_t>1 << 40)
+
+cdef struct Buffer:
+    const uint8_t *bytes
+    int64_t size
+
+cdef tuple METHOD_NAMES = METHODS
+cdef tuple ERR_CODES = tuple(ErrCode)
+cdef object CALL = HTTPReqCallReq, INFO = ExtraInfoResp
+
+# The slots of the two messages of which there are many.
+cdef Py_ssize_t[7] CALL_SLOTS
+cdef Py_ssize_t INFO_SLOT
+
+
+cdef bint _find_slots() except -1:
+    """Fill in the slots. Returns whether all are known; if not, the classes are called."""
+    global INFO_SLOT
+    cdef int index
+    cdef bint known
+    INFO_SLOT = slot_of(ExtraInfoResp.result)
+    known = INFO_SLOT > 0
+    for index, name in enumerate(("id", "src_ip", "method", "path", "args", "headers", "conf_token")):
+        CALL_SLOTS[index] = slot_of(getattr(HTTPReqCallReq, name))
+        known = known and CALL_SLOTS[index] > 0
+    return known
+
+
+cdef bint SLOTS_KNOWN = _find_slots()
+
+# The names of headers that came before.
+cdef list KEPT = [None] * NAMES
+
+
+# errors
+
+
+cdef object _outside(Buffer buf):
+    return RemoteProtocolError(f"malformed flatbuffer: an offset leads outside of its {buf.size} bytes")
+
+
+cdef object _past_end(int64_t position, Buffer buf):
+    return RemoteProtocolError(f"malformed flatbuffer: position {position} is outside of its {buf.size} bytes")
+
+
+cdef object _overdrawn(Buffer buf):
+    return RemoteProtocolError(f"malformed flatbuffer: {buf.size} bytes hold the same content over and over")
+
+
+# numbers
+
+
+cdef inline uint16_t _u16(const uint8_t *at) noexcept nogil:
+    return <uint16_t>(at[0] | at[1] << 8)
+
+
+cdef inline uint32_t _u32(const uint8_t *at) noexcept nogil:
+    return <uint32_t>at[0] | <uint32_t>at[1] << 8 | <uint32_t>at[2] << 16 | <uint32_t>at[3] << 24
+
+
+cdef inline int64_t _i32(const uint8_t *at) noexcept nogil:
+    cdef int64_t number = _u32(at)
+    return number - (<int64_t>1 << 32) if number >> 31 else number
+
+
+cdef inline int _u8_at(Buffer buf, int64_t at) except -1:
+    if at < 0 or at >= buf.size:
+        raise _outside(buf)
+    return buf.bytes[at]
+
+
+cdef inline int _u16_at(Buffer buf, int64_t at) except -1:
+    if at < 0 or at + 2 > buf.size:
+        raise _outside(buf)
+    return _u16(buf.bytes + at)
+
+
+cdef inline int64_t _u32_at(Buffer buf, int64_t at) except -1:
+    if at < 0 or at + 4 > buf.size:
+        raise _outside(buf)
+    return _u32(buf.bytes + at)
+
+
+# tables, strings, entries
+
+
+cdef int _slots(Buffer buf, int64_t table, int count, uint16_t *slots) except -1:
+    """Write the places of the first `count` fields of a table into `slots`; 0: the field is absent."""
+    cdef int64_t vtable
+    cdef int index, have, vtable_size, table_size
+    if table < 0 or table + 4 > buf.size:
+        raise _outside(buf)
+    vtable = table - _i32(buf.bytes + table)
+    if vtable < 0:
+        raise _past_end(vtable, buf)
+    if vtable + 4 > buf.size:
+        raise _outside(buf)
+    vtable_size = _u16(buf.bytes + vtable)
+    table_size = _u16(buf.bytes + vtable + 2)
+    have = min((vtable_size - 4) >> 1, count)  # a later version of the protocol may have more fields
+    if vtable_size < 4 or vtable_size & 1 or table_size < 4 or vtable + 4 + 2 * have > buf.size:
+        raise RemoteProtocolError("malformed flatbuffer: impossible vtable")
+    for index in range(have):
+        slots[index] = _u16(buf.bytes + vtable + 4 + 2 * index)
+        if slots[index] >= table_size:
+            raise RemoteProtocolError("malformed flatbuffer: a field outside of the table")
+    for index in range(have, count):
+        slots[index] = 0
+    if vtable + vtable_size > buf.size or table + table_size > buf.size:
+        raise RemoteProtocolError(f"malformed flatbuffer: impossible vtable at position {vtable}")
+    return 0
+
+
+cdef bytes _octets(Buffer buf, int64_t field):
+    """Return the string or vector of bytes that a field leads to."""
+    cdef int64_t start = field + _u32_at(buf, field)
+    cdef int64_t length = _u32_at(buf, start)
+    start += 4
+    if start + length > buf.size:
+        raise _past_end(start + length, buf)
+    return PyBytes_FromStringAndSize(<const char *>buf.bytes + start, <Py_ssize_t>length)
+
+
+cdef inline bytes _kept_name(const uint8_t *text, Py_ssize_t length):
+    """Return the name of a header, an earlier object of equal bytes where there is one."""
+    cdef uint32_t place
+    cdef object kept
+    if not 0 < length <= LONGEST_NAME:
+        return PyBytes_FromStringAndSize(<const char *>text, length)
+    place = <uint32_t>length * 31 + text[0]
+    place = place * 31 + text[length >> 1]
+    place = (place * 31 + text[length - 1]) % NAMES
+    kept = KEPT[place]
+    if (
+        kept is not None
+        and PyBytes_GET_SIZE(kept) == length
+        and not memcmp(PyBytes_AS_STRING(kept), text, <size_t>length)
+    ):
+        return <bytes>kept
+    kept = PyBytes_FromStringAndSize(<const char *>text, length)
+    KEPT[place] = kept
+    return <bytes>kept
+
+
+cdef list _entries(Buffer buf, int64_t field, bint headers, int64_t *charged):
+    """Read the vector of entries that a field leads to. `decode.py` explains the usual layout, and the budget.
+
+    Args:
+        buf: The payload.
+        field: Position of the field.
+        headers: The names are those of headers.
+        charged: Bytes charged so far for other entries of this message. Those charged here are added.
+    """
+    cdef int64_t slot = field + _u32_at(buf, field)
+    cdef int64_t count = _u32_at(buf, slot)
+    cdef int64_t at, table, vtable, value, value_end, name, name_end
+    cdef int64_t known = NOWHERE, limit = buf.size
+    cdef Py_ssize_t index
+    cdef list entries
+    cdef tuple entry
+    slot += 4
+    if slot + 4 * count > buf.size:
+        raise _past_end(slot + 4 * count, buf)
+    if not count:
+        return []
+    # in the usual layout no two entries share any of their bytes, and each has 16 or more
+    if 16 * count <= buf.size:
+        entries = PyList_New(<Py_ssize_t>count)
+        for index in range(<Py_ssize_t>count):
+            at = slot + 4 * index
+            table = at + _u32(buf.bytes + at)
+            if table + 16 > limit or _u32(buf.bytes + table + 4) != 8:
+                break
+            vtable = table - _i32(buf.bytes + table)
+            if vtable != known:
+                if vtable < 0 or vtable + 8 > buf.size or memcmp(buf.bytes + vtable, b"\x08\0\x0c\0\x08\0\x04\0", 8):
+                    break
+                known = vtable
+            value = table + 16
+            value_end = value + _u32(buf.bytes + table + 12)
+            name = table + 12 + _u32(buf.bytes + table + 8)
+            if value_end > name or name > limit:
+                break
+            name_end = name + _u32(buf.bytes + name - 4)
+            if name_end > limit:
+                break
+            entry = (
+                _kept_name(buf.bytes + name, <Py_ssize_t>(name_end - name)) if headers
+                else PyBytes_FromStringAndSize(<const char *>buf.bytes + name, <Py_ssize_t>(name_end - name)),
+                PyBytes_FromStringAndSize(<const char *>buf.bytes + value, <Py_ssize_t>(value_end - value)),
+            )
+            Py_INCREF(entry)
+            PyList_SET_ITEM(entries, index, entry)
+            limit = table
+        else:
+            return entries
+    return _careful_entries(buf, slot, count, charged)
+
+
+cdef list _careful_entries(Buffer buf, int64_t slot, int64_t count, int64_t *charged):
+    """Read entries of any layout, and charge each of them. The caller has checked that the buffer holds their offsets."""
+    cdef int64_t budget = buf.size + (buf.size >> 1) + min(2 * buf.size + (buf.size >> 1), 65536)
+    cdef int64_t index, table
+    cdef uint16_t[2] slots
+    cdef bytes name, value
+    cdef list entries = []
+    if charged[0] + ENTRY_COST * count > budget:
+        raise _overdrawn(buf)
+    for index in range(count):
+        table = slot + _u32(buf.bytes + slot)
+        slot += 4
+        _slots(buf, table, 2, slots)
+        name = _octets(buf, table + slots[0]) if slots[0] else None
+        value = _octets(buf, table + slots[1]) if slots[1] else None
+        charged[0] += ENTRY_COST
+        if name is not None:
+            charged[0] += PyBytes_GET_SIZE(name) + STRING_COST
+        if value is not None:
+            charged[0] += PyBytes_GET_SIZE(value) + STRING_COST
+        if charged[0] > budget:
+            raise _overdrawn(buf)
+        entries.append((name, value))
+    return entries
+
+
+# messages
+
+
+cdef object _err_resp(Buffer buf):
+    cdef int64_t table = _u32_at(buf, 0)
+    cdef uint16_t[1] slots
+    cdef int number
+    _slots(buf, table, 1, slots)
+    number = _u8_at(buf, table + slots[0]) if slots[0] else 0
+    return ErrResp(ERR_CODES[number] if number < len(ERR_CODES) else number)
+
+
+cdef object _prepare_conf_req(Buffer buf):
+    cdef int64_t table = _u32_at(buf, 0)
+    cdef int64_t field, count, charged = 0
+    cdef uint16_t[2] slots
+    cdef list conf = None
+    _slots(buf, table, 2, slots)
+    if slots[0]:
+        field = table + slots[0]
+        count = _u32_at(buf, field + _u32_at(buf, field))
+        if count > MAX_PLUGINS:
+            raise RemoteProtocolError(f"a configuration lists {count} plugins; the maximum is {MAX_PLUGINS}")
+        conf = _entries(buf, field, False, &charged)
+    return PrepareConfReq(conf, _octets(buf, table + slots[1]) if slots[1] else None)
+
+
+cdef object _prepare_conf_resp(Buffer buf):
+    cdef int64_t table = _u32_at(buf, 0)
+    cdef uint16_t[1] slots
+    _slots(buf, table, 1, slots)
+    return PrepareConfResp(_u32_at(buf, table + slots[0]) if slots[0] else 0)
+
+
+cdef object _http_req_call_req(Buffer buf):
+    cdef int64_t table = _u32_at(buf, 0)
+    cdef int64_t charged = 0
+    cdef uint16_t[7] slots
+    cdef int method
+    cdef bytes src_ip = None, path = None
+    cdef list args = None, headers = None
+    cdef object number, token, message
+    _slots(buf, table, 7, slots)
+    if slots[1]:
+        src_ip = _octets(buf, table + slots[1])
+    if slots[3]:
+        path = _octets(buf, table + slots[3])
+    if slots[4]:
+        args = _entries(buf, table + slots[4], False, &charged)
+    if slots[5]:
+        headers = _entries(buf, table + slots[5], True, &charged)
+    method = _u8_at(buf, table + slots[2]) if slots[2] else 0
+    if method >= len(METHOD_NAMES):
+        raise RemoteProtocolError(f"unknown method number {method}")
+    number = _u32_at(buf, table + slots[0]) if slots[0] else 0
+    token = _u32_at(buf, table + slots[6]) if slots[6] else 0
+    if not SLOTS_KNOWN:
+        return CALL(number, src_ip, METHOD_NAMES[method], path, args, headers, token)
+    message = new_empty(CALL)
+    put_slot(message, CALL_SLOTS[0], number)
+    put_slot(message, CALL_SLOTS[1], src_ip)
+    put_slot(message, CALL_SLOTS[2], METHOD_NAMES[method])
+    put_slot(message, CALL_SLOTS[3], path)
+    put_slot(message, CALL_SLOTS[4], args)
+    put_slot(message, CALL_SLOTS[5], headers)
+    put_slot(message, CALL_SLOTS[6], token)
+    return message
+
+
+cdef object _http_req_call_resp(Buffer buf):
+    cdef int64_t table = _u32_at(buf, 0)
+    cdef int64_t number, charged = 0
+    cdef uint16_t[5] slots
+    cdef int member, status
+    cdef list headers = None, args = None, resp_headers = None
+    _slots(buf, table, 3, slots)
+    number = _u32_at(buf, table + slots[0]) if slots[0] else 0
+    member = _u8_at(buf, table + slots[1]) if slots[1] else 0
+    if not member:
+        return HTTPReqCallResp(number, None)
+    if member > LAST_ACTION:
+        return HTTPReqCallResp(number, UnknownUnion(member))
+    if not slots[2]:
+        raise RemoteProtocolError("malformed flatbuffer: an action without its table")
+    table += slots[2]
+    table += _u32_at(buf, table)
+    if member == 1:
+        _slots(buf, table, 3, slots)
+        if slots[1]:
+            headers = _entries(buf, table + slots[1], True, &charged)
+        status = _u16_at(buf, table + slots[0]) if slots[0] else 0
+        return HTTPReqCallResp(number, Stop(status, headers, _octets(buf, table + slots[2]) if slots[2] else None))
+    _slots(buf, table, 5, slots)
+    if slots[1]:
+        headers = _entries(buf, table + slots[1], True, &charged)
+    if slots[2]:
+        args = _entries(buf, table + slots[2], False, &charged)
+    if slots[3]:
+        resp_headers = _entries(buf, table + slots[3], True, &charged)
+    return HTTPReqCallResp(
+        number,
+        Rewrite(
+            _octets(buf, table + slots[0]) if slots[0] else None,
+            headers,
+            args,
+            resp_headers,
+            _octets(buf, table + slots[4]) if slots[4] else None,
+        ),
+    )
+
+
+cdef object _extra_info_req(Buffer buf):
+    cdef int64_t table = _u32_at(buf, 0)
+    cdef uint16_t[2] slots
+    cdef int member
+    _slots(buf, table, 2, slots)
+    member = _u8_at(buf, table + slots[0]) if slots[0] else 0
+    if not member:
+        return ExtraInfoReq(None)
+    if member > LAST_INFO:
+        return ExtraInfoReq(UnknownUnion(member))
+    if not slots[1]:
+        raise RemoteProtocolError("malformed flatbuffer: an info without its table")
+    table += slots[1]
+    table += _u32_at(buf, table)
+    _slots(buf, table, 1, slots)
+    if member == 1:
+        return ExtraInfoReq(Var(_octets(buf, table + slots[0]) if slots[0] else None))
+    return ExtraInfoReq(ReqBody() if member == 2 else RespBody())
+
+
+cdef object _extra_info_resp(Buffer buf):
+    cdef int64_t table = _u32_at(buf, 0)
+    cdef uint16_t[1] slots
+    cdef object result = None, message
+    _slots(buf, table, 1, slots)
+    if slots[0]:
+        result = _octets(buf, table + slots[0])
+    if not SLOTS_KNOWN:
+        return INFO(result)
+    message = new_empty(INFO)
+    put_slot(message, INFO_SLOT, result)
+    return message
+
+
+cdef object _http_resp_call_req(Buffer buf):
+    cdef int64_t table = _u32_at(buf, 0)
+    cdef int64_t charged = 0
+    cdef uint16_t[4] slots
+    cdef list headers = None
+    _slots(buf, table, 4, slots)
+    if slots[2]:
+        headers = _entries(buf, table + slots[2], True, &charged)
+    return HTTPRespCallReq(
+        _u32_at(buf, table + slots[0]) if slots[0] else 0,
+        _u16_at(buf, table + slots[1]) if slots[1] else 0,
+        headers,
+        _u32_at(buf, table + slots[3]) if slots[3] else 0,
+    )
+
+
+cdef object _http_resp_call_resp(Buffer buf):
+    cdef int64_t table = _u32_at(buf, 0)
+    cdef int64_t charged = 0
+    cdef uint16_t[4] slots
+    cdef list headers = None
+    _slots(buf, table, 4, slots)
+    if slots[2]:
+        headers = _entries(buf, table + slots[2], True, &charged)
+    return HTTPRespCallResp(
+        _u32_at(buf, table + slots[0]) if slots[0] else 0,
+        _u16_at(buf, table + slots[1]) if slots[1] else 0,
+        headers,
+        _octets(buf, table + slots[3]) if slots[3] else None,
+    )
+
+
+def decode(frame_type, bytes payload not None, role):
+    """Decode the payload of a frame. See `asgi_bridge.wire.decode.decode`."""
+    cdef Buffer buf
+    # clipped where it is too big for C: no number that is clipped is a type
+    cdef Py_ssize_t kind = PyNumber_AsSsize_t(frame_type, NULL)
+    cdef bint gateway = bool(role)
+    buf.bytes = <const uint8_t *>PyBytes_AS_STRING(payload)
+    buf.size = PyBytes_GET_SIZE(payload)
+    if kind == 2:
+        return _http_req_call_resp(buf) if gateway else _http_req_call_req(buf)
+    if kind == 3:
+        return _extra_info_req(buf) if gateway else _extra_info_resp(buf)
+    if kind == 4:
+        return _http_resp_call_resp(buf) if gateway else _http_resp_call_req(buf)
+    if kind == 1:
+        return _prepare_conf_resp(buf) if gateway else _prepare_conf_req(buf)
+    if kind == 0:
+        return _err_resp(buf)
+    raise RemoteProtocolError(f"unknown frame type {frame_type}", recoverable=False)
