@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PORT ?= 9080
 WORKERS ?= auto
+DIST ?= dist
 VENV := .venv
 BIN := $(VENV)/bin
 PLAIN := .venv-plain
@@ -23,7 +24,7 @@ OF_SERVERS := tests/server tests/gateway tests/replay/test_gateway.py tests/alik
 # What is about uvicorn itself.
 OF_UVICORN := tests/server tests/gateway/test_server.py tests/test_testing.py
 
-.PHONY: help run test test-all test-pure test-plain test-uvicorn test-install test-ecosystem check docs wheel bench fuzz soak long clean
+.PHONY: help run test test-all test-pure test-plain test-uvicorn test-install test-ecosystem check docs wheel bench fuzz fuzz-core fuzz-asan soak long clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -65,20 +66,27 @@ check: $(VENV)/.check-$(VERSION)  ## linter, formatter, type checker
 docs: $(DOCS)/.docs-$(VERSION)  ## the manual as a site, in build/docs; any warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
-wheel: $(VENV)/.check-$(VERSION)  ## a wheel with the compiled core, in dist/; ASGI_BRIDGE_PURE=1: the pure one, for every platform
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+wheel: $(VENV)/.check-$(VERSION)  ## a wheel with the compiled core, in DIST (dist/); ASGI_BRIDGE_PURE=1: the pure one, for every platform
+	rm -rf build/lib*
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(DIST) .
 
 bench: $(VENV)/.test-$(VERSION)  ## what a call costs
 	$(BIN)/python benchmarks/bench.py
 
 fuzz: $(VENV)/.test-$(VERSION)  ## the property tests with 10,000 examples a type in place of 500; FUZZ_FACTOR=200: more
-	FUZZ_FACTOR=$(or $(FUZZ_FACTOR),20) $(BIN)/python -m pytest -n $(WORKERS) tests/wire tests/alike/test_differences.py $(PYTEST)
+	FUZZ_FACTOR=$(or $(FUZZ_FACTOR),20) $(BIN)/python -m pytest -n $(WORKERS) tests/wire tests/core tests/alike/test_differences.py $(PYTEST)
+
+fuzz-core: $(VENV)/.test-$(VERSION)  ## the compiled core against pure Python for CORE_SECONDS; each fault of tests/seeded is found; references are counted
+	$(BIN)/python -m pytest -s tests/core/test_builds.py -m builds -k "not sanitizers" $(PYTEST)
+
+fuzz-asan: $(VENV)/.test-$(VERSION)  ## the same comparison for CORE_SECONDS under AddressSanitizer and UBSan
+	$(BIN)/python -m pytest -s tests/core/test_builds.py -m builds -k sanitizers $(PYTEST)
 
 soak: $(VENV)/.test-$(VERSION)  ## 100,000 calls, most of them failing, and what they leave; 20,000 through both phases
 	LEAK_CALLS=100000 BOTH_CALLS=20000 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST) \
 		tests/server/test_leaks.py tests/test_fail_closed.py tests/test_phases.py -k "leave or local_variable"
 
-long: fuzz soak  ## all that takes longer: fuzz, soak, ten reloads, twenty take-overs, 10,000 recorded calls, ten seconds of dev, shadows everywhere
+long: fuzz fuzz-core fuzz-asan soak  ## all that takes longer: fuzz, sanitizers, seeded faults, soak, ten reloads, twenty take-overs, 10,000 recorded calls, ten seconds of dev, shadows everywhere
 	TOKENS=300000 $(BIN)/python -m pytest tests/server/test_tokens.py $(PYTEST)
 	RELOADS=10 TAKE_OVERS=20 HANDOVER_CALLS=3200 HANDOVER_WORKERS=4 SLOWNESS=1 IMPORT_SECONDS=0.6 \
 		$(BIN)/python -m pytest -s tests/succession/test_reloads.py tests/supervisor/test_worker_succession.py $(PYTEST)

@@ -30,7 +30,9 @@ def core_with(**variables: str) -> tuple[int, str, str]:
         "print(CODECS[0].name, '|', core_in_use())"
     )
     environment = {**os.environ, "ASGI_BRIDGE_COMPILED": "", **variables}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False, env=environment
+    )
     return done.returncode, done.stdout, (done.stderr.splitlines() or [""])[-1]
 
 

@@ -21,7 +21,7 @@ from typing import cast
 
 from starlette.types import Message, Receive, Scope, Send
 
-from ..errors import LocalProtocolError, PluginError, RemoteProtocolError
+from ..errors import LocalProtocolError, PluginError
 from ..plugins import Chain, Layer
 from ..plugins.replay import Replay
 from ..wire import MAX_PAYLOAD, HTTPReqCallReq, HTTPReqCallResp, Rewrite, Stop
@@ -32,10 +32,9 @@ from .parking import Parking
 from .request_body import RequestBody
 from .scope import (
     EXACT_VARIABLES,
-    FORWARDED,
     Args,
-    Headers,
     build_scope,
+    checked_fields,
     exact_scope,
     forwarded_origin,
     needs_escaping,
@@ -54,7 +53,6 @@ MAX_HEADERS = 99
 
 _UNKNOWN = "http", ("", 80)
 _NO_CHANGE = Rewrite()
-_LOOKED_AT = frozenset((*FORWARDED, b"transfer-encoding"))
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 TOO_MANY_HEADERS = Stop(431, [_TEXT], b"100 or more header fields: the gateway cannot check them\n")
 LENGTH_REQUIRED = Stop(411, [_TEXT], b"a request body needs a content-length here\n")
@@ -103,7 +101,7 @@ class RequestCall(Call):
 
     def _begin(self) -> Awaitable[None] | None:
         message, chain = self._message, self.chain
-        headers, args, index = _checked_fields(message)
+        headers, args, index = checked_fields(message)
         if len(headers) > MAX_HEADERS:
             logger.warning(
                 "plugin %s: request refused with 431: 100 or more header fields", chain.names,
@@ -411,22 +409,3 @@ async def _send_empty(send: Send) -> None:
     """Send the response that stands for the upstream's, which has not answered yet."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _checked_fields(message: HTTPReqCallReq) -> tuple[Headers, Args, dict[bytes, bytes]]:
-    """Return the headers and arguments of a request, and the headers that decide how to go on, by name.
-
-    Raises:
-        RemoteProtocolError: A header or an argument has no name, or a header has no value.
-    """
-    args, headers = message.args or [], message.headers or []
-    for name, _ in args:
-        if name is None:
-            raise RemoteProtocolError("an argument without a name")
-    index: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if name is None or value is None:
-            raise RemoteProtocolError("a header without a name or value")
-        if name in _LOOKED_AT:
-            index[name] = value
-    return cast("Headers", headers), cast("Args", args), index

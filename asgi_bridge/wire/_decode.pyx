@@ -171,21 +171,23 @@ cdef int _slots(Buffer buf, int64_t table, int count, uint16_t *slots) except -1
     if table < 0 or table + 4 > buf.size:
         raise _outside(buf)
     vtable = table - _i32(buf.bytes + table)
-    if vtable < 0 or vtable + 4 > buf.size:
+    if vtable < 0:
         raise _past_end(vtable, buf)
+    if vtable + 4 > buf.size:
+        raise _outside(buf)
     vtable_size = _u16(buf.bytes + vtable)
     table_size = _u16(buf.bytes + vtable + 2)
-    if vtable_size < 4 or vtable_size & 1 or table_size < 4:
-        raise RemoteProtocolError("malformed flatbuffer: impossible vtable")
-    if vtable + vtable_size > buf.size or table + table_size > buf.size:
-        raise RemoteProtocolError(f"malformed flatbuffer: impossible vtable at position {vtable}")
     have = min((vtable_size - 4) >> 1, count)  # a later version of the protocol may have more fields
+    if vtable_size < 4 or vtable_size & 1 or table_size < 4 or vtable + 4 + 2 * have > buf.size:
+        raise RemoteProtocolError("malformed flatbuffer: impossible vtable")
     for index in range(have):
         slots[index] = _u16(buf.bytes + vtable + 4 + 2 * index)
         if slots[index] >= table_size:
             raise RemoteProtocolError("malformed flatbuffer: a field outside of the table")
     for index in range(have, count):
         slots[index] = 0
+    if vtable + vtable_size > buf.size or table + table_size > buf.size:
+        raise RemoteProtocolError(f"malformed flatbuffer: impossible vtable at position {vtable}")
     return 0
 
 

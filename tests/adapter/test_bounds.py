@@ -10,7 +10,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Bridge, upstream
-from asgi_bridge.adapter import headers, scope
+from asgi_bridge.adapter import headers, request_scope
 from asgi_bridge.wire import HTTPReqCallReq
 from asgi_bridge.wsgi import WSGIApp, environ
 from asgi_bridge.wsgi import upstream as wsgi_upstream
@@ -70,7 +70,7 @@ def test_what_clients_make_up_is_not_kept(app: ASGIApp, message: Callable[[int],
 
 def test_usual_origins_addresses_and_names_are_kept() -> None:
     """A cache that keeps nothing would be bounded too."""
-    for cache, function in ((scope._cached_origin, passing()), (scope._cached_address, passing())):
+    for cache, function in ((request_scope._cached_origin, passing()), (request_scope._cached_address, passing())):
         cache.cache_clear()
         for _ in range(3):
             answer(function)
