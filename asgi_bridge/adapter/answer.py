@@ -162,9 +162,9 @@ def response_headers(headers: Headers, warn: Warn) -> list[TextEntry]:
     """Return the headers that a chain has put on the empty response, for ``Rewrite.resp_headers``."""
     entries: list[TextEntry] = []
     for name, value in headers:
-        text = shown(name)
         if lost_in_request_phase(name):
             if name != b"content-length":
+                text = shown(name)
                 warn(
                     f"response {text}",
                     f"the response header {text} cannot be set in the request phase and is dropped: "
@@ -173,5 +173,6 @@ def response_headers(headers: Headers, warn: Warn) -> list[TextEntry]:
         elif value:
             entries.append((name, value))
         else:
+            text = shown(name)
             warn("empty " + text, f"an empty header deletes it in APISIX: the client gets no {text}")
     return entries

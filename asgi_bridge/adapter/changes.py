@@ -51,7 +51,8 @@ def _differing(before: Headers, after: list[Any]) -> tuple[dict[bytes, list[byte
     old = group([(name, value.strip(BLANKS)) for name, value in rest])
     new = group(checked_headers(after[same:], rest))
     touched = old.keys() | new.keys()
-    for name, value in reversed(before[:same]):
+    kept = before[:same]
+    for name, value in () if touched.isdisjoint(dict(kept)) else reversed(kept):
         if name in touched:
             value = value.strip(BLANKS)
             old.setdefault(name, []).insert(0, value)

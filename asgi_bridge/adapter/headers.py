@@ -59,6 +59,19 @@ def checked_headers(headers: Iterable[Any], before: Iterable[tuple[bytes, bytes]
         PluginError: A name is no token, or a value holds a control character. APISIX would send something else.
     """
     pairs = list(headers)
+    checked: Headers = []
+    try:
+        for name, value in pairs:  # as nearly all are
+            if type(value) is not bytes:
+                break
+            value = value.strip(BLANKS)
+            if value.translate(None, CONTROLS) != value:
+                break
+            checked.append((_names[name], value))
+        else:
+            return checked
+    except (TypeError, ValueError):  # what the next lines deal with
+        pass
     try:
         checked = [(_names[name], value.strip(BLANKS)) for name, value in pairs if type(value) is bytes]
     except (TypeError, ValueError):  # a name that cannot be a key: a bytearray, a memoryview of one

@@ -27,7 +27,6 @@ from ..succession.control import MAX_UNREAD
 from ..wire import (
     ErrCode,
     ErrResp,
-    ExtraInfoReq,
     ExtraInfoResp,
     HTTPReqCallReq,
     HTTPRespCallReq,
@@ -350,7 +349,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         if self._transport.is_closing():
             future.set_exception(PluginError("the gateway has closed the connection"))
             return future
-        self._transport.write(b"".join([self._session.send(ExtraInfoReq(info)) for info in infos]))
+        self._transport.write(self._session.ask(infos))
         self._asks.append((future, len(infos), []))
         if self._runner.observer is not None:
             self._runner.observer.asked()

@@ -98,6 +98,14 @@ def _put_entries(parts: list[bytes], at: int, vtable: int, entries: Sequence[Tex
         The position after all that was appended.
     """
     count = len(entries)
+    if count == 1:  # the usual change: its offset is known
+        ((name, value),) = entries
+        if name is not None and value is not None:
+            n = len(name)
+            m = len(value)
+            entry = _pack_entry[n >> 2, m >> 2](at + 8 - vtable, 8, (n & -4) + 12, n, name, m, value)
+            parts += (_ONE_ENTRY, entry)
+            return at + 8 + len(entry)
     place = len(parts)
     parts.append(b"")
     offsets: list[int] = []
@@ -129,6 +137,7 @@ def _put_entries(parts: list[bytes], at: int, vtable: int, entries: Sequence[Tex
     return at
 
 
+_ONE_ENTRY = Struct("<2I").pack(1, 4)  # the vector of an entry that follows it
 _pack_vector = tuple(Struct(f"<{n + 1}I").pack for n in range(64))
 
 
