@@ -5,6 +5,7 @@ As a program it tries random answers for some seconds, prints how many there wer
 first difference: ``python -m tests.core.way_back SECONDS [SEED]``.
 """
 
+import gc
 import random
 import sys
 import time
@@ -21,7 +22,7 @@ from asgi_bridge.wire.encode import encode as pure_encode
 
 from ..wire.generate import MESSAGES, Source
 
-__all__ = ["KINDS", "Difference", "main"]
+__all__ = ["KINDS", "Difference", "compare", "compare_while_lists_change", "main"]
 
 
 class Difference(AssertionError):
@@ -305,6 +306,38 @@ def compare(name: str, seed: int) -> bool:
     return expected[0] == "gives"
 
 
+def compare_while_lists_change() -> None:
+    """Check headers whose list is emptied meanwhile. To make a pair may run the garbage collector, which runs the
+    finalizer of a plugin's object.
+
+    Raises:
+        Difference: What was checked is not the beginning of the list.
+    """
+    given: list[Any] = []
+
+    class Cyclic:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            given.clear()
+
+    threshold = gc.get_threshold()
+    try:
+        for after in range(1, 40):
+            given[:] = [(b"X-%d" % number, b"%d " % number) for number in range(50)]
+            gc.set_threshold(0)
+            gc.collect()
+            Cyclic()
+            gc.set_threshold(after)
+            found = compiled_headers.checked_headers(given)
+            gc.set_threshold(0)
+            if found != [(b"x-%d" % number, b"%d" % number) for number in range(len(found))]:
+                raise Difference(f"a list that changes\ncompiled: {found!r}")
+    finally:
+        gc.set_threshold(*threshold)
+
+
 def main(seconds: float, seed: int | None = None) -> None:
     """Try random answers.
 
@@ -319,6 +352,7 @@ def main(seconds: float, seed: int | None = None) -> None:
     chance = random.Random(seed)
     count = given = 0
     start = time.monotonic()
+    compare_while_lists_change()
     try:
         while time.monotonic() < start + seconds:
             for name in KINDS:
