@@ -25,7 +25,16 @@ from asgi_bridge.wire.encode import encode
 from ..wire.damage import RECORDED, damaged
 from ..wire.generate import MESSAGES, Source
 
-__all__ = ["Difference", "compare_payload", "compare_scope", "generated", "main", "small_offsets", "words_of_headers"]
+__all__ = [
+    "Difference",
+    "compare_payload",
+    "compare_scope",
+    "generated",
+    "main",
+    "shared_entries",
+    "small_offsets",
+    "words_of_headers",
+]
 
 if "asgi_bridge.adapter" not in sys.modules and importlib.util.find_spec("pydantic_core._pydantic_core") is None:
     # the package's own __init__ imports all that a call needs
@@ -129,8 +138,22 @@ def words_of_headers(chance: random.Random) -> tuple[int, bytes, Role]:
     return 2, encode(message)[HEADER_SIZE:], Role.RUNNER
 
 
+def shared_entries(chance: random.Random) -> tuple[int, bytes, Role]:
+    """Return a list of plugins whose entries all lead to the same one, up to the budget for that and beyond."""
+    count = chance.randrange(1, 80)
+    name, value = chance.randbytes(chance.randrange(40)), chance.randbytes(chance.randrange(40))
+    table = 24 + 4 * count + 8
+    parts = [
+        struct.pack("<IHHHHiII", 12, 8, 8, 4, 0, 8, 4, count),  # root, its vtable and table, the length of the vector
+        struct.pack(f"<{count}I", *(table - position for position in range(24, 24 + 4 * count, 4))),
+        struct.pack("<HHHHiII", 8, 12, 8, 4, 8, 8, 8 + len(value)),  # vtable and table of the entry
+        *(struct.pack("<I", len(text)) + text for text in (value, name)),
+    ]
+    return 1, b"".join(parts), Role.RUNNER
+
+
 def _random_payload(chance: random.Random) -> tuple[int, bytes, Role]:
-    match chance.randrange(8):
+    match chance.randrange(9):
         case 0:
             return chance.randrange(-1, 7), chance.randbytes(chance.randrange(200)), chance.choice(_ROLES)
         case 1:
@@ -139,6 +162,8 @@ def _random_payload(chance: random.Random) -> tuple[int, bytes, Role]:
             case = chance.choice(RECORDED)
         case 4 | 5:
             case = generated(chance.randbytes(chance.randrange(60)), chance.randrange(9))
+        case 6:
+            case = shared_entries(chance)
         case _:
             case = words_of_headers(chance)
     frame_type, payload, role = case

@@ -17,7 +17,15 @@ if core_in_use() != "compiled" and os.environ.get("ASGI_BRIDGE_COMPILED") != "1"
     pytest.skip("the compiled core is not in use", allow_module_level=True)
 
 from . import differential
-from .differential import Difference, compare_payload, compare_scope, generated, small_offsets, words_of_headers
+from .differential import (
+    Difference,
+    compare_payload,
+    compare_scope,
+    generated,
+    shared_entries,
+    small_offsets,
+    words_of_headers,
+)
 
 many = settings(
     max_examples=examples(),
@@ -63,6 +71,15 @@ def test_requests_whole_and_damaged(seed: int) -> None:
     chance = random.Random(seed)
     frame_type, payload, role = words_of_headers(chance)
     assert compare_payload(frame_type, payload, role) is not None
+    compare_payload(frame_type, damaged(payload, chance), role)
+
+
+@many
+@given(SEEDS)
+def test_entries_that_share_their_content(seed: int) -> None:
+    chance = random.Random(seed)
+    frame_type, payload, role = shared_entries(chance)
+    compare_payload(frame_type, payload, role)
     compare_payload(frame_type, damaged(payload, chance), role)
 
 
