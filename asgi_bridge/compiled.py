@@ -18,7 +18,7 @@ from types import ModuleType
 
 __all__ = ["MODULES", "core_in_use", "sources_digest", "twin", "wanted"]
 
-MODULES = ("wire._decode", "adapter._request_scope")
+MODULES = ("wire._decode", "wire._encode", "adapter._request_scope", "adapter._headers")
 """All compiled modules, by their names within the package."""
 
 _FOLDER = Path(__file__).parent

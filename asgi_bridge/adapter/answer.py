@@ -12,6 +12,8 @@ from .scope import Headers
 from .upstream_response import Response, UpstreamBody
 
 __all__ = [
+    "BEFORE_THE_UPSTREAM",
+    "OF_CONNECTION",
     "answer_response",
     "check_status",
     "lost_in_request_phase",
@@ -20,12 +22,17 @@ __all__ = [
     "upstream_headers",
 ]
 
-_CONNECTION = frozenset((b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"upgrade", b"trailer"))
+OF_CONNECTION = frozenset(
+    (b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"upgrade", b"trailer")
+)
 """Headers that APISIX passes on beside its own framing, so that the client would hang or read the wrong bytes."""
 
 _OF_A_BODY = frozenset((b"etag", b"last-modified", b"age", b"expires", b"digest"))
 """Headers that describe a body. A chain sets them for its empty response, and APISIX would send them with the
 upstream's."""
+
+BEFORE_THE_UPSTREAM = DROPPED_RESP_HEADERS | _OF_A_BODY
+"""Response headers that cannot be set before the upstream has answered, beside those that begin with ``content-``."""
 
 
 def check_status(status: object) -> int:
@@ -78,7 +85,7 @@ def _entries(method: str, headers: Headers, length: int | None, cures: bool, war
     typed = sized = False
     for entry in headers:
         name, value = entry
-        if name in _CONNECTION:
+        if name in OF_CONNECTION:
             if name == b"content-length":
                 if length is not None and value != b"%d" % length:  # RFC 9110, 8.6
                     raise PluginError(f"content-length says {shown(value)}, the body has {length} bytes")
@@ -101,7 +108,7 @@ def _entries(method: str, headers: Headers, length: int | None, cures: bool, war
 
 def upstream_headers(headers: Headers) -> Headers:
     """Return the upstream's headers without those of the connection between upstream and gateway."""
-    return [(name, value) for name, value in headers if name == b"content-length" or name not in _CONNECTION]
+    return [(name, value) for name, value in headers if name == b"content-length" or name not in OF_CONNECTION]
 
 
 def answer_response(
@@ -146,10 +153,8 @@ def answer_response(
 
 def lost_in_request_phase(name: bytes) -> bool:
     """Return whether a response header cannot be set before the upstream has answered."""
-    return (
-        name in DROPPED_RESP_HEADERS
-        or name in _OF_A_BODY
-        or (name.startswith(b"content-") and not name.startswith(b"content-security-policy"))
+    return name in BEFORE_THE_UPSTREAM or (
+        name.startswith(b"content-") and not name.startswith(b"content-security-policy")
     )
 
 
@@ -157,9 +162,9 @@ def response_headers(headers: Headers, warn: Warn) -> list[TextEntry]:
     """Return the headers that a chain has put on the empty response, for ``Rewrite.resp_headers``."""
     entries: list[TextEntry] = []
     for name, value in headers:
-        text = shown(name)
         if lost_in_request_phase(name):
             if name != b"content-length":
+                text = shown(name)
                 warn(
                     f"response {text}",
                     f"the response header {text} cannot be set in the request phase and is dropped: "
@@ -168,5 +173,6 @@ def response_headers(headers: Headers, warn: Warn) -> list[TextEntry]:
         elif value:
             entries.append((name, value))
         else:
+            text = shown(name)
             warn("empty " + text, f"an empty header deletes it in APISIX: the client gets no {text}")
     return entries

@@ -5,19 +5,23 @@ that would be lost is either an error or a warning; docs/mapping.md names the fe
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
+
+from starlette.types import Scope
 
 from ..apisix_constants import HOP_BY_HOP
 from ..errors import PluginError
-from ..wire import TextEntry
+from ..wire import Rewrite, TextEntry
 from .headers import BLANKS, checked_headers, group, shown
 from .scope import Args, Headers, parse_query
 
 __all__ = [
+    "GATEWAYS_OWN",
     "Warn",
     "changed_args",
     "changed_headers",
     "changed_path",
+    "differences",
     "encoding_args",
 ]
 
@@ -26,7 +30,7 @@ Warn = Callable[[str, str], None]
 
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 """Headers that say how long a request body is. The gateway sets them."""
-_GATEWAYS_OWN = _FRAMING | HOP_BY_HOP | {b"x-real-ip"}
+GATEWAYS_OWN = _FRAMING | HOP_BY_HOP | {b"x-real-ip"}
 """Headers that a runner cannot set."""
 
 
@@ -47,12 +51,46 @@ def _differing(before: Headers, after: list[Any]) -> tuple[dict[bytes, list[byte
     old = group([(name, value.strip(BLANKS)) for name, value in rest])
     new = group(checked_headers(after[same:], rest))
     touched = old.keys() | new.keys()
-    for name, value in reversed(before[:same]):
+    kept = before[:same]
+    for name, value in () if touched.isdisjoint(dict(kept)) else reversed(kept):
         if name in touched:
             value = value.strip(BLANKS)
             old.setdefault(name, []).insert(0, value)
             new.setdefault(name, []).insert(0, value)
     return old, new
+
+
+def differences(
+    before: Scope, after: Scope, args: list[TextEntry] | None, body: bytes | None, warn: Warn
+) -> Rewrite | None:
+    """Return what makes of the request as it came the request that the chain passed on; None: they are the same.
+
+    Args:
+        before: The scope of the request.
+        after: The scope that the chain passed on.
+        args: The arguments of the request.
+        body: The request body, if the chain changed it.
+        warn: Logs what is lost.
+
+    Raises:
+        PluginError: Something was changed that the protocol cannot express.
+    """
+    if after["method"] != before["method"]:
+        raise PluginError(f"the method was changed to {after['method']!r:.200}, which the protocol cannot express")
+    path = changed_path(before["path"], after["path"])
+    if path is not None and "\ufffd" in after["path"]:
+        warn("path", "a path that is not UTF-8 was changed: what is not goes upstream as U+FFFD")
+    if path is None and after.get("raw_path") not in (before["raw_path"], None):
+        warn("raw_path", "a change of raw_path alone is dropped: change path")
+    query, changes = after["query_string"], None
+    if query != before["query_string"]:
+        changes = changed_args(cast("Args", args or []), query, warn) or None
+    headers = None
+    if after["headers"] != before["headers"]:
+        headers = changed_headers(before["headers"], list(after["headers"]), body is not None, warn) or None
+    if path is None and headers is None and changes is None and body is None:
+        return None
+    return Rewrite(path, headers, changes, None, body)
 
 
 def changed_path(before: str, after: object) -> bytes | None:
@@ -142,7 +180,7 @@ def changed_headers(before: Headers, after: list[Any], body_changed: bool, warn:
     for name, values in new.items():
         if old.get(name) == values:
             continue
-        if name in _GATEWAYS_OWN:
+        if name in GATEWAYS_OWN:
             _warn_of_own(name, body_changed, warn)
             continue
         if name == b"host":
@@ -165,7 +203,7 @@ def changed_headers(before: Headers, after: list[Any], body_changed: bool, warn:
             warn(text, f"{text} is the gateway's own: it cannot be deleted")
         elif name == b"host":
             raise PluginError("the host header was deleted; a request has one")
-        elif name not in _GATEWAYS_OWN:
+        elif name not in GATEWAYS_OWN:
             entries.append((name, None))
     return entries
 

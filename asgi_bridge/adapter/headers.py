@@ -10,13 +10,13 @@ from ..apisix_constants import TOKEN_BYTES
 from ..errors import PluginError
 from .scope import Headers
 
-__all__ = ["BLANKS", "checked_headers", "group", "shown"]
+__all__ = ["BLANKS", "CONTROLS", "checked_headers", "group", "shown"]
 
 _token = TOKEN_BYTES.fullmatch
 
 BLANKS = b" \t"
 """What may stand around a header's value without being part of it (RFC 9110, 5.6.3)."""
-_CONTROLS = bytes(byte for byte in (*range(0x20), 0x7F) if byte != 0x09)
+CONTROLS = bytes(byte for byte in (*range(0x20), 0x7F) if byte != 0x09)
 """Bytes that no header's value may hold (RFC 9110, 5.5)."""
 
 
@@ -59,6 +59,19 @@ def checked_headers(headers: Iterable[Any], before: Iterable[tuple[bytes, bytes]
         PluginError: A name is no token, or a value holds a control character. APISIX would send something else.
     """
     pairs = list(headers)
+    checked: Headers = []
+    try:
+        for name, value in pairs:  # as nearly all are
+            if type(value) is not bytes:
+                break
+            value = value.strip(BLANKS)
+            if value.translate(None, CONTROLS) != value:
+                break
+            checked.append((_names[name], value))
+        else:
+            return checked
+    except (TypeError, ValueError):  # what the next lines deal with
+        pass
     try:
         checked = [(_names[name], value.strip(BLANKS)) for name, value in pairs if type(value) is bytes]
     except (TypeError, ValueError):  # a name that cannot be a key: a bytearray, a memoryview of one
@@ -66,10 +79,10 @@ def checked_headers(headers: Iterable[Any], before: Iterable[tuple[bytes, bytes]
     if len(checked) != len(pairs):
         return checked_headers([_as_bytes(pair) for pair in pairs], before)
     values = b"".join([value for _, value in checked])
-    if values.translate(None, _CONTROLS) != values:
+    if values.translate(None, CONTROLS) != values:
         known = {(name, value.strip(BLANKS)) for name, value in before}
         for name, value in checked:
-            if value.translate(None, _CONTROLS) != value and (name, value) not in known:
+            if value.translate(None, CONTROLS) != value and (name, value) not in known:
                 splits = value.translate(None, b"\r\n\0") != value
                 what = "a CR, LF or NUL" if splits else "a control character"
                 raise PluginError(f"header {shown(name)}: its value holds {what}")

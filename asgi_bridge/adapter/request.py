@@ -25,9 +25,8 @@ from ..errors import LocalProtocolError, PluginError
 from ..plugins import Chain, Layer
 from ..plugins.replay import Replay
 from ..wire import MAX_PAYLOAD, HTTPReqCallReq, HTTPReqCallResp, Rewrite, Stop
-from .answer import response_headers, stop
 from .call import YIELD_EVERY, Call, Host
-from .changes import changed_args, changed_headers, changed_path, encoding_args
+from .changes import encoding_args
 from .connection import CLOSED, Connection
 from .parking import Parking
 from .request_body import RequestBody
@@ -43,6 +42,7 @@ from .scope import (
 from .sent import Sent
 from .stage import ANSWERED, GONE, PARKED, RUNNING, Event
 from .upstream_response import Response
+from .way_back import differences, response_headers, stop
 
 __all__ = ["RequestCall"]
 
@@ -223,23 +223,7 @@ class RequestCall(Call):
 
     def _differences(self, scope: Scope, body: bytes | None) -> Rewrite:
         """Return what makes of the request as it came the request that the chain passed on."""
-        before = self.scope
-        if scope["method"] != before["method"]:
-            raise PluginError(f"the method was changed to {scope['method']!r:.200}, which the protocol cannot express")
-        path = changed_path(before["path"], scope["path"])
-        if path is not None and "\ufffd" in scope["path"]:
-            self._warn("path", "a path that is not UTF-8 was changed: what is not goes upstream as U+FFFD")
-        if path is None and scope.get("raw_path") not in (before["raw_path"], None):
-            self._warn("raw_path", "a change of raw_path alone is dropped: change path")
-        query, args = scope["query_string"], None
-        if query != before["query_string"]:
-            args = changed_args(cast("Args", self._message.args or []), query, self._warn) or None
-        headers = None
-        if scope["headers"] != before["headers"]:
-            headers = changed_headers(before["headers"], list(scope["headers"]), body is not None, self._warn) or None
-        if path is None and headers is None and args is None and body is None:
-            return _NO_CHANGE
-        return Rewrite(path, headers, args, None, body)
+        return differences(self.scope, scope, self._message.args, body, self._warn) or _NO_CHANGE
 
     def _finish(self) -> None:
         if self.parking is not None and self.parking.begun:

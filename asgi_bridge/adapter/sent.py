@@ -7,8 +7,8 @@ from starlette.types import Message
 from ..errors import PluginError
 from ..wire import MAX_PAYLOAD
 from .answer import check_status
-from .headers import checked_headers
 from .upstream_response import Response, UpstreamBody
+from .way_back import checked_headers
 
 if TYPE_CHECKING:
     from .scope import Headers

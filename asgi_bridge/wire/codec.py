@@ -42,12 +42,12 @@ class Codec:
     encode: Encode
 
 
-_decoder = twin("wire._decode")
+_decoder, _encoder = twin("wire._decode"), twin("wire._encode")
 
 CODECS: tuple[Codec, ...] = (Codec("python", decode_in_python, encode_in_python),)
 """All implementations on this machine. The first one is used."""
-if _decoder is not None:
-    CODECS = (Codec("compiled", _decoder.decode, encode_in_python), *CODECS)
+if _decoder is not None and _encoder is not None:
+    CODECS = (Codec("compiled", _decoder.decode, _encoder.encode), *CODECS)
 
 decode = CODECS[0].decode
 encode = CODECS[0].encode

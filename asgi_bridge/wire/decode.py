@@ -390,7 +390,15 @@ def _decode_extra_info_req(buf: bytes) -> ExtraInfoReq:
     return ExtraInfoReq(info)
 
 
+# An answer as builders write it, up to its length: the root table at 12, its vtable at 6, the vector at 20.
+_USUAL_INFO = b"\x0c\0\0\0\0\0\x06\0\x08\0\x04\0\x06\0\0\0\x04\0\0\0"
+
+
 def _decode_extra_info_resp(buf: bytes) -> ExtraInfoResp:
+    if buf.startswith(_USUAL_INFO):
+        end: int = 24 + _u32(buf, 20)[0]
+        if end <= len(buf):
+            return ExtraInfoResp(buf[24:end])
     table, (result,) = _root(buf, 1)
     return ExtraInfoResp(_octets(buf, table + result) if result else None)
 

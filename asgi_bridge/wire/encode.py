@@ -80,9 +80,9 @@ class _EntryPacks(dict[tuple[int, int], Callable[..., bytes]]):
 _pack_entry = _EntryPacks()
 
 # An entry without a name or value has a vtable of its own in front of it.
-_NAME_ONLY_VTABLE = b"\x06\0\x08\0\x04\0\0\0"
-_VALUE_ONLY_VTABLE = b"\x08\0\x08\0\0\0\x04\0"
-_EMPTY_ENTRY = b"\x04\0\x04\0\x04\0\0\0"  # vtable and table
+NAME_ONLY_VTABLE = b"\x06\0\x08\0\x04\0\0\0"
+VALUE_ONLY_VTABLE = b"\x08\0\x08\0\0\0\x04\0"
+EMPTY_ENTRY = b"\x04\0\x04\0\x04\0\0\0"  # vtable and table
 
 
 def _put_entries(parts: list[bytes], at: int, vtable: int, entries: Sequence[TextEntry]) -> int:
@@ -98,6 +98,14 @@ def _put_entries(parts: list[bytes], at: int, vtable: int, entries: Sequence[Tex
         The position after all that was appended.
     """
     count = len(entries)
+    if count == 1:  # the usual change: its offset is known
+        ((name, value),) = entries
+        if name is not None and value is not None:
+            n = len(name)
+            m = len(value)
+            entry = _pack_entry[n >> 2, m >> 2](at + 8 - vtable, 8, (n & -4) + 12, n, name, m, value)
+            parts += (_ONE_ENTRY, entry)
+            return at + 8 + len(entry)
     place = len(parts)
     parts.append(b"")
     offsets: list[int] = []
@@ -113,11 +121,11 @@ def _put_entries(parts: list[bytes], at: int, vtable: int, entries: Sequence[Tex
             text = name if name is not None else value
             if text is None:
                 offsets.append(at + 4 - slot)
-                entry = _EMPTY_ENTRY
+                entry = EMPTY_ENTRY
             else:
                 offsets.append(at + 8 - slot)
                 n = len(text)
-                own = _VALUE_ONLY_VTABLE if name is None else _NAME_ONLY_VTABLE
+                own = VALUE_ONLY_VTABLE if name is None else NAME_ONLY_VTABLE
                 entry = own + _pack_one_text(8, 4, n) + text + _NUL[n & 3]
         parts.append(entry)
         at += len(entry)
@@ -129,6 +137,7 @@ def _put_entries(parts: list[bytes], at: int, vtable: int, entries: Sequence[Tex
     return at
 
 
+_ONE_ENTRY = Struct("<2I").pack(1, 4)  # the vector of an entry that follows it
 _pack_vector = tuple(Struct(f"<{n + 1}I").pack for n in range(64))
 
 
@@ -157,16 +166,16 @@ _pack_one_field = Struct(">I16s").pack
 _NO_FIELD = b"\x08\0\0\0" + b"\x04\0\x04\0" + b"\x04\0\0\0"
 
 # HTTPReqCall.Resp with an action. 0: root; 4: vtable of entries; 12: vtable; 24: table: 4 id, 8 action, 12 its type
-_ACTION_VTABLES = b"\x18\0\0\0" + _ENTRY_VTABLE + b"\x0a\0\x10\0\x04\0\x0c\0\x08\0\0\0" + b"\x0c\0\0\0"
+ACTION_VTABLES = b"\x18\0\0\0" + _ENTRY_VTABLE + b"\x0a\0\x10\0\x04\0\x0c\0\x08\0\0\0" + b"\x0c\0\0\0"
 # 40: vtable of Stop, one for each set of fields that are present (1 headers, 2 body); 52: table: 4 headers, 8 body,
 # 12 status
-_STOP_VTABLES = tuple(
+STOP_VTABLES = tuple(
     Struct("<IB3x5H2xI").pack(20, 1, 10, 16, 12, 4 if has & 1 else 0, 8 if has & 2 else 0, 12) for has in range(4)
 )
 _pack_stop = Struct("<4s28sI24sIIH2x").pack
 _STOP_SIZE = 68
 # 40: vtable of Rewrite (1 path, 2 headers, 4 args, 8 resp_headers, 16 body are present); 56: table, 24 bytes
-_REWRITE_VTABLES = tuple(
+REWRITE_VTABLES = tuple(
     Struct("<IB3x7H2xI").pack(24, 2, 14, 24, *(4 * n + 4 if has >> n & 1 else 0 for n in range(5)), 16)
     for has in range(32)
 )
@@ -174,7 +183,7 @@ _pack_rewrite = Struct("<4s28sI28s5I").pack
 _REWRITE_SIZE = 80
 # HTTPRespCall.Resp. 0: root; 4: vtable of entries; 12: vtable (1 headers, 2 body are present); 24: table: 4 id,
 # 8 headers, 12 body, 16 status
-_RESP_VTABLES = tuple(
+RESP_VTABLES = tuple(
     b"\x18\0\0\0" + _ENTRY_VTABLE + Struct("<6HI").pack(12, 20, 4, 16, 8 if has & 1 else 0, 12 if has & 2 else 0, 12)
     for has in range(4)
 )
@@ -185,7 +194,7 @@ _RESP_SIZE = 44
 def _encode_http_req_call_resp(message: HTTPReqCallResp) -> bytes:
     action = message.action
     if action is None:
-        return _REQ_CALL_NO_ACTION + _pack_u32(message.id)
+        return REQ_CALL_NO_ACTION + _pack_u32(message.id)
     parts = [b""]
     if isinstance(action, Stop):
         at = _STOP_SIZE
@@ -204,9 +213,9 @@ def _encode_http_req_call_resp(message: HTTPReqCallResp) -> bytes:
             raise too_long(at)
         parts[0] = _pack_stop(
             _pack_header(_HTTP_REQ_CALL_TYPE | at),
-            _ACTION_VTABLES,
+            ACTION_VTABLES,
             message.id,
-            _STOP_VTABLES[has],
+            STOP_VTABLES[has],
             headers_at,
             body_at,
             action.status,
@@ -238,9 +247,9 @@ def _encode_http_req_call_resp(message: HTTPReqCallResp) -> bytes:
             raise too_long(at)
         parts[0] = _pack_rewrite(
             _pack_header(_HTTP_REQ_CALL_TYPE | at),
-            _ACTION_VTABLES,
+            ACTION_VTABLES,
             message.id,
-            _REWRITE_VTABLES[has],
+            REWRITE_VTABLES[has],
             path_at,
             headers_at,
             args_at,
@@ -252,7 +261,7 @@ def _encode_http_req_call_resp(message: HTTPReqCallResp) -> bytes:
     return b"".join(parts)
 
 
-_REQ_CALL_NO_ACTION = _pack_one_field(_HTTP_REQ_CALL_TYPE | 20, _ONE_FIELD)
+REQ_CALL_NO_ACTION = _pack_one_field(_HTTP_REQ_CALL_TYPE | 20, _ONE_FIELD)
 
 
 def _encode_http_resp_call_resp(message: HTTPRespCallResp) -> bytes:
@@ -272,7 +281,7 @@ def _encode_http_resp_call_resp(message: HTTPRespCallResp) -> bytes:
     if at > MAX_PAYLOAD:
         raise too_long(at)
     parts[0] = _pack_resp(
-        _pack_header(_HTTP_RESP_CALL_TYPE | at), _RESP_VTABLES[has], message.id, headers_at, body_at, message.status
+        _pack_header(_HTTP_RESP_CALL_TYPE | at), RESP_VTABLES[has], message.id, headers_at, body_at, message.status
     )
     return b"".join(parts)
 

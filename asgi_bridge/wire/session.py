@@ -5,7 +5,7 @@ a message into bytes to write. The session plays either side of the protocol: th
 stand-in and tests.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any, NoReturn, TypeAlias
 
@@ -25,6 +25,7 @@ from .messages import (
     PrepareConfReq,
     PrepareConfResp,
     Role,
+    Var,
 )
 
 __all__ = ["Session", "State"]
@@ -139,6 +140,24 @@ _TYPES: dict[Role, dict[type[Any], FrameType]] = {
         HTTPRespCallReq: FrameType.HTTP_RESP_CALL,
     },
 }
+
+_KEPT_ASKS = 1024
+"""Maximum number of asks in the cache. Plugins may make up names of variables, so number and lengths are bounded."""
+_KEPT_LENGTH = 64
+"""Maximum length of such a name, in bytes."""
+
+
+class _VarAsks(dict[bytes | None, bytes]):
+    """Cache: the name of a variable → the frame that asks for it. Plugins ask for the same few in each call."""
+
+    def __missing__(self, name: bytes | None) -> bytes:
+        ask = encode(ExtraInfoReq(Var(name)))
+        if name is not None and len(name) <= _KEPT_LENGTH and len(self) < _KEPT_ASKS:
+            self[name] = ask
+        return ask
+
+
+_var_asks = _VarAsks()
 
 _NAMES = {kind.value: kind.name for kind in FrameType}
 
@@ -272,23 +291,23 @@ class Session:
             raise LocalProtocolError(f"{type(message).__name__} while the connection is {self._state.value}")
         return data
 
-    def ask(self, infos: Iterable[Info]) -> bytes:
-        """Encode ExtraInfo requests, and change the state as if all of them had been written.
+    def ask(self, infos: Sequence[Info]) -> bytes:
+        """Do what `send` does with an `ExtraInfoReq` for each of `infos`, for one write.
 
         Args:
-            infos: What to ask for.
+            infos: What the runner asks for.
 
         Returns:
             The bytes to write.
 
         Raises:
-            LocalProtocolError: As of `send`, about any of them. The state does not change.
+            LocalProtocolError: Nothing may be asked now, or an ask cannot be encoded. The state does not change.
         """
-        frames = [encode(ExtraInfoReq(info)) for info in infos]
+        asks = [_var_asks[info.name] if type(info) is Var else encode(ExtraInfoReq(info)) for info in infos]
         if not self._runner or _EXTRA_INFO not in _FROM_RUNNER[self._state]:
-            raise LocalProtocolError(f"ExtraInfoReq while the connection is {self._state.value}")
-        self._asks += len(frames)
-        return b"".join(frames)
+            raise LocalProtocolError(f"{ExtraInfoReq.__name__} while the connection is {self._state.value}")
+        self._asks += len(asks)
+        return b"".join(asks)
 
     def _move(self, kind: int, by_runner: bool) -> bool:
         """Change the state for a frame of type `kind`. Returns False, and changes nothing, if it may not come now."""

@@ -18,10 +18,12 @@ from asgi_bridge.wire import (
     HTTPReqCallResp,
     HTTPRespCallReq,
     HTTPRespCallResp,
+    Info,
     Message,
     PrepareConfReq,
     PrepareConfResp,
     ReqBody,
+    RespBody,
     Rewrite,
     Role,
     Session,
@@ -31,6 +33,7 @@ from asgi_bridge.wire import (
     encode,
     frame,
 )
+from asgi_bridge.wire import session as wire_session
 from tests.fuzzing import examples
 
 EXAMPLES = examples()
@@ -326,6 +329,35 @@ def test_one_ask_for_many_is_all_or_nothing() -> None:
         runner.ask([Var(b"a")])
     with pytest.raises(LocalProtocolError):
         gateway.ask([Var(b"a")])
+
+
+def test_asks_that_are_sent_together_are_those_sent_one_by_one() -> None:
+    infos: list[Info] = [Var(b"scheme"), ReqBody(), Var(b"scheme"), Var(None), Var(b"n" * 100), RespBody(), Var(b"")]
+    one, other = session(Role.RUNNER, REQ_CALLED), session(Role.RUNNER, REQ_CALLED)
+    for _ in range(2):
+        assert one.ask(infos) == b"".join(other.send(ExtraInfoReq(info)) for info in infos)
+        assert (one.state, one.asks) == (other.state, other.asks)
+    assert one.ask([]) == b""
+
+
+@pytest.mark.parametrize("said", [IDLE, PREPARING, DRAINING])
+def test_nothing_is_asked_where_that_may_not_be(said: Said) -> None:
+    runner = session(Role.RUNNER, said)
+    state, asks = runner.state, runner.asks
+    with pytest.raises(LocalProtocolError, match=f"^ExtraInfoReq while the connection is {state.value}$"):
+        runner.ask([Var(b"a"), Var(b"b")])
+    with pytest.raises(LocalProtocolError, match="too long for a frame"):
+        session(Role.RUNNER, REQ_CALLED).ask([Var(b"a"), Var(b"b" * 2**24)])
+    assert (runner.state, runner.asks) == (state, asks)
+
+
+def test_kept_asks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = type(wire_session._var_asks)()
+    monkeypatch.setattr(wire_session, "_var_asks", kept)
+    runner = session(Role.RUNNER, REQ_CALLED)
+    runner.ask([Var(b"%d" % number) for number in range(2000)] + [Var(b"n" * 65)])
+    assert len(kept) == 1024
+    assert max(len(name or b"") for name in kept) <= 64
 
 
 def test_gateway_holds_back_the_answer_until_the_asks_before_it_are_answered() -> None:

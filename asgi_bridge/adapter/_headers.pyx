@@ -1,0 +1,408 @@
+"""The way back in C: compiled twins of functions in ``headers.py``, ``changes.py`` and ``answer.py``.
+
+Each function here does what is usual: lists of pairs of ``bytes``, with nothing to warn of and nothing to refuse. Where
+something else comes, it calls its pure twin with the same arguments. So all warnings, all errors, and all rules about
+single headers that have a reason of their own stand there alone.
+
+How memory stays safe
+    Nothing is called but functions on exact ``bytes``, ``tuple`` and ``list``. Still, to make a tuple or a list may run
+    the garbage collector, and that a finalizer, which is Python code and may change a plugin's list. So what is read
+    after such a step is either a list of our own, or its size and its pairs are checked again.
+"""
+
+from cpython.bytes cimport (
+    PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
+)
+from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.long cimport PyLong_CheckExact
+from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.stdint cimport uint8_t
+from libc.string cimport memcmp
+
+from ..apisix_constants import BODYLESS_STATUSES, TOKEN_BYTES
+from ..wire import Rewrite, Stop
+from .answer import BEFORE_THE_UPSTREAM, OF_CONNECTION, response_headers as response_headers_in_python
+from .answer import stop as stop_in_python
+from .changes import GATEWAYS_OWN, differences as differences_in_python
+from .headers import BLANKS, CONTROLS, checked_headers as checked_headers_in_python
+
+__all__ = ["SOURCES", "checked_headers", "differences", "response_headers", "stop"]
+
+cdef extern from *:
+    const char *ASGI_BRIDGE_SOURCES
+    long PyLong_AsLong(object number) except? -1
+
+SOURCES = ASGI_BRIDGE_SOURCES.decode()
+"""Digest of the sources of this build."""
+
+cdef enum:
+    # More headers than these take time that grows with their square. The pure twin's grows with their number.
+    MAX_COMPARED = 256
+    MAX_CHANGED = 32
+
+cdef object STOP = Stop, REWRITE = Rewrite
+cdef frozenset OWN = GATEWAYS_OWN | {b"host"}, CONNECTION = OF_CONNECTION, NO_BODY = BODYLESS_STATUSES
+cdef frozenset LOST = BEFORE_THE_UPSTREAM
+cdef bytes CONTENT_TYPE = b"content-type", CONTENT_LENGTH = b"content-length", SERVER = b"server", COOKIE = b"cookie"
+cdef bytes CONTENT = b"content-", FILLER = b" "
+cdef bytes COMMA = b", ", SEMICOLON = b"; "
+cdef tuple NO_CONTENT_TYPE = (CONTENT_TYPE, b"")
+
+# A byte → the byte in lower case; 0: it cannot stand in the name of a header.
+cdef uint8_t[256] LOWER
+# A byte → whether it cannot stand in a header's value.
+cdef bint[256] CONTROL
+
+
+def _fill_tables():
+    for byte in range(256):
+        octet = bytes((byte,))
+        LOWER[byte] = octet.lower()[0] if TOKEN_BYTES.fullmatch(octet) else 0
+        CONTROL[byte] = octet in CONTROLS
+
+
+_fill_tables()
+if BLANKS != b" \t":
+    raise ImportError("_stripped strips blanks and tabs")
+
+
+cdef inline bint _is_pair(PyObject *entry) noexcept:
+    """Return whether this is a pair of bytes, exactly."""
+    return (
+        PyTuple_CheckExact(<object>entry)
+        and PyTuple_GET_SIZE(<object>entry) == 2
+        and PyBytes_CheckExact(<object>PyTuple_GET_ITEM(<object>entry, 0))
+        and PyBytes_CheckExact(<object>PyTuple_GET_ITEM(<object>entry, 1))
+    )
+
+
+cdef inline bint _equal(PyObject *one, PyObject *other) noexcept:
+    """Return whether two bytes objects are equal."""
+    if one is other:
+        return True
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(<object>one)
+    return size == PyBytes_GET_SIZE(<object>other) and not memcmp(
+        PyBytes_AS_STRING(<object>one), PyBytes_AS_STRING(<object>other), size
+    )
+
+
+cdef inline object _lower(object name):
+    """Return a header's name in lower case; None: it is none."""
+    cdef Py_ssize_t index, size = PyBytes_GET_SIZE(name)
+    cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(name)
+    cdef bint same = True
+    cdef uint8_t lower
+    for index in range(size):
+        lower = LOWER[at[index]]
+        if not lower:
+            return None
+        if lower != at[index]:
+            same = False
+    if not size:
+        return None
+    return name if same else name.lower()
+
+
+cdef inline object _stripped(object value):
+    """Return a value without the blanks around it."""
+    cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(value)
+    cdef Py_ssize_t start = 0, end = PyBytes_GET_SIZE(value)
+    while start < end and (at[start] == c" " or at[start] == c"\t"):
+        start += 1
+    while start < end and (at[end - 1] == c" " or at[end - 1] == c"\t"):
+        end -= 1
+    if not start and end == PyBytes_GET_SIZE(value):
+        return value
+    return PyBytes_FromStringAndSize(<const char *>at + start, end - start)
+
+
+cdef inline bint _has_control(object value) noexcept:
+    cdef Py_ssize_t index
+    cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(value)
+    for index in range(PyBytes_GET_SIZE(value)):
+        if CONTROL[at[index]]:
+            return True
+    return False
+
+
+cdef inline tuple _checked(PyObject *entry):
+    """Return a header that a plugin has set as a checked pair; None: something is unusual about it."""
+    if not _is_pair(entry):
+        return None
+    cdef object given = <object>entry
+    cdef object name = <object>PyTuple_GET_ITEM(given, 0), value = <object>PyTuple_GET_ITEM(given, 1)
+    cdef object lower = _lower(name), stripped = _stripped(value)
+    if lower is None or _has_control(stripped):
+        return None
+    return given if lower is name and stripped is value else (lower, stripped)
+
+
+cdef list _checked_headers(list headers):
+    cdef list checked = []
+    cdef Py_ssize_t index = 0
+    cdef tuple pair
+    while index < PyList_GET_SIZE(headers):
+        pair = _checked(PyList_GET_ITEM(headers, index))
+        if pair is None:
+            return None
+        checked.append(pair)
+        index += 1
+    return checked
+
+
+def checked_headers(headers, before=()):
+    """Check the headers that a plugin has set, as the function of the same name in ``headers.py`` does."""
+    cdef list checked = _checked_headers(headers) if PyList_CheckExact(headers) else None
+    return checked_headers_in_python(headers, before) if checked is None else checked
+
+
+cdef inline PyObject *_name(list pairs, Py_ssize_t index) noexcept:
+    return PyTuple_GET_ITEM(<object>PyList_GET_ITEM(pairs, index), 0)
+
+
+cdef inline object _value(list pairs, Py_ssize_t index):
+    return <object>PyTuple_GET_ITEM(<object>PyList_GET_ITEM(pairs, index), 1)
+
+
+cdef inline Py_ssize_t _find(list pairs, PyObject *name, Py_ssize_t start, Py_ssize_t end) noexcept:
+    """Return the index of the first pair from `start` on that has this name; `end`: there is none."""
+    while start < end and not _equal(_name(pairs, start), name):
+        start += 1
+    return start
+
+
+cdef Py_ssize_t _first_difference(list before, list after) noexcept:
+    """Return the number of pairs at the beginning that are neither checked nor compared; -1: not all are usual."""
+    cdef Py_ssize_t index, count = PyList_GET_SIZE(before), most = PyList_GET_SIZE(after), same = 0
+    cdef PyObject *old
+    cdef PyObject *new
+    for index in range(count):
+        if not _is_pair(PyList_GET_ITEM(before, index)):
+            return -1
+    for index in range(most):
+        if not _is_pair(PyList_GET_ITEM(after, index)):
+            return -1
+    most = min(most, count)
+    while same < most and PyList_GET_ITEM(before, same) is PyList_GET_ITEM(after, same):
+        same += 1
+    if most < count:
+        return same
+    for index in range(same, count):
+        old = PyList_GET_ITEM(before, index)
+        new = PyList_GET_ITEM(after, index)
+        if not _equal(PyTuple_GET_ITEM(<object>old, 0), PyTuple_GET_ITEM(<object>new, 0)):
+            return same
+        if not _equal(PyTuple_GET_ITEM(<object>old, 1), PyTuple_GET_ITEM(<object>new, 1)):
+            return same
+    return count
+
+
+cdef list _changed_headers(list before, list after):
+    """Return the headers to set and delete; None: something is unusual."""
+    before = before[:]
+    cdef Py_ssize_t old_count = PyList_GET_SIZE(before), new_count = PyList_GET_SIZE(after)
+    cdef Py_ssize_t same, index, other, olds
+    cdef list entries = [], new, values
+    cdef object value
+    cdef PyObject *name
+    cdef bint equal
+    if old_count > MAX_COMPARED or new_count > MAX_COMPARED:
+        return None
+    same = _first_difference(before, after)
+    if same < 0 or new_count - same > MAX_CHANGED or old_count - same > MAX_CHANGED:
+        return None
+    new = _checked_headers(after[same:])
+    if new is None:
+        return None
+    new_count = PyList_GET_SIZE(new)
+    # In `new` stands what differs, in `before` what differs from `same` on, and before that what both have.
+    for index in range(new_count):
+        name = _name(new, index)
+        if _find(new, name, 0, index) < index:
+            continue  # it was dealt with where the name came first
+        values = []
+        equal = True
+        olds = same
+        other = index
+        while other < new_count:
+            value = _value(new, other)
+            values.append(value)
+            if equal:
+                olds = _find(before, name, olds, old_count)
+                equal = olds < old_count and _stripped(_value(before, olds)) == value
+                olds += 1
+            other = _find(new, name, other + 1, new_count)
+        if equal and _find(before, name, olds, old_count) == old_count:
+            continue
+        if <object>name in OWN:
+            return None
+        olds = _find(before, name, 0, old_count)
+        if olds < same:
+            # the values that both have come first
+            other = 0
+            while olds < same:
+                values.insert(other, _stripped(_value(before, olds)))
+                other += 1
+                olds = _find(before, name, olds + 1, same)
+            olds = _find(before, name, 0, old_count)
+        if PyList_GET_SIZE(values) == 1:
+            value = <object>PyList_GET_ITEM(values, 0)
+        else:
+            value = (SEMICOLON if <object>name == COOKIE else COMMA).join(values)
+        if not value:
+            return None
+        if olds < old_count and _find(before, name, olds + 1, old_count) < old_count:
+            entries.append((<object>name, None))
+        entries.append((<object>name, value))
+    for index in range(same, old_count):
+        name = _name(before, index)
+        if _find(new, name, 0, new_count) < new_count or _find(before, name, same, index) < index:
+            continue
+        if <object>name in OWN or _find(before, name, 0, same) < same:
+            return None
+        entries.append((<object>name, None))
+    return entries
+
+
+cdef inline bint _same_text(object one, object other) except -1:
+    """Return whether these are equal strings, or equal bytes. False too where they are anything else."""
+    if one is other:
+        return True
+    if type(one) is bytes and type(other) is bytes:
+        return _equal(<PyObject *>one, <PyObject *>other)
+    return type(one) is str and type(other) is str and one == other
+
+
+cdef object _differences(dict before, dict after, object body):
+    """Return a Rewrite; None: nothing was changed; NotImplemented: something is unusual."""
+    cdef object path = None, old, new
+    cdef list entries = None
+    if not _same_text(before["method"], after["method"]):
+        return NotImplemented
+    if not _same_text(before["query_string"], after["query_string"]):
+        return NotImplemented
+    new = after["path"]
+    if not _same_text(before["path"], new):
+        if type(new) is not str or not new or new[0] != "/" or "\ufffd" in new:
+            return NotImplemented
+        try:
+            path = (<str>new).encode()
+        except UnicodeEncodeError:
+            return NotImplemented
+    else:
+        new = after.get("raw_path")
+        if new is not None and not _same_text(before["raw_path"], new):
+            return NotImplemented
+    old = before["headers"]
+    new = after["headers"]
+    if old is not new:
+        if not PyList_CheckExact(old) or not PyList_CheckExact(new):
+            return NotImplemented
+        entries = _changed_headers(old, new)
+        if entries is None:
+            return NotImplemented
+        if not entries:
+            entries = None
+    if path is None and entries is None and body is None:
+        return None
+    return REWRITE(path, entries, None, None, body)
+
+
+def differences(before, after, args, body, warn):
+    """Return what was changed in a request as a Rewrite, as the function of the same name in ``changes.py`` does."""
+    cdef object found = NotImplemented
+    if type(before) is dict and type(after) is dict:
+        try:
+            found = _differences(before, after, body)
+        except KeyError:  # the pure twin says which
+            pass
+    return differences_in_python(before, after, args, body, warn) if found is NotImplemented else found
+
+
+cdef bint _says(object value, Py_ssize_t length) noexcept:
+    """Return whether the value of a content-length is this length."""
+    cdef Py_ssize_t index = PyBytes_GET_SIZE(value)
+    cdef const char *at = PyBytes_AS_STRING(value)
+    if not index:
+        return False
+    while index > 0:
+        index -= 1
+        if at[index] != c"0" + length % 10:
+            return False
+        length //= 10
+        if not length:
+            return not index
+    return False
+
+
+cdef list _stop_headers(list headers, Py_ssize_t length, bint cures):
+    """Return the headers of a response with a body; None: something is unusual."""
+    cdef list entries = []
+    cdef Py_ssize_t index
+    cdef PyObject *entry
+    cdef PyObject *name
+    cdef bint typed = False
+    for index in range(PyList_GET_SIZE(headers)):
+        entry = PyList_GET_ITEM(headers, index)
+        if not _is_pair(entry):
+            return None
+        name = PyTuple_GET_ITEM(<object>entry, 0)
+        if <object>name in CONNECTION:
+            if _equal(name, <PyObject *>CONTENT_LENGTH) and not _says(_value(headers, index), length):
+                return None
+            continue
+        if not PyBytes_GET_SIZE(_value(headers, index)) or _equal(name, <PyObject *>SERVER):
+            return None
+        if _equal(name, <PyObject *>CONTENT_TYPE):
+            typed = True
+        entries.append(<object>entry)
+    if cures and not typed:
+        entries.append(NO_CONTENT_TYPE)
+    return entries
+
+
+def stop(method, status, headers, body, cures, warn):
+    """Return a response as a Stop, as the function of the same name in ``answer.py`` does."""
+    cdef list entries = None
+    if (
+        type(method) is str
+        and PyLong_CheckExact(status)
+        and PyList_CheckExact(headers)
+        and PyBytes_CheckExact(body)
+        and type(cures) is bool
+        and method != "HEAD"
+        and status not in NO_BODY
+    ):
+        entries = _stop_headers(headers, PyBytes_GET_SIZE(body), cures)
+    if entries is None:
+        return stop_in_python(method, status, headers, body, cures, warn)
+    if not PyBytes_GET_SIZE(body):
+        body = FILLER if cures and status >= 300 else None
+    return STOP(status, entries, body)
+
+
+def response_headers(headers, warn):
+    """Return the headers on the empty response, as the function of the same name in ``answer.py`` does."""
+    cdef Py_ssize_t index
+    cdef PyObject *entry
+    cdef PyObject *name
+    cdef list given
+    if PyList_CheckExact(headers):
+        given = headers
+        for index in range(PyList_GET_SIZE(given)):
+            entry = PyList_GET_ITEM(given, index)
+            if not _is_pair(entry):
+                break
+            name = PyTuple_GET_ITEM(<object>entry, 0)
+            if not PyBytes_GET_SIZE(_value(given, index)) or <object>name in LOST or _begins(name, CONTENT):
+                break
+        else:
+            return given.copy()
+    return response_headers_in_python(headers, warn)
+
+
+cdef inline bint _begins(PyObject *name, bytes start) noexcept:
+    return PyBytes_GET_SIZE(<object>name) >= PyBytes_GET_SIZE(start) and not memcmp(
+        PyBytes_AS_STRING(<object>name), PyBytes_AS_STRING(start), PyBytes_GET_SIZE(start)
+    )
