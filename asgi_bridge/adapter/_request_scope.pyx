@@ -1,6 +1,7 @@
 """The scope of a request call in C: the compiled twin of ``request_scope.py``.
 
 Both give the same scopes, and raise the same errors. Origins and addresses come out of the caches of the pure twin.
+Values of headers and arguments may be of a subclass of bytes, as in a replay, which watches who reads them.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -48,7 +49,8 @@ _fill_tables()
 # percent-encoding: the length is counted first, so that a buffer never has to grow
 
 
-cdef Py_ssize_t _escaped_length(bytes text, const bint *safe):
+cdef Py_ssize_t _escaped_length(object text, const bint *safe):
+    """Return the length of `text`, which is bytes, once it is percent-encoded."""
     cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(text)
     cdef Py_ssize_t index, size = PyBytes_GET_SIZE(text), length = size
     for index in range(size):
@@ -57,7 +59,7 @@ cdef Py_ssize_t _escaped_length(bytes text, const bint *safe):
     return length
 
 
-cdef uint8_t *_write_escaped(uint8_t *to, bytes text, const bint *safe):
+cdef uint8_t *_write_escaped(uint8_t *to, object text, const bint *safe):
     """Write `text`, percent-encoded. Returns the position behind it."""
     cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(text)
     cdef const char *digits = "0123456789ABCDEF"
@@ -79,18 +81,22 @@ cdef uint8_t *_write_escaped(uint8_t *to, bytes text, const bint *safe):
 def encode_query(list args not None):
     """Return decoded arguments as a query string. See `request_scope.encode_query`."""
     cdef Py_ssize_t length = 0
-    cdef bytes name, value, query
+    cdef bytes query
+    cdef tuple pair  # nobody can change one between the two loops
+    cdef object name, value
     cdef uint8_t *to
     cdef bint first = True
     if not args:
         return b""
-    for name, value in args:
+    for pair in args:
+        name, value = pair
         length += _escaped_length(_checked(name), IN_QUERY) + 1
         if value is not None:
-            length += _escaped_length(value, IN_QUERY) + 1
+            length += _escaped_length(_checked(value), IN_QUERY) + 1
     query = PyBytes_FromStringAndSize(NULL, length - 1)
     to = <uint8_t *>PyBytes_AS_STRING(query)
-    for name, value in args:
+    for pair in args:
+        name, value = pair
         if not first:
             to[0] = c"&"
             to += 1
@@ -102,9 +108,9 @@ def encode_query(list args not None):
     return query
 
 
-cdef inline bytes _checked(bytes text):
-    if text is None:
-        raise TypeError("the name of an argument is None")
+cdef inline object _checked(object text):
+    if not isinstance(text, bytes):
+        raise TypeError(f"an argument has {type(text).__name__} in place of bytes")
     return text
 
 
@@ -120,7 +126,8 @@ def checked_fields(message):
     """Return the headers and arguments of a request, and the headers looked at. See `request_scope.checked_fields`."""
     cdef list headers = message.headers, args = message.args
     cdef dict index = {}
-    cdef bytes name, value
+    cdef bytes name
+    cdef object value
     cdef Py_ssize_t length
     if args is None:
         args = []
@@ -144,9 +151,11 @@ def checked_fields(message):
 
 def forwarded_origin(dict index not None):
     """Return scheme and server that the client used. See `request_scope.forwarded_origin`."""
-    cdef bytes proto = index.get(PROTO), host = index.get(HOST), port = index.get(PORT, b"")
+    cdef object proto = index.get(PROTO), host = index.get(HOST), port = index.get(PORT, b"")
     if proto is None or host is None:
         return None
+    if not (isinstance(proto, bytes) and isinstance(host, bytes) and isinstance(port, bytes)):
+        return ORIGIN(proto, host, port)
     if PyBytes_GET_SIZE(proto) + PyBytes_GET_SIZE(host) + PyBytes_GET_SIZE(port) > CACHED_LENGTH:
         return ORIGIN(proto, host, port)
     return CACHED_ORIGIN(proto, host, port)
