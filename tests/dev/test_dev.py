@@ -235,7 +235,7 @@ def test_what_dev_cannot_start_with_is_said(tmp_path: Path) -> None:
                 "cannot import 'nowhere:bridge': no module named 'nowhere'; is it installed, and does --app-dir point "
                 "to it?"
             ),
-            ("asgi_bridge_apps:bridge", "--routes", "none.yaml"): (
+            ("asgi_bridge_apps:bridge", "--port", "0", "--routes", "none.yaml"): (
                 "no route file none.yaml; --routes names APISIX's standalone apisix.yaml"
             ),
         }  # fmt: skip
