@@ -8,6 +8,7 @@ and only when the gateway prepares a configuration or names a token that has no 
 import asyncio
 import logging
 import sqlite3
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -44,8 +45,13 @@ KEPT_LONGER = 1.2
 """A claim is kept this many times as long as the gateway keeps its token. The Go runner has the same factor."""
 SWEEP_SECONDS = 1.0
 """Seconds between two searches for chains whose time is over, at least."""
-MAX_CHAINS = 4096
+MAX_CHAINS = 65_536
 """Maximum number of chains. The one that was unused for longest is evicted first."""
+KEPT_CHAINS = 4096
+"""Number of chains that are kept however much memory the process has."""
+MAX_BLOCKS = 4_000_000
+"""Maximum number of Python's memory blocks, of the whole process, with more chains than that: about 400 MB. A chain of
+one small middleware has 60. What an application has that a plugin builds, only the blocks tell."""
 
 
 @dataclass(slots=True)
@@ -317,7 +323,7 @@ class ConfigurationStore:
         return chain
 
     def _sweep(self) -> None:
-        """Close the chains whose claim is over, and forget old failures."""
+        """Close the chains whose claim is over, and those for which there is no memory, and forget old failures."""
         now = self._clock()
         if 0 <= now - self._swept < SWEEP_SECONDS:
             return
@@ -325,6 +331,10 @@ class ConfigurationStore:
         over = now - (KEPT_LONGER - 1) * self._expire
         for token in [token for token, prepared in self._prepared.items() if prepared.fresh_until < over]:
             self._retire(token)
+        if len(self._prepared) > KEPT_CHAINS and sys.getallocatedblocks() > MAX_BLOCKS:
+            kept = max(KEPT_CHAINS, len(self._prepared) * 3 // 4)
+            for token in list(self._prepared)[:-kept]:
+                self._retire(token)
         over = now - MAX_FAILURE_SECONDS
         for digest in [digest for digest, failure in self._failures.items() if failure.until < over]:
             del self._failures[digest]
