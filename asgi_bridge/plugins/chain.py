@@ -104,6 +104,12 @@ class Chain:
             warned.add(about)
             logger.warning("plugin %s: " + message, self.names, *args)
 
+    def begin_close(self) -> None:
+        """Tell its lifespans to shut down: the process ends, and no other chain needs them. :meth:`close` waits."""
+        for layer in self.layers:
+            if layer.lifespan is not None and layer.instance is not None and layer.instance.building is None:
+                layer.lifespan.begin_stop()
+
     async def close(self, seconds: float) -> None:
         """Release the instances of its layers. An instance that no other chain holds shuts its lifespan down.
 

@@ -100,16 +100,21 @@ class Lifespan:
             reason = shortened(str(message.get("message", "")).strip())
             raise PluginError(f"its lifespan start-up failed: {reason or 'no reason given'}")
 
+    def begin_stop(self) -> None:
+        """Tell the application to shut down, if it has not been told. :meth:`stop` waits for it."""
+        if self._task is not None and not self._task.done() and self._stopped is None:
+            self._stopped = asyncio.get_running_loop().create_future()
+            self._put({"type": "lifespan.shutdown"})
+
     async def stop(self, seconds: float) -> None:
         """Run the shutdown. Then end the application's task, whatever it does.
 
         Args:
             seconds: Time that the shutdown may take.
         """
-        if self._task is None or self._task.done():
+        self.begin_stop()
+        if self._task is None or self._task.done() or self._stopped is None:
             return
-        self._stopped = asyncio.get_running_loop().create_future()
-        self._put({"type": "lifespan.shutdown"})
         try:
             async with asyncio.timeout(seconds):
                 message = await asyncio.shield(self._stopped)

@@ -48,7 +48,7 @@ class CallTasks:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._ready: list[tuple[Call, Run, Began]] = []
-        self._spare: _Spare | None = None
+        self._spare = None if EAGER else _Spare(loop)  # None: there is none
 
     def start(self, call: Call, run: Run, began: Began) -> None:
         """Begin a call in the next turn of the loop.
@@ -85,8 +85,6 @@ class CallTasks:
                 while done < len(ready):
                     spare = self._spare
                     if spare is None or not spare.parked:
-                        if spare is None:
-                            self._spare = _Spare(self.loop)
                         call, run, began = ready[done]
                         done += 1
                         began(call, asyncio.Task(run, loop=self.loop, name=call.plugins))
@@ -130,7 +128,7 @@ class CallTasks:
                     spare.go_on(_Rest(run, context, waits_for))
                     began(call, task)
                 call.chain.waits = PLAIN_CALLS
-                self._spare = None
+                self._spare = _Spare(self.loop)
                 break
         finally:
             _leave_task(self.loop, task)

@@ -89,6 +89,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self._runner = runner_of(config)
         self._server_state = server_state
         self._loop = _loop or asyncio.get_running_loop()
+        self._tasks = self._runner.tasks(self._loop)
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._session = Session(Role.RUNNER)
         self._call: Call | None = None
@@ -282,7 +283,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             chain.waits -= 1
             self._note_task(call, asyncio.Task(call.run(self._ended), loop=self._loop, name=chain.names))
         else:
-            runner.tasks(self._loop).start(call, call.run(self._ended), self._note_task)
+            self._tasks.start(call, call.run(self._ended), self._note_task)
 
     def _note_task(self, call: Call, task: "asyncio.Task[None]") -> None:
         """Keep the task of a call until the call ends."""

@@ -35,14 +35,7 @@ class Calls:
     @classmethod
     async def ready(cls) -> "Calls":
         calls = cls()
-        await calls.run(asyncio.sleep(0))
-        while calls.tasks._spare is None or not calls.tasks._spare.parked:
-            calls.start(_nothing())
-            await asyncio.sleep(0)
-            if EAGER:
-                break
-        calls.waiting.clear()
-        calls.chain.waits = 0
+        await asyncio.sleep(0)
         return calls
 
     def start(self, run: Coroutine[Any, Any, None]) -> None:
@@ -66,10 +59,6 @@ class Calls:
 
         self.start(running())
         await ended
-
-
-async def _nothing() -> None:
-    pass
 
 
 # what a plugin may do; each notes what it sees
