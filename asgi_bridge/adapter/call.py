@@ -140,7 +140,7 @@ class Call(ChainCall):
         """Run the call to its end, the background tasks of its applications included. Raises nothing.
 
         Args:
-            ended: Called with it at the end.
+            ended: Called with it at the end, if it has a task or no answer: otherwise there is nothing to clean up.
         """
         chain = self.chain
         chain.calls += 1
@@ -170,7 +170,7 @@ class Call(ChainCall):
                 self.request_body.let_go()
                 self.request_body.end()
             chain.call_ended()
-            if ended is not None:
+            if ended is not None and (self.task is not None or self.stage is not ANSWERED):
                 ended(self)
             # its context holds the extension of a plugin, and that this call
             self.task = None

@@ -134,6 +134,7 @@ class ChainCall(ABC):
                 self.overdue = layer.name
         if self.request_id is not None:
             extension["request_id"] = self.request_id
+        extension["phase"] = self.phase
         extension["var"] = self.var
         extension._call = self
         extension._layer = layer

@@ -39,7 +39,13 @@ class Chain:
         response: True: its plugins may run in the response phase.
         begin: :meth:`~.Layer.begin` of the outermost layer.
         calls: Number of calls that run in it.
+        waits: Number of its next calls that will wait for something, by what is known.
     """
+
+    __slots__ = (
+        "_idle", "_warned", "acting", "begin", "both", "calls", "cures", "exact", "layers", "names", "request",
+        "request_headers", "response", "route_id", "states", "waits", "__weakref__",
+    )  # fmt: skip
 
     def __init__(self, layers: list[Layer], route_id: str | None) -> None:
         self.layers = layers
@@ -57,8 +63,9 @@ class Chain:
             layer.states = self.states
         self.begin = layers[0].begin if layers else _begin_empty
         self.calls = 0
+        self.waits = 0
         self._idle: asyncio.Event | None = None
-        self._warned: set[str] = set()
+        self._warned: set[str] | None = None
 
     @property
     def resumes(self) -> bool:
@@ -95,9 +102,18 @@ class Chain:
             message: In logging's format.
             args: For `message`.
         """
-        if about not in self._warned and len(self._warned) < MAX_WARNINGS:
-            self._warned.add(about)
+        warned = self._warned
+        if warned is None:
+            warned = self._warned = set()
+        if about not in warned and len(warned) < MAX_WARNINGS:
+            warned.add(about)
             logger.warning("plugin %s: " + message, self.names, *args)
+
+    def begin_close(self) -> None:
+        """Tell its lifespans to shut down: the process ends, and no other chain needs them. :meth:`close` waits."""
+        for layer in self.layers:
+            if layer.lifespan is not None and layer.instance is not None and layer.instance.building is None:
+                layer.lifespan.begin_stop()
 
     async def close(self, seconds: float) -> None:
         """Release the instances of its layers. An instance that no other chain holds shuts its lifespan down.

@@ -47,10 +47,15 @@ class Instance:
         app: The application, once it is built.
         lifespan: Its lifespan; None: none is run.
         users: Number of chains that have it or wait for it.
-        building: The task that builds it. It has no result, and raises nothing.
+        building: The task that builds it, until it is built. It has no result, and raises nothing.
         failure: Why it could not be built.
         ended: Done when its lifespan has been shut down; None: the shutdown has not begun.
     """
+
+    __slots__ = (
+        "_instances", "app", "building", "ended", "failure", "key", "lifespan", "name", "number", "share", "users",
+        "__weakref__",
+    )  # fmt: skip
 
     def __init__(self, instances: "Instances", name: str, key: Hashable | None, share: bool) -> None:
         self._instances = instances
@@ -87,8 +92,7 @@ class Instance:
             ended.set_result(None)
 
     async def _shut_down(self, seconds: float) -> None:
-        assert self.building is not None
-        if not self.building.done():
+        if self.building is not None and not self.building.done():
             self.building.cancel()
             _, running = await asyncio.wait([self.building], timeout=END_SECONDS)
             if running:
@@ -151,11 +155,11 @@ class Instances:
                 self._instances[key] = instance
             building = self._build(instance, build, lifespan)
             instance.building = asyncio.get_running_loop().create_task(building, name=f"build of {name}")
-        assert instance.building is not None
         instance.users += 1
         try:
-            async with asyncio.timeout_at(deadline):
-                await asyncio.wait([instance.building])
+            if instance.building is not None:
+                async with asyncio.timeout_at(deadline):
+                    await asyncio.wait([instance.building])
             if instance.failure is not None:
                 # a new exception for each that waits: a shared one would collect their tracebacks
                 raise ConfigurationError(str(instance.failure)) from instance.failure.__cause__
@@ -185,6 +189,7 @@ class Instances:
             instance.failure = ConfigurationError(f"plugin {instance.name}: {exc}")
         if instance.failure is not None:
             self.forget(instance)
+        instance.building = None  # a task that has ended still holds its coroutine
 
     def forget(self, instance: Instance) -> None:
         """Remove an instance that has ended, or could not be built."""

@@ -53,13 +53,14 @@ class Layer:
         self.state: dict[str, Any] = {}
         self.states: States[Layer] = States([(self, self.state)])
         self.root = options.root_path
-        entries = {"plugin": name, "phase": "", "conf": conf, "route_id": route_id, "request_id": None, "var": None}
-        self._entries = {phase: {**entries, "phase": phase} for phase in ("request", "response")}
+        self._entries = {
+            "plugin": name, "phase": "", "conf": conf, "route_id": route_id, "request_id": None, "var": None,
+        }  # fmt: skip
 
     @property
     def conf(self) -> Any:
         """The route's configuration of the plugin, parsed."""
-        return self._entries["request"]["conf"]
+        return self._entries["conf"]
 
     @property
     def lifespan(self) -> Lifespan | None:
@@ -74,8 +75,8 @@ class Layer:
         came, and to leave the context as it was.
         """
         if self.options.on_error == "open":
-            return enter_open(self, OpenApisix(self._entries[call.phase]), call, scope, receive, send)
-        extension = Apisix(self._entries[call.phase])
+            return enter_open(self, OpenApisix(self._entries), call, scope, receive, send)
+        extension = Apisix(self._entries)
         inner = call.enter(self, extension, scope, receive, send)
         current.set(extension)
         return self.app(inner, receive, send)

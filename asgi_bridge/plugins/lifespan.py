@@ -1,14 +1,12 @@
 """The server's half of an ASGI lifespan: a task holds it open from start-up to shutdown (ASGI lifespan spec 2.0)."""
 
 import asyncio
-import contextlib
 import logging
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import PluginError
-from ..lifespan import answer_lifespan
 from .applications import WrongApplication
 from .reasons import ends_task, reason_of, shortened
 
@@ -34,22 +32,29 @@ class Lifespan:
         state: What the application put into the lifespan state.
     """
 
+    # Each configuration has one of these. A queue of asyncio alone would take 2 KiB.
+    __slots__ = (
+        "_answered", "_app", "_asked", "_inbox", "_passed_on", "_receiving", "_started", "_stopped", "_task", "name",
+        "state",
+    )  # fmt: skip
+
     def __init__(self, app: ASGIApp, name: str) -> None:
         self.state: dict[str, Any] = {}
         self._app = app
         self.name = name
         self._task: asyncio.Task[None] | None = None
-        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
-        self._started: asyncio.Future[Message | None] | None = None
+        self._inbox: list[Message] = []
+        self._receiving: list[asyncio.Future[None]] = []
+        self._started: asyncio.Future[Message | None] | None = None  # until the start-up has ended
         self._stopped: asyncio.Future[Message | None] | None = None
+        self._answered = False
         self._passed_on = False
         self._asked = False
 
     @property
     def own(self) -> bool:
         """Whether the application answered the start-up itself, and did not pass it on to the one that it wraps."""
-        started = self._started
-        return started is not None and started.done() and started.result() is not None and not self._passed_on
+        return self._answered and not self._passed_on
 
     def passed_on(self) -> None:
         """Note that the application has passed its lifespan on."""
@@ -76,22 +81,30 @@ class Lifespan:
             PluginError: The application answered that it failed, or did not answer in time.
         """
         loop = asyncio.get_running_loop()
-        self._started = loop.create_future()
-        self._inbox.put_nowait({"type": "lifespan.startup"})
+        started = self._started = loop.create_future()
+        self._put({"type": "lifespan.startup"})
         self._task = loop.create_task(self._run(), name=f"lifespan of {self.name}")
         try:
             async with asyncio.timeout(seconds):
-                message = await asyncio.shield(self._started)
+                message = await asyncio.shield(started)
         except TimeoutError:
             await self._end_task()
             raise PluginError(self.timeout_reason(seconds)) from None
         except BaseException:
             await self._end_task()
             raise
+        self._started = None
+        self._answered = message is not None
         if message is not None and message["type"] == "lifespan.startup.failed":
             await self._end_task()
             reason = shortened(str(message.get("message", "")).strip())
             raise PluginError(f"its lifespan start-up failed: {reason or 'no reason given'}")
+
+    def begin_stop(self) -> None:
+        """Tell the application to shut down, if it has not been told. :meth:`stop` waits for it."""
+        if self._task is not None and not self._task.done() and self._stopped is None:
+            self._stopped = asyncio.get_running_loop().create_future()
+            self._put({"type": "lifespan.shutdown"})
 
     async def stop(self, seconds: float) -> None:
         """Run the shutdown. Then end the application's task, whatever it does.
@@ -99,10 +112,9 @@ class Lifespan:
         Args:
             seconds: Time that the shutdown may take.
         """
-        if self._task is None or self._task.done():
+        self.begin_stop()
+        if self._task is None or self._task.done() or self._stopped is None:
             return
-        self._stopped = asyncio.get_running_loop().create_future()
-        self._inbox.put_nowait({"type": "lifespan.shutdown"})
         try:
             async with asyncio.timeout(seconds):
                 message = await asyncio.shield(self._stopped)
@@ -123,17 +135,16 @@ class Lifespan:
             logger.error("plugin %s: its lifespan does not end although it was cancelled", self.name)
 
     async def _run(self) -> None:
-        assert self._started is not None
         scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         try:
             await self._app(scope, self._receive, _Send(self))
         except WrongApplication as exc:
-            if not self._started.done():
+            if self._started is not None and not self._started.done():
                 self._started.set_exception(exc)
         except BaseException as exc:  # a plugin must not end the runner
             if ends_task(exc, self._task):
                 raise
-            if self._started.done():
+            if self._started is None or self._started.done():
                 logger.error("plugin %s: its lifespan raised", self.name, exc_info=exc)
             elif isinstance(exc, Exception):
                 logger.debug("plugin %s: it has no lifespan: %r", self.name, exc)
@@ -146,7 +157,18 @@ class Lifespan:
 
     async def _receive(self) -> Message:
         self._asked = True
-        return await self._inbox.get()
+        while not self._inbox:
+            future = asyncio.get_running_loop().create_future()
+            self._receiving.append(future)
+            await future
+        return self._inbox.pop(0)
+
+    def _put(self, message: Message) -> None:
+        self._inbox.append(message)
+        for future in self._receiving:
+            if not future.done():
+                future.set_result(None)
+        self._receiving.clear()
 
     def answer(self, message: Message) -> None:
         """Take a message that the application sends.
@@ -185,4 +207,8 @@ async def quiet_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer the lifespan as a middleware's inner application. It does nothing, since each plugin has a lifespan."""
     if isinstance(send, _Send):
         send.lifespan.passed_on()
-    await answer_lifespan(receive, send, contextlib.nullcontext())
+    # what `answer_lifespan` would do, without a stack that lives as long as the plugin
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})

@@ -8,6 +8,7 @@ and only when the gateway prepares a configuration or names a token that has no 
 import asyncio
 import logging
 import sqlite3
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from ..tracebacks import shorten
 from .build import MAX_CONFIGURATION_BYTES, MAX_KEY_BYTES, SHUTDOWN_SECONDS, Conf, build_chain, check_sizes
 from .chain import Chain
 from .instances import Instances
-from .key import owner_of, phase_of, route_id_of
+from .key import owner_of, phase_of, route_id_of, stripped
 from .mounted import MountedLifespans
 from .plugin import Plugin
 from .tokens import Claims, Text
@@ -44,8 +45,15 @@ KEPT_LONGER = 1.2
 """A claim is kept this many times as long as the gateway keeps its token. The Go runner has the same factor."""
 SWEEP_SECONDS = 1.0
 """Seconds between two searches for chains whose time is over, at least."""
-MAX_CHAINS = 4096
+MAX_CHAINS = 65_536
 """Maximum number of chains. The one that was unused for longest is evicted first."""
+KEPT_CHAINS = 4096
+"""Number of chains that are kept however much memory the process has."""
+MAX_REPLACED = 1024
+"""Maximum number of chains of lists that were edited since. Some workers of the gateway may still name their tokens."""
+MAX_BLOCKS = 4_000_000
+"""Maximum number of Python's memory blocks, of the whole process, with more chains than that: about 400 MB. A chain of
+one small middleware has 60. What an application has that a plugin builds, only the blocks tell."""
 
 
 @dataclass(slots=True)
@@ -133,6 +141,8 @@ class ConfigurationStore:
         self._thread: ThreadPoolExecutor | None = ThreadPoolExecutor(1, thread_name_prefix="tokens")  # until `close`
         self._swept = 0.0
         self._prepared: OrderedDict[int, _Prepared] = OrderedDict()
+        self._latest: dict[bytes, int] = {}  # key of a list, without its version → the token of its last configuration
+        self._replaced: OrderedDict[int, None] = OrderedDict()
         self._building: dict[tuple[int, bytes], asyncio.Task[Chain | None]] = {}
         self._failures: OrderedDict[bytes, _Failure] = OrderedDict()
         self._mounted = MountedLifespans()
@@ -185,6 +195,10 @@ class ConfigurationStore:
         if thread is not None:
             ending.append(asyncio.ensure_future(asyncio.wrap_future(thread.submit(self._claims.close))))
             thread.shutdown(wait=False)
+        # Most lifespans end within a turn of the loop. To wait for each of thousands would take longer than there is.
+        for chain in chains:
+            chain.begin_close()
+        await asyncio.sleep(0)
         await asyncio.gather(
             *[chain.close(SHUTDOWN_SECONDS) for chain in chains],
             self._mounted.stop(SHUTDOWN_SECONDS),
@@ -209,6 +223,7 @@ class ConfigurationStore:
             prepared = self._prepared.get(token)
             if prepared is not None and prepared.digest == text.digest:
                 prepared.fresh_until = self._clock() + self._expire
+                self._note_latest(key, token)
             else:
                 await self._build(token, text, generation)
             if generation == self._generation:
@@ -312,12 +327,25 @@ class ConfigurationStore:
         self._sweep()
         self._retire(token)  # that of a configuration whose claim has expired
         self._prepared[token] = _Prepared(chain, text.digest, self._clock() + self._expire, text.key)
+        self._note_latest(text.key, token)
         while len(self._prepared) > MAX_CHAINS:
             self._retire(next(iter(self._prepared)))
         return chain
 
+    def _note_latest(self, key: bytes | None, token: int) -> None:
+        """Note the last configuration of a list. Those before it are needed by few calls, and for a short time."""
+        if key is None:
+            return
+        self._replaced.pop(token, None)
+        before = self._latest.get(name := stripped(key))
+        self._latest[name] = token
+        if before is not None and before != token:
+            self._replaced[before] = None
+            while len(self._replaced) > MAX_REPLACED:
+                self._retire(next(iter(self._replaced)))
+
     def _sweep(self) -> None:
-        """Close the chains whose claim is over, and forget old failures."""
+        """Close the chains whose claim is over, and those for which there is no memory, and forget old failures."""
         now = self._clock()
         if 0 <= now - self._swept < SWEEP_SECONDS:
             return
@@ -325,13 +353,20 @@ class ConfigurationStore:
         over = now - (KEPT_LONGER - 1) * self._expire
         for token in [token for token, prepared in self._prepared.items() if prepared.fresh_until < over]:
             self._retire(token)
+        if len(self._prepared) > KEPT_CHAINS and sys.getallocatedblocks() > MAX_BLOCKS:
+            kept = max(KEPT_CHAINS, len(self._prepared) * 3 // 4)
+            for token in list(self._prepared)[:-kept]:
+                self._retire(token)
         over = now - MAX_FAILURE_SECONDS
         for digest in [digest for digest, failure in self._failures.items() if failure.until < over]:
             del self._failures[digest]
 
     def _retire(self, token: int) -> None:
         prepared = self._prepared.pop(token, None)
+        self._replaced.pop(token, None)
         if prepared is not None:
+            if prepared.key is not None and self._latest.get(name := stripped(prepared.key)) == token:
+                del self._latest[name]
             self._retire_chain(prepared.chain)
 
     def _retire_chain(self, chain: Chain) -> None:

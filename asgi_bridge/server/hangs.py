@@ -37,8 +37,8 @@ MAX_FRAMES = 12
 """Maximum number of a stack's places in the log line."""
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_PROCESS = f"{__package__}.process"
-"""The module that starts the event loop."""
+_STARTERS = f"{__package__}.process", f"{__package__}.call_tasks"
+"""The modules that start the event loop, and calls: each call is a step of its own."""
 _LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 Place: TypeAlias = tuple[FrameType, int]
 """A frame, and the number of the line that it was at."""
@@ -127,7 +127,7 @@ def _file(place: Place) -> str:
 def _is_loop(frame: FrameType) -> bool:
     """Whether a frame belongs to the event loop, or to the code that runs the loop. uvloop has no frames."""
     module = frame.f_globals.get("__name__")
-    return module in ("asyncio.base_events", "asyncio.events", "asyncio.runners", "selectors", _PROCESS, "threading")
+    return module in ("asyncio.base_events", "asyncio.events", "asyncio.runners", "selectors", "threading", *_STARTERS)
 
 
 def _named(place: Place) -> str:

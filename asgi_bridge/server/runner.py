@@ -22,6 +22,8 @@ from ..succession.sockets import SocketName
 from ..tracing import find_tracing
 from ..wire import TextEntry
 from .admin import AdminAddress
+from .call_tasks import CallTasks
+from .garbage import GARBAGE
 from .hangs import HangWatch
 from .overload import Overload
 from .recorded import Recording
@@ -36,6 +38,8 @@ logger = logging.getLogger("asgi_bridge.server")
 
 TICK_SECONDS = 0.1
 """Seconds between two looks at the deadlines. One timer for all calls costs less than one for each."""
+READ_SIZE = 16 * 1024
+"""Bytes of the buffer that asyncio reads from the connections."""
 
 Give: TypeAlias = Callable[[int, bytes], object]
 """Gives a connection to another process: its descriptor, which belongs to the callee, and bytes that nobody handled."""
@@ -105,6 +109,7 @@ class Runner:
         reporting: Reports what it counts; None: it counts nothing.
         give: Takes a connection's descriptor and unread bytes, for another process; None: connections stay here.
         socket: By which the runner recognizes its own socket; None: it does not look.
+        read_buffer: What asyncio reads from its connections.
         tracing: Makes the spans of its calls; None: nobody wants any.
     """
 
@@ -138,6 +143,15 @@ class Runner:
         self._overload = Overload(self.options.limit_concurrency, self.store.find)
         self._ticker: asyncio.Task[None] | None = None
         self._hangs: HangWatch | None = None
+        self._tasks: CallTasks | None = None
+        self.read_buffer = memoryview(bytearray(READ_SIZE))
+
+    def tasks(self, loop: asyncio.AbstractEventLoop) -> CallTasks:
+        """Return what begins the calls."""
+        tasks = self._tasks
+        if tasks is None or tasks.loop is not loop:
+            tasks = self._tasks = CallTasks(loop)
+        return tasks
 
     def _watching(self) -> list[Callable[[Chain, bytes | None, Sequence[TextEntry]], None]]:
         """Return what else is called with each new chain, its key and its configuration."""
@@ -176,6 +190,8 @@ class Runner:
             self._ticker.cancel()
         if self._hangs is not None:
             self._hangs.stop()
+        if self._tasks is not None:
+            self._tasks.close()
         self.host.parked.close()
         await self.store.close()
         if self.tracing is not None:
@@ -222,6 +238,7 @@ class Runner:
             self.host.parked.sweep(now)
             self._sweep(now)
             self._overload.sweep(now)
+            GARBAGE.look()
 
     def _sweep(self, now: float) -> None:
         """Log what was only counted until now.

@@ -21,6 +21,7 @@ from ..succession.sockets import DEFAULT_PERMISSIONS, socket_path
 from ..succession.succession import Succession
 from ..tracing import check_api
 from .admin import admin_address
+from .garbage import GARBAGE
 from .output import JSON_LOG_CONFIG, LOG_CONFIG, configure_loggers, show_plugin_logs
 from .process import GRACEFUL_SECONDS, RunnerServer, run_reloading, runner_config
 from .runner import Runner, RunnerOptions, conf_expire_of_environment
@@ -173,6 +174,7 @@ def serve(
         finally:
             if library:
                 server.release()
+                GARBAGE.search_as_before()
     except KeyboardInterrupt:
         pass  # a SIGINT that uvicorn raises again after a clean stop
     finally:
@@ -261,4 +263,5 @@ def _load_runner(
     show_plugin_logs()
     runner = make_runner(plugins, options)
     adopt(runner, plugins)
+    GARBAGE.search_less()
     return runner

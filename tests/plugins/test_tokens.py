@@ -199,7 +199,7 @@ def test_a_store_runs_each_of_the_two_as_its_own(folder: str) -> None:
         for each, token in zip(pair, tokens, strict=True):
             chain = store.find(token)
             assert chain is not None
-            assert chain.layers[0]._entries["request"]["conf"] == int(each.conf[0][1] or b"")
+            assert chain.layers[0].conf == int(each.conf[0][1] or b"")
         assert tokens[0] != tokens[1]
         await store.close()
 

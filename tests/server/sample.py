@@ -47,6 +47,13 @@ async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
         pass
 
 
+async def cycling(scope: Scope, receive: Receive, send: Send) -> None:
+    """Leave 200 KB that refer to themselves."""
+    cycle: list[Any] = [b"x" * 200_000]
+    cycle.append(cycle)
+    await respond(send, b"left")
+
+
 async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
     """Does not end when it is cancelled."""
     end = time.monotonic() + apisix(scope).conf
@@ -145,7 +152,7 @@ async def census(scope: Scope, receive: Receive, send: Send) -> None:
 
 for app in (
     hello, passing, sleeping, waiting, stubborn, asyncio_thread, anyio_thread, blocking, raising, silent, asking,
-    counting, big, remembering, pid, census, asking_behind, impatient,
+    counting, cycling, big, remembering, pid, census, asking_behind, impatient,
 ):  # fmt: skip
     bridge.mount(app.__name__, app)
 bridge.mount("hurried", sleeping, timeout=0.2)
