@@ -57,8 +57,8 @@ check: $(VENV)/.check-$(VERSION)  ## linter, formatter, type checker
 docs: $(DOCS)/.docs-$(VERSION)  ## the manual as a site, in build/docs; any warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
-bench: $(VENV)/.test-$(VERSION)  ## what a call costs
-	$(BIN)/python benchmarks/bench.py
+bench: $(VENV)/.test-$(VERSION)  ## what a call and a start cost, into docs/performance.md: a quarter of an hour; BENCH=--quick: seconds
+	$(BIN)/python -m benchmarks.bench $(or $(BENCH),--docs)
 
 fuzz: $(VENV)/.test-$(VERSION)  ## the property tests with 10,000 examples a type in place of 500; FUZZ_FACTOR=200: more
 	FUZZ_FACTOR=$(or $(FUZZ_FACTOR),20) $(BIN)/python -m pytest -n $(WORKERS) tests/wire tests/alike/test_differences.py $(PYTEST)
