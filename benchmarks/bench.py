@@ -26,6 +26,7 @@ from .servers import HERE
 DOCS = HERE.parent / "docs"
 PAGE = DOCS / "performance.md"
 FIGURES = DOCS / "performance.json"
+CHARTS = DOCS / "figures"
 
 
 def arguments() -> argparse.Namespace:
@@ -49,6 +50,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="list the cases, and measure nothing")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--runs", metavar="FILE", type=Path, help="write the results of each round as JSON too")
+    parser.add_argument("--page", action="store_true", help="write the manual's page anew from its figures, no more")
     parser.add_argument("--docs", action="store_true", help="write the manual's figures, and measure the start too")
     args = parser.parse_args()
     if args.quick:
@@ -86,13 +88,21 @@ def measured(args: argparse.Namespace, found: list[Case]) -> dict[str, Any]:
 def write_docs(found: dict[str, Any]) -> None:
     """Write the manual's figures: the JSON, the tables of the page, and the charts."""
     FIGURES.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_page(found)
+
+
+def write_page(found: dict[str, Any]) -> None:
+    """Write the tables of the manual's page, and the charts."""
     PAGE.write_text(page_with(PAGE.read_text("utf-8"), found), "utf-8")
     for name, content in chart.charts(found):
-        (DOCS / name).write_text(content, "utf-8")
+        (CHARTS / name).write_text(content, "utf-8")
 
 
 def main() -> None:
     args = arguments()
+    if args.page:
+        write_page(json.loads(FIGURES.read_text("utf-8")))
+        return
     selected = chosen(args)
     if not selected:
         raise SystemExit("no case is like that; --list lists them")

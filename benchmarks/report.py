@@ -111,7 +111,7 @@ def page_with(text: str, found: Results) -> str:
     Raises:
         KeyError: The page wants a group that was not measured.
     """
-    return _TABLE.sub(lambda match: f"{match[1]}{table_of(match[2], found)}\n{match[3]}", text)
+    return _TABLE.sub(lambda match: f"{match[1]}\n{table_of(match[2], found)}\n\n{match[3]}", text)
 
 
 def table_of(name: str, found: Results) -> str:
@@ -140,8 +140,17 @@ def _about(found: Results) -> str:
     return (
         f"Measured on {found['date']}: Python {about['python']} ({about['compiler']}, built {built} profile-guided "
         f"optimization), {about['loop']}, {about['system']}, {about['processor']}, {load['rounds']} rounds of "
-        f"{load['seconds']:g} s."
+        f"{load['seconds']:g} s.{_disturbed(found)}"
     )
+
+
+def _disturbed(found: Results) -> str:
+    """Return a sentence about measurements that stayed disturbed; empty: there were none."""
+    disturbed = sum(case.get("disturbed", 0) for case in found["cases"])
+    if not disturbed:
+        return ""
+    total = found["load"]["rounds"] * sum("disturbed" in case for case in found["cases"])
+    return f" Other programs disturbed {disturbed} of {total} measurements, so take these figures for rough ones."
 
 
 def _compared(found: Results) -> str:

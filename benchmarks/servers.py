@@ -17,7 +17,7 @@ __all__ = ["BUILD", "FRAMES", "HERE", "calls_file", "command", "compiled", "core
 HERE = Path(__file__).resolve().parent
 BUILD = HERE / ".build"
 FRAMES = HERE / "frames"
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 
 
 def compiled(name: str) -> Path:

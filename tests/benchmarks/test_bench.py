@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +12,16 @@ from typing import Any
 import pytest
 
 from asgi_bridge.wire import FrameReader, HTTPReqCallReq, Role, decode
-from benchmarks import chart, frames, report, shapes
+from benchmarks import chart, frames, report, shapes, start
 from benchmarks.cases import CASES, FLOOR, GROUPS, Case
 from benchmarks.rounds import Steadiness
-from benchmarks.start import children
 
 ROOT = Path(__file__).parents[2]
+KINDS = ("applications", "bare", "asked", "phases", "refused", "parts")
+MEASURED = [case.key for case in CASES if case.group in KINDS] + [
+    *("one request: no-op", "1,000 requests: no-op", "layers: 5 layers", "256 connections: no-op", "light: no-op"),
+]
+"""All kinds of calls, and of the loads one each."""
 
 
 def run(module: str, *arguments: str) -> str:
@@ -33,20 +39,16 @@ def run(module: str, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Any]:
     """One short measurement of every kind of call; of the loads, those that differ in kind."""
-    skipped = ("8 connections", "256 connections", "1 connection", "one request")
-    groups = [group for group in GROUPS if group not in skipped]
-    only = [f"^{group}: " for group in groups] + ["^one request: no-op", "^256 connections: no-op"]
+    only = [f"^{re.escape(name)}$" for name in MEASURED]
     found: dict[str, Any] = json.loads(
         run("bench", "--quick", "--json", *(word for each in only for word in ("--only", each)))
     )
     return found
 
 
-def test_each_kind_of_call_is_measured(figures: dict[str, Any]) -> None:
-    names = {(case["group"], case["name"]) for case in figures["cases"] if case["group"] != FLOOR}
-    kinds = {(case.group, case.name) for case in CASES if not case.group.endswith(("connection", "connections"))}
-    one = {kind for kind in kinds if kind[0] == "one request" and kind[1] != "no-op"}
-    assert names == (kinds - one) | {("256 connections", "no-op")}
+def test_what_was_named_is_measured(figures: dict[str, Any]) -> None:
+    names = [f"{case['group']}: {case['name']}" for case in figures["cases"] if case["group"] != FLOOR]
+    assert sorted(names) == sorted(MEASURED)
 
 
 def test_each_load_has_a_floor(figures: dict[str, Any]) -> None:
@@ -92,7 +94,7 @@ def test_the_shapes_differ() -> None:
     assert len(calls) == len(found) == shapes.COUNT
     assert len({(call.method, call.path, str(call.args), str(call.headers)) for call in calls}) > 950
     lengths = [sum(len(name or b"") + len(value or b"") for name, value in call.headers or ()) for call in calls]
-    assert min(lengths) < 200 and max(lengths) > 1000
+    assert min(lengths) < 200 and max(lengths) > 900
 
 
 @pytest.mark.parametrize(
@@ -123,17 +125,26 @@ def test_cases_are_compared_with_a_floor_under_the_same_load() -> None:
 def test_a_process_without_children_has_none() -> None:
     sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        assert children(sleeper.pid) == []
+        assert start.children(sleeper.pid) == []
     finally:
         sleeper.kill()
         sleeper.communicate()
 
 
-def test_the_start_is_measured() -> None:
-    lines = run("start", "--rounds", "1").splitlines()
-    assert [line.split("  ")[0] for line in lines[1:]] == [
-        'python -c "import uvicorn, pydantic, starlette"',
-        "the supervisor, until it starts its worker",
-        "the first answer of asgi_bridge_apps:bridge",
-        "allowed for it",
+def test_a_start_is_measured() -> None:
+    times = start.first_answer(dict(os.environ))
+    assert times.keys() == {"supervisor", "first answer"}
+    assert all(0 < times["supervisor"][n] < times["first answer"][n] for n in (0, 1))
+
+
+def test_a_start_is_compared_with_the_imports() -> None:
+    times = {"imports": (0.1, 0.1), "used": (0.15, 0.14), "supervisor": (0.05, 0.04), "first answer": (0.25, 0.2)}
+    found = start.figures_of([times, {name: (2 * wall, 2 * cpu) for name, (wall, cpu) in times.items()}, times])
+    assert [(row["ms"], row["ratio"], row["cpu_ratio"]) for row in found["measured"]] == [
+        (100.0, 1.0, 1.0),
+        (150.0, 1.5, 1.4),
+        (50.0, 0.5, 0.4),
+        (250.0, 2.5, 2.0),
     ]
+    assert (found["rounds"], found["allowed"], found["allowed_cpu"]) == (3, 1.8, 1.7)
+    assert report.table_of("start", {"start": found}).count("\n") == 5
