@@ -15,6 +15,8 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 
 # What is about servers and clients, which differ with the parser and the event loop that uvicorn finds.
 OF_SERVERS := tests/server tests/gateway tests/replay/test_gateway.py tests/alike tests/wsgi tests/apps examples $(wildcard tests/test_*.py)
+# A module's tests stay in one process. The modules begin in the order of tests/conftest.py.
+SPREAD := --dist loadscope --no-loadscope-reorder
 # What is about uvicorn itself.
 OF_UVICORN := tests/server tests/gateway/test_server.py tests/test_testing.py
 
@@ -28,7 +30,7 @@ run: $(VENV)/.run-$(VERSION)  ## gateway, runner and an upstream to play with; P
 
 test: $(VENV)/.test-$(VERSION)  ## all tests, and how much of the code they reach
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadscope $(PYTEST)
+	$(BIN)/coverage run -m pytest -n $(WORKERS) $(SPREAD) $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=97
 
@@ -36,12 +38,12 @@ test-all:  ## make test with each Python from 3.11 to 3.14 that is installed; PY
 	@.ci/test-all
 
 test-plain: $(PLAIN)/.plain-$(VERSION)  ## the tests of servers as the README installs: h11, no httptools, no uvloop
-	$(PLAIN)/bin/python -m pytest -n $(WORKERS) --dist loadscope $(or $(PYTEST),$(OF_SERVERS))
+	$(PLAIN)/bin/python -m pytest -n $(WORKERS) $(SPREAD) $(or $(PYTEST),$(OF_SERVERS))
 
 test-uvicorn: $(UVICORN)/.test-$(VERSION)  ## the tests of the server with the oldest uvicorn that pyproject.toml allows; make test has the newest
 	$(UVICORN)/bin/python -m pip install --quiet --disable-pip-version-check "uvicorn==$(OLDEST_UVICORN)"
 	$(UVICORN)/bin/python -c 'import uvicorn; print("=== uvicorn", uvicorn.__version__)'
-	$(UVICORN)/bin/python -m pytest -n $(WORKERS) --dist loadscope $(or $(PYTEST),$(OF_UVICORN))
+	$(UVICORN)/bin/python -m pytest -n $(WORKERS) $(SPREAD) $(or $(PYTEST),$(OF_UVICORN))
 
 test-install: $(VENV)/.check-$(VERSION)  ## the README's installation and make run, in fresh environments and clones
 	$(BIN)/python -m pytest tests/install -m install $(PYTEST)
@@ -67,13 +69,16 @@ soak: $(VENV)/.test-$(VERSION)  ## 100,000 calls, most of them failing, and what
 	LEAK_CALLS=100000 BOTH_CALLS=20000 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST) \
 		tests/server/test_leaks.py tests/test_fail_closed.py tests/test_phases.py -k "leave or local_variable"
 
-long: fuzz soak  ## all that takes longer: fuzz, soak, ten reloads, twenty take-overs, 10,000 recorded calls, ten seconds of dev, shadows everywhere
+long: fuzz soak docs  ## all that takes longer: fuzz, soak, ten reloads, twenty take-overs, 10,000 recorded calls, ten seconds of dev, shadows everywhere
 	TOKENS=300000 $(BIN)/python -m pytest tests/server/test_tokens.py $(PYTEST)
+	EDITS=3000 CLAIMS=125 PARKED_CALLS=10000 $(BIN)/python -m pytest tests/plugins/test_store.py tests/plugins/test_tokens.py \
+		tests/adapter/test_parking.py -k "very_many or same_moment" $(PYTEST)
 	RELOADS=10 TAKE_OVERS=20 HANDOVER_CALLS=3200 HANDOVER_WORKERS=4 SLOWNESS=1 IMPORT_SECONDS=0.6 \
 		$(BIN)/python -m pytest -s tests/succession/test_reloads.py tests/supervisor/test_worker_succession.py $(PYTEST)
 	BOTH_CALLS=20000 BOTH_WORKERS=4 $(BIN)/python -m pytest -s tests/supervisor/test_worker_phases.py $(PYTEST)
 	RECORDED_CALLS=10000 $(BIN)/python -m pytest -s tests/recording/test_replay.py tests/recording/test_workers.py $(PYTEST)
 	DRIVEN_SECONDS=10 $(BIN)/python -m pytest -s tests/inspector/test_page.py -k driven $(PYTEST)
+	SITE_PAGES=all $(BIN)/python -m pytest tests/manual/test_site.py $(PYTEST)
 	SHADOW_STEP=1 $(BIN)/python -m pytest tests/alike/fidelity/test_shadow.py $(PYTEST)
 
 clean:  ## remove what the other targets made

@@ -13,7 +13,8 @@ A request that is refused does not count. Each answer tells the client where it 
 ``consumer_name``. ``remote_addr`` and ``http_NAME`` cost no round trip to the gateway, and ``http_NAME`` is the header
 as the plugins before this one have left it. So ``http_x_consumer`` counts the consumers of a ``key-auth`` with
 ``consumer_header``. A header that no such plugin sets is the client's to choose. If the variable is empty, the address
-of the client counts in its place.
+of the client counts in its place. An address is a weak limit: a client with IPv6 has many, and each is counted by
+itself, while the people behind one router share one. Where clients have keys, count those.
 
 The counts of a route are in the memory of the runner, for all of its workers, and for the clients of the last time.
 With ``redis`` they are in Redis, and all gateways that name the same Redis share them. The operator says which Redis a

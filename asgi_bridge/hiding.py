@@ -13,6 +13,7 @@ from typing import Any
 
 __all__ = [
     "HIDDEN",
+    "LONG_KEY",
     "SECRETS",
     "Secrets",
     "hidden",

@@ -1,13 +1,38 @@
-"""Prints how many responses and recorded cases are equal, at the end of a run.
+"""Begins with what takes longest, and prints at the end how many responses and recorded cases are equal.
 
-It counts in the reports, because with pytest-xdist other processes have run the tests.
+The latter is counted in the reports, because with pytest-xdist other processes have run the tests.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 
 import pytest
 
 from asgi_bridge.hiding import SECRETS
+from asgi_bridge.logs import GUARD
+
+LONGEST = [
+    "tests/manual/test_pages.py",
+    "tests/inspector/test_page.py",
+    "tests/new/test_new.py",
+    "tests/succession/test_reloads.py",
+    "tests/supervisor/test_worker_succession.py",
+    "tests/dev/test_dev.py",
+    "tests/supervisor/test_workers.py",
+    "tests/server/test_configuration_bounds.py",
+    "tests/adapter/test_bounds.py",
+    "tests/insight/test_page.py",
+    "tests/test_fail_closed.py",
+    "tests/server/test_serve.py",
+    "tests/server/test_hangs.py",
+]
+"""The modules that take longest. One that began last would keep one processor busy while the others have no work."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {module: place for place, module in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(LONGEST)))
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +40,21 @@ def no_secrets_of_other_tests() -> Iterator[None]:
     """What is hidden in log lines belongs to the process, so the words of one test would be hidden in the next."""
     yield
     SECRETS.forget()
+
+
+@pytest.fixture(autouse=True)
+def loggers() -> Iterator[None]:
+    """Undo what a command or a server sets up in this process: its handlers write to the streams of that test."""
+    names = ("uvicorn", "uvicorn.error", "uvicorn.access", "asgi_bridge", "")
+    before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in map(logging.getLogger, names)]
+    last_resort = logging.lastResort
+    yield
+    logging.lastResort = last_resort
+    GUARD.counts = False
+    for logger, handlers, level, propagate in before:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -80,7 +80,8 @@ def commands(page: Path) -> Iterator[str]:
             found = re.search(rf"(?:^|[ =/])(asgi-bridge (?:{'|'.join(cli.commands)})\b.*)", line)
             if found:
                 yield re.split(" [#>|] ?", found[1])[0]
-    yield from (span for span in spans(page) if re.match(r"asgi-bridge [a-z]", span))
+    # a usage line is no command
+    yield from (span for span in spans(page) if re.match(r"asgi-bridge [a-z]", span) and "[OPTIONS]" not in span)
 
 
 def name(page: Path) -> str:

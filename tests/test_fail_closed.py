@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import re
 import signal
@@ -23,7 +24,7 @@ from .doubles.clients import client_of, routes_of
 from .doubles.runner_process import RunnerProcess, runner_process
 from .doubles.upstream import Upstream
 
-LEAK_CALLS = int(os.environ.get("LEAK_CALLS", "3000"))
+LEAK_CALLS = int(os.environ.get("LEAK_CALLS", "1500"))
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 BODY: Message = {"type": "http.response.body", "body": b"answered", "more_body": False}
@@ -453,6 +454,30 @@ def test_log_names_the_plugin_of_the_list_that_failed(caplog: pytest.LogCaptureF
     assert said(caplog) == ["plugin faulty: request refused: ValueError: spilt"]
 
 
+@pytest.mark.parametrize("faulty", [mounted("", sending_and_raising(), ""), mounted("", deaf, "", timeout=0.2)])
+def test_a_fault_refuses_the_request_also_if_it_cannot_be_logged(
+    faulty: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "request refused" in record.getMessage():
+                raise OSError("no space left on device")
+
+    broken = Broken()
+    logging.getLogger("asgi_bridge").addHandler(broken)
+    routes = [route("/faulty", ("faulty", "{}")), route("/healthy", ("healthy", "{}"))]
+    gateway = Gateway(bridge_with(faulty), routes, upstream=Upstream("from upstream"))
+    try:
+        with TestClient(gateway, raise_server_exceptions=False) as client:
+            assert client.get("/faulty").status_code == 503
+            assert client.get("/healthy").text == "from upstream"
+            assert [line for line in caplog.messages if "RPC_HTTP_REQ_CALL" in line] == [
+                "GET /faulty (route arr_1): failed to receive RPC_HTTP_REQ_CALL: service unavailable"
+            ]
+    finally:
+        logging.getLogger("asgi_bridge").removeHandler(broken)
+
+
 def test_failed_preparation_is_logged_once_and_refuses_every_request(caplog: pytest.LogCaptureFixture) -> None:
     fault = next(fault for fault in CONFIGURATIONS if fault.name == "unknown key")
     routes = [route("/*", ("faulty", fault.value))]
@@ -581,7 +606,8 @@ mount("memory", raising=MemoryError)
 
 async def slow(scope, receive, send):
     assert scope["type"] == "http"
-    await asyncio.sleep(60)
+    # no sleep: asyncio keeps up to a hundred cancelled timers, each with the context of its call, and we count objects
+    await asyncio.Event().wait()
 bridge.mount("slow", slow, timeout=0.1)
 
 async def reads(scope, receive, send):

@@ -152,7 +152,9 @@ COMMANDS = {
     "call": "asgi-bridge call: name a plugin" + HELP.format("call"),
     "doctor": "asgi-bridge: nothing to look at: give --uds PATH or --apisix-config FILE",
     "health": "asgi-bridge health: no socket: give --uds PATH" + HELP.format("health"),
-    "check gate.py": "asgi-bridge: there is no route file gate.py; give at least one, or - for standard input",
+    "check gate.py": "asgi-bridge: no route file: gate.py names plugins; write a route file behind it, or - for standard "
+    "input",
+    "check apisx.yaml": "asgi-bridge: apisx.yaml: the route file cannot be read: No such file or directory",
     # what is to be run
     "plugins gate:brigde": "asgi-bridge: cannot import 'gate:brigde': 'gate' has no attribute 'brigde'; did you mean "
     "'bridge'?",
@@ -180,8 +182,8 @@ COMMANDS = {
     + HELP.format("run"),
     "run gate --log-config nowhere": "asgi-bridge run: Invalid value for '--log-config': File 'nowhere' does not exist"
     + HELP.format("run"),
-    "run gate --uds r --log-config log.txt": "asgi-bridge: logging cannot be set up with log_level None and log_config "
-    "'log.txt': RuntimeError: log.txt is invalid: File contains no section headers. file: 'log.txt', line: 1 'not a "
+    "run gate --uds r --log-config log.txt": "asgi-bridge: logging cannot be set up with log_config 'log.txt': "
+    "RuntimeError: log.txt is invalid: File contains no section headers. file: 'log.txt', line: 1 'not a "
     "logging configuration'",
     "run gate --uds r --env-file latin.env": "asgi-bridge: the environment file latin.env cannot be read: it is not "
     "UTF-8; save it as UTF-8",
@@ -397,7 +399,8 @@ PYTHON: dict[str, tuple[Callable[[Any], object], str]] = {
     "no threads": (lambda bridge: WSGIApp(wsgi, threads=0), "threads is a number of threads, not 0"),
     "upstream outside of a call": (
         lambda bridge: apisix({"type": "http"}),
-        "this scope does not belong to the call of a plugin",
+        "this scope does not belong to the call of a plugin: hand on the one that the plugin got, or a copy with its "
+        "extensions",
     ),
     # options of a mount
     "an option that is misspelt": (
@@ -550,10 +553,10 @@ def test_a_mistake_in_a_configuration(mistake: str, folder: Path) -> None:
 DROPS = "; APISIX drops the route, so its requests get 404"
 FIRST = "error: route 'r': ext-plugin-pre-req.conf[0]: "
 FIELDS = (
-    "APISIX does not know this field, and drops what has it; take it out. There are create_time, desc, "
-    "enable_websocket, host, hosts, id, labels, methods, name, plugin_config_id, plugins, priority, remote_addr, "
-    "remote_addrs, service_id, status, timeout, update_time, upstream, upstream_id, uri, uris, vars; did you mean "
+    "There are create_time, desc, enable_websocket, host, hosts, id, labels, methods, name, plugin_config_id, plugins, "
+    "priority, remote_addr, remote_addrs, service_id, status, timeout, update_time, upstream, upstream_id, uri, uris, vars"
 )
+UNKNOWN = "APISIX does not know this field; did you mean "
 LINES = {
     ("name: key", "name: kez"): f"6: {FIRST}plugin kez is not mounted, so requests get 503; mounted are: key, limited; "
     "did you mean 'key'?",
@@ -569,7 +572,7 @@ LINES = {
         "ext-plugin-pre-req",
         "ext-plugin-pre-request",
     ): "5: error: route 'r': plugins.ext-plugin-pre-request: APISIX has no "
-    f"plugin of this name, and drops what has it; did you mean 'ext-plugin-pre-req'?{DROPS}",
+    f"plugin of this name; did you mean 'ext-plugin-pre-req'?{DROPS[1:]}",
     (
         "ext-plugin-pre-req",
         "ext-plugin-post-resp",
@@ -585,9 +588,9 @@ LINES = {
     ("name: key, ", ""): f"6: error: route 'r': plugins.ext-plugin-pre-req.conf[0]: APISIX requires name here{DROPS}",
     ("#END\n", ""): " error: the last line has to be #END; APISIX does not read a file without it (it may be half "
     "written)",
-    ("uri: /*", "url: /*"): f"3: error: route 'r': url: {FIELDS}'uri'?{DROPS}",
-    ("plugins:", "plugin:"): f"4: error: route 'r': plugin: {FIELDS}'plugins'?{DROPS}",
-    ("upstream: {", "upstreams: {"): f"7: error: route 'r': upstreams: {FIELDS}'upstream'?{DROPS}",
+    ("uri: /*", "url: /*"): f"3: error: route 'r': url: {UNKNOWN}'uri'? {FIELDS}{DROPS}",
+    ("plugins:", "plugin:"): f"4: error: route 'r': plugin: {UNKNOWN}'plugins'? {FIELDS}{DROPS}",
+    ("upstream: {", "upstreams: {"): f"7: error: route 'r': upstreams: {UNKNOWN}'upstream'? {FIELDS}{DROPS}",
     ("uri: /*", "uri: '*'"): f"3: error: route 'r': uri: '*' has to begin with a slash, as the path of every request "
     f"does{DROPS}",
     (

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import LONGEST
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"asgi_bridge": "asgi_bridge", "apps": "asgi_bridge_apps"}
 """Folder → the name that it is imported by."""
@@ -264,3 +266,7 @@ def test_a_relative_import_starts_at_the_package_of_its_file() -> None:
     assert graph["pkg.a"] == {"pkg.a.deep": 1, "pkg.b": 2}
     assert graph["pkg.a.deep"] == {"pkg.a": 1, "pkg.b": 2}
     assert circle_in(graph) == ["pkg.a", "pkg.a.deep", "pkg.a"]
+
+
+def test_the_test_modules_that_begin_first_exist() -> None:
+    assert [module for module in LONGEST if not (ROOT / module).exists()] == []

@@ -60,7 +60,11 @@ class SessionConf(Conf):
 class BearerConf(Conf):
     """Access tokens that are accepted in place of a session: JWTs of the same issuer."""
 
-    audience: str = Field(min_length=1, max_length=1024, description="Audience (aud) that a token has to be for.")
+    audience: str = Field(
+        min_length=1,
+        max_length=1024,
+        description="Audience (aud) that a token has to be for. If it is the client_id, ID tokens are accepted too.",
+    )
     hide_credentials: HideCredentials = False
 
 

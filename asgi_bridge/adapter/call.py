@@ -201,11 +201,13 @@ class Call(ChainCall):
             return
         if reason is None:
             reason = self._overdue_reason()
-        self._log_error(self.overdue, "request refused: %s", reason)
-        self._host.on_fault(PluginError(f"plugin {self.overdue}: {reason}"))
-        self._answer(ErrResp(ErrCode.SERVICE_UNAVAILABLE), "error timeout", Event.EXPIRE)
-        if self.task is not None:
-            self.task.cancel()
+        try:
+            self._log_error(self.overdue, "request refused: %s", reason)
+            self._host.on_fault(PluginError(f"plugin {self.overdue}: {reason}"))
+        finally:  # also if a log handler of somebody else's raises
+            self._answer(ErrResp(ErrCode.SERVICE_UNAVAILABLE), "error timeout", Event.EXPIRE)
+            if self.task is not None:
+                self.task.cancel()
 
     def _overdue_reason(self) -> str:
         overdue = self.overdue.split(", ")
@@ -468,8 +470,10 @@ class Call(ChainCall):
         else:
             code = ErrCode.BAD_REQUEST if isinstance(exc, RemoteProtocolError) else ErrCode.SERVICE_UNAVAILABLE
             expected = isinstance(exc, PluginError | RemoteProtocolError | asyncio.CancelledError)
-            self._log_error(plugin, "request refused: %s", reason, exc_info=None if expected else exc)
-            self._answer(ErrResp(code), "error", Event.REFUSE)
+            try:
+                self._log_error(plugin, "request refused: %s", reason, exc_info=None if expected else exc)
+            finally:  # also if a log handler of somebody else's raises
+                self._answer(ErrResp(code), "error", Event.REFUSE)
 
     def _warn(self, about: str, text: str) -> None:
         self.chain.warn_once(about, text)

@@ -61,10 +61,7 @@ def _check(plugin: Plugin, raw: bytes) -> list[WrongPart]:
         return [WrongPart(None, text_of(error) if isinstance(error, TimeoutError) else reason_of(error))]
     if not error.fields:
         return [WrongPart(None, text_of(error).replace("the configuration", "it", 1), error.index or 0)]
-    return [
-        WrongPart(".".join(map(str, each.path)) or None, each.reason, index_of(text, each.path))
-        for each in error.fields
-    ]
+    return [WrongPart(each.name or None, each.reason, index_of(text, each.path)) for each in error.fields]
 
 
 def _error(plugin: Plugin, text: str) -> BaseException | None:

@@ -48,7 +48,9 @@ def check(
     read_environment(env_file)
     target, names = (None, arguments) if _is_route_file(arguments[0]) else (arguments[0], arguments[1:])
     if not names:
-        raise ConfigurationError(f"there is no route file {target}; give at least one, or - for standard input")
+        raise ConfigurationError(
+            f"no route file: {target} names plugins; write a route file behind it, or - for standard input"
+        )
     files = [_read(name) for name in dict.fromkeys(names)]
     plugins = find_source(target, mounts, app_dir, allow).load()
     findings = [*check_files(files, plugins, limit=limit_configuration_size), *counted_apart(plugins, workers)]

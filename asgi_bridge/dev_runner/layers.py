@@ -18,6 +18,8 @@ from ..logs import traceback_text
 from ..plugins import Chain, Layer
 from ..plugins.reasons import reason_of
 from ..plugins.replay import Replay
+from ..plugins.shadow import ShadowLayer
+from ..plugins.shadow_record import ShadowRun
 from ..tracebacks import own_frames
 from .story import Part, Story
 
@@ -32,19 +34,30 @@ class Hooks:
     Args:
         story_of: Finds the story of a call.
         changed: Called when the part of a layer in a story has changed, with the story and the layer's key.
+        told_more: Called when anything else was added to a story.
     """
 
-    def __init__(self, story_of: Callable[[Call], Story], changed: Callable[[Story, int], None]) -> None:
+    def __init__(
+        self,
+        story_of: Callable[[Call], Story],
+        changed: Callable[[Story, int], None],
+        told_more: Callable[[Story], None],
+    ) -> None:
         self._story_of = story_of
         self._changed = changed
+        self._told_more = told_more
 
     def add_to(self, chain: Chain) -> None:
-        """Look at the plugins of a new chain. Its shadows act on no request, and stay as they are."""
+        """Look at the plugins of a new chain. Shadows act on no request, so only their verdicts are looked at."""
         for index, layer in enumerate(chain.acting):
             layer.app = self._application(layer, index)
             # whoever holds the layer holds its methods too, so another object in its place would come too late
             layer.__class__ = _WatchedLayer
             _HOOKS[id(layer)] = self
+        for layer in chain.layers:
+            if isinstance(layer, ShadowLayer):
+                layer.__class__ = _WatchedShadow
+                _HOOKS[id(layer)] = self
 
     def _application(self, layer: Layer, index: int) -> Any:
         """Return the application around that of a layer."""
@@ -112,6 +125,18 @@ class Hooks:
 
         return receiving, sending
 
+    def shadow_runs(self, layer: ShadowLayer, call: Call, run: ShadowRun) -> None:
+        """Note the verdict of a shadow once its run is over."""
+        assert run.task is not None
+
+        def ended(_: object) -> None:
+            if run.verdict is not None:
+                story = self._story_of(call)
+                story.add_shadow(layer.name, run.verdict.outcome, run.verdict.text)
+                self._told_more(story)
+
+        run.task.add_done_callback(ended)
+
 
 _HOOKS: dict[int, Hooks] = {}
 """The hooks of each layer that is looked at, by its identity. A layer has no room for more attributes."""
@@ -127,6 +152,22 @@ class _WatchedLayer(Layer):
         if hooks is not None and isinstance(call, Call):
             receive, send = hooks.passes_on(self, call, scope, receive, send)
         return super().go_on(call, scope, receive, send)
+
+    def __del__(self) -> None:
+        _HOOKS.pop(id(self), None)
+
+
+class _WatchedShadow(ShadowLayer):
+    """A shadow whose verdicts are looked at."""
+
+    __slots__ = ()
+
+    def _started(self, call: Any, scope: Scope, receive: Receive) -> ShadowRun | None:
+        run = super()._started(call, scope, receive)
+        hooks = _HOOKS.get(id(self))
+        if run is not None and hooks is not None and isinstance(call, Call):
+            hooks.shadow_runs(self, call, run)
+        return run
 
     def __del__(self) -> None:
         _HOOKS.pop(id(self), None)

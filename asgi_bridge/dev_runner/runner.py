@@ -83,7 +83,7 @@ class Teller:
         self._stories: OrderedDict[int, Story] = OrderedDict()
         self._dirty: dict[int, Story] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._hooks = Hooks(self._story_of, self._changed)
+        self._hooks = Hooks(self._story_of, self._changed, self._tell_soon)
         self._lines = Lines(self._story_of, self._added, self._alone, listens)
 
     def start(self) -> None:

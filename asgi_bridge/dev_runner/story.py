@@ -142,6 +142,7 @@ class Story:
         self._route_id = route_id
         self._phase = phase
         self._changed: set[int] = set()
+        self._shadows: list[dict[str, str]] = []
         self._lines: deque[dict[str, Any]] = deque()
         self._left = MAX_LINES
         self._partial: dict[int, tuple[str, str]] = {}
@@ -150,6 +151,16 @@ class Story:
     def changed(self, key: int) -> None:
         """Note that the part of a layer has changed."""
         self._changed.add(key)
+
+    def add_shadow(self, plugin: str, outcome: str, content: str) -> None:
+        """Add what a shadow would have done.
+
+        Args:
+            plugin: Its name.
+            outcome: In a word or two.
+            content: What the log says about it; empty: nothing, because it would have changed nothing.
+        """
+        self._shadows.append({"plugin": plugin, "outcome": outcome, "text": content[:MAX_LINE]})
 
     def add_line(self, kind: str, content: str, **more: Any) -> bool:
         """Add a line. Any thread may do that. Returns False if there are too many already.
@@ -195,6 +206,7 @@ class Story:
         changed, self._changed = self._changed, set()
         if all(part.ended for part in self.parts.values()):
             self._end_lines()
+        shadows, self._shadows = self._shadows, []
         lines = [self._lines.popleft() for _ in range(len(self._lines))]
         parts = sorted((self.parts[key] for key in changed), key=lambda part: part.index)
         for key in changed:
@@ -206,5 +218,6 @@ class Story:
             "route": self._route_id,
             "plugins": self._plugins,
             "parts": [part.as_json() for part in parts],
+            "shadows": shadows,
             "lines": lines,
         }

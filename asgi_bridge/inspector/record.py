@@ -95,6 +95,7 @@ class CallRecord:
         ended: When it ended.
         plugins: Those of its list without shadows, as the runner tells; None: it has told nothing.
         parts: The parts of its plugins, by their place.
+        shadows: What its shadows would have done: ``plugin``, ``outcome`` and ``text``.
         told: When the runner has told something last.
     """
 
@@ -103,6 +104,7 @@ class CallRecord:
     ended: float = 0.0
     plugins: list[str] | None = None
     parts: dict[int, dict[str, Any]] = field(default_factory=dict)
+    shadows: list[dict[str, str]] = field(default_factory=list)
     told: float = 0.0
 
 
@@ -182,6 +184,9 @@ class Record:
                     part[name] = self.keep(Body.of_json(part[name]))
             call.parts[part["index"]] = part
             self.size += 2000
+        for shadow in news["shadows"]:
+            call.shadows.append(shadow)
+            self.size += 200 + len(shadow["text"])
         for line in news["lines"]:
             self.add_line(line)
 

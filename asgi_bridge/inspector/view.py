@@ -154,6 +154,7 @@ def _lane(lane: Lane, record: Record, bodies: _Bodies) -> dict[str, Any]:
         "error": None if call is None else call.error,
         "degraded": call is not None and call.degraded,
         "steps": [_step(step, bodies) for step in lane.steps],
+        "shadows": lane.call.shadows,
         "in_response": call is not None and call.phase == POST_RESP,
     }
 

@@ -14,6 +14,7 @@ import pydantic
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, PydanticOmit, SchemaValidator, core_schema
 
+from ..hiding import HIDDEN, LONG_KEY, looks_secret
 from ..spelling import did_you_mean
 from .patterns import NO_SCHEMA, guard_patterns
 from .reasons import shortened
@@ -74,13 +75,34 @@ class Checker:
             errors = _first_errors(exc)
             guesses = self._guesses(errors)
             first = next((guess for error, guess in zip(errors, guesses, strict=True) if _is_unknown(error)), "")
+            names = self._names(errors)
             fields = [
-                WrongField(tuple(error["loc"]), reason_of_error(error) + guess)
-                for error, guess in zip(errors, guesses, strict=True)
+                WrongField(tuple(error["loc"]), reason_of_error(error) + guess, name)
+                for error, guess, name in zip(errors, guesses, names, strict=True)
             ]
             if exc.error_count() > MAX_ERRORS:
-                fields.append(WrongField((), f"{exc.error_count() - MAX_ERRORS} more fields are wrong"))
-            raise RefusedConfiguration(_reasons(errors, exc.error_count()) + first, fields) from None
+                fields.append(WrongField((), f"{exc.error_count() - MAX_ERRORS} more fields are wrong", ""))
+            raise RefusedConfiguration(_reasons(errors, names, exc.error_count()) + first, fields) from None
+
+    def _names(self, errors: list[ErrorDetails]) -> list[str]:
+        """Return the path of each error for people.
+
+        A route may have a secret where a name belongs, as in ``{"keys": {SECRET: "ada"}}``. So behind a field that is
+        called like a secret, a long key is hidden, unless it is the name of a field.
+        """
+        known: set[str] | None = None
+        names = []
+        for error in errors:
+            shown: list[str] = []
+            secret = False
+            for step in error["loc"]:
+                if secret and isinstance(step, str) and len(step) >= LONG_KEY:
+                    known = _properties(self.schema()) if known is None else known
+                    step = step if step in known else HIDDEN
+                shown.append(str(step))
+                secret = secret or (isinstance(step, str) and looks_secret(step))
+            names.append(".".join(shown))
+        return names
 
     def _guesses(self, errors: list[ErrorDetails]) -> list[str]:
         """Suggest for each unknown key what it may be a typing error of; empty: nothing, or the key is known."""
@@ -180,13 +202,11 @@ class _Schema(GenerateJsonSchema):
         raise PydanticOmit
 
 
-def _reasons(errors: list[ErrorDetails], count: int) -> str:
+def _reasons(errors: list[ErrorDetails], names: list[str], count: int) -> str:
     """Say on one line what is wrong, field by field: the first `errors` of all `count` errors."""
     reasons = [
-        f"field {shortened('.'.join(map(str, error['loc'])), 200)!r}: {reason_of_error(error)}"
-        if error["loc"]
-        else reason_of_error(error)
-        for error in errors
+        f"field {shortened(name, 200)!r}: {reason_of_error(error)}" if name else reason_of_error(error)
+        for error, name in zip(errors, names, strict=True)
     ]
     if count > MAX_ERRORS:
         reasons.append(f"and {count - MAX_ERRORS} more")

@@ -191,7 +191,9 @@ class KeywordConfiguration:
         model = self._checker.check(text, strict=True, rules=self._rules)
         for name, value in (model.model_extra or {}).items():
             if self._rules is not None and not may_compile(name, value, self._rules):
-                raise RefusedConfiguration(f"field {name!r}: {PATTERN_REFUSED}", [WrongField((name,), PATTERN_REFUSED)])
+                raise RefusedConfiguration(
+                    f"field {name!r}: {PATTERN_REFUSED}", [WrongField((name,), PATTERN_REFUSED, name)]
+                )
         configured = {name: getattr(model, field) for field, name in self._names.items() if name in parsed}
         return self._defaults | configured | (model.model_extra or {})
 

@@ -115,7 +115,10 @@ def apisix(scope: Scope) -> Apisix:
         return extension
     found = current.get(None)
     if found is None:
-        raise PluginError("this scope does not belong to the call of a plugin")
+        raise PluginError(
+            "this scope does not belong to the call of a plugin: hand on the one that the plugin got, or a copy with "
+            "its extensions"
+        )
     return found
 
 

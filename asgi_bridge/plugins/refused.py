@@ -14,10 +14,12 @@ class WrongField(NamedTuple):
     Attributes:
         path: Keys and indices that lead to the field. There may be pydantic's own among them, as the tag of a union.
         reason: What is wrong, without the value.
+        name: The path for people, with dots; a key that may be a secret is hidden. Empty: the configuration as a whole.
     """
 
     path: tuple[str | int, ...]
     reason: str
+    name: str
 
 
 class RefusedConfiguration(ConfigurationError):

@@ -211,9 +211,11 @@ def _uvicorn_config(log_level: str | int | None, log_config: dict[str, Any] | st
         if log_level is None and isinstance(log_config, dict) and log_config in _LOG_CONFIGS.values():
             raise
         reason = " ".join(f"{exc.__cause__ or exc}".split())
+        given = [] if log_level is None else [f"log_level {log_level!r}"]
+        if log_config not in _LOG_CONFIGS.values():
+            given.append(f"log_config {log_config!r:.200}")
         raise ConfigurationError(
-            f"logging cannot be set up with log_level {log_level!r} and log_config {log_config!r}: "
-            f"{type(exc).__name__}: {reason}"
+            f"logging cannot be set up with {' and '.join(given)}: {type(exc).__name__}: {reason}"
         ) from None
 
 

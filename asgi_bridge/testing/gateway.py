@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ __all__ = ["Gateway"]
 
 logger = logging.getLogger("asgi_bridge.testing")
 
+BACKGROUND_SECONDS = 2.0
+"""Seconds that background tasks have when the gateway ends. A server waits for them too when it stops."""
 _LIMITS = Limits(connect=60.0, lock=60.0)
 """Timeouts of the gateway in seconds. The defaults, 1 and 5, are short for a machine that is busy with tests."""
 
@@ -146,10 +148,24 @@ class Gateway:
                 server.close()
                 for connection in list(state.connections):
                     connection.shutdown()
-                for task in list(state.tasks):
-                    task.cancel()
-                await asyncio.gather(*state.tasks, return_exceptions=True)
+                runner.host.parked.close()
+                await _end(state.tasks, {call.task for call in runner.calls})
                 await server.wait_closed()
+
+
+async def _end(tasks: set[asyncio.Task[None]], unanswered: Set[asyncio.Task[None] | None]) -> None:
+    """End the tasks of all calls.
+
+    Args:
+        tasks: All tasks. Those whose call has its answer get time for what they do after it.
+        unanswered: The others. Nobody waits for their answers any more.
+    """
+    answered = tasks - unanswered
+    if answered:
+        await asyncio.wait(answered, timeout=BACKGROUND_SECONDS)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _routes(routes: str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any]], strict: bool) -> Routes:

@@ -72,7 +72,10 @@ def run_of(environ: Mapping[str, Any]) -> "Run":
     """
     run = environ.get("asgi_bridge.run")
     if not isinstance(run, Run):
-        raise PluginError("this environ does not belong to the call of a WSGIApp or WSGIMiddleware")
+        raise PluginError(
+            "this environ does not belong to the call of a WSGIApp or WSGIMiddleware: hand on the one that the "
+            "application got, or a copy"
+        )
     return run
 
 

@@ -131,7 +131,7 @@ def test_an_answer_of_the_admin_api_on_standard_input(check: Check) -> None:
     ("arguments", "said"),
     [
         (["nothing.yaml"], "nothing.yaml: the route file cannot be read: No such file or directory"),
-        (["gate.py"], "there is no route file gate.py; give at least one, or - for standard input"),
+        (["gate.py"], "no route file: gate.py names plugins; write a route file behind it, or - for standard input"),
         (["gate:nothing", "good.yaml"], "cannot import 'gate:nothing': 'gate' has no attribute 'nothing'"),
         (["nowhere:bridge", "good.yaml"], "cannot import 'nowhere:bridge': no module named "
          "'nowhere'; is it installed, and does --app-dir point to it?"),

@@ -1,5 +1,6 @@
 """``asgi-bridge dev`` as a person uses it: a process, curl, an editor, Ctrl-C."""
 
+import json
 import os
 import pty
 import re
@@ -19,7 +20,9 @@ import httpx2
 import pytest
 
 from asgi_bridge.dev import invitations
+from asgi_bridge.dev.routes import RouteFile
 from asgi_bridge.gateway import read_routes
+from asgi_bridge.loading import Source
 
 from ..doubles.dev_process import SECONDS, dev
 
@@ -50,6 +53,9 @@ def test_each_printed_line_does_what_the_text_beside_it_says(tmp_path: Path) -> 
         assert '"method": "POST"' in echo and '"target": "/anything?a=1"' in echo and '"body": "some=body"' in echo
         running.wait_for("plugin corse is not mounted")
         running.wait_for("pre-req   cors  changed the response")
+        # the routes name port 1980, and the echo upstream listens somewhere else
+        assert "127.0.0.1:1980" in PLAYGROUND.read_text()
+        assert httpx2.get(running.url + "/anything?a=1", timeout=SECONDS).json()["target"] == "/anything?a=1"
 
 
 PLUGIN = """
@@ -99,21 +105,46 @@ def test_code_and_routes_are_reloaded(tmp_path: Path) -> None:
         assert client.get("/b").text == "the second"
 
 
-def test_without_a_route_file_each_plugin_has_a_route(tmp_path: Path) -> None:
-    (tmp_path / "plugin.py").write_text(PLUGIN.format(text="here"))
-    with dev(tmp_path, "plugin:bridge") as running:
-        assert httpx2.get(running.url + "/hello", timeout=SECONDS).text == "here"
+APPLICATION = """
+from starlette.responses import PlainTextResponse
+app = PlainTextResponse("the application")
+"""
 
 
-def test_an_application_is_a_target_and_several_plugins_have_a_route_each(tmp_path: Path) -> None:
-    (tmp_path / "main.py").write_text(
-        "from starlette.responses import PlainTextResponse\napp = PlainTextResponse('the application')\n"
-    )
+def test_an_application_is_a_target_and_gets_all_paths(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(APPLICATION)
     with dev(tmp_path, "main.py") as running:
         assert httpx2.get(running.url + "/any/path", timeout=SECONDS).text == "the application"
-    with dev(tmp_path, "main:app", "--mount", "more=main:app") as running:
-        found = {path: httpx2.get(running.url + path, timeout=SECONDS).status_code for path in ("/app", "/more", "/x")}
-        assert found == {"/app": 200, "/more": 200, "/x": 404}
+
+
+def test_without_a_route_file_each_plugin_has_a_route(tmp_path: Path) -> None:
+    (tmp_path / "plugin.py").write_text(PLUGIN.format(text="here"))
+    (tmp_path / "main.py").write_text(APPLICATION)
+    with dev(tmp_path, "plugin:bridge", "--mount", "more=main:app") as running:
+        answers = {path: httpx2.get(running.url + path, timeout=SECONDS) for path in ("/hello", "/more", "/x")}
+    assert {path: answer.status_code for path, answer in answers.items()} == {"/hello": 200, "/more": 200, "/x": 404}
+    assert (answers["/hello"].text, answers["/more"].text) == ("here", "the application")
+
+
+@pytest.mark.parametrize(
+    ("target", "mounts", "uris"),
+    [
+        ("plugin:bridge", {}, {"hello": "/*"}),
+        ("main:app", {}, {"app": "/*"}),
+        ("main:app", {"more": "main:app"}, {"app": "/app*", "more": "/more*"}),
+    ],
+)
+def test_the_routes_that_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, mounts: dict[str, str], uris: dict[str, str]
+) -> None:
+    (tmp_path / "plugin.py").write_text(PLUGIN.format(text="here"))
+    (tmp_path / "main.py").write_text(APPLICATION)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("plugin", "main"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    made = RouteFile(Path("apisix.yaml"), Source(target, mounts=mounts, app_dir=str(tmp_path)), 1980).load()
+    assert {route.id: list(route.uris) for route in made.routes} == {name: [uri] for name, uri in uris.items()}
 
 
 ECHOING = """
@@ -121,13 +152,6 @@ from asgi_bridge import Bridge, upstream
 bridge = Bridge()
 bridge.mount("hello", upstream)
 """
-
-
-def test_routes_to_port_1980_go_to_the_echo_upstream_wherever_it_listens(tmp_path: Path) -> None:
-    (tmp_path / "plugin.py").write_text(ECHOING)
-    (tmp_path / "apisix.yaml").write_text(ROUTES.format(uri="/a"))
-    with dev(tmp_path, "plugin:bridge") as running:
-        assert httpx2.get(running.url + "/a", timeout=SECONDS).json()["target"] == "/a"
 
 
 def test_without_the_echo_upstream_requests_go_where_the_routes_say(tmp_path: Path) -> None:
@@ -150,40 +174,85 @@ def test_without_the_echo_upstream_requests_go_where_the_routes_say(tmp_path: Pa
         thread.join(SECONDS)
 
 
-def refused(tmp_path: Path, *arguments: str) -> str:
-    """Return what dev prints when it does not start."""
+ALL_OF = """
+import contextlib, io, json, sys
+from asgi_bridge.cli import main
+
+ends = []
+for arguments in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(["dev", *arguments])
+        except SystemExit as exc:
+            ends.append([exc.code, out.getvalue(), err.getvalue()])
+print(json.dumps(ends))
+"""
+
+
+def refused(tmp_path: Path, *commands: list[str]) -> list[str]:
+    """Return what dev prints when it does not start, for each of several command lines, in one process."""
     result = subprocess.run(
-        [sys.executable, "-m", "asgi_bridge", "dev", "asgi_bridge_apps:bridge", "--routes", str(PLAYGROUND),
-         "--port", "0", "--upstream-port", "0", *arguments],
-        cwd=tmp_path, capture_output=True, timeout=SECONDS, text=True,
+        [sys.executable, "-c", ALL_OF, json.dumps(commands)],
+        cwd=tmp_path, capture_output=True, timeout=3 * SECONDS, text=True,
     )  # fmt: skip
-    assert (result.returncode, result.stdout) == (2, "")
-    return result.stderr
+    assert (result.returncode, result.stderr) == (0, "")
+    ends = json.loads(result.stdout)
+    assert [end[:2] for end in ends] == [[2, ""]] * len(commands)
+    return [end[2] for end in ends]
 
 
-def test_a_taken_upstream_port_is_an_error_and_never_the_upstream(tmp_path: Path) -> None:
+def test_what_dev_cannot_start_with_is_said(tmp_path: Path) -> None:
+    uds = str(tmp_path / "own.sock")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        assert refused(tmp_path, "--upstream-port", str(port)) == (
-            f"asgi-bridge: cannot listen on 127.0.0.1:{port}: Address already in use; give another --upstream-port "
-            "(0: any), or --no-upstream if your own upstream listens there\n"
-        )
+        port = str(taken.getsockname()[1])
+        playground = ["asgi_bridge_apps:bridge", "--routes", str(PLAYGROUND)]
+        ports = [*playground, "--port", "0", "--upstream-port", "0"]
+        expected = {
+            # a taken upstream port is an error, and what listens there never is the upstream
+            (*ports, "--upstream-port", port): (
+                f"cannot listen on 127.0.0.1:{port}: Address already in use; give another --upstream-port "
+                "(0: any), or --no-upstream if your own upstream listens there"
+            ),
+            (*playground, "--port", port): (
+                f"cannot listen on 127.0.0.1:{port}: Address already in use; give another --port"
+            ),
+            (*ports, "--host", "nosuchhost.invalid"): (
+                "there is no host 'nosuchhost.invalid'; --host must be an address of this machine"
+            ),
+            (*ports, "--host", "a..b"): "there is no host 'a..b'; --host must be an address of this machine",
+            (*ports, "--host", "127.0.0.1.5"): (
+                "there is no host '127.0.0.1.5'; --host must be an address of this machine"
+            ),
+            (*ports, "--host", "192.0.2.1"): (
+                "cannot listen on 192.0.2.1:0: Cannot assign requested address; --host must be an address of this "
+                "machine"
+            ),
+            (*ports, "--uds", uds): (
+                f"no runner listens on {uds}: start it first, with asgi-bridge run --uds {uds}"
+            ),
+            ("nowhere:bridge",): (
+                "cannot import 'nowhere:bridge': no module named 'nowhere'; is it installed, and does --app-dir point "
+                "to it?"
+            ),
+            ("asgi_bridge_apps:bridge", "--port", "0", "--routes", "none.yaml"): (
+                "no route file none.yaml; --routes names APISIX's standalone apisix.yaml"
+            ),
+        }  # fmt: skip
+        told = refused(tmp_path, *map(list, expected))
+    assert dict(zip(expected, told, strict=True)) == {
+        command: f"asgi-bridge: {text}\n" for command, text in expected.items()
+    }
 
 
-@pytest.mark.parametrize(
-    ("host", "said"),
-    [
-        ("nosuchhost.invalid", "there is no host 'nosuchhost.invalid'; --host must be an address of this machine"),
-        ("a..b", "there is no host 'a..b'; --host must be an address of this machine"),
-        ("127.0.0.1.5", "there is no host '127.0.0.1.5'; --host must be an address of this machine"),
-        (
-            "192.0.2.1",
-            "cannot listen on 192.0.2.1:0: Cannot assign requested address; --host must be an address of this machine",
-        ),
-    ],
-)
-def test_a_host_that_is_not_this_machines_is_an_error(tmp_path: Path, host: str, said: str) -> None:
-    assert refused(tmp_path, "--host", host) == f"asgi-bridge: {said}\n"
+def test_an_error_ends_the_process_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "apisix.yaml").write_text(ROUTES.format(uri="/a"))
+    result = subprocess.run(
+        [sys.executable, "-m", "asgi_bridge", "dev", "nowhere:bridge"],
+        cwd=tmp_path, capture_output=True, timeout=SECONDS,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert result.stderr.startswith(b"asgi-bridge: cannot import 'nowhere:bridge': no module named 'nowhere'")
 
 
 BREAKING = """
@@ -278,48 +347,12 @@ def test_a_runner_that_somebody_else_has_started_is_used(tmp_path: Path) -> None
     (tmp_path / "plugin.py").write_text(BREAKING)
     (tmp_path / "my.env").write_text("WORD_OF_TEST=other\n")
     uds = str(tmp_path / "own.sock")
-    assert refused(tmp_path, "--uds", uds) == (
-        f"asgi-bridge: no runner listens on {uds}: start it first, with asgi-bridge run --uds {uds}\n"
-    )
     with terminal(tmp_path, "run", "plugin.py", "--uds", uds, "--env-file", "my.env") as runner:
         runner.wait_for("Application startup complete")
         command = ("dev", "plugin.py", "--port", "0", "--upstream-port", "0", "--uds", uds)
         with terminal(tmp_path, *command) as gateway:
             assert step_through(runner, listening(gateway)) == "OTHER"
         assert runner.process.poll() is None, "dev has ended a runner that it did not start"
-
-
-def test_plugins_that_cannot_be_loaded_are_an_error_before_anything_starts(tmp_path: Path) -> None:
-    (tmp_path / "apisix.yaml").write_text(ROUTES.format(uri="/a"))
-    result = subprocess.run(
-        [sys.executable, "-m", "asgi_bridge", "dev", "nowhere:bridge"],
-        cwd=tmp_path, capture_output=True, timeout=SECONDS,
-    )  # fmt: skip
-    assert (result.returncode, result.stdout) == (2, b"")
-    assert result.stderr.startswith(b"asgi-bridge: cannot import 'nowhere:bridge': no module named 'nowhere'")
-
-
-def test_a_missing_route_file_is_an_error(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "asgi_bridge", "dev", "asgi_bridge_apps:bridge", "--routes", "none.yaml"],
-        cwd=tmp_path, capture_output=True, timeout=SECONDS,
-    )  # fmt: skip
-    assert (result.returncode, result.stdout) == (2, b"")
-    assert result.stderr == b"asgi-bridge: no route file none.yaml; --routes names APISIX's standalone apisix.yaml\n"
-
-
-def test_a_taken_port_is_an_error(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        result = subprocess.run(
-            [sys.executable, "-m", "asgi_bridge", "dev", "asgi_bridge_apps:bridge", "--routes", str(PLAYGROUND),
-             "--port", str(port)],
-            cwd=tmp_path, capture_output=True, timeout=SECONDS,
-        )  # fmt: skip
-    assert result.returncode == 2
-    assert f"cannot listen on 127.0.0.1:{port}".encode() in result.stderr
 
 
 def test_a_route_without_a_description_gets_a_curl_line() -> None:

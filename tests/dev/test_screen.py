@@ -31,7 +31,7 @@ def with_call(record: Record, plugins: list[str], parts: list[dict[str, Any]], *
     record.add_frame(HTTPReqCallReq(7), 20, sent=True)
     answer = None if "error" in more else HTTPReqCallResp(7, None)
     record.add_call(Call("r", "ext-plugin-pre-req", tuple(plugins), "GET /x", answer, 1.25, **more))
-    news = {"at": record.calls[0].ended + 1, "plugins": plugins, "parts": parts, "lines": []}
+    news = {"at": record.calls[0].ended + 1, "plugins": plugins, "parts": parts, "shadows": [], "lines": []}
     record.add_news(record.calls[0], news)
     return record
 

@@ -6,13 +6,11 @@ from pathlib import Path
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from ..doubles.browser import browser
+from ..doubles.browser import browser, emulate, overflow
 from ..doubles.waiting import SECONDS
 
 __all__ = ["Seen", "looked_at"]
 
-LOOKS = 3
-"""Number of times that the page has to have looked at the runner. It does so every two seconds."""
 TABLES = ("workers", "plugins", "routes", "lines")
 TEXTS = ("readiness", "calls", "rate", "looks")
 SHOWN = """
@@ -28,24 +26,28 @@ class Seen:
     """What a page shows.
 
     Attributes:
+        overflow: what makes the page wider than a telephone of 360 pixels.
         tables: rows of cells, by the table's id. The first row has the heads.
         texts: other texts by the id of their element.
     """
 
+    overflow: list[str]
     tables: dict[str, list[list[str]]]
     texts: dict[str, str]
 
 
-def looked_at(url: str, folder: Path) -> Seen:
-    """Return what a browser shows once the page has refreshed itself.
+def looked_at(url: str, folder: Path, looks: int) -> Seen:
+    """Return what a browser shows.
 
     Args:
         url: of the page.
         folder: where the browser keeps its data.
+        looks: number of times that the page has to have looked at the runner. It does so every two seconds.
     """
     with browser(folder) as driver:
         driver.get(url)
-        WebDriverWait(driver, SECONDS).until(lambda _: int(driver.find_element(By.ID, "looks").text) >= LOOKS)
+        WebDriverWait(driver, SECONDS).until(lambda _: int(driver.find_element(By.ID, "looks").text) >= looks)
         # at one moment: the page makes its tables anew while it is looked at
         tables, texts = driver.execute_script(SHOWN, TABLES, TEXTS)
-        return Seen(tables, texts)
+        emulate(driver, 360)
+        return Seen(overflow(driver), tables, texts)

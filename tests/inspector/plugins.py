@@ -107,6 +107,7 @@ def http(app: Any) -> Any:
 
 bridge = Bridge()
 bridge.mount("gate", http(gate))
+bridge.mount("judge", http(gate), phase="request", shadow=True)
 bridge.mount("path", http(path))
 bridge.mount("body", http(body))
 bridge.mount("mark", http(mark))

@@ -36,6 +36,7 @@ ROUTES = (
     + _route("both", ("gate", "around"), ("shout", "around"))
     + _route("down", ("mark",), (), "down")
     + _route("unknown", ("nosuch",))
+    + _route("beside", ("mark", "judge"))
     + "#END\n"
 )
 """The routes of these requests."""

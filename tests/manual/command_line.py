@@ -45,10 +45,11 @@ def _default(option: click.Option) -> str:
 
 
 def _section(path: str, command: click.Command) -> Iterator[str]:
-    context = click.Context(command, info_name=path)
+    # a command keeps the names of its help option, which are those of the first context
+    context = click.Context(command, info_name=path, help_option_names=cli.context_settings["help_option_names"])
     usage = " ".join(command.collect_usage_pieces(context))
     yield f"## `{path.removeprefix('asgi-bridge ')}`\n\n"
-    yield f"Usage: `{usage}`\n\n"
+    yield f"Usage: `{path} {usage}`\n\n"
     if command.help:
         yield f"{_cell(command.help.split(chr(8))[0])}\n\n"
     options = [each for each in command.params if isinstance(each, click.Option) and not each.hidden]

@@ -106,14 +106,14 @@ def way(colours: Colours) -> Drawing:
     drawing.arrow(350, 188, 350, 106, accent=True)
     drawing.text(362, 150, "Stop, Rewrite, no-op or error", weak=True, anchor="start")
     for x, name, note in (
-        (50, "plugin 1", "outermost"),
-        (250, "plugin 2", "inside of it"),
-        (450, "upstream", "innermost"),
+        (58, "plugin 1", "outermost"),
+        (258, "plugin 2", "inside of it"),
+        (458, "upstream", "innermost"),
     ):
-        drawing.box(x, 230, 140, 100, name, fill=colours.plugin, note=note)
-    for x in (190, 390):
-        drawing.arrow(x, 262, x + 58, 262, accent=True)
-        drawing.arrow(x + 58, 300, x + 2, 300, accent=True, dashed=True)
+        drawing.box(x, 230, 124, 100, name, fill=colours.plugin, note=note)
+    for x in (182, 382):
+        drawing.arrow(x, 262, x + 74, 262, accent=True)
+        drawing.arrow(x + 74, 300, x + 2, 300, accent=True, dashed=True)
     drawing.text(220, 252, "scope", weak=True)
     drawing.text(420, 252, "scope", weak=True)
     drawing.text(220, 320, "response", weak=True)

@@ -5,9 +5,10 @@ Each page has a process of its own. Its blocks run in the order of the page, as 
 - A block that is a file is written. A file of tests is run, another module is imported, a route file is checked with
   the page's ``gate.py``.
 - Other Python blocks share one namespace.
-- Commands run in the folder. What the page shows of their output has to come; ``…`` stands for anything, and
-  milliseconds are any. ``dev`` and
-  ``run`` go on beside the page until its end, or until the next of their kind.
+- Commands run in the folder, and in the one that ``cd`` leads to. What the page shows of their output has to come;
+  ``…`` stands for anything, and milliseconds are any. ``dev`` and ``run`` go on beside the page until its end, or until
+  the next of their kind. A ``curl`` is repeated while they load what has changed.
+- Ports are those of this run, in the page's commands and files, and in the files that ``asgi-bridge new`` makes.
 """
 
 import ast
@@ -17,11 +18,13 @@ import importlib
 import inspect
 import json
 import os
+import random
 import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -62,11 +65,13 @@ class Wrong(Exception):
 
 
 def free_ports(number: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Return ports that nobody listens on. The system gives none of this range to a connection in the meantime."""
+    found: list[int] = []
+    for port in random.sample(range(10_000, 32_000), 100):
+        with socket.socket() as taken, contextlib.suppress(OSError):
+            taken.bind(("127.0.0.1", port))
+            found.append(port)
+    return found[:number]
 
 
 class Page:
@@ -85,6 +90,7 @@ class Page:
         self.names: dict[str, Any] = {"__name__": "page", "ROOT": ROOT}
         if path.parent == ROOT / "docs" and path.name in SHORT:
             exec(BEFORE, self.names)
+        self.where = folder
         self.servers: dict[str, subprocess.Popen[str]] = {}
         found = free_ports(len(PORTS))
         self.ports = dict(zip(PORTS, map(str, found), strict=True))
@@ -95,6 +101,7 @@ class Page:
             "HOME": str(folder),
             "ASGI_BRIDGE_DEV_PORT": self.ports["9080"],
             "ASGI_BRIDGE_DEV_UPSTREAM_PORT": self.ports["1980"],
+            "ASGI_BRIDGE_DEV_INSPECTOR_PORT": self.ports["9081"],
             "PYTHONUNBUFFERED": "1",
             "NO_COLOR": "1",
         }
@@ -105,7 +112,10 @@ class Page:
                 if block.reason is not None or (block.comment == "long" and not self.long):
                     continue
                 try:
+                    began = time.monotonic()
                     self._run(block)
+                    if self.long:
+                        print(f"{os.path.relpath(self.path, ROOT)}:{block.line}: {time.monotonic() - began:.1f} s")
                 except Exception as exc:
                     raise Wrong(f"{os.path.relpath(self.path, ROOT)}:{block.line}: {exc}") from exc
         finally:
@@ -223,22 +233,40 @@ class Page:
             server = SERVERS.match(command)
             if server is not None:
                 self._serve(server[1], here, expected)
-                continue
+            elif re.fullmatch(r"cd \S+", command):
+                self.where = (self.where / here.removeprefix("cd ")).resolve(strict=True)
+            else:
+                self._command(command, here, expected)
+            if command.startswith("asgi-bridge new "):
+                for path in self.where.joinpath(command.split()[2]).rglob("*.*"):
+                    path.write_text(self._here(path.read_text()))
+
+    def _command(self, command: str, here: str, expected: list[str]) -> None:
+        """Run a command, and compare its output with the page's."""
+        until_time = time.monotonic() + (SECONDS if command.startswith("curl") and self.servers else 0)
+        while True:
             done = subprocess.run(
-                ["bash", "-c", f"set -o pipefail; {here}"], cwd=self.folder, env=self.environment,
+                ["bash", "-c", f"set -o pipefail; {here}"], cwd=self.where, env=self.environment,
                 timeout=SECONDS * (10 if self.long else 1),
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )  # fmt: skip
-            _compare(command, expected, self._there(done.stdout))
-            if done.returncode and not expected:
-                raise Wrong(f"$ {command}\n{done.stdout}\nended with {done.returncode}")
+            try:
+                _compare(command, expected, self._there(done.stdout))
+                if done.returncode and not expected:
+                    raise Wrong(f"$ {command}\n{done.stdout}\nended with {done.returncode}")
+            except Wrong:
+                if time.monotonic() >= until_time:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
 
     def _serve(self, kind: str, command: str, expected: list[str]) -> None:
         self._stop(kind)
         log = self.folder / f".{kind}.log"
         with log.open("w") as output:
             process = self.servers[kind] = subprocess.Popen(
-                ["bash", "-c", f"exec {command}"], cwd=self.folder, env=self.environment, start_new_session=True,
+                ["bash", "-c", f"exec {command}"], cwd=self.where, env=self.environment, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, text=True,
             )  # fmt: skip
         until(lambda: LISTENS[kind] in log.read_text() or process.poll() is not None)

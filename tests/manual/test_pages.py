@@ -22,6 +22,7 @@ def run(page: Path, folder: Path, *more: str) -> str:
         [sys.executable, "-m", "tests.manual.run_page", str(page), str(folder), *more],
         cwd=ROOT, capture_output=True, text=True, timeout=3000 if more else 300,
     )  # fmt: skip
+    print(done.stdout)  # what the blocks of a long run took
     return "" if done.returncode == 0 else done.stderr or "failed"
 
 

@@ -69,7 +69,8 @@ def test_the_examples_of_run_can_be_given(tmp_path: Any, monkeypatch: pytest.Mon
         (tmp_path / file).touch()
     for *_, example in told_of_run().values():
         arguments = example.strip("`").replace("/opt/gate", "opt").split()
-        with cli.commands["run"].make_context("run", arguments) as context:
+        parent = click.Context(cli, **cli.context_settings)
+        with cli.commands["run"].make_context("run", arguments, parent=parent) as context:
             assert context.params
 
 

@@ -106,7 +106,7 @@ def test_the_commands_of_its_readme_exist(kind: str) -> None:
             mock.patch.object(options.FILE, "exists", False),
             contextlib.suppress(click.exceptions.NoArgsIsHelpError),  # a sentence may name the command alone
         ):
-            cli.commands[name].make_context(name, arguments, parent=click.Context(cli))
+            cli.commands[name].make_context(name, arguments, parent=click.Context(cli, **cli.context_settings))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ruff") is None, reason="ruff is not installed")

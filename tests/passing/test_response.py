@@ -1,6 +1,7 @@
 """`PassOn`, the response of Starlette and FastAPI: what goes upstream, and what comes back."""
 
 import logging
+import time
 from typing import Annotated, Any
 
 import pytest
@@ -233,7 +234,12 @@ def test_in_both_phases_the_real_response_is_changed() -> None:
 @stages
 def test_the_background_task_runs(stage: Stage) -> None:
     done: list[str] = []
-    app = passing(background=BackgroundTask(done.append, "logged"))
+
+    def log() -> None:
+        time.sleep(0.1)  # the client has its answer by then
+        done.append("logged")
+
+    app = passing(background=BackgroundTask(log))
     with stage(bridge_of(app), ["gate"], Upstream()) as client:
         client.get("/")
     assert done == ["logged"]

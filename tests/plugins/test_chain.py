@@ -189,7 +189,9 @@ def test_a_plain_dict_in_place_of_the_extension_is_not_taken_for_it() -> None:
 def test_upstream_outside_a_call_is_an_error(found: Scope) -> None:
     call = FakeCall()
 
-    with pytest.raises(PluginError, match="^this scope does not belong to the call of a plugin$"):
+    with pytest.raises(
+        PluginError, match="^this scope does not belong to the call of a plugin: hand on the one that the plugin got"
+    ):
         asyncio.run(upstream(found, call.receive, call.send))
 
 

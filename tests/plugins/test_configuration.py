@@ -305,6 +305,32 @@ def test_a_reason_names_the_field_and_never_the_value(value: object, reason: str
     assert refusal(TypedConfiguration(Secretive), json.dumps(value)) == reason
 
 
+class Login(pydantic.BaseModel):
+    long_name_of_a_field: int = 0
+
+
+class WithNamedSecrets(pydantic.BaseModel):
+    api_keys: dict[str, int] = {}
+    tokens: dict[str, list[Login]] = {}
+    limits: dict[str, int] = {}
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        ({"api_keys": {SECRET * 3: "ada"}}, "api_keys.(hidden)"),
+        ({"tokens": {SECRET * 3: [{}, 7]}}, "tokens.(hidden).1"),
+        ({"tokens": {SECRET * 3: [{"long_name_of_a_field": "x"}]}}, "tokens.(hidden).0.long_name_of_a_field"),
+        ({"tokens": {"ada": [{"a_field_that_is_unknown": 1}]}}, "tokens.ada.0.(hidden)"),
+        ({"api_keys": {"ada": "x"}}, "api_keys.ada"),
+        ({"limits": {"a_long_name_of_a_route": "x"}}, "limits.a_long_name_of_a_route"),
+    ],
+)
+def test_a_reason_hides_a_secret_that_stands_where_a_name_belongs(value: object, field: str) -> None:
+    reason = refusal(TypedConfiguration(WithNamedSecrets), json.dumps(value))
+    assert reason.startswith(f"field {field!r}: ") and SECRET not in reason
+
+
 def test_strictness_is_the_annotations_own() -> None:
     class Strict(pydantic.BaseModel):
         model_config = pydantic.ConfigDict(strict=True)

@@ -24,6 +24,8 @@ from .calls import KEY, Clock
 from .test_store import CORS, Conf, Lines, cors, refused
 
 KEEP = 4320.0
+CLAIMS = int(os.environ.get("CLAIMS", "10"))
+"""Number of times that two processes claim each of eight tokens."""
 
 
 @pytest.fixture
@@ -218,14 +220,14 @@ for line in sys.stdin:
 def test_two_processes_that_claim_one_token_at_the_same_moment(folder: str, open_claims: Opener) -> None:
     opened = open_claims()
     opened.claim(text())
-    pairs = list(itertools.islice(collisions(secret_in(folder)), 20))
+    pairs = list(itertools.islice(collisions(secret_in(folder)), 8))
     rivals = [
         subprocess.Popen(
             [sys.executable, "-c", RIVAL, folder, str(which)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         for which in range(2)
     ]
-    for number, (one, other) in enumerate(pairs * 50):
+    for number, (one, other) in enumerate(pairs * CLAIMS):
         if number % len(pairs) == 0:
             forget(folder)
         line = b" ".join(each.conf[0][1] or b"" for each in (one, other)).decode() + "\n"

@@ -105,7 +105,7 @@ class Caller:
 def test_the_worst_configurations_are_refused_or_built_while_others_are_called(start: StartRunner) -> None:
     runner = start(*LIMIT, target="bounds:bridge")
     caller = Caller(runner)
-    quiet = caller.call(3 * SECOND_CALLS)
+    quiet = caller.call(SECOND_CALLS)
     before = runner.rss()
     messages = {
         name: PrepareConfReq([(plugin.encode(), text.encode())], key.encode())

@@ -13,7 +13,7 @@ from ..doubles.runner_process import RunnerProcess
 
 RELOADS = int(os.environ.get("RELOADS", "2"))
 TAKE_OVERS = int(os.environ.get("TAKE_OVERS", "2"))
-CALLS = int(os.environ.get("HANDOVER_CALLS", "400"))
+CALLS = int(os.environ.get("HANDOVER_CALLS", "200"))
 """Number of calls before and after each of these."""
 SLOWNESS = float(os.environ.get("SLOWNESS", "8"))
 """The tests run beside others: a process may need seconds to start."""
@@ -42,12 +42,13 @@ raise ImportError("no such luck")
 
 
 @pytest.fixture
-def gateway(folder: Path, path: str) -> Iterator[ReloadingGateway]:
-    """A gateway with a runner whose plugins take a while to import."""
+def gateway(folder: Path, path: str, request: pytest.FixtureRequest) -> Iterator[ReloadingGateway]:
+    """A gateway with a runner whose plugins take a while to import. Its parameter is another slowness."""
+    slowness = getattr(request, "param", SLOWNESS)
     (folder / "slow.py").write_text(SLOW)
     (folder / "endless.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(600)\n")
     (folder / "failing.py").write_text(FAILING)
-    with ReloadingGateway(path, "slow:bridge", str(folder), slowness=SLOWNESS, alone=True) as gateway:
+    with ReloadingGateway(path, "slow:bridge", str(folder), slowness=slowness, alone=True) as gateway:
         yield gateway
 
 
@@ -88,6 +89,7 @@ def test_reloads_in_quick_succession_lose_no_call(gateway: ReloadingGateway) -> 
     assert gateway.lost == [], gateway.logs()
 
 
+@pytest.mark.parametrize("gateway", [1.0], indirect=True, ids=["quick"])  # no process of it has to be in time
 def test_a_successor_that_does_not_come_up_costs_the_owner_nothing(gateway: ReloadingGateway, folder: Path) -> None:
     (folder / "fail").touch()
     owner = gateway.runner

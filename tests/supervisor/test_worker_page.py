@@ -31,7 +31,7 @@ def test_metrics_and_page_show_what_all_workers_have_served(start: Start, folder
 
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("no chromium: apt-get install chromium chromium-driver")
-    seen = looked_at(admin.url + "/", tmp_path)
+    seen = looked_at(admin.url + "/", tmp_path, 1)
     assert (seen.texts["readiness"], seen.texts["calls"]) == ("ready", f"{counted.total():,}")
     heads, *rows = seen.tables["plugins"]
     plugins = [dict(zip(heads, row, strict=True)) for row in rows]

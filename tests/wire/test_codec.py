@@ -550,7 +550,7 @@ def test_a_list_of_up_to_a_thousand_plugins_is_read(count: int) -> None:
 
 
 @pytest.mark.parametrize("entry", [(b"say", b"{}"), (b"", b""), (b"say", None), (None, None)])
-@pytest.mark.parametrize("count", [1001, 300_000])
+@pytest.mark.parametrize("count", [1001, 30_000])
 def test_a_longer_list_is_refused_before_its_entries_are_read(entry: TextEntry, count: int) -> None:
     payload = bytearray(encode(PrepareConfReq([entry] * count, b"key"))[HEADER_SIZE:])
     vector = payload.index(struct.pack("<I", count))

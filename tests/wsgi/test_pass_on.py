@@ -139,7 +139,11 @@ def test_a_middleware_and_an_application_below_a_prefix(stage: Stage) -> None:
     [
         ({"path": "x"}, "path='x': a path is a str that begins with \"/\""),
         ({"headers": {"x-a": 1}}, "headers['x-a'] is 1; names and values are text, None removes a name"),
-        ({"environ": {}}, "this environ does not belong to the call of a WSGIApp or WSGIMiddleware"),
+        (
+            {"environ": {}},
+            "this environ does not belong to the call of a WSGIApp or WSGIMiddleware: hand on the one that the "
+            "application got, or a copy",
+        ),
     ],
 )
 def test_what_cannot_be_done_lets_nothing_pass(stage: Stage, changes: dict[str, Any], message: str) -> None:
@@ -157,4 +161,7 @@ def test_outside_of_a_plugin_it_says_so() -> None:
     with flask_app().test_client() as client, pytest.raises(PluginError) as raised:
         client.application.testing = True
         client.get("/")
-    assert str(raised.value) == "this environ does not belong to the call of a WSGIApp or WSGIMiddleware"
+    assert str(raised.value) == (
+        "this environ does not belong to the call of a WSGIApp or WSGIMiddleware: hand on the one that the application "
+        "got, or a copy"
+    )

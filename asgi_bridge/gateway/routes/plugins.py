@@ -124,7 +124,7 @@ class PluginReader:
         hint = did_you_mean(name, PHASES if name.startswith("ext") else PLUGINS, 0.75)
         if name not in PLUGINS and (name.startswith("ext-plugin") or any(phase in hint for phase in PHASES)):
             there = hint or f"; there are {', '.join(PHASES)}"
-            raise place.wrong(f"APISIX has no plugin of this name, and drops what has it{there}")
+            raise place.wrong(f"APISIX has no plugin of this name{there}")
         if self._report.strict:
             raise place.wrong(
                 f"{_absence(name)}; take it out for the stand-in, or try the route on a real APISIX. "

@@ -102,7 +102,9 @@ class Reader:
                 read(Part(entry.value, place))
             except Misplaced as exc:
                 wrong = dataclasses.replace(exc.place, route=place.route)
-                self._report.wrong(Misplaced(wrong, exc.text, exc.plugin), f"; {loss}")
+                self._report.wrong(
+                    Misplaced(wrong, exc.text, exc.plugin), f"{'' if exc.text.endswith('?') else ';'} {loss}"
+                )
 
     def _known_section(self, key: Any) -> None:
         here = self._data.at(key)

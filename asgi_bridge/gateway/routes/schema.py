@@ -192,8 +192,8 @@ class _Closed(_Table):
         for key in value if isinstance(value, Mapping) else ():
             if key not in cls.model_fields:
                 raise wrong(
-                    "APISIX does not know this field, and drops what has it; take it out. "
-                    f"There are {', '.join(names)}{did_you_mean(str(key), names)}",
+                    f"APISIX does not know this field{did_you_mean(str(key), names) or '; take it out.'} "
+                    f"There are {', '.join(names)}",
                     key,
                 )
         return value

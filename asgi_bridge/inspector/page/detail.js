@@ -76,9 +76,20 @@ function way(detail, show) {
     lane("Response", "←", [answered, ...back, reached ? h("div", {class: "end"}, h("b", {}, "Upstream"),
       h("span", {}, last.response ? `${last.response.status}` : "no answer")) : h("div", {class: "end"}, h("b", {}, "Gateway"),
       h("span", {}, stopped(detail)))]),
+    beside(detail),
     failures.map(each => h("p", {class: "alarm"}, `${each.listed}: the runner failed: ${each.error}`,
       each.degraded ? "; the request went on without the plugins" : "")));
 }
+
+/** The shadows: they run beside the request, and change nothing. */
+function beside(detail) {
+  const found = shadowsOf(detail);
+  return found.length ? h("div", {class: "lane"}, h("h3", {}, "Beside"), h("div", {class: "nodes"}, found.map(each =>
+    h("div", {class: "end shadow", title: each.text}, h("small", {}, each.listed), h("b", {}, each.plugin),
+      h("span", {}, `would: ${each.outcome}`))))) : null;
+}
+
+const shadowsOf = detail => detail.lanes.flatMap(lane => lane.shadows.map(each => ({...each, listed: lane.listed})));
 
 function stopped(detail) {
   const step = detail.lanes.flatMap(lane => lane.steps).find(each => each.state === "answered" || each.state === "failed");
@@ -121,7 +132,8 @@ function bar(value, longest) {
 
 function plugins(detail) {
   const steps = detail.lanes.flatMap(lane => lane.steps);
-  if (!steps.length) {
+  const shadows = shadowsOf(detail);
+  if (!steps.length && !shadows.length) {
     const why = detail.about.route ? `Route ${detail.about.route} lists no plugin of the runner.`
       : detail.outcome === "no route" ? "No route fits this request, so no plugin ran."
         : "No plugin of the runner was called.";
@@ -132,7 +144,10 @@ function plugins(detail) {
       h("span", {class: "ms"}, milliseconds(step.milliseconds))),
     fault(step.fault),
     changes("Request", step.request, detail.bodies, step.request && step.request.after === null),
-    changes("Response", step.response, detail.bodies, step.response && step.response.before === null))));
+    changes("Response", step.response, detail.bodies, step.response && step.response.before === null))),
+  shadows.map(each => h("article", {class: "skipped"},
+    h("h3", {}, each.plugin, h("small", {}, each.listed), h("span", {class: "words"}, `shadow, would: ${each.outcome}`)),
+    each.text ? h("p", {}, each.text) : null)));
 }
 
 function fault(found) {

@@ -155,7 +155,7 @@ def test_global_rules_are_merged() -> None:
         ),
         (
             {"global_rules": [{"plugins": {}, "name": "x"}]},
-            "name: APISIX does not know this field, and drops",
+            "name: APISIX does not know this field; take it out. There are",
         ),
         (
             {"global_rules": [{"id": 1, "plugins": {"cors": {}}}, {"id": 2, "plugins": {"cors": {}}}]},
@@ -170,7 +170,7 @@ def test_global_rules_are_merged() -> None:
         (builtin("cors", _meta={"priority": "1"}), "_meta.priority: this has to be a whole number, not '1' (str)"),
         (
             builtin("cors", _meta={"priorty": 1}),
-            "There are disable, error_response, filter, pre_function, priority; did you mean 'priority'?",
+            "did you mean 'priority'? There are disable, error_response, filter, pre_function, priority",
         ),
         (builtin("cors", _meta={"pre_function": "return 1"}), "_meta.pre_function: the stand-in runs no Lua"),
         (builtin("proxy-rewrite", uri="/$a"), "uri has to be a string without variables"),

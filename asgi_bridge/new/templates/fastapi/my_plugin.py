@@ -18,7 +18,7 @@ class Conf(BaseModel):
 @bridge.plugin("my-plugin", phase="request")
 def make(conf: Conf) -> FastAPI:
     """Make the application for one route."""
-    # /docs and /openapi.json are the upstream's. Its own dependencies guard its routes, and nothing that is mounted.
+    # No /docs here: that path is the upstream's. Dependencies guard the routes of the application, not what is mounted.
     app = FastAPI(openapi_url=None)
 
     @app.get("/hello")
