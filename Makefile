@@ -72,8 +72,8 @@ wheel: $(VENV)/.check-$(VERSION)  ## a wheel with the compiled core, in DIST (di
 	rm -rf build/lib*
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(DIST) .
 
-bench: $(VENV)/.test-$(VERSION)  ## what a call costs
-	$(BIN)/python benchmarks/bench.py
+bench: $(VENV)/.test-$(VERSION)  ## what a call and a start cost, into docs/performance.md: a quarter of an hour; BENCH=--quick: seconds
+	$(BIN)/python -m benchmarks.bench $(or $(BENCH),--docs)
 
 fuzz: $(VENV)/.test-$(VERSION)  ## the property tests with 10,000 examples a type in place of 500; FUZZ_FACTOR=200: more
 	FUZZ_FACTOR=$(or $(FUZZ_FACTOR),20) $(BIN)/python -m pytest -n $(WORKERS) tests/wire tests/core tests/alike/test_differences.py $(PYTEST)

@@ -23,7 +23,7 @@ and ``limit-req``'s Redis. By default a route may name none::
 
 The extra ``apps`` brings all packages that the plugins need. `bridge` and `ready_made` need every one of them: where
 one is missing, their first use raises an error that names it. So a runner that starts has plugins that work. redis-py
-is the exception. It is imported when a route names a Redis, because it takes longer to import than all the rest.
+is the exception: who names no Redis does without. A plugin's module is imported when the first route lists the plugin.
 """
 
 from importlib import import_module

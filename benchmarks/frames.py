@@ -1,6 +1,7 @@
 """The contents of the frames in ``frames/``.
 
-``python -m benchmarks.frames`` checks the files; with ``--write`` it makes missing ones.
+``python -m benchmarks.frames`` checks the files; with ``--write`` it makes missing ones. `benchmarks.shapes` makes
+``shapes.bin.gz``.
 """
 
 import json
@@ -63,9 +64,33 @@ AS_APISIX_SENDS: list[TextEntry] = [
 ] + FORWARDED
 
 
-def request(headers: list[TextEntry]) -> HTTPReqCallReq:
+def request(headers: list[TextEntry], method: str = "GET") -> HTTPReqCallReq:
     args: list[TextEntry] = [(b"page", b"3"), (b"sort", b"price-asc"), (b"q", b"running shoes")]
-    return HTTPReqCallReq(ID, b"\x7f\0\0\1", "GET", b"/catalog/shoes/items", args, headers, TOKEN)
+    return HTTPReqCallReq(ID, b"\x7f\0\0\1", method, b"/catalog/shoes/items", args, headers, TOKEN)
+
+
+BODY_BYTES = 10 * 1024
+ANSWERS: dict[str, bytes | None] = {
+    "#req": b"0123456789abcdef" * (BODY_BYTES // 16),
+    "#resp": b"<p>hello</p>" * 100,
+    "request_id": b"0" * 32,
+    "request": b"GET /catalog/shoes/items?page=3&sort=price-asc&q=running%20shoes HTTP/1.1",
+    "request_method": b"GET",
+    "real_request_uri": b"/catalog/shoes/items?page=3&sort=price-asc&q=running%20shoes",
+    "request_uri": b"/catalog/shoes/items?page=3&sort=price-asc&q=running%20shoes",
+    "uri": b"/catalog/shoes/items",
+    "args": b"page=3&sort=price-asc&q=running%20shoes",
+    "server_protocol": b"HTTP/1.1",
+    "scheme": b"https",
+    "host": b"shop.example.com",
+    "server_addr": b"127.0.0.1",
+    "server_port": b"443",
+    "remote_addr": b"127.0.0.1",
+    "remote_port": b"51234",
+    "request_length": b"812",
+    **{f"http_{(name or b'').decode().replace('-', '_')}": value for name, value in AS_APISIX_SENDS},
+}
+"""What the runner may ask the load generator for: the name of a variable, or "#req" and "#resp" for the bodies."""
 
 
 FRAMES: dict[str, Message] = {
@@ -81,6 +106,8 @@ FRAMES: dict[str, Message] = {
     "prepare_pyrewrite": prepare(b"rewrite", b'{"body":"hello"}', b"bench-pyrewrite"),
     "req": request(HEADERS),
     "req_forwarded": request(AS_APISIX_SENDS),
+    "req_cors": request([*AS_APISIX_SENDS, (b"origin", b"https://shop.example.com")]),
+    "req_body": request([*AS_APISIX_SENDS, (b"content-length", b"%d" % BODY_BYTES)], "POST"),
     "resp": HTTPRespCallReq(
         ID,
         200,
@@ -99,6 +126,14 @@ FRAMES: dict[str, Message] = {
 }
 
 
+def answers() -> bytes:
+    """Return the file of answers: for each the length of its name, the name, and the frame."""
+    parts = []
+    for name, value in ANSWERS.items():
+        parts += [bytes([len(name)]), name.encode(), encode(ExtraInfoResp(value))]
+    return b"".join(parts)
+
+
 def main() -> None:
     offsets: dict[str, dict[str, int]] = {}
     for name, message in FRAMES.items():
@@ -115,6 +150,14 @@ def main() -> None:
                 "token": data.index(TOKEN.to_bytes(4, "little")),
                 "id": data.index(ID.to_bytes(4, "little")),
             }
+    for path, content in (
+        (FOLDER / "answers.bin", answers()),
+        (FOLDER / "both.bin", (FOLDER / "req_forwarded.bin").read_bytes() + (FOLDER / "resp.bin").read_bytes()),
+    ):
+        if not path.exists() and "--write" in sys.argv:
+            path.write_bytes(content)
+        if path.read_bytes() != content:
+            raise SystemExit(f"{path} is out of date: remove it, and make it anew with --write")
     path = FOLDER / "offsets.json"
     if "--write" in sys.argv:
         path.write_text(json.dumps(offsets, indent=2) + "\n")

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .bench import FRAMES, HERE, OFFSETS, compiled
+from .servers import FRAMES, HERE, compiled
 
 ALONE = 0
 """Stands for one process that serves alone."""
@@ -108,10 +108,8 @@ def used(pids: Sequence[int]) -> float:
 def measure(socket: Path, pids: Sequence[int], args: argparse.Namespace) -> dict[str, float]:
     """Call for some seconds. Returns calls a second, and calls for each second of processor time."""
     prepare = {"noop": "prepare_noop", "stop": "prepare_say"}[args.request]
-    request = "req_forwarded"
     program = [compiled("load"), socket, args.connections, args.seconds, FRAMES / f"{prepare}.bin"]
-    program += [FRAMES / f"{request}.bin", OFFSETS[request]["token"], "--warmup", 0.3, "--json"]
-    program += ["--id-off", OFFSETS[request]["id"]]
+    program += [FRAMES / "req_forwarded.bin", "--warmup", 0.3, "--json"]
     before = used(pids)
     done = subprocess.run(
         list(map(str, program)), stdout=subprocess.PIPE, preexec_fn=lambda: os.nice(args.nice) and None, check=True

@@ -36,7 +36,10 @@ WRITTEN = [
 ]
 """Pages that describe the code as it is: not its history, and not a page that a program has made."""
 
-OF_OTHERS = {"--root-path", "--config-settings", "--limit", "--profile", "--write"}
+OF_OTHERS = {
+    *("--root-path", "--config-settings"),
+    *("--imports", "--limit", "--list", "--only", "--profile", "--write"),
+}
 """Options of other programs that a page names by themselves: uvicorn's, pip's, those of the benchmarks."""
 OF_READERS = {"gate.py"}
 """Files that a page tells its reader to write."""

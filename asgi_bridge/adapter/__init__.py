@@ -7,7 +7,6 @@ from .parked_calls import ParkedCalls
 from .request import RequestCall
 from .response import ResponseCall
 from .scope import first_variables
-from .shadow import shadow_run
 
 __all__ = [
     "MAX_PATH",
@@ -19,5 +18,4 @@ __all__ = [
     "RequestCall",
     "ResponseCall",
     "first_variables",
-    "shadow_run",
 ]

@@ -1,6 +1,7 @@
 """What a worker process runs. The supervisor of ``asgi-bridge run`` starts it; it is no command."""
 
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -31,11 +32,13 @@ def main() -> None:
     channel, memory, numbers, parked, supervisor = (int(number) for number in sys.argv[1:6])
     del sys.argv[1:]
     _die_with(supervisor)
+    gc.disable()  # what is imported stays: a search for garbage in it finds nothing
     from ..plugins.shared_numbers import SharedTable, share
     from ..server.serve import serve
     from ..server.worker import WorkerEnds
     from ..supervisor.channel import Table
 
+    gc.enable()
     sock = socket.socket(fileno=channel)
     sock.set_inheritable(False)
     message = json.loads(sock.recv(MAX_MESSAGE))

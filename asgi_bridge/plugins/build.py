@@ -7,7 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp
 
@@ -24,7 +24,9 @@ from .layer import Layer
 from .mounted import MountedLifespans
 from .plugin import Plugin
 from .reasons import ends_task, reason_of, shortened, text_of
-from .shadow import ShadowLayer
+
+if TYPE_CHECKING:
+    from .shadow import ShadowLayer
 
 __all__ = ["BUILD_SECONDS", "MAX_CONFIGURATION_BYTES", "SHUTDOWN_SECONDS", "Conf", "build_chain", "check_sizes"]
 
@@ -139,6 +141,8 @@ class Build:
             inner = self.layers[0] if self.layers else None
             options, record = self.plugin.options, self.plugin.shadow
             if record is not None:
+                from .shadow import ShadowLayer  # few plugins are shadows
+
                 shadow = ShadowLayer(self.plugin.name, options, inner, self.route_id, record)
                 self.layers.insert(0, shadow)
                 shadows.append((shadow, self.plugin, text))
@@ -163,7 +167,7 @@ class Build:
         else:
             self._add_mounted(layer, plugin.application)
 
-    async def _fill_shadow(self, layer: ShadowLayer, plugin: Plugin, text: str) -> None:
+    async def _fill_shadow(self, layer: "ShadowLayer", plugin: Plugin, text: str) -> None:
         """Give a shadow its application. If that fails, requests pass without it, and the log says why."""
         try:
             self._check_phase(plugin)
@@ -198,6 +202,9 @@ class Build:
 
     async def _read(self, plugin: Plugin, text: str) -> tuple[Any, bytes]:
         """Parse the JSON `text`. Return its value, and a digest of the value."""
+        if not plugin.is_loaded:  # imports take long, and meanwhile other calls go on
+            async with asyncio.timeout_at(self._deadline):
+                await self._instances.checks.run(plugin.name, plugin.load)
         try:
             if len(text) <= QUICK_BYTES:
                 read = _read(text)

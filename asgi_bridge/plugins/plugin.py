@@ -87,6 +87,18 @@ class Plugin:
         return asgi3(result)
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether what was mounted is imported. See :class:`~asgi_bridge.plugins.deferred.DeferredPlugin`."""
+        return True
+
+    def load(self) -> None:
+        """Import what was mounted, if it is not imported yet. That may take long: use a thread.
+
+        Raises:
+            ConfigurationError: It cannot be imported, or cannot be mounted.
+        """
+
+    @property
     def phases(self) -> list[str]:
         """The phases in whose lists the plugin may stand."""
         phase = self.options.phase
@@ -102,10 +114,13 @@ class Plugin:
             ConfigurationError: An entry is neither a path nor a URL.
         """
         plugin = copy.copy(self)
-        allow = self.options.allow + parse_options({"allow": entries}).allow
-        plugin.options = dataclasses.replace(self.options, allow=allow)
+        plugin.options = dataclasses.replace(self.options, allow=self.allowed_with(entries))
         plugin.configuration = self.configuration.mounted_with(plugin.options)
         return plugin
+
+    def allowed_with(self, entries: Sequence[str]) -> tuple[str, ...]:
+        """Return the option ``allow`` with further entries. Raises ConfigurationError as :meth:`allowing` does."""
+        return self.options.allow + parse_options({"allow": entries}).allow
 
     def acting(self) -> "Plugin":
         """Return the same plugin, which acts on requests also where it is mounted with ``shadow=True``."""

@@ -20,18 +20,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ConfigurationError
 from ..hiding import secret_fields
 from ..wire import HTTPReqCallReq, HTTPRespCallReq, Info, TextEntry
 from .lines import VERSION, Answer, Json, action_of, call_of, text
+from .options import RecordOptions, opened
 from .redact import Redactor, redacted_conf
 
-__all__ = ["DEFAULT_SIZE", "Preparation", "RecordOptions", "RecordedCall", "Recorder", "check_file"]
+__all__ = ["Preparation", "RecordedCall", "Recorder"]
 
 logger = logging.getLogger("asgi_bridge.server")
 
-DEFAULT_SIZE = 100 * 2**20
-"""Maximum size of a recording, in bytes, where nothing else is said."""
 MAX_CALL_BYTES = 256 * 2**10
 """Maximum size of the bodies of one call, in bytes. A call with more is left out: searching it for secrets would hold
 the interpreter for many milliseconds."""
@@ -49,23 +47,6 @@ CLOSE_SECONDS = 0.1
 """Seconds that the thread gets at the end of the process to write what waits."""
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
-
-
-@dataclass(frozen=True, slots=True)
-class RecordOptions:
-    """What is recorded, and where.
-
-    Attributes:
-        path: Path of the file. Lines are appended.
-        size: Maximum size of the file, in bytes. The recording ends there.
-        secrets: True: secrets are written as they are.
-        key: Of the hash that stands for a secret. Processes with the same key write the same placeholders.
-    """
-
-    path: str
-    size: int = DEFAULT_SIZE
-    secrets: bool = False
-    key: bytes = field(default_factory=lambda: os.urandom(32), repr=False)
 
 
 @dataclass(slots=True, eq=False)
@@ -120,21 +101,6 @@ class RecordedCall:
         self.size = size
 
 
-def check_file(path: str, size: int) -> None:
-    """Raise ConfigurationError if a recording of at most `size` bytes cannot be written to the file at `path`."""
-    if not (type(size) is int and size > 0):
-        raise ConfigurationError(f"record_size must be a number of bytes, 1 or more, not {size!r}")
-    try:
-        os.close(_opened(path))
-    except OSError as exc:
-        raise ConfigurationError(f"--record {path}: the file cannot be written: {exc.strerror}") from None
-
-
-def _opened(path: str) -> int:
-    # others may not read what clients sent; O_NONBLOCK: a pipe that nobody reads must not block
-    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
-
-
 @dataclass(slots=True)
 class _Total:
     """What went through one end of the queue: bytes, as they are counted there, and calls. One thread adds to it."""
@@ -180,7 +146,7 @@ class Recorder:
         """Open the file, and start the thread. If the file cannot be opened, one log line says so."""
         try:
             self._fields = {name: secret_fields(schema) for name, schema in self._schemas().items()}
-            self._file = _opened(self._options.path)
+            self._file = opened(self._options.path)
             status = os.fstat(self._file)
             if stat.S_ISREG(status.st_mode) and status.st_size:
                 self._size = status.st_size

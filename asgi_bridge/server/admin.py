@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from ..errors import ConfigurationError
@@ -107,6 +106,9 @@ class AdminServer:
         self.url: str | None = None
         self.is_quiet = False
         self._address = address
+        from uvicorn.protocols.http.h11_impl import H11Protocol  # only who has an admin address loads h11
+
+        self._http = H11Protocol
         self._config = uvicorn.Config(
             app,
             http=H11Protocol,
@@ -191,4 +193,4 @@ class AdminServer:
         return sock
 
     def _protocol(self) -> asyncio.Protocol:
-        return H11Protocol(config=self._config, server_state=self._state, app_state={})
+        return self._http(config=self._config, server_state=self._state, app_state={})

@@ -31,7 +31,6 @@ from .accept import Acceptor
 from .handover import Handover
 from .output import configure_loggers, last_words
 from .protocol import RunnerProtocol, runner_of
-from .recording_protocol import RecordingProtocol
 from .runner import Runner
 
 __all__ = ["GRACEFUL_SECONDS", "RunnerServer", "run_reloading", "runner_config"]
@@ -188,7 +187,9 @@ class RunnerServer(uvicorn.Server):
 
     def _protocol(self) -> RunnerProtocol:
         config = self.config
-        protocol = RunnerProtocol if runner_of(config).recording is None else RecordingProtocol
+        protocol = RunnerProtocol
+        if runner_of(config).recording is not None:
+            from .recording_protocol import RecordingProtocol as protocol  # few runners record anything
         return protocol(config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=None)
 
     def make_acceptor(self, sock: socket.socket) -> Acceptor:

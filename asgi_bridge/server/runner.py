@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
-from ..adapter import Call, Host, shadow_run
+from ..adapter import Call, Host
 from ..errors import ConfigurationError
 from ..lifespan import answer_lifespan
 from ..logs import GUARD
 from ..plugins import MAX_CONFIGURATION_BYTES, Chain, ConfigurationStore, Plugin
-from ..recording import RecordOptions
 from ..succession.sockets import SocketName
 from ..tracing import find_tracing
 from ..wire import TextEntry
@@ -26,10 +25,12 @@ from .call_tasks import CallTasks
 from .garbage import GARBAGE
 from .hangs import HangWatch
 from .overload import Overload
-from .recorded import Recording
 
 if TYPE_CHECKING:
     from ..insight.tally import Tally
+    from ..plugins import ShadowRun
+    from ..recording import RecordOptions
+    from .recorded import Recording
     from .reporting import Reporting
 
 __all__ = ["Give", "Runner", "RunnerOptions", "conf_expire_of_environment"]
@@ -68,7 +69,7 @@ class RunnerOptions:
     conf_expire: float = 3600.0
     folder: str | None = None
     limit_configuration_size: int = MAX_CONFIGURATION_BYTES
-    record: RecordOptions | None = None
+    record: "RecordOptions | None" = None
     admin: AdminAddress | None = None
     socket: SocketName | None = None
     otel: bool | None = None
@@ -116,7 +117,7 @@ class Runner:
     def __init__(self, plugins: Mapping[str, Plugin], options: RunnerOptions | None = None) -> None:
         self.options = options or RunnerOptions()
         record = self.options.record
-        self.recording = None if record is None else Recording(record, plugins, self.options.ask_origin)
+        self.recording = None if record is None else _recording(record, plugins, self.options.ask_origin)
         self.tracing = find_tracing(self.options.otel)
         own = [each.prepared for each in (self.recording, self.tracing) if each is not None]
         watching = [*own, *self._watching()]
@@ -132,7 +133,7 @@ class Runner:
             folder=self.options.folder,
             on_build=prepared if watching else None,
         )
-        self.host = Host(Starlette(), self.options.ask_origin, shadow=shadow_run)
+        self.host = Host(Starlette(), self.options.ask_origin, shadow=_shadow_run)
         self.calls: set[Call] = set()
         self.stopping = False
         self.reporting = None if self.options.admin is None else _reporting(self, self.options.admin)
@@ -259,6 +260,18 @@ class Runner:
         for call in list(calls):
             call.deadline = float("inf")  # cancel it only once, because it may need a while to clean up
             call.expire(reason)
+
+
+def _shadow_run(real: Call, host: Host, chain: Chain, scope: Scope, receive: Receive) -> "ShadowRun":
+    from ..adapter.shadow import shadow_run
+
+    return shadow_run(real, host, chain, scope, receive)
+
+
+def _recording(options: "RecordOptions", plugins: Mapping[str, Plugin], ask_origin: bool) -> "Recording":
+    from .recorded import Recording
+
+    return Recording(options, plugins, ask_origin)
 
 
 def _reporting(runner: Runner, address: AdminAddress) -> "Reporting":

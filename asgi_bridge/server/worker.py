@@ -10,12 +10,10 @@ from collections import deque
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from starlette.exceptions import HTTPException
 
-from ..insight.insight import Report
 from ..plugins import Plugin
 from ..plugins.shared_numbers import SharedTable
 from ..succession.sockets import SocketName
@@ -25,7 +23,10 @@ from .process import RunnerServer
 from .protocol import RunnerProtocol, runner_of
 from .runner import Runner
 from .steering import NotedCalls, Whereabouts
-from .worker_protocol import PROTOCOLS, WorkerProtocol
+from .worker_protocol import SteeringProtocol, WorkerProtocol
+
+if TYPE_CHECKING:
+    from ..insight.insight import Report
 
 __all__ = ["WorkerEnds", "WorkerServer"]
 
@@ -88,8 +89,12 @@ class WorkerServer(RunnerServer):
             runner.reporting.peers = self._reports
             runner.reporting.admin.is_quiet = not self._ends.first  # another worker has the address
 
-    async def _reports(self) -> list[Report]:
+    async def _reports(self) -> "list[Report]":
         """Return the reports of all workers, and those of workers that have ended."""
+        from starlette.exceptions import HTTPException
+
+        from ..insight.insight import Report
+
         try:
             return [] if self._link is None else [Report(**each) for each in await self._link.reports()]
         except (OSError, TimeoutError):
@@ -145,7 +150,7 @@ class Link:
         self._worn_at = self._limit or 0
         self._loop = asyncio.get_running_loop()
         self._connections: dict[int, WorkerProtocol] = {}
-        self._protocol = PROTOCOLS[server.whereabouts is not None, self._runner.recording is not None]
+        self._protocol = _protocol_of(server.whereabouts is not None, self._runner.recording is not None)
         self._answered: list[WorkerProtocol] = []
         self._unsent: deque[tuple[Word, int, bytes, int | None]] = deque()
         self._asking: list[asyncio.Future[list[dict[str, Any]]]] = []
@@ -302,3 +307,17 @@ class Link:
             self._worn_at = served + self._limit  # it says so again, if its successor has not come up
             self._tell(Word.WORN)
         self._loop.call_later(BEAT_SECONDS, self._beat)
+
+
+def _protocol_of(steers: bool, records: bool) -> type[WorkerProtocol]:
+    """Return the class of a worker's connections.
+
+    Args:
+        steers: Whether some calls go to other workers.
+        records: Whether calls are recorded.
+    """
+    if not records:
+        return SteeringProtocol if steers else WorkerProtocol
+    from .recording_worker_protocol import RecordingSteeringProtocol, RecordingWorkerProtocol
+
+    return RecordingSteeringProtocol if steers else RecordingWorkerProtocol

@@ -13,13 +13,12 @@ from ..supervisor.channel import MAX_FRAME
 from ..wire import ErrCode, ErrResp, HTTPReqCallReq, HTTPRespCallReq, Info, Role, Session, Var
 from ..wire.session import State
 from .protocol import RunnerProtocol
-from .recording_protocol import RecordingProtocol
 
 if TYPE_CHECKING:
     from .steering import Whereabouts
     from .worker import Link, WorkerServer
 
-__all__ = ["PROTOCOLS", "WorkerProtocol"]
+__all__ = ["SteeringProtocol", "WorkerProtocol"]
 
 
 class WorkerProtocol(RunnerProtocol):
@@ -144,19 +143,4 @@ class SteeringProtocol(WorkerProtocol):
             super()._run(message, chain, started)
 
 
-class RecordingWorkerProtocol(WorkerProtocol, RecordingProtocol):
-    """A connection of a worker whose answered calls are recorded."""
-
-
-class RecordingSteeringProtocol(RecordingProtocol, SteeringProtocol):
-    """Both. What was asked for before a call is recorded when the call asks for it."""
-
-
 _UNKNOWN = object()
-PROTOCOLS: dict[tuple[bool, bool], type[WorkerProtocol]] = {
-    (False, False): WorkerProtocol,
-    (False, True): RecordingWorkerProtocol,
-    (True, False): SteeringProtocol,
-    (True, True): RecordingSteeringProtocol,
-}
-"""Whether some calls go to other workers, and whether they are recorded → the class of a connection."""

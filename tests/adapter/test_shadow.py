@@ -12,8 +12,8 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Bridge, apisix, upstream
-from asgi_bridge.adapter import Host, ResponseCall, shadow_run
-from asgi_bridge.adapter.shadow import MAX_BODY
+from asgi_bridge.adapter import Host, ResponseCall
+from asgi_bridge.adapter.shadow import MAX_BODY, shadow_run
 from asgi_bridge.plugins import Chain, build_chain
 from asgi_bridge.plugins.shadow_record import MAX_IN_FLIGHT
 from asgi_bridge.wire import HTTPReqCallReq, HTTPReqCallResp, HTTPRespCallReq, ReqBody, RespBody, Rewrite, Stop, Var

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import asgi_bridge_apps
 import pytest
+from asgi_bridge_apps import ready_made
+from asgi_bridge_apps._mounts import NEEDED
+
+from asgi_bridge.plugins.deferred import DeferredPlugin
 
 OPTIONAL = {
     "argon2",
@@ -127,6 +131,25 @@ def test_the_bridge_is_made_at_its_first_use_and_once() -> None:
         "assert ready_made is asgi_bridge_apps.ready_made and bridge is asgi_bridge_apps.bridge",
         set(),
     )
+
+
+def test_the_bridge_loads_a_plugin_when_a_route_lists_it() -> None:
+    found = loaded("from asgi_bridge_apps import bridge; bridge.plugins['say'].load()", {"redis", "yaml"})
+
+    ours = {name for name in found if name.startswith("asgi_bridge_apps") and "._shared" not in name}
+    assert ours == {"asgi_bridge_apps", "asgi_bridge_apps._mounts", "asgi_bridge_apps.say"}
+    assert not {name.partition(".")[0] for name in found} & OPTIONAL
+
+
+def test_every_deferred_plugin_is_what_its_mount_says() -> None:
+    for name, plugin in ready_made().plugins.items():
+        assert isinstance(plugin, DeferredPlugin) and not plugin.is_loaded
+        mounted = plugin._mount()
+        assert (mounted.name, mounted.source, mounted.options) == (name, plugin.source, plugin.options)
+
+
+def test_all_packages_are_there_before_a_plugin_is_mounted() -> None:
+    assert set(NEEDED) == set().union(*NEEDS.values())
 
 
 @pytest.mark.parametrize("name", ["brige", "readymade", "_private", "jwt"])

@@ -1,0 +1,1 @@
+"""The benchmarks run, and the manual has their figures."""
