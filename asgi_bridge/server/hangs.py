@@ -139,7 +139,10 @@ def _owner(stack: list[FrameType], task: "asyncio.Task[Any] | None") -> str | No
     values = itertools.chain.from_iterable(map(_values, stack))
     name = route = None
     for value in itertools.chain(values, _context_values(stack[-1], task)):
-        found = _identity(value)
+        try:
+            found = _identity(value)
+        except AttributeError:  # the loop's thread is making it at this moment
+            continue
         if found is not None:
             name = name or found[0]
             route = route or found[1]

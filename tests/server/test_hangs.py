@@ -16,6 +16,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_bridge import Bridge
+from asgi_bridge.adapter import RequestCall
+from asgi_bridge.plugins import Layer
+from asgi_bridge.plugins.lifespan import Lifespan
 from asgi_bridge.server import hangs
 from asgi_bridge.server.hangs import HangWatch
 
@@ -30,6 +33,17 @@ SECONDS = 1.2
 async def sleeping(scope: Scope, receive: Receive, send: Send) -> None:
     assert scope["type"] == "http"
     time.sleep(SECONDS)  # noqa: ASYNC251
+    await respond(send, b"")
+
+
+async def half_made(scope: Scope, receive: Receive, send: Send) -> None:
+    assert scope["type"] == "http"
+
+    def sleep(call: RequestCall, layer: Layer, lifespan: Lifespan) -> None:
+        time.sleep(SECONDS)
+
+    # what the watch sees if it looks while the loop's thread makes these: objects without their attributes
+    sleep(RequestCall.__new__(RequestCall), Layer.__new__(Layer), Lifespan.__new__(Lifespan))
     await respond(send, b"")
 
 
@@ -91,7 +105,7 @@ def building(conf: dict[str, Any]) -> ASGIApp:
     return hello
 
 
-for app in (hello, sleeping, deep, locking, background, passing_to_task):
+for app in (hello, sleeping, half_made, deep, locking, background, passing_to_task):
     bridge.mount(app.__name__, app)
 bridge.add_middleware("outer", Outer, defaults={"dispatch": dispatch})
 bridge.add_middleware("middle", Middle)
@@ -105,6 +119,7 @@ def hung(text: str) -> list[str]:
     ("plugins", "named", "place", "code"),
     [
         (["sleeping"], "sleeping, route 7", "in sleeping", "time.sleep(SECONDS)"),
+        (["half_made"], "half_made, route 7", "in sleep", "time.sleep(SECONDS)"),
         (["deep"], "deep, route 7", "in inner", "subprocess.run("),
         (["locking"], "locking, route 7", "in locking", "sum(range("),
         (["background"], "background, route 7", "in background", "time.sleep(SECONDS)"),
