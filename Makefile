@@ -71,6 +71,7 @@ docs: $(DOCS)/.docs-$(VERSION)  ## the manual as a site, in build/docs; any warn
 wheel: $(VENV)/.check-$(VERSION)  ## a wheel with the compiled core, in DIST (dist/); ASGI_BRIDGE_PURE=1: the pure one, for every platform
 	rm -rf build/lib*
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(DIST) .
+	@rm -rf build/lib* build/bdist* build/temp*; rmdir build 2>/dev/null || true
 
 bench: $(VENV)/.test-$(VERSION)  ## what a call and a start cost, into docs/performance.md: a quarter of an hour; BENCH=--quick: seconds
 	$(BIN)/python -m benchmarks.bench $(or $(BENCH),--docs)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from .test_install import ROOT, SECONDS, test_the_runner_answers_without_extras
+from .test_install import ROOT, SECONDS
+from .test_install import test_the_runner_answers_without_extras as the_runner_answers
 
 pytestmark = pytest.mark.install
 
@@ -50,7 +51,7 @@ def test_a_wheel_brings_the_compiled_core(tmp_path: Path) -> None:
     assert re.fullmatch(r"asgi_bridge-[0-9.]+-(cp3\d+)-\1-linux_\w+\.whl", wheel.name)
     assert re.fullmatch(r"asgi-bridge, version [0-9.]+, core: compiled", installed(wheel, tmp_path))
     run(".venv/bin/python", "-c", "import asgi_bridge.adapter", folder=tmp_path, ASGI_BRIDGE_COMPILED="1")
-    test_the_runner_answers_without_extras(tmp_path)
+    the_runner_answers(tmp_path)
 
 
 def test_the_pure_wheel_is_for_every_platform(tmp_path: Path) -> None:
@@ -58,11 +59,11 @@ def test_the_pure_wheel_is_for_every_platform(tmp_path: Path) -> None:
     assert re.fullmatch(r"asgi_bridge-[0-9.]+-py3-none-any\.whl", wheel.name)
     said = installed(wheel, tmp_path)
     assert ", core: pure Python: asgi_bridge.wire._decode is not built; " in said
-    test_the_runner_answers_without_extras(tmp_path)
+    the_runner_answers(tmp_path)
 
 
 def test_without_a_compiler_the_source_becomes_pure_python(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     run("git", "clone", "--quiet", str(ROOT), str(clone), folder=tmp_path)
     assert ", core: pure Python: asgi_bridge.wire._decode is not built; " in installed(clone, tmp_path)
-    test_the_runner_answers_without_extras(tmp_path)
+    the_runner_answers(tmp_path)
