@@ -33,7 +33,6 @@ class Chain:
         names: Of its plugins, for logs; of the shadows only where there are no others.
         exact: True: one of its plugins is mounted with ``exact``.
         cures: True: all of its plugins are mounted with ``cures``.
-        request_headers: Names of the request headers that its plugins see in the response phase.
         both: True: one of its plugins is mounted with ``phase="both"``, so the whole chain runs in both phases.
         request: True: its plugins may run in the request phase.
         response: True: its plugins may run in the response phase.
@@ -44,7 +43,7 @@ class Chain:
 
     __slots__ = (
         "_idle", "_warned", "acting", "begin", "both", "calls", "cures", "exact", "layers", "names", "request",
-        "request_headers", "response", "route_id", "states", "waits", "__weakref__",
+        "response", "route_id", "states", "waits", "__weakref__",
     )  # fmt: skip
 
     def __init__(self, layers: list[Layer], route_id: str | None) -> None:
@@ -54,7 +53,6 @@ class Chain:
         self.names = ", ".join(layer.name for layer in acting or layers)
         self.exact = any(layer.options.exact for layer in acting)
         self.cures = all(layer.options.cures for layer in acting)
-        self.request_headers = tuple(dict.fromkeys(name for layer in acting for name in layer.options.request_headers))
         self.both = any(layer.options.phase == "both" for layer in acting)
         self.request = all(layer.options.phase != "response" for layer in acting)
         self.response = all(layer.options.phase != "request" for layer in acting)
@@ -71,6 +69,11 @@ class Chain:
     def resumes(self) -> bool:
         """Whether all of its plugins run in both phases, so that a response call only has to find what is parked."""
         return bool(self.layers) and all(layer.options.phase == "both" for layer in self.layers)
+
+    @property
+    def request_headers(self) -> tuple[str, ...]:
+        """Names of the request headers that its plugins see in the response phase."""
+        return tuple(dict.fromkeys(name for layer in self.acting for name in layer.options.request_headers))
 
     def enter(self, call: "ChainCall", scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Do what :meth:`~.Layer.enter` of the outermost layer does."""

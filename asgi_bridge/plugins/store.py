@@ -76,6 +76,20 @@ class _Prepared:
     since: float = field(default_factory=time.monotonic)
 
 
+class _Chains(OrderedDict[int, _Prepared]):
+    """The chains under their tokens, the one used last at the end.
+
+    Attributes:
+        latest: Key of a list, without its version → the token of its last configuration.
+        replaced: The tokens of earlier configurations of such lists, the oldest first.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latest: dict[bytes, int] = {}
+        self.replaced: OrderedDict[int, None] = OrderedDict()
+
+
 @dataclass(frozen=True, slots=True)
 class InUse:
     """A configuration that is in use, for people to look at.
@@ -140,9 +154,7 @@ class ConfigurationStore:
         self._generation = 0
         self._thread: ThreadPoolExecutor | None = ThreadPoolExecutor(1, thread_name_prefix="tokens")  # until `close`
         self._swept = 0.0
-        self._prepared: OrderedDict[int, _Prepared] = OrderedDict()
-        self._latest: dict[bytes, int] = {}  # key of a list, without its version → the token of its last configuration
-        self._replaced: OrderedDict[int, None] = OrderedDict()
+        self._prepared = _Chains()
         self._building: dict[tuple[int, bytes], asyncio.Task[Chain | None]] = {}
         self._failures: OrderedDict[bytes, _Failure] = OrderedDict()
         self._mounted = MountedLifespans()
@@ -336,13 +348,13 @@ class ConfigurationStore:
         """Note the last configuration of a list. Those before it are needed by few calls, and for a short time."""
         if key is None:
             return
-        self._replaced.pop(token, None)
-        before = self._latest.get(name := stripped(key))
-        self._latest[name] = token
+        self._prepared.replaced.pop(token, None)
+        before = self._prepared.latest.get(name := stripped(key))
+        self._prepared.latest[name] = token
         if before is not None and before != token:
-            self._replaced[before] = None
-            while len(self._replaced) > MAX_REPLACED:
-                self._retire(next(iter(self._replaced)))
+            self._prepared.replaced[before] = None
+            while len(self._prepared.replaced) > MAX_REPLACED:
+                self._retire(next(iter(self._prepared.replaced)))
 
     def _sweep(self) -> None:
         """Close the chains whose claim is over, and those for which there is no memory, and forget old failures."""
@@ -363,10 +375,10 @@ class ConfigurationStore:
 
     def _retire(self, token: int) -> None:
         prepared = self._prepared.pop(token, None)
-        self._replaced.pop(token, None)
+        self._prepared.replaced.pop(token, None)
         if prepared is not None:
-            if prepared.key is not None and self._latest.get(name := stripped(prepared.key)) == token:
-                del self._latest[name]
+            if prepared.key is not None and self._prepared.latest.get(name := stripped(prepared.key)) == token:
+                del self._prepared.latest[name]
             self._retire_chain(prepared.chain)
 
     def _retire_chain(self, chain: Chain) -> None:

@@ -28,6 +28,8 @@ __all__ = ["CallTasks"]
 EAGER = sys.version_info >= (3, 12)
 PLAIN_CALLS = 63
 """Number of calls of a chain that get a task at once, after one has waited: the next ones will wait too."""
+READ_SIZE = 16 * 1024
+"""Bytes of the buffer that asyncio reads from the connections."""
 _NAME = "call"
 
 Run = Coroutine[Any, Any, None]
@@ -43,10 +45,14 @@ class CallTasks:
 
     Args:
         loop: The event loop.
+
+    Attributes:
+        read_buffer: What asyncio reads from the connections of this loop. Each read is handled at once.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.read_buffer = memoryview(bytearray(READ_SIZE))
         self._ready: list[tuple[Call, Run, Began]] = []
         self._spare = None if EAGER else _Spare(loop)  # None: there is none
 

@@ -126,11 +126,11 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return the buffer for asyncio's next read: all connections share it, since each read is handled at once."""
-        return self._runner.read_buffer
+        return self._tasks.read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take the bytes that asyncio has read into the buffer."""
-        self.data_received(self._runner.read_buffer[:nbytes])
+        self.data_received(self._tasks.read_buffer[:nbytes])
 
     def data_received(self, data: bytes | memoryview) -> None:
         """Take the bytes of one read, and handle the messages that are complete now."""

@@ -39,9 +39,6 @@ logger = logging.getLogger("asgi_bridge.server")
 
 TICK_SECONDS = 0.1
 """Seconds between two looks at the deadlines. One timer for all calls costs less than one for each."""
-READ_SIZE = 16 * 1024
-"""Bytes of the buffer that asyncio reads from the connections."""
-
 Give: TypeAlias = Callable[[int, bytes], object]
 """Gives a connection to another process: its descriptor, which belongs to the callee, and bytes that nobody handled."""
 
@@ -110,7 +107,6 @@ class Runner:
         reporting: Reports what it counts; None: it counts nothing.
         give: Takes a connection's descriptor and unread bytes, for another process; None: connections stay here.
         socket: By which the runner recognizes its own socket; None: it does not look.
-        read_buffer: What asyncio reads from its connections.
         tracing: Makes the spans of its calls; None: nobody wants any.
     """
 
@@ -143,9 +139,7 @@ class Runner:
         self.socket = self.options.socket
         self._overload = Overload(self.options.limit_concurrency, self.store.find)
         self._ticker: asyncio.Task[None] | None = None
-        self._hangs: HangWatch | None = None
         self._tasks: CallTasks | None = None
-        self.read_buffer = memoryview(bytearray(READ_SIZE))
 
     def tasks(self, loop: asyncio.AbstractEventLoop) -> CallTasks:
         """Return what begins the calls."""
@@ -175,8 +169,6 @@ class Runner:
         if self.reporting is not None:
             await self.reporting.start()
         await self.store.start()
-        self._hangs = HangWatch()
-        self._hangs.start()
         self._ticker = asyncio.get_running_loop().create_task(self._watch())
 
     async def stop(self) -> None:
@@ -189,8 +181,6 @@ class Runner:
         self.cut_off()
         if self._ticker is not None:
             self._ticker.cancel()
-        if self._hangs is not None:
-            self._hangs.stop()
         if self._tasks is not None:
             self._tasks.close()
         self.host.parked.close()
@@ -226,20 +216,33 @@ class Runner:
         return self._overload.admits(len(self.calls), token)
 
     async def _watch(self) -> None:
-        now = monotonic()
-        while True:
-            before = now
-            await asyncio.sleep(TICK_SECONDS)
+        hangs = HangWatch()
+        hangs.start()
+        try:
             now = monotonic()
-            if self.observer is not None:
-                self.observer.turned(max(0.0, now - before - TICK_SECONDS))
-            if self._hangs is not None:
-                self._hangs.turned()
-            self._expire(call for call in self.calls if call.deadline <= now)
-            self.host.parked.sweep(now)
-            self._sweep(now)
-            self._overload.sweep(now)
-            GARBAGE.look()
+            while True:
+                before = now
+                await asyncio.sleep(TICK_SECONDS)
+                now = monotonic()
+                hangs.turned()
+                self._tick(before, now)
+        finally:
+            hangs.stop()
+
+    def _tick(self, before: float, now: float) -> None:
+        """Look at the deadlines, and what else has to be looked at from time to time.
+
+        Args:
+            before: Monotonic seconds of the last tick.
+            now: Monotonic seconds.
+        """
+        if self.observer is not None:
+            self.observer.turned(max(0.0, now - before - TICK_SECONDS))
+        self._expire(call for call in self.calls if call.deadline <= now)
+        self.host.parked.sweep(now)
+        self._sweep(now)
+        self._overload.sweep(now)
+        GARBAGE.look()
 
     def _sweep(self, now: float) -> None:
         """Log what was only counted until now.

@@ -114,7 +114,7 @@ def test_memory_does_not_grow_with_edits(clock: Clock, monkeypatch: pytest.Monke
                     await asyncio.wait(store._retiring.values())
                 gc.collect()
                 after.append(len(gc.get_objects()))
-                assert store.size == len(store._latest) + len(store._replaced) == 60
+                assert store.size == len(store._prepared.latest) + len(store._prepared.replaced) == 60
         assert after[1] < after[0] * 1.02 + 100
         await store.close()
 

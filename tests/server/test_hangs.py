@@ -202,8 +202,10 @@ def test_a_loop_that_works_in_many_short_steps_is_left_in_peace(
     assert hung(caplog.text) == []
 
 
-def test_a_loop_that_waits_runs_no_step(serving: Callable[..., ThreadRunner]) -> None:
-    runner = serving(bridge=bridge)
-    watch = runner.runner._hangs
-    assert watch is not None
+def test_a_loop_that_waits_runs_no_step(serving: Callable[..., ThreadRunner], monkeypatch: pytest.MonkeyPatch) -> None:
+    watches: list[HangWatch] = []
+    monkeypatch.setattr(HangWatch, "start", lambda self: watches.append(self))
+    serving(bridge=bridge)
+    until(lambda: watches)
+    (watch,) = watches
     until(lambda: watch._stack() == [])
