@@ -80,7 +80,7 @@ def ready_made(*, auth_app: ASGIApp | None = None, allow: Sequence[str] = ()) ->
     middleware("cors", request_headers=("origin", "cookie"))
     middleware("trusted-host", phase="request")
     https = "starlette.middleware.httpsredirect:HTTPSRedirectMiddleware"
-    middleware("https-redirect", https, phase="request")
+    middleware("https-redirect", https, phase="request", request_headers=("host",))
     middleware("session", request_headers=("cookie",))
     middleware("gzip", phase="response", request_headers=("accept-encoding",))
     allowing = Bridge()

@@ -5,8 +5,10 @@ exceptions. Such a text must not look like a log line of its own, and must not h
 configuration. The filter is set on the loggers and not on a handler, so it works with any logging configuration.
 """
 
+import contextlib
 import functools
 import logging
+import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from time import monotonic
@@ -14,7 +16,18 @@ from typing import Any
 
 from .hiding import SECRETS
 
-__all__ = ["BURST", "GUARD", "LOGGERS", "MAX_LINE", "MAX_TRACEBACK", "Guard", "guard", "one_line", "traceback_text"]
+__all__ = [
+    "BURST",
+    "GUARD",
+    "LOGGERS",
+    "MAX_LINE",
+    "MAX_TRACEBACK",
+    "Guard",
+    "guard",
+    "handler_raised",
+    "one_line",
+    "traceback_text",
+]
 
 LOGGERS = tuple(
     f"asgi_bridge.{room}"
@@ -100,6 +113,16 @@ def _exception_only(lines: Any, **options: Any) -> Iterator[str]:
         text = one_line(line.removesuffix("\n"))
         yield f"    {text}\n" if after_text else f"{text}\n"  # notes are indented, below the exception's text
         after_text = after_text or not text.startswith(" ")
+
+
+def handler_raised(exc: Exception) -> None:
+    """Say on stderr what a log handler of somebody else's has raised. A call goes on without its line.
+
+    Args:
+        exc: What it has raised.
+    """
+    with contextlib.suppress(Exception):  # stderr may be what is broken
+        print("A log handler raised:", traceback_text(exc), sep="\n", file=sys.stderr)
 
 
 class _Kind:

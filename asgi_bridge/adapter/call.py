@@ -16,6 +16,7 @@ from typing import Any, overload
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import LocalProtocolError, PluginError, RemoteProtocolError
+from ..logs import handler_raised
 from ..plugins import Chain, ChainCall, Layer, ShadowRun
 from ..wire import ErrCode, ErrResp, Var
 from .about import about_call
@@ -134,7 +135,10 @@ class Call(ChainCall):
             exc_info: The exception whose traceback the log shows.
         """
         extra = {"call": self.about(plugin), "of": weakref.ref(self)}
-        logger.error("plugin %s: " + message, plugin, *args, exc_info=exc_info, extra=extra)
+        try:
+            logger.error("plugin %s: " + message, plugin, *args, exc_info=exc_info, extra=extra)
+        except Exception as exc:
+            handler_raised(exc)
 
     async def run(self, ended: "Callable[[Call], None] | None" = None) -> None:
         """Run the call to its end, the background tasks of its applications included. Raises nothing.
@@ -212,13 +216,11 @@ class Call(ChainCall):
             return
         if reason is None:
             reason = self._overdue_reason()
-        try:
-            self._log_error(self.overdue, "request refused: %s", reason)
-            self._host.on_fault(PluginError(f"plugin {self.overdue}: {reason}"))
-        finally:  # also if a log handler of somebody else's raises
-            self._answer(ErrResp(ErrCode.SERVICE_UNAVAILABLE), "error timeout", Event.EXPIRE)
-            if self.task is not None:
-                self.task.cancel()
+        self._log_error(self.overdue, "request refused: %s", reason)
+        self._host.on_fault(PluginError(f"plugin {self.overdue}: {reason}"))
+        self._answer(ErrResp(ErrCode.SERVICE_UNAVAILABLE), "error timeout", Event.EXPIRE)
+        if self.task is not None:
+            self.task.cancel()
 
     def _overdue_reason(self) -> str:
         overdue = self.overdue.split(", ")
@@ -482,10 +484,8 @@ class Call(ChainCall):
         else:
             code = ErrCode.BAD_REQUEST if isinstance(exc, RemoteProtocolError) else ErrCode.SERVICE_UNAVAILABLE
             expected = isinstance(exc, PluginError | RemoteProtocolError | asyncio.CancelledError)
-            try:
-                self._log_error(plugin, "request refused: %s", reason, exc_info=None if expected else exc)
-            finally:  # also if a log handler of somebody else's raises
-                self._answer(ErrResp(code), "error", Event.REFUSE)
+            self._log_error(plugin, "request refused: %s", reason, exc_info=None if expected else exc)
+            self._answer(ErrResp(code), "error", Event.REFUSE)
 
     def _warn(self, about: str, text: str) -> None:
         self.chain.warn_once(about, text)

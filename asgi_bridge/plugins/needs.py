@@ -69,8 +69,15 @@ def default_headers(source: str, found: Any) -> tuple[str, ...]:
         source: The kind of what was mounted, as of :class:`~.plugin.Plugin`.
         found: What was mounted.
     """
-    made_of_wsgi = type(found).__module__.startswith("asgi_bridge.wsgi.") or getattr(found, "of_wsgi", False) is True
+    made_of_wsgi = type(found).__module__.startswith("asgi_bridge.wsgi.") or _says_of_wsgi(found)
     return _OF_WSGI if made_of_wsgi or source in ("wsgi", "wsgi_middleware") else REQUEST_HEADERS
+
+
+def _says_of_wsgi(found: Any) -> bool:
+    try:
+        return getattr(found, "of_wsgi", False) is True
+    except Exception:  # an object's own code may raise
+        return False
 
 
 def named_headers(found: Any) -> list[str]:

@@ -71,7 +71,7 @@ def test_the_reload_of_the_unit_takes_new_code(tmp_path: Path, home: Path) -> No
         (home / "gate.py").write_text(GATE.replace("the gate", "code that is new"))
         words = lines["ExecReload"].replace("$MAINPID", str(runner.pid))
         assert os.spawnv(os.P_WAIT, "/bin/kill", words.split()) == 0
-        until(lambda: len(runner.workers) == 1 and runner.worker != first)
+        until(lambda: len(found := runner.workers) == 1 and found != [first])
         with runner.connect() as gateway:
             answer = gateway.call(gateway.token("hello"))
         runner.stop(signal.SIGTERM)

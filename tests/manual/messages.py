@@ -52,10 +52,13 @@ def _files() -> list[tuple[str, ast.Module]]:
 
 def _message_of(node: ast.Call, wrappers: dict[str, tuple[int, str]]) -> tuple[ast.expr, str] | None:
     """Return the message that a call logs, and what stands before it; None: it logs nothing."""
-    if not isinstance(node.func, ast.Attribute):
+    if isinstance(node.func, ast.Name):
+        name = f"_{node.func.id}"  # a method that was handed on: `warn`
+    elif isinstance(node.func, ast.Attribute):
+        name = node.func.attr
+    else:
         return None
-    name = node.func.attr
-    if name in LEVELS and _is_logger(node.func.value):
+    if name in LEVELS and isinstance(node.func, ast.Attribute) and _is_logger(node.func.value):
         index, front = int(name == "log"), ""
     elif name in wrappers:
         index, front = wrappers[name]

@@ -46,6 +46,7 @@ NOT_RUN = [
     ("docs/coming-from/python.md", "python", "a plugin of another runner, for comparison"),
     ("docs/operate/deploy.md", "console", "Docker has to be installed"),
     ("docs/operation.md", "console", "an APISIX with an Admin API has to run"),
+    ("docs/operation.md", "console", "it depends on the compiler"),
     ("docs/operation.md", "console", "it takes over from the runner above; tests/succession does that"),
     (
         "docs/operation.md",
