@@ -123,7 +123,10 @@ SENT = (
         ("Client GET request", "pre-req around ✎ 1 change", "Upstream answered 200"),
         ("Client got 203", "post-resp around ✎ 1 change", "Upstream 200"),
         {"around": ("+ x-around: 1",), "around 2": ("- status  200", "+ status  203")},
-        {"Asked": ("$request_id", "$request\tGET /around HTTP/1.1"), "Upstream": ("fetched by ext-plugin-post-resp",)}, target="/around",
+        {
+            "Asked": ("$request_id", "$request\tGET /around HTTP/1.1"),
+            "Upstream": ("fetched by ext-plugin-post-resp",),
+        }, target="/around",
     ),
     Sent(
         "response phase", "200 GET /shout shout changed by shout", ("Client GET request", "Upstream answered 200"),
