@@ -16,6 +16,8 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 
 # What the compiled core is made of: a change compiles it again.
 CORE := setup.py asgi_bridge/compiled.py $(wildcard asgi_bridge/*/*.pyx asgi_bridge/*/*.pxd)
+# With COVERAGE=1 the tests note which code they reach.
+RUN_PYTEST := $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest
 # What runs through the compiled core.
 OF_CORE := tests/adapter tests/server tests/replay tests/recording tests/alike tests/test_phases.py
 
@@ -26,7 +28,7 @@ SPREAD := --dist loadscope --no-loadscope-reorder
 # What is about uvicorn itself.
 OF_UVICORN := tests/server tests/gateway/test_server.py tests/test_testing.py
 
-.PHONY: help run test test-all test-pure test-plain test-uvicorn test-install test-ecosystem check docs wheel bench fuzz fuzz-core fuzz-asan soak long clean
+.PHONY: help run test coverage test-all test-pure test-plain test-uvicorn test-install test-ecosystem check docs wheel bench fuzz fuzz-core fuzz-asan soak long clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,9 +36,10 @@ help:
 run: $(VENV)/.run-$(VERSION)  ## gateway, runner and an upstream to play with; PORT=9090 takes another port
 	@exec $(BIN)/asgi-bridge dev asgi_bridge_apps:bridge --routes examples/playground/apisix.yaml --port $(PORT) --upstream-port 0
 
-test: $(VENV)/.test-$(VERSION)  ## all tests, and how much of the code they reach
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(WORKERS) $(SPREAD) $(PYTEST)
+test: $(VENV)/.test-$(VERSION)  ## all tests; COVERAGE=1: note which code they reach
+	$(RUN_PYTEST) -n $(WORKERS) $(SPREAD) $(PYTEST)
+
+coverage:  ## how much of the code they reach: make test test-pure coverage COVERAGE=1
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=97
 
@@ -47,7 +50,7 @@ test-plain: $(PLAIN)/.plain-$(VERSION)  ## the tests of servers as the README in
 	$(PLAIN)/bin/python -m pytest -n $(WORKERS) $(SPREAD) $(or $(PYTEST),$(OF_SERVERS))
 
 test-pure: $(VENV)/.test-$(VERSION)  ## the tests of all that is compiled, in pure Python; tests/wire runs on both anyway
-	ASGI_BRIDGE_COMPILED= ASGI_BRIDGE_PURE=1 $(BIN)/python -m pytest -n $(WORKERS) $(SPREAD) $(or $(PYTEST),$(OF_CORE))
+	ASGI_BRIDGE_COMPILED= ASGI_BRIDGE_PURE=1 $(RUN_PYTEST) -n $(WORKERS) $(SPREAD) $(or $(PYTEST),$(OF_CORE))
 
 test-uvicorn: $(UVICORN)/.test-$(VERSION)  ## the tests of the server with the oldest uvicorn that pyproject.toml allows; make test has the newest
 	$(UVICORN)/bin/python -m pip install --quiet --disable-pip-version-check "uvicorn==$(OLDEST_UVICORN)"
