@@ -392,7 +392,8 @@ def test_a_route_that_lists_it_in_the_request_phase_only(
             for number in range(50):
                 found.append((await ask(gateway, f"/{number}"))[1].get(b"x-by", b"none"))
             await asyncio.wait_for(ended.wait(), 60)
-            ending = asyncio.all_tasks() - tasks
+            # but for the one that the next call begins in
+            ending = {task for task in asyncio.all_tasks() - tasks if task.get_name() != "call"}
             left = len((await asyncio.wait(ending, timeout=60))[1]) if ending else 0
             found += [(await ask(gateway, f"/{number}"))[1].get(b"x-by", b"none") for number in range(3)]
         return found, left, len([record for record in caplog.records if "no response call came" in record.getMessage()])
