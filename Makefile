@@ -39,9 +39,9 @@ run: $(VENV)/.run-$(VERSION)  ## gateway, runner and an upstream to play with; P
 test: $(VENV)/.test-$(VERSION)  ## all tests; COVERAGE=1: note which code they reach
 	$(RUN_PYTEST) -n $(WORKERS) $(SPREAD) $(PYTEST)
 
-coverage:  ## how much of the code they reach: make test test-pure coverage COVERAGE=1
+coverage:  ## how much of the code they reach, but for processes that are killed: make test test-pure coverage COVERAGE=1
 	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report --fail-under=97
+	$(BIN)/coverage report --fail-under=95
 
 test-all:  ## make test with each Python from 3.11 to 3.14 that is installed; PYTHONS="3.12 3.13" takes these alone
 	@.ci/test-all
@@ -103,6 +103,8 @@ long: fuzz fuzz-core fuzz-asan soak docs  ## all that takes longer: fuzz, saniti
 	DRIVEN_SECONDS=10 $(BIN)/python -m pytest -s tests/inspector/test_page.py -k driven $(PYTEST)
 	SITE_PAGES=all $(BIN)/python -m pytest tests/manual/test_site.py $(PYTEST)
 	SHADOW_STEP=1 $(BIN)/python -m pytest tests/alike/fidelity/test_shadow.py $(PYTEST)
+	EDITS=1000000 $(BIN)/python -m pytest tests/plugins/test_growth.py -k edits $(PYTEST)
+	$(BIN)/python -m benchmarks.bench --quick
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) .venv-* build dist *.egg-info asgi_bridge/*/*.so .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.build

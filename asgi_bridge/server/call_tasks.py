@@ -15,6 +15,7 @@ From Python 3.12 on asyncio itself can begin a task without registering it (``ea
 import asyncio
 import sys
 from asyncio import _enter_task, _leave_task  # public, for task implementations (asyncio-extending)
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from sys import getrefcount
@@ -53,7 +54,7 @@ class CallTasks:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.read_buffer = memoryview(bytearray(READ_SIZE))
-        self._ready: list[tuple[Call, Run, Began]] = []
+        self._ready: deque[tuple[Call, Run, Began]] = deque()
         self._spare = None if EAGER else _Spare(loop)  # None: there is none
 
     def start(self, call: Call, run: Run, began: Began) -> None:
@@ -70,7 +71,7 @@ class CallTasks:
 
     def close(self) -> None:
         """End the spare task, and drop the calls that have not begun."""
-        ready, self._ready = self._ready, []
+        ready, self._ready = self._ready, deque()
         for _, run, _ in ready:
             run.close()
         spare, self._spare = self._spare, None
@@ -78,44 +79,39 @@ class CallTasks:
             spare.let_go()
 
     def _begin_all(self) -> None:
-        ready, self._ready = self._ready, []
-        done = 0
+        ready, self._ready = self._ready, deque()
         try:
-            if EAGER:
-                for call, run, began in ready:
-                    done += 1
+            while ready:
+                spare = self._spare
+                if spare is not None and spare.parked:
+                    self._begin_in(spare, ready)
+                    continue
+                call, run, began = ready.popleft()
+                if EAGER:
                     task = asyncio.Task(run, loop=self.loop, name=call.plugins, eager_start=True)  # type: ignore[call-arg]
-                    if not task.done():
-                        began(call, task)
-            else:
-                while done < len(ready):
-                    spare = self._spare
-                    if spare is None or not spare.parked:
-                        call, run, began = ready[done]
-                        done += 1
-                        began(call, asyncio.Task(run, loop=self.loop, name=call.plugins))
-                    else:
-                        done = self._begin_in(spare, ready, done)
+                else:
+                    task = asyncio.Task(run, loop=self.loop, name=call.plugins)
+                if not task.done():
+                    began(call, task)
         finally:
-            if done < len(ready):  # something has raised what ends the loop: the others begin when it runs again
-                self._ready = ready[done:] + self._ready
+            if ready:  # something has raised what ends the loop: the others begin when it runs again
+                ready.extend(self._ready)
+                self._ready = ready
                 self.loop.call_soon(self._begin_all)
 
-    def _begin_in(self, spare: "_Spare", ready: list[tuple[Call, Run, Began]], done: int) -> int:
-        """Begin calls in `spare`, until it cannot be used again. Returns the number of calls that have begun.
+    def _begin_in(self, spare: "_Spare", ready: deque[tuple[Call, Run, Began]]) -> None:
+        """Begin calls in `spare`, until it cannot be used again.
 
         Args:
             spare: A spare that is parked.
-            ready: The calls.
-            done: Number of those that have begun already.
+            ready: The calls. Those that have begun are taken out.
         """
         task, future = spare.task, spare.future
         _enter_task(self.loop, task)
         try:
             references, weak = getrefcount(task), getweakrefcount(task)
-            while done < len(ready):
-                call, run, began = ready[done]
-                done += 1
+            while ready:
+                call, run, began = ready.popleft()
                 context = copy_context()
                 try:
                     waits_for = context.run(run.send, None)
@@ -129,16 +125,21 @@ class CallTasks:
                     ):
                         continue
                     spare.let_go()
+                except BaseException as exc:  # a log handler may raise anywhere
+                    spare.let_go()
+                    if isinstance(exc, KeyboardInterrupt | SystemExit):
+                        raise
+                    self.loop.call_exception_handler({"message": "a call has raised", "exception": exc, "task": task})
                 else:
                     task.set_name(call.plugins)
                     spare.go_on(_Rest(run, context, waits_for))
                     began(call, task)
                 call.chain.waits = PLAIN_CALLS
-                self._spare = _Spare(self.loop)
                 break
         finally:
             _leave_task(self.loop, task)
-        return done
+            if future.done():  # let go, or cancelled
+                self._spare = _Spare(self.loop)
 
 
 class _Spare:

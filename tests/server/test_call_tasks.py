@@ -386,6 +386,28 @@ def test_after_a_call_that_waits_the_next_ones_of_its_chain_get_a_task_at_once()
     asyncio.run(main())
 
 
+def test_a_call_that_raises_does_not_keep_the_others_from_beginning() -> None:
+    async def main() -> tuple[list[str], list[str]]:
+        calls, seen, told = await Calls.ready(), [], []  # type: Calls, list[str], list[str]
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: told.append(repr(context["exception"])))
+
+        async def call(name: str) -> None:
+            seen.append(name)
+            if name == "b":
+                raise OSError("no space left on device")
+
+        for name in "abcd":
+            calls.start(call(name))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        gc.collect()  # a task tells it when it goes
+        calls.tasks.close()
+        return seen, told
+
+    assert asyncio.run(main()) == (["a", "b", "c", "d"], ["OSError('no space left on device')"])
+
+
 def test_calls_that_have_not_begun_are_dropped_at_the_end() -> None:
     async def main() -> list[str]:
         calls, seen = await Calls.ready(), []  # type: Calls, list[str]

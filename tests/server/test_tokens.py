@@ -9,7 +9,7 @@ from ..doubles.runner_process import RunnerProcess
 TOKENS = int(os.environ.get("TOKENS", "6000"))
 BLOCK = min(1000, TOKENS // 12)
 """Configurations between two looks at the runner."""
-FIRST = 10
+FIRST = 10 if TOKENS < 100_000 else 70
 """Number of blocks before the runner is as large as it gets."""
 
 
