@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from asgi_bridge.compiled import core_in_use
+
 from .cases import FLOOR, GROUPS
 from .rounds import Measured
 
@@ -43,6 +45,7 @@ def machine(loop: str) -> dict[str, Any]:
         "compiler": platform.python_compiler(),
         "pgo": "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS")),
         "loop": loop if uvloop is None else f"uvloop {uvloop}",
+        "core": core_in_use().partition(":")[0],
     }
 
 
@@ -79,7 +82,8 @@ def lines(found: Results) -> Iterator[str]:
     """Yield the lines for the terminal."""
     about = found["machine"]
     built = "with" if about["pgo"] else "without"
-    yield f"Python {about['python']}, built {built} profile-guided optimization; {about['loop']}; {about['processor']}"
+    yield f"Python {about['python']}, built {built} profile-guided optimization; core: {about['core']}"
+    yield f"{about['loop']}; {about['processor']}"
     yield f"{'':<34} {'CPU µs':>8} {'x floor':>8} {'per s':>9} {'p50 µs':>8} {'p99 µs':>8} {'again':>6}"
     group = None
     for case in found["cases"]:
@@ -139,8 +143,8 @@ def _about(found: Results) -> str:
     built = "with" if about["pgo"] else "without"
     return (
         f"Measured on {found['date']}: Python {about['python']} ({about['compiler']}, built {built} profile-guided "
-        f"optimization), {about['loop']}, {about['system']}, {about['processor']}, {load['rounds']} rounds of "
-        f"{load['seconds']:g} s.{_disturbed(found)}"
+        f"optimization), the core is {about['core']}, {about['loop']}, {about['system']}, {about['processor']}, "
+        f"{load['rounds']} rounds of {load['seconds']:g} s.{_disturbed(found)}"
     )
 
 
