@@ -218,7 +218,9 @@ def test_a_wrong_command(command: str, capsys: pytest.CaptureFixture[str], monke
     if command in SAID_BY_A_WORKER:
         assert told_by_a_process(command.split()) == [COMMANDS[command]]
     else:
-        assert told(capsys, command.split(), monkeypatch) == [COMMANDS[command]]
+        # the first releases of Python 3.11 do not name the file of a logging configuration in front
+        early = "MissingSectionHeaderError: ", "RuntimeError: log.txt is invalid: "
+        assert [line.replace(*early) for line in told(capsys, command.split(), monkeypatch)] == [COMMANDS[command]]
 
 
 @pytest.mark.parametrize("text", ["def (:\n", "import nowhere_at_all\n", "1 / 0\n"])
