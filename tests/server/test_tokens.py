@@ -39,7 +39,7 @@ def prepared(connection: Connection, first: int, count: int) -> set[int]:
 
 
 def cpu(runner: RunnerProcess) -> float:
-    """Return the runner's processor time in seconds."""
-    with open(f"/proc/{runner.pid}/stat") as stat:
+    """Return the worker's processor time in seconds."""
+    with open(f"/proc/{runner.worker}/stat") as stat:
         fields = stat.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
