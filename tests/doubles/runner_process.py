@@ -170,6 +170,10 @@ class RunnerProcess:
         """Return the resident memory of its only worker, in bytes."""
         return int(Path(f"/proc/{self.worker}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
+    def descriptors(self) -> int:
+        """Return the number of open files of its supervisor and its workers."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in (self.pid, *self.workers))
+
     def left(self) -> bool:
         """Return whether a process of its session still runs."""
         try:

@@ -50,7 +50,7 @@ def test_calls_that_fail_leave_nothing(start: Callable[..., RunnerProcess]) -> N
         return found
 
     before = census()
-    files = len(os.listdir(f"/proc/{runner.pid}/fd"))
+    files = runner.descriptors()
     calls = early = 0
     while calls < CALLS:
         calls += fail(connections, tokens, runner)
@@ -58,6 +58,6 @@ def test_calls_that_fail_leave_nothing(start: Callable[..., RunnerProcess]) -> N
             early = runner.rss()
     until(lambda: census() == before)
     assert runner.rss() - early < 8 * 2**20
-    until(lambda: len(os.listdir(f"/proc/{runner.pid}/fd")) <= files)
+    until(lambda: runner.descriptors() <= files)
     for connection in (*connections, watch):
         connection.close()
