@@ -20,7 +20,6 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.supervisors import ChangeReload
 
 from ..compiled import core_in_use
 from ..errors import BridgeError
@@ -31,6 +30,7 @@ from .accept import Acceptor
 from .handover import Handover
 from .output import configure_loggers, last_words
 from .protocol import RunnerProtocol, runner_of
+from .reloader import watching_reloader
 from .runner import Runner
 
 __all__ = ["GRACEFUL_SECONDS", "RunnerServer", "run_reloading", "runner_config"]
@@ -274,7 +274,7 @@ def run_reloading(config: uvicorn.Config, path: str, sock: socket.socket) -> Non
         sock: The listening socket.
     """
     target = functools.partial(_serve_reloaded, config, path, _hard_exit_seconds(config))
-    ChangeReload(config, target=target, sockets=[sock]).run()
+    watching_reloader(config, target, [sock]).run()
 
 
 def _serve_reloaded(config: uvicorn.Config, path: str, seconds: float, sockets: Any) -> None:

@@ -51,7 +51,7 @@ def test_the_instructions_install_and_start_the_runner(tmp_path: Path) -> None:
                 text = (image / "tmp/requirements.txt").read_text()
                 (image / "tmp/requirements.txt").write_text(text.replace("file:///", f"file://{image}/"))
         elif word == "RUN" and "useradd" not in rest:
-            run(inside(rest.replace("python -m", f"{sys.executable} -m")), context)
+            run(inside(rest).replace("python -m", f"{sys.executable} -m"), context)
         elif word == "CMD":
             started = json.loads(inside(rest))
 

@@ -13,6 +13,13 @@ from .test_install import test_the_runner_answers_without_extras as the_runner_a
 
 pytestmark = pytest.mark.install
 
+
+@pytest.fixture(autouse=True)
+def any_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner may be pure Python here, whatever the other tests demand."""
+    monkeypatch.delenv("ASGI_BRIDGE_COMPILED", raising=False)
+
+
 GATE = """
 from asgi_bridge import Bridge
 from starlette.responses import PlainTextResponse
