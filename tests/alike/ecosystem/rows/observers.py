@@ -117,7 +117,11 @@ ROWS = [
         "sentry",
         "sentry-sdk",
         {
-            "sentry": {"middleware": "sentry_sdk.integrations.asgi:SentryAsgiMiddleware", "phase": "both"},
+            "sentry": {
+                "middleware": "sentry_sdk.integrations.asgi:SentryAsgiMiddleware",
+                "phase": "both",
+                "exact": True,
+            },
             "faulty": FAULTY,
         },
         "both",

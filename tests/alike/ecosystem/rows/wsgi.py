@@ -162,6 +162,7 @@ ROWS = [
             "otel-wsgi": {
                 "wsgi_middleware": "opentelemetry.instrumentation.wsgi:OpenTelemetryMiddleware",
                 "phase": "both",
+                "exact": True,
                 "defaults": {
                     "tracer_provider": "tests.alike.ecosystem.recorders:tracer_provider",
                     "meter_provider": "tests.alike.ecosystem.recorders:meter_provider",
@@ -181,7 +182,11 @@ ROWS = [
         "sentry-wsgi",
         "sentry-sdk",
         {
-            "sentry-wsgi": {"wsgi_middleware": "sentry_sdk.integrations.wsgi:SentryWsgiMiddleware", "phase": "both"},
+            "sentry-wsgi": {
+                "wsgi_middleware": "sentry_sdk.integrations.wsgi:SentryWsgiMiddleware",
+                "phase": "both",
+                "exact": True,
+            },
             "faulty": FAULTY,
         },
         "both",
