@@ -41,8 +41,8 @@ OF_OTHERS = {
     *("--imports", "--limit", "--list", "--only", "--profile", "--write"),
 }
 """Options of other programs that a page names by themselves: uvicorn's, pip's, those of the benchmarks."""
-OF_READERS = {"gate.py"}
-"""Files that a page tells its reader to write."""
+OF_READERS = {"gate.py", "build/docs"}
+"""Files that a page tells its reader to write, or to let make build."""
 
 
 def text_of(page: Path) -> str:
