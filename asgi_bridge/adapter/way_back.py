@@ -37,19 +37,16 @@ class WayBack:
     stop: Callable[[str, int, Headers, bytes, bool, Warn], Stop]
 
 
-def _way_back(name: str, *modules: Any) -> WayBack:
-    """Return the functions of `modules`, which are one module or the three in pure Python."""
-    first, last = modules[0], modules[-1]
-    return WayBack(
-        name, first.checked_headers, modules[len(modules) // 2].differences, last.response_headers, last.stop
-    )
-
-
-WAYS_BACK: tuple[WayBack, ...] = (_way_back("python", headers, changes, answer),)
+WAYS_BACK: tuple[WayBack, ...] = (
+    WayBack("python", headers.checked_headers, changes.differences, answer.response_headers, answer.stop),
+)
 """All implementations on this machine. The first one is used."""
-_compiled = twin("adapter._headers")
-if _compiled is not None:
-    WAYS_BACK = (_way_back("compiled", _compiled), *WAYS_BACK)
+_module = twin("adapter._headers")
+if _module is not None:
+    _compiled = WayBack(
+        "compiled", _module.checked_headers, _module.differences, _module.response_headers, _module.stop
+    )
+    WAYS_BACK = (_compiled, *WAYS_BACK)
 
 checked_headers = WAYS_BACK[0].checked_headers
 differences = WAYS_BACK[0].differences

@@ -448,36 +448,21 @@ cdef object _extra_info_resp(Buffer buf):
     return message
 
 
-cdef object _http_resp_call_req(Buffer buf):
+cdef object _http_resp_call(Buffer buf, bint answer):
+    """Read a response call, or the answer to one. They differ in the last field: the token, or the body."""
     cdef int64_t table = _u32_at(buf, 0)
     cdef int64_t charged = 0
     cdef uint16_t[4] slots
     cdef list headers = None
+    cdef object number, status
     _slots(buf, table, 4, slots)
     if slots[2]:
         headers = _entries(buf, table + slots[2], True, &charged)
-    return HTTPRespCallReq(
-        _u32_at(buf, table + slots[0]) if slots[0] else 0,
-        _u16_at(buf, table + slots[1]) if slots[1] else 0,
-        headers,
-        _u32_at(buf, table + slots[3]) if slots[3] else 0,
-    )
-
-
-cdef object _http_resp_call_resp(Buffer buf):
-    cdef int64_t table = _u32_at(buf, 0)
-    cdef int64_t charged = 0
-    cdef uint16_t[4] slots
-    cdef list headers = None
-    _slots(buf, table, 4, slots)
-    if slots[2]:
-        headers = _entries(buf, table + slots[2], True, &charged)
-    return HTTPRespCallResp(
-        _u32_at(buf, table + slots[0]) if slots[0] else 0,
-        _u16_at(buf, table + slots[1]) if slots[1] else 0,
-        headers,
-        _octets(buf, table + slots[3]) if slots[3] else None,
-    )
+    number = _u32_at(buf, table + slots[0]) if slots[0] else 0
+    status = _u16_at(buf, table + slots[1]) if slots[1] else 0
+    if answer:
+        return HTTPRespCallResp(number, status, headers, _octets(buf, table + slots[3]) if slots[3] else None)
+    return HTTPRespCallReq(number, status, headers, _u32_at(buf, table + slots[3]) if slots[3] else 0)
 
 
 def decode(frame_type, bytes payload not None, role):
@@ -493,7 +478,7 @@ def decode(frame_type, bytes payload not None, role):
     if kind == 3:
         return _extra_info_req(buf) if gateway else _extra_info_resp(buf)
     if kind == 4:
-        return _http_resp_call_resp(buf) if gateway else _http_resp_call_req(buf)
+        return _http_resp_call(buf, gateway)
     if kind == 1:
         return _prepare_conf_resp(buf) if gateway else _prepare_conf_req(buf)
     if kind == 0:

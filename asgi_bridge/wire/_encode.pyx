@@ -127,6 +127,39 @@ cdef int64_t _number(object number, int64_t most) except? -2:
     return found if not overflow and 0 <= found <= most else -1
 
 
+cdef inline bint _reserve_octets(object octets, int64_t field, int64_t *size, int64_t *offset) noexcept:
+    """Make room for a vector of bytes at the end. Returns False if it is not made of usual objects.
+
+    Args:
+        octets: The bytes; None: there is no such vector.
+        field: Position of the field that leads to it.
+        size: Bytes of the payload. Those of the vector are added.
+        offset: Gets what the field holds; 0: the field is absent.
+    """
+    offset[0] = 0
+    if octets is None:
+        return True
+    if not PyBytes_CheckExact(octets) or PyBytes_GET_SIZE(octets) > MAX_PAYLOAD:
+        return False
+    offset[0] = size[0] - field
+    size[0] += _octets_size(octets)
+    return True
+
+
+cdef inline bint _reserve_entries(object entries, int64_t field, int64_t *size, int64_t *offset) noexcept:
+    """Do the same for a vector of entries."""
+    cdef int64_t found
+    offset[0] = 0
+    if entries is None:
+        return True
+    found = _entries_size(entries)
+    if found == UNUSUAL:
+        return False
+    offset[0] = size[0] - field
+    size[0] += found
+    return True
+
+
 # writing
 
 
@@ -159,12 +192,15 @@ cdef inline void _put_padded(Frame *frame, object content, int64_t size) noexcep
 
 
 cdef void _put_entries(Frame *frame, object entries) noexcept:
-    """Write what `_entries_size` has measured."""
-    cdef Py_ssize_t index, count = PyList_GET_SIZE(entries)
+    """Write what `_entries_size` has measured; None: nothing."""
+    cdef Py_ssize_t index, count
     cdef PyObject *entry
     cdef PyObject *name
     cdef PyObject *value
     cdef int64_t slot, size
+    if entries is None:
+        return
+    count = PyList_GET_SIZE(entries)
     _put_number(frame, count)
     slot = frame.at
     frame.at += 4 * count
@@ -210,39 +246,31 @@ cdef bytes _new_frame(Frame *frame, int kind, int64_t size):
 # messages
 
 
+cdef inline void _put_octets(Frame *frame, object octets) noexcept:
+    if octets is not None:
+        _put_padded(frame, octets, _octets_size(octets))
+
+
 cdef bytes _stop(object number, object stop):
     cdef object headers = stop.headers, body = stop.body
     cdef int64_t id = _number(number, 0xFFFFFFFF), status = _number(stop.status, 0xFFFF)
-    cdef int64_t size = STOP_SIZE, body_size = 0, headers_size = 0
-    cdef int has = 0
+    cdef int64_t size = STOP_SIZE, headers_at, body_at
     cdef Frame frame
     if id < 0 or status < 0:
         return None
-    if body is not None:
-        if not PyBytes_CheckExact(body):
-            return None
-        has = 2
-        body_size = _octets_size(body)
-        size += body_size
-    if headers is not None:
-        has += 1
-        headers_size = _entries_size(headers)
-        if headers_size == UNUSUAL:
-            return None
-        size += headers_size
+    if not _reserve_octets(body, 60, &size, &body_at) or not _reserve_entries(headers, 56, &size, &headers_at):
+        return None
     if size > MAX_PAYLOAD:
         return None
     cdef bytes made = _new_frame(&frame, REQ_CALL, size)
     _put_bytes(&frame, VTABLES_OF_ACTION)
     _put_number(&frame, id)
-    _put_bytes(&frame, VTABLES_OF_STOP[has])
-    _put_number(&frame, STOP_SIZE + body_size - 56 if headers is not None else 0)
-    _put_number(&frame, STOP_SIZE - 60 if body is not None else 0)
+    _put_bytes(&frame, VTABLES_OF_STOP[(headers is not None) + 2 * (body is not None)])
+    _put_number(&frame, headers_at)
+    _put_number(&frame, body_at)
     _put_number(&frame, status)
-    if body is not None:
-        _put_padded(&frame, body, body_size)
-    if headers is not None:
-        _put_entries(&frame, headers)
+    _put_octets(&frame, body)
+    _put_entries(&frame, headers)
     _check(&frame, size)
     return made
 
@@ -251,49 +279,26 @@ cdef bytes _rewrite(object number, object rewrite):
     cdef object path = rewrite.path, body = rewrite.body
     cdef object headers = rewrite.headers, args = rewrite.args, resp_headers = rewrite.resp_headers
     cdef int64_t id = _number(number, 0xFFFFFFFF), size = REWRITE_SIZE
-    cdef int64_t path_at = 0, headers_at = 0, args_at = 0, resp_headers_at = 0, body_at = 0
-    cdef int64_t path_size = 0, body_size = 0, entries
-    cdef int has = 0
+    cdef int64_t path_at = 0, path_size = 0, headers_at, args_at, resp_headers_at, body_at
     cdef Frame frame
     if id < 0:
         return None
     if path is not None:
         if not PyBytes_CheckExact(path) or PyBytes_GET_SIZE(path) > MAX_PAYLOAD:
             return None
-        has = 1
         path_at = size - 60
         path_size = _string_size(PyBytes_GET_SIZE(path))
         size += path_size
-    if body is not None:
-        if not PyBytes_CheckExact(body) or PyBytes_GET_SIZE(body) > MAX_PAYLOAD:
-            return None
-        has += 16
-        body_at = size - 76
-        body_size = _octets_size(body)
-        size += body_size
-    if headers is not None:
-        has += 2
-        headers_at = size - 64
-        entries = _entries_size(headers)
-        if entries == UNUSUAL:
-            return None
-        size += entries
-    if args is not None:
-        has += 4
-        args_at = size - 68
-        entries = _entries_size(args)
-        if entries == UNUSUAL:
-            return None
-        size += entries
-    if resp_headers is not None:
-        has += 8
-        resp_headers_at = size - 72
-        entries = _entries_size(resp_headers)
-        if entries == UNUSUAL:
-            return None
-        size += entries
-    if size > MAX_PAYLOAD:
+    if (
+        not _reserve_octets(body, 76, &size, &body_at)
+        or not _reserve_entries(headers, 64, &size, &headers_at)
+        or not _reserve_entries(args, 68, &size, &args_at)
+        or not _reserve_entries(resp_headers, 72, &size, &resp_headers_at)
+        or size > MAX_PAYLOAD
+    ):
         return None
+    cdef int has = (path is not None) + 2 * (headers is not None) + 4 * (args is not None)
+    has += 8 * (resp_headers is not None) + 16 * (body is not None)
     cdef bytes made = _new_frame(&frame, REQ_CALL, size)
     _put_bytes(&frame, VTABLES_OF_ACTION)
     _put_number(&frame, id)
@@ -305,14 +310,10 @@ cdef bytes _rewrite(object number, object rewrite):
     _put_number(&frame, body_at)
     if path is not None:
         _put_padded(&frame, path, path_size)
-    if body is not None:
-        _put_padded(&frame, body, body_size)
-    if headers is not None:
-        _put_entries(&frame, headers)
-    if args is not None:
-        _put_entries(&frame, args)
-    if resp_headers is not None:
-        _put_entries(&frame, resp_headers)
+    _put_octets(&frame, body)
+    _put_entries(&frame, headers)
+    _put_entries(&frame, args)
+    _put_entries(&frame, resp_headers)
     _check(&frame, size)
     return made
 
@@ -341,35 +342,22 @@ cdef bytes _req_call_resp(object message):
 cdef bytes _resp_call_resp(object message):
     cdef object headers = message.headers, body = message.body
     cdef int64_t id = _number(message.id, 0xFFFFFFFF), status = _number(message.status, 0xFFFF)
-    cdef int64_t size = RESP_SIZE, body_size = 0, entries
-    cdef int has = 0
+    cdef int64_t size = RESP_SIZE, headers_at, body_at
     cdef Frame frame
     if id < 0 or status < 0:
         return None
-    if body is not None:
-        if not PyBytes_CheckExact(body):
-            return None
-        has = 2
-        body_size = _octets_size(body)
-        size += body_size
-    if headers is not None:
-        has += 1
-        entries = _entries_size(headers)
-        if entries == UNUSUAL:
-            return None
-        size += entries
+    if not _reserve_octets(body, 36, &size, &body_at) or not _reserve_entries(headers, 32, &size, &headers_at):
+        return None
     if size > MAX_PAYLOAD:
         return None
     cdef bytes made = _new_frame(&frame, RESP_CALL, size)
-    _put_bytes(&frame, VTABLES_OF_RESP[has])
+    _put_bytes(&frame, VTABLES_OF_RESP[(headers is not None) + 2 * (body is not None)])
     _put_number(&frame, id)
-    _put_number(&frame, RESP_SIZE + body_size - 32 if headers is not None else 0)
-    _put_number(&frame, RESP_SIZE - 36 if body is not None else 0)
+    _put_number(&frame, headers_at)
+    _put_number(&frame, body_at)
     _put_number(&frame, status)
-    if body is not None:
-        _put_padded(&frame, body, body_size)
-    if headers is not None:
-        _put_entries(&frame, headers)
+    _put_octets(&frame, body)
+    _put_entries(&frame, headers)
     _check(&frame, size)
     return made
 
