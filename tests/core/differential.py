@@ -9,7 +9,6 @@ import importlib.util
 import random
 import struct
 import sys
-import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from asgi_bridge.wire.encode import encode
 
 from ..wire.damage import RECORDED, damaged
 from ..wire.generate import MESSAGES, Source
+from .trying import Difference, run_program, try_out
 
 __all__ = [
     "Difference",
@@ -49,10 +49,6 @@ _ROLES = tuple(Role)
 _WORDS = (0, 1, 2, 4, 6, 8, 12, 16, 0xFFFFFFFC, 0x00080004, 0x000C0008, 0x0008000A, 0x00040008, 0x00080008, 24, 32)
 _ORIGIN = (b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"transfer-encoding")
 _LETTERS = b"-abcdefghijklmnopqrstuvwxyz"
-
-
-class Difference(AssertionError):
-    """The compiled core and its pure twin do not agree."""
 
 
 def _outcome(function: Callable[..., Any], *args: Any) -> tuple[object, ...]:
@@ -171,33 +167,11 @@ def _random_payload(chance: random.Random) -> tuple[int, bytes, Role]:
 
 
 def main(seconds: float, seed: int | None = None) -> None:
-    """Try random payloads.
-
-    Args:
-        seconds: How long.
-        seed: Of the random numbers; None: another one each time.
-
-    Raises:
-        Difference: The twins do not agree.
-    """
-    seed = random.SystemRandom().getrandbits(32) if seed is None else seed
-    chance = random.Random(seed)
-    count = messages = 0
-    start = time.monotonic()
-    try:
-        while time.monotonic() < start + seconds:
-            for _ in range(100):
-                count += 1
-                messages += compare_payload(*_random_payload(chance)) is not None
-    finally:
-        print(
-            f"{count} payloads, {messages} of them messages, in {time.monotonic() - start:.1f} s, seed {seed}",
-            flush=True,
-        )
+    """Try random payloads. See `try_out`."""
+    try_out(
+        "payloads", "messages", 100, lambda chance: compare_payload(*_random_payload(chance)) is not None, seconds, seed
+    )
 
 
 if __name__ == "__main__":
-    try:
-        main(float(sys.argv[1]), *map(int, sys.argv[2:]))
-    except Difference as difference:
-        sys.exit(str(difference))
+    run_program(main)

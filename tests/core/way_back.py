@@ -6,9 +6,8 @@ first difference: ``python -m tests.core.way_back SECONDS [SEED]``.
 """
 
 import gc
+import itertools
 import random
-import sys
-import time
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
@@ -21,12 +20,9 @@ from asgi_bridge.wire import _encode as compiled_encode  # type: ignore[attr-def
 from asgi_bridge.wire.encode import encode as pure_encode
 
 from ..wire.generate import MESSAGES, Source
+from .trying import Difference, run_program, try_out
 
 __all__ = ["KINDS", "Difference", "compare", "compare_while_lists_change", "main"]
-
-
-class Difference(AssertionError):
-    """The compiled core and its pure twin do not agree."""
 
 
 class Octets(bytes):
@@ -339,33 +335,18 @@ def compare_while_lists_change() -> None:
 
 
 def main(seconds: float, seed: int | None = None) -> None:
-    """Try random answers.
-
-    Args:
-        seconds: How long.
-        seed: Of the random numbers; None: another one each time.
-
-    Raises:
-        Difference: The twins do not agree.
-    """
-    seed = random.SystemRandom().getrandbits(32) if seed is None else seed
-    chance = random.Random(seed)
-    count = given = 0
-    start = time.monotonic()
+    """Try random answers. See `try_out`."""
+    names = itertools.cycle(KINDS)
     compare_while_lists_change()
-    try:
-        while time.monotonic() < start + seconds:
-            for name in KINDS:
-                count += 1
-                given += compare(name, chance.getrandbits(64))
-    finally:
-        print(
-            f"{count} answers, {given} without an error, in {time.monotonic() - start:.1f} s, seed {seed}", flush=True
-        )
+    try_out(
+        "answers",
+        "without an error",
+        len(KINDS),
+        lambda chance: compare(next(names), chance.getrandbits(64)),
+        seconds,
+        seed,
+    )
 
 
 if __name__ == "__main__":
-    try:
-        main(float(sys.argv[1]), *map(int, sys.argv[2:]))
-    except Difference as difference:
-        sys.exit(str(difference))
+    run_program(main)
