@@ -37,7 +37,7 @@ SOURCES = ASGI_BRIDGE_SOURCES.decode()
 """Digest of the sources of this build."""
 
 cdef enum:
-    # More headers than these take time that grows with their square. The pure twin's grows with their number.
+    # The time of a comparison grows with the square of these numbers. Beyond them the pure twin is quicker.
     MAX_COMPARED = 256
     MAX_CHANGED = 32
 
@@ -173,7 +173,7 @@ cdef inline Py_ssize_t _find(list pairs, PyObject *name, Py_ssize_t start, Py_ss
 
 
 cdef Py_ssize_t _first_difference(list before, list after) noexcept:
-    """Return the number of pairs at the beginning that are neither checked nor compared; -1: not all are usual."""
+    """Return how many headers at the beginning are the same in both lists; -1: not all headers are usual."""
     cdef Py_ssize_t index, count = PyList_GET_SIZE(before), most = PyList_GET_SIZE(after), same = 0
     cdef PyObject *old
     cdef PyObject *new
@@ -216,7 +216,7 @@ cdef list _changed_headers(list before, list after):
     if new is None:
         return None
     new_count = PyList_GET_SIZE(new)
-    # In `new` stands what differs, in `before` what differs from `same` on, and before that what both have.
+    # `new` holds only what differs. The first `same` headers of `before` are in both lists; behind them is what differs.
     for index in range(new_count):
         name = _name(new, index)
         if _find(new, name, 0, index) < index:

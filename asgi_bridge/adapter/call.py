@@ -38,7 +38,7 @@ plugin that sends or receives without end would block the whole runner, and its 
 
 
 MAX_CACHED = 1024
-"""Length of all names together, in characters, up to which what asks for variables is kept."""
+"""Maximum length of all names of one call of `var`, in characters, for which the asks are kept."""
 
 
 def _ignore(exc: BaseException) -> None:
@@ -68,7 +68,7 @@ class Host:
 
 @lru_cache(maxsize=256)
 def _asks_for(names: tuple[str, ...]) -> tuple[Var, ...]:
-    """Return what asks for variables. The calls of a configuration ask for the same ones again and again."""
+    """Return an ask for each variable. The calls of a configuration ask for the same ones again and again."""
     return tuple([Var(name.encode()) for name in names])
 
 

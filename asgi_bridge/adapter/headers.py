@@ -70,7 +70,7 @@ def checked_headers(headers: Iterable[Any], before: Iterable[tuple[bytes, bytes]
             checked.append((_names[name], value))
         else:
             return checked
-    except (TypeError, ValueError):  # what the next lines deal with
+    except (TypeError, ValueError):  # something unusual: see below
         pass
     try:
         checked = [(_names[name], value.strip(BLANKS)) for name, value in pairs if type(value) is bytes]

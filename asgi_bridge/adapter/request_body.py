@@ -129,7 +129,7 @@ class RequestBody:
 class UnframedRequestBody(RequestBody):
     """The request body of a response call, which knows only those headers that its plugins want.
 
-    So whoever wants the body waits for two round trips: one tells whether there is a body, and how long it is.
+    To read the body takes two round trips. The first one tells whether there is a body, and how long it is.
     """
 
     __slots__ = ("_asked_framing",)

@@ -245,8 +245,8 @@ def _lacking(plugin: Plugin) -> str:
     if not lacking:
         return ""
     return (
-        f"in {POST_RESP} it gets of the request's headers only {', '.join(asked)}, and its code names "
-        f"{', '.join(lacking)}; if it reads "
+        f"in {POST_RESP} it gets only these headers of the request: {', '.join(asked)}; its code names "
+        f"{', '.join(lacking)}: if it reads "
         f"{'that header' if len(lacking) == 1 else 'those headers'} there, mount it with "
         f"request_headers={json.dumps([*asked, *lacking])}"
     )

@@ -35,7 +35,7 @@ class Chain:
         cures: True: all of its plugins are mounted with ``cures``.
         both: True: one of its plugins is mounted with ``phase="both"``, so the whole chain runs in both phases.
         request: True: its plugins may run in the request phase.
-        response: True: its plugins may run in the response phase.
+        request_headers: Names of the request headers that its plugins see in the response phase.
         begin: :meth:`~.Layer.begin` of the outermost layer.
         calls: Number of calls that run in it.
         waits: Number of its next calls that will wait for something, by what is known.
@@ -43,7 +43,7 @@ class Chain:
 
     __slots__ = (
         "_idle", "_warned", "acting", "begin", "both", "calls", "cures", "exact", "layers", "names", "request",
-        "response", "route_id", "states", "waits", "__weakref__",
+        "request_headers", "route_id", "states", "waits", "__weakref__",
     )  # fmt: skip
 
     def __init__(self, layers: list[Layer], route_id: str | None) -> None:
@@ -55,7 +55,7 @@ class Chain:
         self.cures = all(layer.options.cures for layer in acting)
         self.both = any(layer.options.phase == "both" for layer in acting)
         self.request = all(layer.options.phase != "response" for layer in acting)
-        self.response = all(layer.options.phase != "request" for layer in acting)
+        self.request_headers = tuple(dict.fromkeys(name for layer in acting for name in layer.options.request_headers))
         self.states = States((layer, layer.state) for layer in acting)
         for layer in layers:
             layer.states = self.states
@@ -71,9 +71,9 @@ class Chain:
         return bool(self.layers) and all(layer.options.phase == "both" for layer in self.layers)
 
     @property
-    def request_headers(self) -> tuple[str, ...]:
-        """Names of the request headers that its plugins see in the response phase."""
-        return tuple(dict.fromkeys(name for layer in self.acting for name in layer.options.request_headers))
+    def response(self) -> bool:
+        """Whether its plugins may run in the response phase."""
+        return all(layer.options.phase != "request" for layer in self.acting)
 
     def enter(self, call: "ChainCall", scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Do what :meth:`~.Layer.enter` of the outermost layer does."""

@@ -53,7 +53,7 @@ MAX_REPLACED = 1024
 """Maximum number of chains of lists that were edited since. Some workers of the gateway may still name their tokens."""
 MAX_BLOCKS = 4_000_000
 """Maximum number of Python's memory blocks, of the whole process, with more chains than that: about 400 MB. A chain of
-one small middleware has 60. What an application has that a plugin builds, only the blocks tell."""
+one small middleware has 60. A plugin may build an application that has many more, so all blocks are counted."""
 
 
 @dataclass(slots=True)

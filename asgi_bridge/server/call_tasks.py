@@ -94,7 +94,7 @@ class CallTasks:
                 if not task.done():
                     began(call, task)
         finally:
-            if ready:  # something has raised what ends the loop: the others begin when it runs again
+            if ready:  # an exception is about to end the loop: the other calls begin if the loop runs again
                 ready.extend(self._ready)
                 self._ready = ready
                 self.loop.call_soon(self._begin_all)

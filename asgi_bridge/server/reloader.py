@@ -1,7 +1,6 @@
 """uvicorn's reloader, which here begins to watch before its first child reads a file.
 
-By itself it begins a quarter of a second after the start of the child. A file that is changed in between would stay as
-the child has read it.
+By itself it begins a quarter of a second after the start of the child, and so would miss a change in between.
 """
 
 import socket

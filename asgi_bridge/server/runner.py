@@ -39,6 +39,7 @@ logger = logging.getLogger("asgi_bridge.server")
 
 TICK_SECONDS = 0.1
 """Seconds between two looks at the deadlines. One timer for all calls costs less than one for each."""
+
 Give: TypeAlias = Callable[[int, bytes], object]
 """Gives a connection to another process: its descriptor, which belongs to the callee, and bytes that nobody handled."""
 

@@ -59,10 +59,10 @@ class Conditional(Nothing):
             "ext-plugin-post-resp",
             {},
             [
-                "plugin etag: in ext-plugin-post-resp it gets of the request's headers only host, accept-encoding, "
-                "authorization, cookie, origin, and its code names if-none-match; if it reads that header there, mount "
-                'it with request_headers=["host", "accept-encoding", "authorization", "cookie", "origin", '
-                '"if-none-match"]'
+                "plugin etag: in ext-plugin-post-resp it gets only these headers of the request: host, "
+                "accept-encoding, authorization, cookie, origin; its code names if-none-match: if it reads that "
+                'header there, mount it with request_headers=["host", "accept-encoding", "authorization", "cookie", '
+                '"origin", "if-none-match"]'
             ],
         ),
         ("ext-plugin-post-resp", {"request_headers": ["host"]}, []),
