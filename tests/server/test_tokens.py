@@ -19,6 +19,7 @@ def test_hundreds_of_thousands_of_configurations(start: Callable[..., RunnerProc
     tokens: set[int] = set()
     figures: list[tuple[float, int]] = []
     with runner.connect() as connection:
+        connection.token("hello")  # the worker is there once it has answered
         for first in range(0, TOKENS, BLOCK):
             begun = cpu(runner)
             tokens |= prepared(connection, first, BLOCK)
