@@ -74,7 +74,8 @@ class Records:
         self.on_change: list[Callable[[Record], None]] = []
         self._records: OrderedDict[int, Record] = OrderedDict()
         self._numbers = itertools.count(1)
-        self._calls: OrderedDict[int, tuple[Record, CallRecord]] = OrderedDict()
+        self._calls: dict[int, tuple[Record, CallRecord]] = {}
+        self._passing: OrderedDict[int, tuple[Record, CallRecord]] = OrderedDict()  # of records that are not kept
         self._subscriptions: set[Subscription] = set()
         self._size = 0
         self._sizes: dict[int, int] = {}
@@ -112,7 +113,7 @@ class Records:
             self._sizes[record.number] = record.size
         while len(self._records) > KEPT or (self._size > KEPT_BYTES and len(self._records) > 1):
             number, oldest = self._records.popitem(last=False)
-            oldest.dropped = True
+            self._drop(oldest)
             self._size -= self._sizes.pop(number)
         for subscription in self._subscriptions:
             subscription.note(record.number)
@@ -121,11 +122,14 @@ class Records:
 
     def calls(self, record: Record, call: CallRecord) -> None:
         """Note that a call of the runner belongs to a record, so that news of it are added there."""
-        if call.number is not None:
+        if call.number is None or record.dropped:
+            return
+        if record.number in self._records:
             self._calls[call.number] = (record, call)
-            self._calls.move_to_end(call.number)
-            while len(self._calls) > 4 * KEPT:
-                self._calls.popitem(last=False)
+            return
+        self._passing[call.number] = (record, call)
+        while len(self._passing) > 4 * KEPT:
+            self._passing.popitem(last=False)
 
     def explain(self, record: Record) -> None:
         """Add the runner's errors about the route of a record, if a call of it failed before it could begin."""
@@ -147,8 +151,9 @@ class Records:
             for each in list(self._records.values())[-10:]:
                 self.explain(each)
             return
-        record, call = self._calls.get(news["call"], (None, None))
-        if record is not None and call is not None and not record.dropped:
+        found = self._calls.get(news["call"]) or self._passing.get(news["call"])
+        if found is not None:
+            record, call = found
             record.add_news(call, news)
             self.changed(record)
 
@@ -161,11 +166,18 @@ class Records:
     def clear(self) -> None:
         """Forget all requests."""
         for record in self._records.values():
-            record.dropped = True
+            self._drop(record)
         self._records.clear()
-        self._calls.clear()
+        self._passing.clear()
         self._sizes.clear()
         self._size = 0
+
+    def _drop(self, record: Record) -> None:
+        """Note that a record is not kept any more."""
+        record.dropped = True
+        for call in record.calls:
+            if call.number is not None:
+                self._calls.pop(call.number, None)
 
     def subscribe(self) -> Subscription | None:
         """Begin to tell a page of changes; None: too many pages are open."""

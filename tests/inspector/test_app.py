@@ -12,7 +12,7 @@ from asgi_bridge.dev_runner.body import BODY_LIMIT, Body
 from asgi_bridge.gateway import GatewayApp, echo, parse_routes
 from asgi_bridge.inspector import Capture, Records, Stage, inspector_app
 from asgi_bridge.inspector.copying import Project
-from asgi_bridge.inspector.record import Exchanged
+from asgi_bridge.inspector.record import CallRecord, Exchanged, Record
 from asgi_bridge.inspector.store import KEPT, KEPT_BYTES
 
 ROUTES = "routes: [{id: all, uri: '/*', upstream: {type: roundrobin, nodes: {'u:80': 1}}}]\n#END\n"
@@ -139,6 +139,35 @@ def test_what_is_kept_has_a_maximum_size_whatever_comes() -> None:
         records.changed(record)
     sizes = [record.size for record in records]
     assert sum(sizes) <= KEPT_BYTES < sum(sizes) + max(sizes)
+
+
+def test_late_news_find_a_request_that_is_kept_however_many_came_after_it() -> None:
+    records = Records()
+
+    def called(number: int) -> Record:
+        record = records.begin(Exchanged("GET", b"/", []), None)
+        record.calls.append(CallRecord(number))
+        records.calls(record, record.calls[-1])
+        return record
+
+    def tell(number: int) -> None:
+        records.tell({"call": number, "at": 1.0, "plugins": ["gate"], "parts": [], "shadows": [], "lines": []})
+
+    kept = called(0)
+    records.pause(True)
+    passing = [called(number) for number in range(1, 10 * KEPT)]
+    for number in range(10 * KEPT):
+        tell(number)
+    # those that are not kept are told too, to the terminal: the last ones
+    assert kept.calls[0].plugins == ["gate"]
+    assert [bool(each.calls[0].plugins) for each in passing] == [False] * (6 * KEPT - 1) + [True] * 4 * KEPT
+
+    records.pause(False)
+    for number in range(10 * KEPT, 11 * KEPT):
+        called(number)
+    kept.calls[0].plugins = None
+    tell(0)
+    assert (kept.dropped, kept.calls[0].plugins) == (True, None)
 
 
 def test_equal_bodies_are_kept_once_and_long_ones_in_part() -> None:
