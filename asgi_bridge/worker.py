@@ -51,6 +51,8 @@ def serve_supervisor(channel: socket.socket, supervisor: int) -> None:
     from .server.worker import WorkerEnds
     from .supervisor.channel import Table
 
+    gc.freeze()
+    gc.unfreeze()  # both together make it old, so that the next search does not look at it
     gc.enable()
     data, memories, _, _ = socket.recv_fds(channel, MAX_MESSAGE, MEMORIES, socket.MSG_CMSG_CLOEXEC)
     if not data:
