@@ -3,6 +3,7 @@
 import socket
 import sys
 
+from .succession.early import begin_at_once
 from .supervisor.ahead import start_ahead
 
 __all__ = ["main"]
@@ -14,8 +15,6 @@ def main() -> None:
     Before, the first worker begins its imports, and a runner that APISIX has started says HELLO to its predecessor.
     """
     start_ahead(sys.argv[1:], _serve)
-    from .succession.early import begin_at_once  # the worker needs less
-
     watch = begin_at_once(sys.argv[1:])
     try:
         from .cli import main  # imports much

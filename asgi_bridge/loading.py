@@ -3,9 +3,8 @@
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .bridge import Bridge
 from .errors import ConfigurationError
@@ -20,8 +19,7 @@ ENTRY_POINTS = "asgi_bridge.plugins"
 """Group of the entry points that name plugins."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Where a process finds its plugins. It is plain data, so that it can be sent to a process that reloads.
 
     Attributes:
@@ -32,7 +30,7 @@ class Source:
     """
 
     target: str | None = None
-    mounts: Mapping[str, str] = field(default_factory=dict)
+    mounts: Mapping[str, str] = {}  # nobody changes it
     app_dir: str | None = None
     allow: tuple[str, ...] = ()
 
