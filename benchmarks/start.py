@@ -113,10 +113,10 @@ def first_answer(env: dict[str, str], target: str = TARGET) -> Times:
         try:
             found: Times = {}
             signs = {"worker": lambda: children(process.pid), "supervisor": path.exists}
-            while missing := signs.keys() - found.keys():
+            while len(found) < len(signs):
                 assert process.poll() is None
-                for name in missing:
-                    if signs[name]():
+                for name, is_there in signs.items():
+                    if name not in found and is_there():
                         found[name] = time.perf_counter() - start, cpu_seconds(process.pid)
                 time.sleep(0.0005)
             ask(path)
