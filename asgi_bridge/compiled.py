@@ -21,6 +21,8 @@ __all__ = ["MODULES", "core_in_use", "sources_digest", "twin", "wanted"]
 MODULES = ("wire._decode", "wire._encode", "adapter._request_scope", "adapter._headers")
 """All compiled modules, by their names within the package."""
 
+_ROOMS = sorted({name.partition(".")[0] for name in MODULES})
+"""Folders that have sources of compiled modules."""
 _FOLDER = Path(__file__).parent
 _REBUILD = "install the package again (pip install -e .) to compile it"
 
@@ -48,7 +50,8 @@ def sources_digest(folder: Path = _FOLDER) -> str:
     Args:
         folder: Of the package.
     """
-    sources = sorted(path for kind in ("pyx", "pxd") for path in folder.glob(f"*/*.{kind}"))
+    kinds = [f"{room}/*.{kind}" for room in _ROOMS for kind in ("pyx", "pxd")]
+    sources = sorted(path for each in kinds for path in folder.glob(each))
     if not sources:
         return ""
     text = b"".join(f"{path.relative_to(folder)}\n".encode() + path.read_bytes() for path in sources)

@@ -1,28 +1,25 @@
 """Where plugins come from: a ``module:attr``, pyproject.toml, entry points, and ``--mount``."""
 
+import os
 import sys
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .bridge import Bridge
 from .errors import ConfigurationError
 from .plugins import Plugin
 from .plugins.advice import plugin_name
-from .plugins.importing import import_module, import_or_call, import_string
+from .plugins.importing import import_module, import_or_call, import_string, located
 from .spelling import did_you_mean
 
-__all__ = ["Source", "full_target", "load_bridge", "names_bridge"]
+__all__ = ["Source", "full_target", "load_bridge", "make_source", "names_bridge"]
 
 ENTRY_POINTS = "asgi_bridge.plugins"
 """Group of the entry points that name plugins."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Where a process finds its plugins. It is plain data, so that it can be sent to a process that reloads.
 
     Attributes:
@@ -33,7 +30,7 @@ class Source:
     """
 
     target: str | None = None
-    mounts: Mapping[str, str] = field(default_factory=dict)
+    mounts: Mapping[str, str] = {}  # nobody changes it
     app_dir: str | None = None
     allow: tuple[str, ...] = ()
 
@@ -51,6 +48,34 @@ class Source:
             sys.path.insert(0, self.app_dir)
         start = Path(self.app_dir) if self.app_dir else None
         return load_bridge(self.target, self.mounts, start=start, allow=self.allow).plugins
+
+
+def make_source(
+    target: str | None, mounts: Iterable[Sequence[str]], app_dir: str, allow: Iterable[str], *, given: bool
+) -> Source:
+    """Make the source of what the command line names.
+
+    A file as `target` is a module of its own folder, or of `app_dir` where the user gives ``--app-dir``.
+
+    Args:
+        target: ``module:attr``, a module or a file; None: pyproject.toml or entry points.
+        mounts: Values of ``--mount``: names and targets.
+        app_dir: Value of ``--app-dir``.
+        allow: Values of ``--allow``.
+        given: Whether the user gives ``--app-dir``.
+
+    Raises:
+        ConfigurationError: ``--mount`` names a plugin twice, or a file does not exist or is not a module.
+    """
+    mounts = list(mounts)
+    names = [name for name, _ in mounts]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(f"--mount {name}: given twice; each plugin has a name of its own")
+    if target is not None:
+        target, app_dir = located(target, app_dir if given else None)
+    mounted = {name: located(each, app_dir)[0] for name, each in mounts}
+    return Source(target, mounted, os.path.abspath(app_dir), tuple(allow))
 
 
 def names_bridge(target: str) -> bool:
@@ -145,6 +170,8 @@ def load_bridge(
             if "bridge" in tables:
                 looked_at.append(f"its Bridge {tables['bridge']}")
         else:
+            from importlib.metadata import entry_points
+
             for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
                 try:
                     found = point.load()
@@ -177,6 +204,8 @@ def _pyproject(start: Path) -> tuple[Path, Mapping[str, Any]] | None:
     for folder in (start, *start.parents):
         path = folder / "pyproject.toml"
         if path.is_file():
+            import tomllib
+
             try:
                 tables = tomllib.loads(path.read_text("utf-8"))
             except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:

@@ -4,6 +4,7 @@ Each function adds one plugin to the mounted ones. It is called with options and
 or in a file, and checks them.
 """
 
+import dataclasses
 import inspect
 import logging
 from collections.abc import Callable, Mapping
@@ -268,9 +269,11 @@ def _add(
     check_new(plugins, name)
     try:
         accepted = configuration()
-        needs = known_headers(found)
-        headers = default_headers(source, found) if needs is None else needs
-        parsed = parse_options({"request_headers": headers, **options}, name)
+        parsed = parse_options({**options}, name)
+        if "request_headers" not in options:
+            needs = known_headers(found)
+            headers = default_headers(source, found) if needs is None else needs
+            parsed = dataclasses.replace(parsed, request_headers=tuple(headers))
         checked = accepted.mounted_with(parsed)
         plugins[name] = Plugin(place, source, found, make, checked, parsed, application)
     except ConfigurationError as exc:

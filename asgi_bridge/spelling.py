@@ -1,6 +1,5 @@
 """Find the known name that an unknown one may stand for."""
 
-import difflib
 from collections.abc import Iterable
 
 __all__ = ["did_you_mean"]
@@ -23,5 +22,7 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     if len(name) > MAX_LENGTH:
         return ""
     folded = {each.lower().replace("-", "_"): each for each in sorted(known)}
+    import difflib  # few processes need it
+
     found = difflib.get_close_matches(name.lower().replace("-", "_"), folded, n=1, cutoff=cutoff)
     return f"; did you mean {folded[found[0]]!r}?" if found else ""

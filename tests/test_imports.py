@@ -45,6 +45,13 @@ def test_nothing_heavy_is_loaded(program: str) -> None:
     assert loaded(program) & HEAVY == set()
 
 
+def test_a_worker_loads_what_it_needs() -> None:
+    program = "import asgi_bridge.worker, asgi_bridge.loading, asgi_bridge.server.serve"
+    rooms = "cli", "gateway", "insight", "passing", "replay", "tracing.tracing", "wsgi", "recording.recorder"
+    program += f"\nassert not {{f'asgi_bridge.{{each}}' for each in {rooms!r}}} & set(sys.modules)"
+    assert not loaded(program) & {"difflib", "flatbuffers", "numpy", "opentelemetry", "tomllib", "yaml"}
+
+
 def test_the_plugin_client_needs_no_gateway_and_no_server() -> None:
     program = (
         "from asgi_bridge.testing import PluginClient\n"

@@ -117,7 +117,8 @@ MAY_IMPORT = {
         "supervisor",
     }
     | SMALL,
-    "__main__": {"cli", "succession"},
+    "worker": {"loading", "plugins", "server", "supervisor"} | SMALL,
+    "__main__": {"cli", "succession", "supervisor", "worker"},
     "apps": {"__init__", "plugins"} | SMALL,
 }
 """Room → the other rooms that its files may import. A room is a folder or a module of ``asgi_bridge``, or ``apps``."""

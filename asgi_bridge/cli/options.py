@@ -1,13 +1,10 @@
 """Options that several commands have, and what their values stand for."""
 
 import contextlib
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-
-from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -26,7 +23,6 @@ __all__ = [
     "is_given",
     "listed",
     "log_level_option",
-    "make_source",
     "mount_options",
     "plugin_options",
     "read_environment",
@@ -183,6 +179,8 @@ def find_source(
     Raises:
         ConfigurationError: ``--mount`` names a plugin twice, or a file does not exist or is not a module.
     """
+    from ..loading import make_source
+
     return make_source(target, mounts, app_dir, allow, given=is_given("app_dir"))
 
 
@@ -194,37 +192,6 @@ def is_given(name: str) -> bool:
     """
     source = click.get_current_context().get_parameter_source(name)
     return source is not click.core.ParameterSource.DEFAULT
-
-
-def make_source(
-    target: str | None, mounts: Iterable[Sequence[str]], app_dir: str, allow: Iterable[str], *, given: bool
-) -> "Source":
-    """Make the source of the plugins.
-
-    A file as `target` is a module of its own folder, or of `app_dir` where the user gives ``--app-dir``.
-
-    Args:
-        target: ``module:attr``, a module or a file; None: pyproject.toml or entry points.
-        mounts: Values of ``--mount``: names and targets.
-        app_dir: Value of ``--app-dir``.
-        allow: Values of ``--allow``.
-        given: Whether the user gives ``--app-dir``.
-
-    Raises:
-        ConfigurationError: ``--mount`` names a plugin twice, or a file does not exist or is not a module.
-    """
-    from ..loading import Source
-    from ..plugins.importing import located
-
-    mounts = list(mounts)
-    names = [name for name, _ in mounts]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigurationError(f"--mount {name}: given twice; each plugin has a name of its own")
-    if target is not None:
-        target, app_dir = located(target, app_dir if given else None)
-    mounted = {name: located(each, app_dir)[0] for name, each in mounts}
-    return Source(target, mounted, os.path.abspath(app_dir), tuple(allow))
 
 
 def read_environment(env_file: str | None) -> None:

@@ -4,8 +4,7 @@ import inspect
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from .importing import is_import_string
 from .kinds import Kind, Verdict, judge
@@ -14,8 +13,7 @@ from .signatures import is_routine, spelled
 __all__ = ["SOURCES", "Place", "SourceKey", "line_of", "line_with_defaults", "plugin_name", "refusal", "result_refusal"]
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where something is mounted.
 
     Attributes:

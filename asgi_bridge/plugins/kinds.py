@@ -16,9 +16,8 @@ import inspect
 import math
 import types
 import typing
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import pydantic
 
@@ -57,8 +56,7 @@ Meaning: TypeAlias = Literal["asgi", "wsgi", "request", "configuration", "scalar
 """What the annotation of a parameter says that it is."""
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """How something can be called.
 
     Attributes:
@@ -110,8 +108,7 @@ class Shape:
         return self.required <= count <= self.most and not self.keywords
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What an object is.
 
     Attributes:

@@ -1,5 +1,6 @@
 """The options of a mounted plugin, the same words in Python and in ``[tool.asgi_bridge.plugins.NAME]``."""
 
+import functools
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -117,7 +118,9 @@ class OptionsDict(TypedDict, total=False):
     sample: Annotated[float, pydantic.Field(gt=0, le=1)]
 
 
-_options: pydantic.TypeAdapter[OptionsDict] = pydantic.TypeAdapter(OptionsDict)
+@functools.cache
+def _adapter() -> "pydantic.TypeAdapter[OptionsDict]":
+    return pydantic.TypeAdapter(OptionsDict)
 
 
 def parse_options(values: dict[str, Any], name: str = "?") -> Options:
@@ -130,8 +133,10 @@ def parse_options(values: dict[str, Any], name: str = "?") -> Options:
     Raises:
         ConfigurationError: An option does not exist, or cannot have this value.
     """
+    if not values:
+        return Options()
     try:
-        checked: dict[str, Any] = {**_options.validate_python(values, strict=True, extra="forbid")}
+        checked: dict[str, Any] = {**_adapter().validate_python(values, strict=True, extra="forbid")}
     except pydantic.ValidationError as exc:
         reasons = "; ".join(
             f"{'.'.join(map(str, error['loc']))}: {_in_words(error)}" for error in exc.errors(include_url=False)

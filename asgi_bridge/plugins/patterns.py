@@ -4,6 +4,7 @@ A route may give one where the mount has ``allow_patterns=True``, or where the f
 :class:`SafePattern`.
 """
 
+import functools
 import re
 from typing import Any
 
@@ -45,6 +46,7 @@ def _unchanged(value: Any) -> Any:
     return value
 
 
+@functools.cache
 def _compilers() -> list[Any]:
     """Return the functions that compile patterns in pydantic's core schemas."""
     found: list[Any] = [re.compile]
@@ -52,9 +54,6 @@ def _compilers() -> list[Any]:
         schema: Any = pydantic.TypeAdapter(kind).core_schema
         found.append(schema["function"]["function"])
     return found
-
-
-_COMPILERS = _compilers()
 
 
 def may_compile(name: str, value: Any, rules: Rules) -> bool:
@@ -85,7 +84,7 @@ def guard_patterns(schema: Any) -> Any:
     elif found.get("type") == "dataclass-args":
         found["fields"] = [_guarded(field["name"], field) for field in found["fields"]]
     function = found.get("function")
-    if isinstance(function, dict) and any(function.get("function") is each for each in _COMPILERS):
+    if isinstance(function, dict) and any(function.get("function") is each for each in _compilers()):
         return _refusing(found)
     return found
 

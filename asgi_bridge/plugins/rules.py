@@ -1,8 +1,7 @@
 """The rules of a mount: what its routes may say. The validators of :mod:`.allow` and :mod:`.patterns` use them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydantic
 
@@ -12,8 +11,7 @@ _CONTEXT = "asgi_bridge"
 """Key of the rules in pydantic's validation context."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(NamedTuple):
     """What the mount of a plugin lets its routes say.
 
     Attributes:

@@ -6,9 +6,8 @@ level on (:class:`asgi_bridge.logs.Guard`), so no client can fill the log by the
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from starlette.types import Send
 
@@ -25,8 +24,7 @@ SUMMARY_SECONDS = 60.0
 """Seconds between two lines with the counts of one plugin."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What a shadow would have done with one request.
 
     Attributes:

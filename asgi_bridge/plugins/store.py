@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..apisix_constants import Phase
 from ..errors import ConfigurationError, PluginError
@@ -56,7 +56,7 @@ MAX_BLOCKS = 4_000_000
 one small middleware has 60. A plugin may build an application that has many more, so all blocks are counted."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Prepared:
     """A chain under its token.
 
@@ -90,8 +90,7 @@ class _Chains(OrderedDict[int, _Prepared]):
         self.replaced: OrderedDict[int, None] = OrderedDict()
 
 
-@dataclass(frozen=True, slots=True)
-class InUse:
+class InUse(NamedTuple):
     """A configuration that is in use, for people to look at.
 
     Attributes:
@@ -107,8 +106,7 @@ class InUse:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
+class _Failure(NamedTuple):
     """Why a configuration was refused. An exception that is raised again and again would collect tracebacks.
 
     Attributes:

@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import os
 import socket
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -32,8 +32,7 @@ PERMISSIONS = 0o600
 """Mode of a unix socket: the runner's own user and root."""
 
 
-@dataclass(frozen=True, slots=True)
-class AdminAddress:
+class AdminAddress(NamedTuple):
     """Where the admin application listens.
 
     Attributes:

@@ -7,12 +7,12 @@ the stack of the loop's thread.
 
 import asyncio
 import contextvars
+import functools
 import itertools
 import linecache
 import logging
 import os
 import sys
-import sysconfig
 import threading
 import time
 from types import FrameType
@@ -39,7 +39,6 @@ MAX_FRAMES = 12
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _STARTERS = f"{__package__}.process", f"{__package__}.call_tasks"
 """The modules that start the event loop, and calls: each call is a step of its own."""
-_LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 Place: TypeAlias = tuple[FrameType, int]
 """A frame, and the number of the line that it was at."""
 
@@ -110,7 +109,8 @@ class HangWatch:
             if owner is None:
                 return None
             theirs = stack
-        own = next((place for place in theirs if not _file(place).startswith(_LIBRARIES)), theirs[0])
+        libraries = _libraries()
+        own = next((place for place in theirs if not _file(place).startswith(libraries)), theirs[0])
         code = linecache.getline(_file(own), own[1]).strip()
         places = " < ".join(map(_named, theirs[:MAX_FRAMES]))
         return (
@@ -118,6 +118,14 @@ class HangWatch:
             f"{seconds:.1f} s. It is at {_named(own)}: {code!r}. Let it await, or call it in a thread "
             f"(asyncio.to_thread). Its stack, innermost first: {places}"
         )
+
+
+@functools.cache
+def _libraries() -> tuple[str, ...]:
+    """Return the folders of Python's own modules, and of installed packages."""
+    import sysconfig
+
+    return tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 def _file(place: Place) -> str:

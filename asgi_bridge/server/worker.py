@@ -8,9 +8,8 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import uvicorn
 
@@ -38,8 +37,7 @@ TURN_CONNECTIONS = 32
 """Maximum number of messages of the supervisor that are read in one turn of the event loop."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerEnds:
+class WorkerEnds(NamedTuple):
     """What a worker has of its supervisor.
 
     Attributes:

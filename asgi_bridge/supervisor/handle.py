@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
+from .ahead import Ahead, take_ahead
 from .channel import MAX_CONNECTIONS, Table, Word, receive, send
 
 __all__ = ["State", "WorkerHandle"]
 
-ENTRY = "from asgi_bridge.cli.worker import main; main()"
+ENTRY = "from asgi_bridge.worker import main; main()"
 """What a worker's interpreter runs. ``python -P`` keeps the working directory out of ``sys.path`` meanwhile."""
 
 
@@ -29,12 +30,11 @@ class State(Enum):
 
 
 class WorkerHandle:
-    """Starts a worker.
+    """Starts a worker, or takes the one that has begun ahead.
 
     Args:
         message: What the worker is told at its start, plain data.
         shared: Descriptors of the two memories that all workers share: what plugins count, and where parked calls are.
-            A child process may inherit them.
 
     Attributes:
         pid: Process id.
@@ -51,26 +51,10 @@ class WorkerHandle:
     def __init__(self, message: Mapping[str, Any], shared: Sequence[int]) -> None:
         memory = Table.create()
         try:
-            self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        except BaseException:
-            os.close(memory)
-            raise
-        try:
             self._table = Table(memory)
-            for descriptor in (theirs.fileno(), memory, *shared):
-                os.set_inheritable(descriptor, True)
-            flags = [f"-W{option}" for option in sys.warnoptions]
-            flags += [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]  # noqa: SLF001  # documented
-            arguments = [str(number) for number in (theirs.fileno(), memory, *shared, os.getpid())]
-            self.channel.send(json.dumps(message).encode())
-            self.pid = os.posix_spawn(
-                sys.executable, [sys.executable, *flags, "-P", "-c", ENTRY, *arguments], os.environ
-            )
-        except BaseException:
-            self.channel.close()
-            raise
+            told = [json.dumps(message).encode()], [memory, *shared]
+            self.pid, self.channel = _begun_ahead(*told) or _spawned(*told)
         finally:
-            theirs.close()
             os.close(memory)
         self.channel.setblocking(False)
         self.state = State.LOADING
@@ -194,3 +178,46 @@ class WorkerHandle:
         except ChildProcessError:  # somebody else has waited for it
             return -signal.SIGKILL
         return os.waitstatus_to_exitcode(status) if process else None
+
+
+def _begun_ahead(told: list[bytes], memories: list[int]) -> Ahead | None:
+    """Tell the worker that has begun ahead what to serve; None: there is none, or it has ended.
+
+    Args:
+        told: The message.
+        memories: Descriptors that go with it.
+    """
+    ahead = take_ahead()
+    if ahead is None:
+        return None
+    try:
+        socket.send_fds(ahead.channel, told, memories)
+    except OSError:  # a new one says why
+        ahead.channel.close()
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(ahead.pid, signal.SIGKILL)
+            os.waitpid(ahead.pid, 0)
+        return None
+    return ahead
+
+
+def _spawned(told: list[bytes], memories: list[int]) -> tuple[int, socket.socket]:
+    """Start a worker in a new interpreter. Return its process id, and our end of the channel.
+
+    Args:
+        told: The message.
+        memories: Descriptors that go with it.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        socket.send_fds(ours, told, memories)
+        theirs.set_inheritable(True)
+        flags = [f"-W{option}" for option in sys.warnoptions]
+        flags += [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]  # noqa: SLF001  # documented
+        arguments = [sys.executable, *flags, "-P", "-c", ENTRY, str(theirs.fileno()), str(os.getpid())]
+        return os.posix_spawn(sys.executable, arguments, os.environ), ours
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()

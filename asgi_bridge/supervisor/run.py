@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import resource
 import signal
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -14,12 +13,10 @@ from ..errors import ConfigurationError
 from ..streams import flush, open_streams, prompt_output
 from ..succession.early import begin_without_thread
 from ..succession.sockets import DEFAULT_PERMISSIONS
+from .files import raise_limit
 from .supervisor import Supervisor
 
 __all__ = ["supervise"]
-
-MAX_FILES = 65_536
-"""Maximum number of open files of one process."""
 
 
 def supervise(
@@ -55,7 +52,7 @@ def supervise(
     """
     open_streams()
     prompt_output()
-    _raise_limit()
+    raise_limit()
     if env_file is not None:
         load_environment(env_file)
     _configure_logger(log_level, log_format)
@@ -78,17 +75,6 @@ def supervise(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
     return max(0, code)
-
-
-def _raise_limit() -> None:
-    """Allow this process and its workers as many open files as the system lets them have, MAX_FILES at most.
-
-    The soft limit is 1024 on most systems, which an APISIX with many nginx workers reaches.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _configure_logger(log_level: str | None, log_format: str) -> None:

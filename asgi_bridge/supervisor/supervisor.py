@@ -74,6 +74,7 @@ class Supervisor:
         self._giving = False
         self._announced = False
         self._code = 0
+        self._core = ""
         self._stop_signal: int | None = None
 
     def run(self, message: Mapping[str, Any]) -> int:
@@ -99,6 +100,7 @@ class Supervisor:
                 self._selector.register(master, selectors.EVENT_READ, lambda: self._lose_master(master))
             self._share()
             crew.start()
+            self._core = core_in_use()  # reads the modules: the worker loads its plugins meanwhile
             next_look = time.monotonic() + LOOK_SECONDS
             while not crew.is_over or self._owes():
                 for key, _ in self._selector.select(TICK_SECONDS):
@@ -141,7 +143,7 @@ class Supervisor:
         if self._door.listening is not None and not self._announced:
             self._announced = True
             wanted = self._crew.wanted
-            logger.info("Core: %s", core_in_use())
+            logger.info("Core: %s", self._core)
             logger.info(
                 "Runner listens on unix socket %s%s (Press CTRL+C to quit)%s",
                 self._succession.path,

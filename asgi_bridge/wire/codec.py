@@ -4,8 +4,7 @@
 `asgi_bridge.wire`. The tests of the wire run on every codec in the list.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..compiled import twin
 from .decode import decode as decode_in_python
@@ -27,8 +26,7 @@ class Encode(Protocol):
     def __call__(self, message: Message) -> bytes: ...
 
 
-@dataclass(frozen=True)
-class Codec:
+class Codec(NamedTuple):
     """An implementation of the codec.
 
     Attributes:

@@ -9,7 +9,7 @@ Messages are values: never change one. They are not frozen, because that would d
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 __all__ = [
     "LAST_ACTION",
@@ -37,6 +37,9 @@ __all__ = [
     "UnknownUnion",
     "Var",
 ]
+
+
+Class = TypeVar("Class")
 
 
 class Role(IntEnum):
@@ -67,7 +70,36 @@ class ErrCode(IntEnum):
     CONF_TOKEN_NOT_FOUND = 2
 
 
-@dataclass(slots=True, unsafe_hash=True)
+def _compared(message: type[Class]) -> type[Class]:
+    """Let messages of a class be compared, hashed and shown by their fields.
+
+    `dataclass` would write these methods for each class anew, at each start of a process.
+    """
+    methods = {"__eq__": _equal, "__hash__": _hash, "__repr__": _shown}
+    for name, method in methods.items():
+        setattr(message, name, method)
+    return message
+
+
+def _values(message: Any) -> tuple[Any, ...]:
+    return tuple([getattr(message, name) for name in message.__match_args__])
+
+
+def _equal(message: object, other: object) -> bool:
+    return _values(message) == _values(other) if type(message) is type(other) else NotImplemented
+
+
+def _hash(message: object) -> int:
+    return hash(_values(message))
+
+
+def _shown(message: Any) -> str:
+    fields = zip(message.__match_args__, _values(message), strict=True)
+    return f"{type(message).__name__}({', '.join(f'{name}={value!r}' for name, value in fields)})"
+
+
+@_compared
+@dataclass(slots=True, eq=False, repr=False)
 class ErrResp:
     """``A6.Err.Resp``: an error, which may take the place of any answer.
 
@@ -78,7 +110,8 @@ class ErrResp:
     code: ErrCode | int = ErrCode.BAD_REQUEST
 
 
-@dataclass(slots=True, unsafe_hash=True)
+@_compared
+@dataclass(slots=True, eq=False, repr=False)
 class PrepareConfReq:
     """``A6.PrepareConf.Req``: the configuration of one ``ext-plugin-*`` of one route. Asks for a token.
 
@@ -91,7 +124,8 @@ class PrepareConfReq:
     key: bytes | None = None
 
 
-@dataclass(slots=True, unsafe_hash=True)
+@_compared
+@dataclass(slots=True, eq=False, repr=False)
 class PrepareConfResp:
     """``A6.PrepareConf.Resp``: accepts a configuration.
 
@@ -102,7 +136,8 @@ class PrepareConfResp:
     conf_token: int = 0
 
 
-@dataclass(slots=True, unsafe_hash=True)
+@_compared
+@dataclass(slots=True, eq=False, repr=False)
 class HTTPReqCallReq:
     """``A6.HTTPReqCall.Req``: a request, before it goes upstream.
 
@@ -125,7 +160,8 @@ class HTTPReqCallReq:
     conf_token: int = 0
 
 
-@dataclass(slots=True, unsafe_hash=True)
+@_compared
+@dataclass(slots=True, eq=False, repr=False)
 class Stop:
     """``A6.HTTPReqCall.Stop``: the client gets this response. The upstream gets no request."""
 
@@ -134,7 +170,8 @@ class Stop:
     body: bytes | None = None
 
 
-@dataclass(slots=True, unsafe_hash=True)
+@_compared
+@dataclass(slots=True, eq=False, repr=False)
 class Rewrite:
     """``A6.HTTPReqCall.Rewrite``: the request goes upstream, changed. An absent field changes nothing.
 
@@ -153,7 +190,8 @@ class Rewrite:
     body: bytes | None = None
 
 
-@dataclass(slots=True, unsafe_hash=True)
+@_compared
+@dataclass(slots=True, eq=False, repr=False)
 class UnknownUnion:
     """A member of a union that this version of the protocol does not know. APISIX ignores such an action.
 
@@ -171,7 +209,8 @@ LAST_ACTION = 2
 """Largest number of a known action: 1 is `Stop`, 2 is `Rewrite`."""
 
 
-@dataclass(slots=True, unsafe_hash=True)
+@_compared
+@dataclass(slots=True, eq=False, repr=False)
 class HTTPReqCallResp:
     """``A6.HTTPReqCall.Resp``: answers a request call. The id is that of the call."""
 
@@ -179,19 +218,22 @@ class HTTPReqCallResp:
     action: Action = None
 
 
-@dataclass(slots=True, unsafe_hash=True)
+@_compared
+@dataclass(slots=True, eq=False, repr=False)
 class Var:
     """``A6.ExtraInfo.Var``: asks for the nginx variable `name`."""
 
     name: bytes | None = None
 
 
-@dataclass(slots=True, unsafe_hash=True)
+@_compared
+@dataclass(slots=True, eq=False, repr=False)
 class ReqBody:
     """``A6.ExtraInfo.ReqBody``: asks for the whole request body."""
 
 
-@dataclass(slots=True, unsafe_hash=True)
+@_compared
+@dataclass(slots=True, eq=False, repr=False)
 class RespBody:
     """``A6.ExtraInfo.RespBody``: asks for the whole response body."""
 
@@ -203,21 +245,24 @@ LAST_INFO = 3
 """Largest number of a known info: 1 is `Var`, 2 is `ReqBody`, 3 is `RespBody`."""
 
 
-@dataclass(slots=True, unsafe_hash=True)
+@_compared
+@dataclass(slots=True, eq=False, repr=False)
 class ExtraInfoReq:
     """``A6.ExtraInfo.Req``: the runner asks the gateway during a call."""
 
     info: Info = None
 
 
-@dataclass(slots=True, unsafe_hash=True)
+@_compared
+@dataclass(slots=True, eq=False, repr=False)
 class ExtraInfoResp:
     """``A6.ExtraInfo.Resp``: answers an ExtraInfo request. A result of None stands for Lua's nil."""
 
     result: bytes | None = None
 
 
-@dataclass(slots=True, unsafe_hash=True)
+@_compared
+@dataclass(slots=True, eq=False, repr=False)
 class HTTPRespCallReq:
     """``A6.HTTPRespCall.Req``: the upstream's response, before it goes to the client.
 
@@ -234,7 +279,8 @@ class HTTPRespCallReq:
     conf_token: int = 0
 
 
-@dataclass(slots=True, unsafe_hash=True)
+@_compared
+@dataclass(slots=True, eq=False, repr=False)
 class HTTPRespCallResp:
     """``A6.HTTPRespCall.Resp``: answers a response call. Absent and empty fields change nothing, except empty headers.
 

@@ -8,9 +8,7 @@ a message that no frame can hold.
 """
 
 from collections.abc import Sequence
-from typing import cast
-
-from flatbuffers import Builder  # type: ignore[import-untyped]
+from typing import TYPE_CHECKING, cast
 
 from ..errors import LocalProtocolError
 from .frames import MAX_PAYLOAD, FrameType, frame, too_long
@@ -26,6 +24,9 @@ from .messages import (
     UnknownUnion,
 )
 
+if TYPE_CHECKING:
+    from flatbuffers import Builder  # type: ignore[import-untyped]
+
 __all__ = [
     "encode_err_resp",
     "encode_http_req_call_req",
@@ -35,7 +36,14 @@ __all__ = [
 ]
 
 
-def _framed(builder: Builder, frame_type: FrameType, root: int) -> bytes:
+def _builder(size: int) -> "Builder":
+    """Begin a buffer. The package is imported at the first use: most runners need none, and it imports numpy too."""
+    from flatbuffers import Builder
+
+    return Builder(size)
+
+
+def _framed(builder: "Builder", frame_type: FrameType, root: int) -> bytes:
     """Finish the buffer and put a frame's header before it."""
     builder.Finish(root)
     payload = cast("bytearray", builder.Output())
@@ -54,7 +62,7 @@ def _check(value: int, bits: int) -> int:
     return value
 
 
-def _build_string(builder: Builder, string: bytes | None) -> int | None:
+def _build_string(builder: "Builder", string: bytes | None) -> int | None:
     if string is None:
         return None
     if len(string) > MAX_PAYLOAD:  # before it is copied
@@ -62,7 +70,7 @@ def _build_string(builder: Builder, string: bytes | None) -> int | None:
     return cast("int", builder.CreateString(string))
 
 
-def _build_octets(builder: Builder, octets: bytes | None) -> int | None:
+def _build_octets(builder: "Builder", octets: bytes | None) -> int | None:
     if octets is None:
         return None
     if len(octets) > MAX_PAYLOAD:
@@ -70,7 +78,7 @@ def _build_octets(builder: Builder, octets: bytes | None) -> int | None:
     return cast("int", builder.CreateByteVector(octets))
 
 
-def _build_entries(builder: Builder, entries: Sequence[TextEntry] | None) -> int | None:
+def _build_entries(builder: "Builder", entries: Sequence[TextEntry] | None) -> int | None:
     if entries is None:
         return None
     # The builder has no limit of its own. Refuse what is too long before it copies all of it.
@@ -87,7 +95,7 @@ def _build_entries(builder: Builder, entries: Sequence[TextEntry] | None) -> int
     return cast("int", builder.EndVector())
 
 
-def _build_table(builder: Builder, references: Sequence[int | None]) -> int:
+def _build_table(builder: "Builder", references: Sequence[int | None]) -> int:
     """Build a table whose fields are all references to what the builder has written before."""
     builder.StartObject(len(references))
     for number, reference in enumerate(references):
@@ -105,7 +113,7 @@ def encode_unknown_action(number: int, action: UnknownUnion) -> bytes:
     """
     if not LAST_ACTION < action.type <= 255:
         raise LocalProtocolError(f"{action.type} is not the type of an unknown action ({LAST_ACTION + 1} to 255)")
-    builder = Builder(64)
+    builder = _builder(64)
     table = _build_table(builder, ())
     builder.StartObject(3)
     builder.PrependUint32Slot(0, _check(number, 32), 0)
@@ -121,19 +129,23 @@ def encode_err_resp(message: ErrResp) -> bytes:
 
 
 def _build_err_resp(code: int) -> bytes:
-    builder = Builder(32)
+    builder = _builder(32)
     builder.StartObject(1)
     builder.PrependUint8Slot(0, _check(code, 8), 0)
     return _framed(builder, FrameType.ERROR, builder.EndObject())
 
 
-_ERRORS = {code.value: _build_err_resp(code) for code in ErrCode}
+_ERRORS: dict[int, bytes] = {
+    ErrCode.BAD_REQUEST: bytes.fromhex("0000000c 08000000 04000400 04000000"),
+    ErrCode.SERVICE_UNAVAILABLE: bytes.fromhex("00000014 0c000000 00000600 08000700 06000000 00000001"),
+    ErrCode.CONF_TOKEN_NOT_FOUND: bytes.fromhex("00000014 0c000000 00000600 08000700 06000000 00000002"),
+}
 """Frames of the known errors. They are constants, because refusing a call must be cheap."""
 
 
 def encode_prepare_conf_req(message: PrepareConfReq) -> bytes:
     """Encode a preparation, which the gateway sends."""
-    builder = Builder(1024)
+    builder = _builder(1024)
     references = (_build_entries(builder, message.conf), _build_string(builder, message.key))
     return _framed(builder, FrameType.PREPARE_CONF, _build_table(builder, references))
 
@@ -142,7 +154,7 @@ def encode_http_req_call_req(message: HTTPReqCallReq) -> bytes:
     """Encode a request call, which the gateway sends."""
     if message.method not in METHODS:
         raise LocalProtocolError(f"the protocol has no method {message.method!r}")
-    builder = Builder(1024)
+    builder = _builder(1024)
     src_ip = _build_octets(builder, message.src_ip)
     path = _build_string(builder, message.path)
     args = _build_entries(builder, message.args)
@@ -159,7 +171,7 @@ def encode_http_req_call_req(message: HTTPReqCallReq) -> bytes:
 
 def encode_http_resp_call_req(message: HTTPRespCallReq) -> bytes:
     """Encode a response call, which the gateway sends."""
-    builder = Builder(1024)
+    builder = _builder(1024)
     headers = _build_entries(builder, message.headers)
     builder.StartObject(4)
     builder.PrependUint32Slot(0, _check(message.id, 32), 0)

@@ -133,18 +133,20 @@ def test_a_process_without_children_has_none() -> None:
 
 def test_a_start_is_measured() -> None:
     times = start.first_answer(dict(os.environ))
-    assert times.keys() == {"supervisor", "first answer"}
-    assert all(0 < times["supervisor"][n] < times["first answer"][n] for n in (0, 1))
+    assert times.keys() == {"worker", "supervisor", "first answer"}
+    assert all(0 < times["worker"][n] <= times["supervisor"][n] < times["first answer"][n] for n in (0, 1))
 
 
 def test_a_start_is_compared_with_the_imports() -> None:
-    times = {"imports": (0.1, 0.1), "used": (0.15, 0.14), "supervisor": (0.05, 0.04), "first answer": (0.25, 0.2)}
+    times = {"imports": (0.1, 0.1), "used": (0.15, 0.14), "worker": (0.02, 0.01), "supervisor": (0.05, 0.04)}
+    times["first answer"] = 0.25, 0.2
     found = start.figures_of([times, {name: (2 * wall, 2 * cpu) for name, (wall, cpu) in times.items()}, times])
     assert [(row["ms"], row["ratio"], row["cpu_ratio"]) for row in found["measured"]] == [
         (100.0, 1.0, 1.0),
         (150.0, 1.5, 1.4),
+        (20.0, 0.2, 0.1),
         (50.0, 0.5, 0.4),
         (250.0, 2.5, 2.0),
     ]
     assert (found["rounds"], found["allowed"], found["allowed_cpu"]) == (3, 1.8, 1.7)
-    assert report.table_of("start", {"start": found}).count("\n") == 5
+    assert report.table_of("start", {"start": found}).count("\n") == 6

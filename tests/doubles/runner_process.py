@@ -34,7 +34,7 @@ ALONE = """
 import asgi_bridge.supervisor.run
 
 def alone(said, **options):
-    from asgi_bridge.cli.options import make_source
+    from asgi_bridge.loading import make_source
     from asgi_bridge.server.serve import serve
     serve(make_source(**said["source"]), **said["options"])
 

@@ -146,6 +146,16 @@ def test_without_a_folder_tokens_are_kept_for_this_process() -> None:
     other.close()
 
 
+def test_the_file_never_waits_for_the_disk(folder: str) -> None:
+    claims = Claims(folder, KEEP)
+    claims.claim(text())
+    database = claims._file.database
+    assert database is not None
+    modes = [database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode")]
+    assert modes == [0, "wal"]
+    claims.close()
+
+
 def test_nobody_can_tell_a_token_without_the_secret(tmp_path: Path) -> None:
     tokens = set()
     for name in ("a", "b", "c"):

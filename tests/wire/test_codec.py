@@ -34,6 +34,7 @@ from asgi_bridge.wire import (
     Var,
     decode,
     encode,
+    rare,
 )
 from tests.fuzzing import examples
 from tests.wire import oracle
@@ -85,6 +86,10 @@ def test_official_package_agrees_in_both_directions(kind: type) -> None:
         assert decode(frame_type, theirs, role) == message
 
     agree()
+
+
+def test_the_frames_of_the_known_errors_are_what_the_official_package_makes() -> None:
+    assert [encode(ErrResp(code)) for code in ErrCode] == [rare._build_err_resp(code) for code in ErrCode]
 
 
 def test_errors_are_read_by_both_roles() -> None:
