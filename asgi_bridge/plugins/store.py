@@ -249,12 +249,18 @@ class ConfigurationStore:
         self._prepared.move_to_end(token)
         return prepared.chain
 
+    def is_unknown(self, token: int) -> bool:
+        """Return whether `token` is certainly unknown, without a look into the file. :meth:`restore` looks."""
+        return self._thread is not None and token in self._claims.unknown
+
     async def restore(self, token: int) -> Chain | None:
         """Return the chain of `token`, and build it if it is not here; None: the token is unknown.
 
         Raises:
             ConfigurationError: It could not be built.
         """
+        if self.is_unknown(token):
+            return None
         text, generation = await self._in_thread(lambda: self._claims.find(token))
         if text is None:
             return None
