@@ -138,3 +138,57 @@ def test_further_chains_are_kept_only_while_there_is_memory(clock: Clock, monkey
         await store.close()
 
     asyncio.run(main())
+
+
+def test_very_many_chains_close_a_few_at_a_time(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """All at once would hold up the calls, and run out of the time for their shutdowns."""
+    count = 50 * module.MAX_CLOSING
+    ended.clear()
+
+    async def main() -> int:
+        store = ConfigurationStore(passing().plugins, clock=clock)
+        for number in range(count):
+            await prepare(store, number, number)
+        clock.now += 5000
+        closing = []
+        for number in range(count):
+            before = store.size
+            await prepare(store, -1, number)
+            closing.append(before + 1 - store.size)
+            if not closing[-1]:
+                break
+        assert max(closing) <= module.MAX_CLOSING
+        assert sum(closing) == count
+        assert store.size == len(closing)
+        while store._retiring:
+            await asyncio.wait(store._retiring.values())
+        await store.close()
+        return len(closing)
+
+    edits = asyncio.run(main())
+    assert sorted(ended) == sorted([*range(count), *range(edits)])
+    assert [record.getMessage() for record in caplog.records if "lifespan" in record.getMessage()] == []
+
+
+def test_chains_that_wait_for_a_long_call_hold_up_no_others(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CLOSING", 8)
+
+    async def main() -> None:
+        store = ConfigurationStore(passing().plugins, clock=clock)
+        chains = [store.find(await prepare(store, number, number)) for number in range(40)]
+        for chain in chains[:20]:
+            assert chain is not None
+            chain.calls += 1
+        clock.now += 5000
+        for number in range(11):
+            await prepare(store, 100, number)
+        assert store.size == 11
+        assert len(store._retiring) == 20
+        for chain in chains[:20]:
+            assert chain is not None
+            chain.call_ended()
+        while store._retiring:
+            await asyncio.wait(store._retiring.values())
+        await store.close()
+
+    asyncio.run(main())
