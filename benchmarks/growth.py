@@ -1,7 +1,8 @@
 """Measures how the cost of a call, and the memory, grow with configurations, idle connections and edits of routes.
 
-Each table is made in processes of their own, with the calls of one turn of the event loop made without sockets, so that
-only the runner's own work counts. Idle connections are real ones, in a runner that another process has started.
+The cost of a call is measured in processes of their own, with the calls of one turn of the event loop made without
+sockets, so that only the runner's own work counts. Idle connections and edits are real ones, in a runner that another
+process has started. Its day is shorter: the gateway keeps a configuration for the 24th part of it.
 
 ``python -m benchmarks.growth [--configurations 1,1000,20000] [--connections 10,5000] [--edits 10000,1000000] [--json]``
 """
@@ -19,9 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from asgi_bridge.wire import FrameType, HTTPReqCallResp, PrepareConfReq, PrepareConfResp, Role, Stop, decode, encode
 
 HERE = Path(__file__).resolve().parent
 FRAMES = HERE / "frames"
@@ -30,6 +34,8 @@ CONNECTIONS = 32
 CALLS = 40_000
 EDITED_ROUTES = 100
 """Number of routes whose configurations are edited in turn."""
+EDITS_OF_A_DAY = 1_000_000
+EDITING_CONNECTIONS = 8
 
 
 def resident(pid: int | str = "self") -> int:
@@ -100,55 +106,114 @@ async def configurations(count: int) -> dict[str, float]:
     return found
 
 
-async def edits(count: int) -> dict[str, float]:
-    """Measure the memory after so many edits of a hundred routes: each makes one configuration obsolete."""
-    from asgi_bridge.plugins import ConfigurationStore
-    from benchmarks.plugins import bridge
+@contextlib.contextmanager
+def started(loop: str, environment: Mapping[str, str] | None = None) -> Iterator[tuple[int, Path]]:
+    """Start a runner in a process of its own. Gives its process id, and the path of its socket."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "runner.sock")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.runner", str(path), loop],
+            cwd=HERE.parent,
+            env={**os.environ, **(environment or {})},
+        )
+        try:
+            while not path.exists():
+                time.sleep(0.05)
+            yield process.pid, path
+        finally:
+            process.terminate()
+            process.wait()
 
-    now = 0.0
-    # an edit every 86 milliseconds: a million are a day's worth, and APISIX forgets a configuration after an hour
-    store = ConfigurationStore(bridge.plugins, clock=lambda: 1e9 + now)
-    began, after = time.process_time(), {}
-    for number in range(count):
-        now += 0.0864
-        key = b"route#%d#ext-plugin-pre-req#%d" % (number % EDITED_ROUTES, number)
-        await store.prepare(key, [(b"bench-noop", b'{"x":%d}' % number)])
-        if number + 1 in (10_000, 100_000, count):
-            gc.collect()
-            after[number + 1] = resident()
-    cost = (time.process_time() - began) / count * 1e6
-    found = {"edits": count, "us_per_edit": cost, "chains": store.size}
-    await store.close()
-    return {**found, **{f"bytes_after_{edits}": size for edits, size in after.items()}}
+
+def connect(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(60)
+    sock.connect(str(path))
+    return sock
+
+
+def token_in(answer: bytes) -> int:
+    """Return the token in an answer to PrepareConf."""
+    message = decode(answer[0], answer[4:], Role.GATEWAY)
+    if not isinstance(message, PrepareConfResp):
+        raise SystemExit(f"a configuration was refused: {message}")
+    return message.conf_token
+
+
+def edits(marks: list[int], new: bool, day: float) -> list[dict[str, Any]]:
+    """Measure the memory of a runner whose routes are edited, over real connections.
+
+    Args:
+        marks: Numbers of edits after which the memory is measured.
+        new: True: each edit adds a route. False: a hundred routes are edited in turn.
+        day: Seconds that the million edits of a day take here. The gateway keeps a configuration for an hour of it.
+    """
+    found: list[dict[str, Any]] = []
+    refused = 0  # the runner has 4 s for each, and other programs may keep it from working for as long
+    with (
+        started("uvloop", {"APISIX_CONF_EXPIRE_TIME": str(day / 24)}) as (pid, path),
+        contextlib.ExitStack() as stack,
+    ):
+        socks = [stack.enter_context(contextlib.closing(connect(path))) for _ in range(EDITING_CONNECTIONS)]
+        began, cpu = time.monotonic(), cpu_seconds(pid)
+        for first in range(0, max(marks), EDITING_CONNECTIONS):
+            for number, sock in enumerate(socks, first):
+                # a gateway with as many edits in a day
+                ahead = began + number * day / EDITS_OF_A_DAY - time.monotonic()
+                if ahead > 0.01:
+                    time.sleep(ahead)
+                key = b"route#%d#ext-plugin-pre-req#%d" % (number if new else number % EDITED_ROUTES, number)
+                sock.sendall(encode(PrepareConfReq([(b"bench-noop", b'{"x":%d}' % number)], key)))
+            for sock in socks:
+                refused += sock.recv(4096)[0] == FrameType.ERROR
+            done = first + EDITING_CONNECTIONS
+            for mark in marks:
+                if first < mark <= done:
+                    seconds = cpu_seconds(pid) - cpu
+                    line = {"edits": done, "routes": "new" if new else f"the same {EDITED_ROUTES}"}
+                    found.append({**line, "us_per_edit": seconds / done * 1e6, "refused": refused, **memory(path, pid)})
+    return found
+
+
+def memory(path: Path, pid: int) -> dict[str, float]:
+    """Return the memory of a runner, before and after a search for garbage, and the number of Python's blocks."""
+    with contextlib.closing(connect(path)) as sock:
+        sock.sendall(encode(PrepareConfReq([(b"bench-memory", b"{}")], b"route#memory#ext-plugin-pre-req#1")))
+        frame, at = bytearray((FRAMES / "req_forwarded.bin").read_bytes()), OFFSETS["req_forwarded"]["token"]
+        frame[at : at + 4] = token_in(sock.recv(4096)).to_bytes(4, "little")
+        found: dict[str, float] = {"bytes_before": resident(pid)}
+        sock.sendall(bytes(frame))
+        answer = sock.recv(65536)
+        message = decode(answer[0], answer[4:], Role.GATEWAY)
+        assert isinstance(message, HTTPReqCallResp) and isinstance(message.action, Stop)
+        return {**found, "bytes_after": resident(pid), **json.loads(message.action.body or b"")}
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time of a process, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def connections(count: int, loop: str) -> dict[str, float]:
     """Measure the memory of so many connections that have made one call each, and are idle now."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, count + 200)), hard))
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        path = Path(folder, "runner.sock")
-        process = subprocess.Popen([sys.executable, "-m", "benchmarks.runner", str(path), loop], cwd=HERE.parent)
-        stack.callback(process.wait)
-        stack.callback(process.terminate)
-        while not path.exists():
-            time.sleep(0.05)
+    with started(loop) as (pid, path), contextlib.ExitStack() as stack:
         frame, at = bytearray((FRAMES / "req_forwarded.bin").read_bytes()), OFFSETS["req_forwarded"]["token"]
 
         def connected(number: int) -> None:
             for _ in range(number):
-                sock = stack.enter_context(contextlib.closing(socket.socket(socket.AF_UNIX)))
-                sock.settimeout(20)
-                sock.connect(str(path))
+                sock = stack.enter_context(contextlib.closing(connect(path)))
                 sock.sendall((FRAMES / "prepare_noop.bin").read_bytes())
                 frame[at : at + 4] = sock.recv(4096)[-4:]
                 sock.sendall(bytes(frame))
                 sock.recv(4096)
 
         connected(50)
-        before = resident(process.pid)
+        before = resident(pid)
         connected(count)
-        return {"connections": count, "loop": loop, "bytes_each": (resident(process.pid) - before) / count}  # type: ignore[dict-item]
+        return {"connections": count, "loop": loop, "bytes_each": (resident(pid) - before) / count}  # type: ignore[dict-item]
 
 
 def in_process(*words: str) -> dict[str, float]:
@@ -168,26 +233,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configurations", type=numbers, default=[1, 1000, 20_000], help="how many, such as 1,1000")
     parser.add_argument("--connections", type=numbers, default=[10, 1000, 5000], help="how many idle ones")
-    parser.add_argument("--edits", type=numbers, default=[10_000], help="how many edits of routes; a day has 1000000")
+    parser.add_argument("--edits", type=numbers, default=[10_000], help="after how many edits; a day has 1000000")
+    parser.add_argument("--day", type=float, default=900.0, help="seconds that the edits of a day take (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="number of rounds of calls, in turns (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--one", nargs=2, metavar=("WHAT", "COUNT"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        what = {"configurations": configurations, "edits": edits}[args.one[0]]
-        print(json.dumps(asyncio.run(what(int(args.one[1])))))
+        print(json.dumps(asyncio.run(configurations(int(args.one)))))
         return
     found: dict[str, list[dict[str, Any]]] = {"configurations": [], "connections": [], "edits": []}
-    runs = [
-        [in_process("--one", "configurations", str(count)) for count in args.configurations] for _ in range(args.rounds)
-    ]
+    runs = [[in_process("--one", str(count)) for count in args.configurations] for _ in range(args.rounds)]
     for each in zip(*runs, strict=True):
         ratios = [run["us_per_call"] / one[0]["us_per_call"] for run, one in zip(each, runs, strict=True)]
         medians = {key: statistics.median(run[key] for run in each) for key in each[0]}
         found["configurations"].append({**medians, "ratio": statistics.median(ratios)})
     for loop in ("uvloop", "asyncio"):
         found["connections"] += [connections(count, loop) for count in args.connections]
-    found["edits"] = [in_process("--one", "edits", str(count)) for count in args.edits]
+    if args.edits:
+        found["edits"] = [*edits(args.edits, False, args.day), *edits(args.edits, True, args.day)]
     if args.json:
         print(json.dumps(found, indent=2))
         return

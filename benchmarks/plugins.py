@@ -1,6 +1,9 @@
 """The plugins that are measured, mounted under the names in the frames. Each is as small as possible."""
 
 import asyncio
+import gc
+import json
+import sys
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -124,6 +127,14 @@ async def forbid(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"no"})
 
 
+async def memory(scope: Scope, receive: Receive, send: Send) -> None:
+    """Search for garbage. Answer how much is left."""
+    gc.collect()
+    found = {"objects": len(gc.get_objects()), "blocks": sys.getallocatedblocks()}
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": json.dumps(found).encode()})
+
+
 def panicconf(x: int) -> ASGIApp:
     """Raise when the plugin is configured."""
     raise ConfigurationError("panic")
@@ -132,6 +143,7 @@ def panicconf(x: int) -> ASGIApp:
 bridge.mount("bench-sleep", sleep)
 bridge.mount("bench-panic", panic)
 bridge.mount("bench-forbid", forbid)
+bridge.mount("bench-memory", memory)
 bridge.plugin("bench-panicconf")(panicconf)
 
 

@@ -148,8 +148,9 @@ class ChainCall(ABC):
         inner["extensions"] = {**extensions, "apisix": extension} if extensions else {"apisix": extension}
         state = self.state
         if state is None:
-            state = self.state = layer.states.begin()
-            self.apart = layer.states.apart
+            states = self.chain.states
+            state = self.state = states.begin()
+            self.apart = states.apart
         else:
             # an outer plugin may have put another object in its place, or made its scope anew without any
             state = scope.get("state", state)

@@ -57,8 +57,6 @@ class Chain:
         self.request = all(layer.options.phase != "response" for layer in acting)
         self.request_headers = tuple(dict.fromkeys(name for layer in acting for name in layer.options.request_headers))
         self.states = States((layer, layer.state) for layer in acting)
-        for layer in layers:
-            layer.states = self.states
         self.begin = layers[0].begin if layers else _begin_empty
         self.calls = 0
         self.waits = 0

@@ -13,7 +13,6 @@ from .extension import Apisix, current, upstream
 from .lifespan import Lifespan
 from .open import OpenApisix, enter_open
 from .options import Options
-from .state import States
 
 if TYPE_CHECKING:
     from .call import ChainCall
@@ -36,11 +35,10 @@ class Layer:
         app: The plugin's application.
         instance: That the application belongs to; None: it was mounted, and is the process's.
         state: Its lifespan's state.
-        states: Those of all layers of its chain.
         root: The mount's ``root_path``.
     """
 
-    __slots__ = ("_entries", "app", "inner", "instance", "name", "options", "root", "state", "states")
+    __slots__ = ("_entries", "app", "inner", "instance", "name", "options", "root", "state")
 
     def __init__(
         self, name: str, options: Options, conf: Any, inner: "Layer | None" = None, route_id: str | None = None
@@ -51,7 +49,6 @@ class Layer:
         self.app: ASGIApp = upstream
         self.instance: Instance | None = None
         self.state: dict[str, Any] = {}
-        self.states: States[Layer] = States([(self, self.state)])
         self.root = options.root_path
         self._entries = {
             "plugin": name, "phase": "", "conf": conf, "route_id": route_id, "request_id": None, "var": None,

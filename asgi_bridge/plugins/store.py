@@ -45,6 +45,11 @@ KEPT_LONGER = 1.2
 """A claim is kept this many times as long as the gateway keeps its token. The Go runner has the same factor."""
 SWEEP_SECONDS = 1.0
 """Seconds between two searches for chains whose time is over, at least."""
+MAX_CLOSING = 32
+"""Maximum number of chains that a search leaves closing at the same time. More would hold up the calls, and run out of
+the time for their shutdowns. The rest is closed with the next configurations, without a wait between."""
+MIN_SWEPT = 4
+"""Number of chains that a search closes in any case: some chains wait for a long call before they close."""
 MAX_CHAINS = 65_536
 """Maximum number of chains. The one that was unused for longest is evicted first."""
 KEPT_CHAINS = 4096
@@ -247,12 +252,18 @@ class ConfigurationStore:
         self._prepared.move_to_end(token)
         return prepared.chain
 
+    def is_unknown(self, token: int) -> bool:
+        """Return whether `token` is certainly unknown, without a look into the file. :meth:`restore` looks."""
+        return self._thread is not None and token in self._claims.unknown
+
     async def restore(self, token: int) -> Chain | None:
         """Return the chain of `token`, and build it if it is not here; None: the token is unknown.
 
         Raises:
             ConfigurationError: It could not be built.
         """
+        if self.is_unknown(token):
+            return None
         text, generation = await self._in_thread(lambda: self._claims.find(token))
         if text is None:
             return None
@@ -359,14 +370,17 @@ class ConfigurationStore:
         now = self._clock()
         if 0 <= now - self._swept < SWEEP_SECONDS:
             return
-        self._swept = now
         over = now - (KEPT_LONGER - 1) * self._expire
-        for token in [token for token, prepared in self._prepared.items() if prepared.fresh_until < over]:
+        swept = [token for token, prepared in self._prepared.items() if prepared.fresh_until < over]
+        left = len(self._prepared) - len(swept)
+        if not swept and left > KEPT_CHAINS and sys.getallocatedblocks() > MAX_BLOCKS:
+            kept = max(KEPT_CHAINS, left * 3 // 4)
+            swept = list(self._prepared)[:-kept]
+        portion = max(MIN_SWEPT, MAX_CLOSING - len(self._retiring))
+        for token in swept[:portion]:
             self._retire(token)
-        if len(self._prepared) > KEPT_CHAINS and sys.getallocatedblocks() > MAX_BLOCKS:
-            kept = max(KEPT_CHAINS, len(self._prepared) * 3 // 4)
-            for token in list(self._prepared)[:-kept]:
-                self._retire(token)
+        if len(swept) <= portion:
+            self._swept = now
         over = now - MAX_FAILURE_SECONDS
         for digest in [digest for digest, failure in self._failures.items() if failure.until < over]:
             del self._failures[digest]

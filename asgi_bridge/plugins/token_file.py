@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-__all__ = ["FILE", "TokenFile", "files_of", "transaction"]
+__all__ = ["FILE", "TokenFile", "Version", "files_of", "transaction"]
 
 logger = logging.getLogger("asgi_bridge.plugins")
 
@@ -27,6 +27,9 @@ FILE = "tokens.sqlite"
 """Name of the file in the runner's private folder."""
 BUSY_SECONDS = 3.0
 """Seconds to wait for another process that writes. Less than the 4 s that building a chain may take."""
+
+Version = tuple[int, int, int]
+"""Number, size and time of change of the log, the time in nanoseconds since the epoch."""
 
 _OCCUPIED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 """Errors that other processes cause by their use of the file. The file is whole."""
@@ -81,6 +84,19 @@ class TokenFile:
                 self.close()
                 self._give_up(exc)
         raise AssertionError("unreachable")
+
+    def version(self) -> Version | None:
+        """Return what changes when any process writes; None: nothing says so.
+
+        Whatever is written goes into SQLite's log beside the file first. This does not open or read anything.
+        """
+        if self._folder is None:
+            return None
+        try:
+            found = os.stat(self._path + "-wal")
+        except OSError:  # where the log is missing, SQLite writes to the file itself
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
     def close(self) -> None:
         """Close the file. The next use opens it again."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from .key import stripped
 from .token_file import TokenFile, transaction
+from .unknown_tokens import UnknownTokens
 
 __all__ = ["Claims", "Text", "token_of"]
 
@@ -122,11 +123,13 @@ class Claims:
 
     Attributes:
         generation: A number that changes when the secret does. Tokens of an earlier generation mean nothing.
+        unknown: The tokens that were not found of late. Any thread may look there.
     """
 
     def __init__(self, folder: str | None, keep: float, clock: Callable[[], float] = time.time) -> None:
         self.generation = 0
         self._file = TokenFile(folder)
+        self.unknown = UnknownTokens(self._file.version)
         self._keep = keep
         self._clock = clock
         self._secret = b""
@@ -147,7 +150,11 @@ class Claims:
         Raises:
             sqlite3.Error: Neither the file nor a temporary one can be read.
         """
-        return self._file.use(self._prepare, lambda database: self._find(database, token))
+        version = self._file.version()
+        text = self._file.use(self._prepare, lambda database: self._find(database, token))
+        if text is None:
+            self.unknown.add(token, version)
+        return text
 
     def close(self) -> None:
         """Close the file."""

@@ -240,10 +240,18 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         if options.limit_concurrency is not None and self._overloaded(message):
             return
         chain = runner.store.find(message.conf_token)
-        if chain is None:
-            self._spawn(self._restore(message))
-        else:
+        if chain is not None:
             self._run(message, chain)
+        elif runner.store.is_unknown(message.conf_token):
+            self._refuse_unknown(message)
+        else:
+            self._spawn(self._restore(message))
+
+    def _refuse_unknown(self, message: HTTPReqCallReq | HTTPRespCallReq, started: float | None = None) -> None:
+        """Refuse the call, so that the gateway prepares its configuration again."""
+        self._send_answer(ErrResp(ErrCode.CONF_TOKEN_NOT_FOUND))
+        if self._runner.watched:
+            self._note_refused(message, None, "error unknown token", started)
 
     def _overloaded(self, message: HTTPReqCallReq | HTTPRespCallReq) -> bool:
         """Refuse the call if too many run. Returns whether it was refused."""

@@ -121,6 +121,32 @@ def test_memory_does_not_grow_with_edits(clock: Clock, monkeypatch: pytest.Monke
     asyncio.run(main())
 
 
+def test_a_retired_chain_leaves_nothing_to_search_for(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runner searches for garbage seldom, and chains are old when they are retired."""
+    monkeypatch.setattr(module, "MAX_REPLACED", 5)
+
+    async def main() -> int:
+        store = ConfigurationStore(passing().plugins, clock=clock)
+
+        async def edit(first: int, count: int) -> None:
+            for number in range(first, first + count):
+                await prepare(store, 1, number)
+            while store._retiring:
+                await asyncio.wait(store._retiring.values())
+
+        await edit(0, 20)
+        gc.collect()
+        gc.disable()
+        try:
+            await edit(20, 20)
+            return gc.collect()
+        finally:
+            gc.enable()
+            await store.close()
+
+    assert asyncio.run(main()) == 0
+
+
 def test_further_chains_are_kept_only_while_there_is_memory(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT_CHAINS", 4)
     monkeypatch.setattr(module, "SWEEP_SECONDS", 0.0)
@@ -135,6 +161,60 @@ def test_further_chains_are_kept_only_while_there_is_memory(clock: Clock, monkey
         for number in range(17, 40):
             tokens.append(await prepare(store, number, number))
         assert store.size == 5  # the last one came after the search
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_very_many_chains_close_a_few_at_a_time(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All at once would hold up the calls, and run out of the time for their shutdowns."""
+    monkeypatch.setattr(module, "SHUTDOWN_SECONDS", 60.0)
+    count = 50 * module.MAX_CLOSING
+    ended.clear()
+
+    async def main() -> int:
+        store = ConfigurationStore(passing().plugins, clock=clock)
+        for number in range(count):
+            await prepare(store, number, number)
+        clock.now += 5000
+        closing = []
+        for number in range(count):
+            before = store.size
+            await prepare(store, -1, number)
+            closing.append(before + 1 - store.size)
+            if not closing[-1]:
+                break
+        assert max(closing) <= module.MAX_CLOSING
+        assert sum(closing) == count
+        assert store.size == len(closing)
+        while store._retiring:
+            await asyncio.wait(store._retiring.values())
+        await store.close()
+        return len(closing)
+
+    edits = asyncio.run(main())
+    assert sorted(ended) == sorted([*range(count), *range(edits)])
+
+
+def test_chains_that_wait_for_a_long_call_hold_up_no_others(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CLOSING", 8)
+
+    async def main() -> None:
+        store = ConfigurationStore(passing().plugins, clock=clock)
+        chains = [store.find(await prepare(store, number, number)) for number in range(40)]
+        for chain in chains[:20]:
+            assert chain is not None
+            chain.calls += 1
+        clock.now += 5000
+        for number in range(11):
+            await prepare(store, 100, number)
+        assert store.size == 11
+        assert len(store._retiring) == 20
+        for chain in chains[:20]:
+            assert chain is not None
+            chain.call_ended()
+        while store._retiring:
+            await asyncio.wait(store._retiring.values())
         await store.close()
 
     asyncio.run(main())

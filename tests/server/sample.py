@@ -171,6 +171,14 @@ async def build(conf: dict[str, Any]) -> ASGIApp:
     return app
 
 
+@bridge.plugin("made")
+def make(conf: dict[str, Any]) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, b"%d" % conf["number"])
+
+    return app
+
+
 async def hang(scope: Scope, receive: Receive, send: Send) -> None:
     """Its lifespan shutdown does not end."""
     assert scope["type"] == "lifespan"
