@@ -103,7 +103,7 @@ long: fuzz fuzz-core fuzz-asan soak docs  ## all that takes longer: fuzz, saniti
 	DRIVEN_SECONDS=10 $(BIN)/python -m pytest -s tests/inspector/test_page.py -k driven $(PYTEST)
 	SITE_PAGES=all $(BIN)/python -m pytest tests/manual/test_site.py $(PYTEST)
 	SHADOW_STEP=1 $(BIN)/python -m pytest tests/alike/fidelity/test_shadow.py $(PYTEST)
-	EDITS=1000000 $(BIN)/python -m pytest tests/plugins/test_growth.py -k edits $(PYTEST)
+	EDITS=1000000 $(BIN)/python -m pytest -s tests/plugins/test_growth.py tests/server/test_edits.py -k edits $(PYTEST)
 	$(BIN)/python -m benchmarks.bench --quick
 
 clean:  ## remove what the other targets made

@@ -18,7 +18,18 @@ from types import ModuleType
 
 __all__ = ["MODULES", "core_in_use", "sources_digest", "twin", "wanted"]
 
-MODULES = ("wire._decode", "wire._encode", "adapter._request_scope", "adapter._headers")
+MODULES = (
+    "wire._decode",
+    "wire._encode",
+    "wire._session",
+    "adapter._request_scope",
+    "adapter._headers",
+    "adapter._request_call",
+    "plugins._layers",
+    "server._call_tasks",
+    "server._connection",
+    "server._link",
+)
 """All compiled modules, by their names within the package."""
 
 _ROOMS = sorted({name.partition(".")[0] for name in MODULES})

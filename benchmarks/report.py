@@ -81,8 +81,7 @@ def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
 def lines(found: Results) -> Iterator[str]:
     """Yield the lines for the terminal."""
     about = found["machine"]
-    built = "with" if about["pgo"] else "without"
-    yield f"Python {about['python']}, built {built} profile-guided optimization; core: {about['core']}"
+    yield f"Python {about['python']}{_optimized(about)}; core: {about['core']}"
     yield f"{about['loop']}; {about['processor']}"
     yield f"{'':<34} {'CPU µs':>8} {'x floor':>8} {'per s':>9} {'p50 µs':>8} {'p99 µs':>8} {'again':>6}"
     group = None
@@ -140,12 +139,16 @@ def table_of(name: str, found: Results) -> str:
 
 def _about(found: Results) -> str:
     about, load = found["machine"], found["load"]
-    built = "with" if about["pgo"] else "without"
     return (
-        f"Measured on {found['date']}: Python {about['python']} ({about['compiler']}, built {built} profile-guided "
-        f"optimization), the core is {about['core']}, {about['loop']}, {about['system']}, {about['processor']}, "
-        f"{load['rounds']} rounds of {load['seconds']:g} s.{_disturbed(found)}"
+        f"Measured on {found['date']}: Python {about['python']} ({about['compiler']}{_optimized(about)}), the core is "
+        f"{about['core']}, {about['loop']}, {about['system']}, {about['processor']}, {load['rounds']} rounds of "
+        f"{load['seconds']:g} s.{_disturbed(found)}"
     )
+
+
+def _optimized(about: dict[str, Any]) -> str:
+    """Return how Python was built, if it says so. The steps of a distribution may leave no sign."""
+    return ", built with profile-guided optimization" if about["pgo"] else ""
 
 
 def _disturbed(found: Results) -> str:

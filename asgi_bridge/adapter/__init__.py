@@ -7,6 +7,7 @@ from .parked_calls import ParkedCalls
 from .request import RequestCall
 from .response import ResponseCall
 from .scope import first_variables
+from .twins import new_request_call
 
 __all__ = [
     "MAX_PATH",
@@ -18,4 +19,5 @@ __all__ = [
     "RequestCall",
     "ResponseCall",
     "first_variables",
+    "new_request_call",
 ]

@@ -48,6 +48,7 @@ cdef bytes CONTENT_TYPE = b"content-type", CONTENT_LENGTH = b"content-length", S
 cdef bytes CONTENT = b"content-", FILLER = b" "
 cdef bytes COMMA = b", ", SEMICOLON = b"; "
 cdef tuple NO_CONTENT_TYPE = (CONTENT_TYPE, b"")
+cdef object MISSING = object()
 
 # A byte → the byte in lower case; 0: it cannot stand in the name of a header.
 cdef uint8_t[256] LOWER
@@ -138,7 +139,7 @@ cdef inline tuple _checked(PyObject *entry):
     return given if lower is name and stripped is value else (lower, stripped)
 
 
-cdef list _checked_headers(list headers):
+cdef list checked_list(list headers):
     cdef list checked = []
     cdef Py_ssize_t index = 0
     cdef tuple pair
@@ -153,7 +154,7 @@ cdef list _checked_headers(list headers):
 
 def checked_headers(headers, before=()):
     """Check the headers that a plugin has set, as the function of the same name in ``headers.py`` does."""
-    cdef list checked = _checked_headers(headers) if PyList_CheckExact(headers) else None
+    cdef list checked = checked_list(headers) if PyList_CheckExact(headers) else None
     return checked_headers_in_python(headers, before) if checked is None else checked
 
 
@@ -212,7 +213,7 @@ cdef list _changed_headers(list before, list after):
     same = _first_difference(before, after)
     if same < 0 or new_count - same > MAX_CHANGED or old_count - same > MAX_CHANGED:
         return None
-    new = _checked_headers(after[same:])
+    new = checked_list(after[same:])
     if new is None:
         return None
     new_count = PyList_GET_SIZE(new)
@@ -274,32 +275,34 @@ cdef inline bint _same_text(object one, object other) except -1:
     return type(one) is str and type(other) is str and one == other
 
 
-cdef object _differences(dict before, dict after, object body):
-    """Return a Rewrite; None: nothing was changed; NotImplemented: something is unusual."""
-    cdef object path = None, old, new
+cdef object usual_differences(tuple before, dict after, object body):
+    """Return a Rewrite; None: nothing was changed; NotImplemented: something is unusual.
+
+    Args:
+        before: Of the scope of the request: method, query string, path, raw path, headers. These five, no fewer.
+        after: The scope that the chain passed on.
+        body: The request body, if the chain changed it.
+    """
+    cdef object path = None, old, new = after.get("path", MISSING)
+    cdef object method = after.get("method", MISSING), query = after.get("query_string", MISSING)
+    cdef object raw_path = after.get("raw_path"), headers = after.get("headers", MISSING)
     cdef list entries = None
-    if not _same_text(before["method"], after["method"]):
+    if not _same_text(before[0], method) or not _same_text(before[1], query):
         return NotImplemented
-    if not _same_text(before["query_string"], after["query_string"]):
-        return NotImplemented
-    new = after["path"]
-    if not _same_text(before["path"], new):
+    if not _same_text(before[2], new):
         if type(new) is not str or not new or new[0] != "/" or "\ufffd" in new:
             return NotImplemented
         try:
             path = (<str>new).encode()
         except UnicodeEncodeError:
             return NotImplemented
-    else:
-        new = after.get("raw_path")
-        if new is not None and not _same_text(before["raw_path"], new):
+    elif raw_path is not None and not _same_text(before[3], raw_path):
+        return NotImplemented
+    old = before[4]
+    if old is not headers:
+        if not PyList_CheckExact(old) or not PyList_CheckExact(headers):
             return NotImplemented
-    old = before["headers"]
-    new = after["headers"]
-    if old is not new:
-        if not PyList_CheckExact(old) or not PyList_CheckExact(new):
-            return NotImplemented
-        entries = _changed_headers(old, new)
+        entries = _changed_headers(old, headers)
         if entries is None:
             return NotImplemented
         if not entries:
@@ -314,7 +317,8 @@ def differences(before, after, args, body, warn):
     cdef object found = NotImplemented
     if type(before) is dict and type(after) is dict:
         try:
-            found = _differences(before, after, body)
+            each = (before["method"], before["query_string"], before["path"], before["raw_path"], before["headers"])
+            found = usual_differences(each, after, body)
         except KeyError:  # the pure twin says which
             pass
     return differences_in_python(before, after, args, body, warn) if found is NotImplemented else found
@@ -362,24 +366,26 @@ cdef list _stop_headers(list headers, Py_ssize_t length, bint cures):
     return entries
 
 
+cdef object usual_stop(object method, object status, list headers, bytes body, bint cures):
+    """Return a response as a Stop; None: something is unusual."""
+    cdef list entries
+    cdef object content = body
+    if type(method) is not str or method == "HEAD" or not PyLong_CheckExact(status) or status in NO_BODY:
+        return None
+    entries = _stop_headers(headers, PyBytes_GET_SIZE(body), cures)
+    if entries is None:
+        return None
+    if not PyBytes_GET_SIZE(body):
+        content = FILLER if cures and status >= 300 else None
+    return STOP(status, entries, content)
+
+
 def stop(method, status, headers, body, cures, warn):
     """Return a response as a Stop, as the function of the same name in ``answer.py`` does."""
-    cdef list entries = None
-    if (
-        type(method) is str
-        and PyLong_CheckExact(status)
-        and PyList_CheckExact(headers)
-        and PyBytes_CheckExact(body)
-        and type(cures) is bool
-        and method != "HEAD"
-        and status not in NO_BODY
-    ):
-        entries = _stop_headers(headers, PyBytes_GET_SIZE(body), cures)
-    if entries is None:
-        return stop_in_python(method, status, headers, body, cures, warn)
-    if not PyBytes_GET_SIZE(body):
-        body = FILLER if cures and status >= 300 else None
-    return STOP(status, entries, body)
+    cdef object found = None
+    if PyList_CheckExact(headers) and PyBytes_CheckExact(body) and type(cures) is bool:
+        found = usual_stop(method, status, headers, body, cures)
+    return stop_in_python(method, status, headers, body, cures, warn) if found is None else found
 
 
 def response_headers(headers, warn):

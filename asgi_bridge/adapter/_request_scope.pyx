@@ -4,8 +4,12 @@ Both give the same scopes, and raise the same errors. Origins and addresses come
 Values of headers and arguments may be of a subclass of bytes, as in a replay, which watches who reads them.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_DecodeUTF8
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Copy, PyDict_SetItem
+from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t
 from libc.string cimport memcmp
 
@@ -22,12 +26,24 @@ SOURCES = ASGI_BRIDGE_SOURCES.decode()
 
 cdef enum:
     CACHED_LENGTH = 256
+    ORIGINS = 256
 
 cdef object CACHED_ADDRESS = pure._cached_address
 cdef object CACHED_ORIGIN = pure._cached_origin
 cdef object ORIGIN = pure._origin
 cdef bytes PROTO = b"x-forwarded-proto", HOST = b"x-forwarded-host", PORT = b"x-forwarded-port"
 cdef bytes TRANSFER_ENCODING = b"transfer-encoding"
+
+cdef bytes SLASH = b"/"
+
+# What all scopes begin with: a copy of a dict costs less than a new one.
+cdef dict ASGI = {"version": "3.0", "spec_version": "2.4"}
+cdef dict SCOPE = {
+    "type": "http", "asgi": ASGI, "http_version": "1.1", "method": "", "scheme": "", "path": "", "raw_path": b"",
+    "query_string": b"", "root_path": "", "headers": (), "client": None, "server": None, "extensions": None, "app": None,
+}
+# Origins that came before, each at a place that its host decides: what the three headers were, and what they say.
+cdef list KEPT_ORIGINS = [None] * ORIGINS
 
 # Whether a byte stays as it is, in a path and in a query.
 cdef bint[256] IN_PATH
@@ -161,34 +177,131 @@ def forwarded_origin(dict index not None):
     return CACHED_ORIGIN(proto, host, port)
 
 
+cdef object _client(bytes packed):
+    """Return the client of a scope: its address, and no port."""
+    cdef const uint8_t *octets
+    cdef char[16] text
+    cdef Py_ssize_t length = 0
+    cdef int index
+    cdef uint8_t octet
+    if packed is None:
+        return None
+    if PyBytes_GET_SIZE(packed) != 4:
+        return (CACHED_ADDRESS(packed), 0) if PyBytes_GET_SIZE(packed) == 16 else None
+    octets = <const uint8_t *>PyBytes_AS_STRING(packed)
+    for index in range(4):
+        octet = octets[index]
+        if octet >= 100:
+            text[length] = c"0" + octet // 100
+            length += 1
+        if octet >= 10:
+            text[length] = c"0" + octet // 10 % 10
+            length += 1
+        text[length] = c"0" + octet % 10
+        text[length + 1] = c"."
+        length += 2
+    return PyUnicode_DecodeASCII(text, length - 1, NULL), 0
+
+
+cdef tuple _origin(bytes proto, bytes host, bytes port):
+    """Return scheme and server that the client used; None: these headers do not say it."""
+    cdef Py_ssize_t place = (PyBytes_GET_SIZE(host) * 31 + PyBytes_AS_STRING(host)[0]) & (ORIGINS - 1)
+    cdef tuple kept = KEPT_ORIGINS[place]
+    if kept is not None and kept[0] == proto and kept[1] == host and kept[2] == port:
+        return <tuple>kept[3]
+    if PyBytes_GET_SIZE(proto) + PyBytes_GET_SIZE(host) + PyBytes_GET_SIZE(port) > CACHED_LENGTH:
+        return ORIGIN(proto, host, port)
+    found = CACHED_ORIGIN(proto, host, port)
+    KEPT_ORIGINS[place] = (proto, host, port, found)
+    return found
+
+
+cdef bytes _raw_path(bytes path):
+    """Return a decoded path, percent-encoded."""
+    cdef bytes raw_path
+    cdef Py_ssize_t length = _escaped_length(path, IN_PATH)
+    if length == PyBytes_GET_SIZE(path):
+        return path
+    raw_path = PyBytes_FromStringAndSize(NULL, length)
+    _write_escaped(<uint8_t *>PyBytes_AS_STRING(raw_path), path, IN_PATH)
+    return raw_path
+
+
+cdef dict _new_scope(object method, bytes path, bytes packed, list headers, list args, tuple origin, object app):
+    cdef dict scope = PyDict_Copy(SCOPE)
+    PyDict_SetItem(scope, "asgi", PyDict_Copy(ASGI))
+    PyDict_SetItem(scope, "method", method)
+    PyDict_SetItem(scope, "scheme", origin[0])
+    PyDict_SetItem(scope, "path", PyUnicode_DecodeUTF8(PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path), "replace"))
+    PyDict_SetItem(scope, "raw_path", _raw_path(path))
+    if args:
+        PyDict_SetItem(scope, "query_string", encode_query(args))
+    PyDict_SetItem(scope, "headers", headers)
+    PyDict_SetItem(scope, "client", _client(packed))
+    PyDict_SetItem(scope, "server", origin[1])
+    PyDict_SetItem(scope, "extensions", {})
+    PyDict_SetItem(scope, "app", app)
+    return scope
+
+
 def build_scope(message, list headers, list args, tuple origin not None, app):
     """Return the scope of a request. See `request_scope.build_scope`."""
-    cdef bytes path = message.path, packed = message.src_ip, raw_path
-    cdef Py_ssize_t size, length
-    cdef object host = None
-    if not path:
-        path = b"/"
-    raw_path = path
-    size = PyBytes_GET_SIZE(path)
-    length = _escaped_length(path, IN_PATH)
-    if length != size:
-        raw_path = PyBytes_FromStringAndSize(NULL, length)
-        _write_escaped(<uint8_t *>PyBytes_AS_STRING(raw_path), path, IN_PATH)
-    if packed is not None and (PyBytes_GET_SIZE(packed) == 4 or PyBytes_GET_SIZE(packed) == 16):
-        host = CACHED_ADDRESS(packed)
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "http_version": "1.1",
-        "method": message.method,
-        "scheme": origin[0],
-        "path": PyUnicode_DecodeUTF8(PyBytes_AS_STRING(path), size, "replace"),
-        "raw_path": raw_path,
-        "query_string": encode_query(args) if args else b"",
-        "root_path": "",
-        "headers": headers,
-        "client": (host, 0) if host else None,
-        "server": origin[1],
-        "extensions": {},
-        "app": app,
-    }
+    if PyTuple_GET_SIZE(origin) != 2:
+        raise ValueError("an origin is a scheme and a server")
+    return _new_scope(message.method, message.path or b"/", message.src_ip, headers, args, origin, app)
+
+
+cdef dict usual_scope(object method, object path, object packed, list headers, object args, object app):
+    """Return the scope of a request, all in one step; None: something is unusual about it.
+
+    Args:
+        method, path, packed, headers, args: The fields of the message.
+        app: The host application.
+    """
+    cdef bytes proto = None, host = None, port = b""
+    cdef Py_ssize_t index, length
+    cdef PyObject *entry
+    cdef object name, value
+    cdef tuple origin
+    if path is None:
+        path = SLASH
+    elif not PyBytes_CheckExact(path):
+        return None
+    elif not PyBytes_GET_SIZE(path):
+        path = SLASH
+    if packed is not None and not PyBytes_CheckExact(packed):
+        return None
+    if args is not None:
+        if not PyList_CheckExact(args):
+            return None
+        for index in range(PyList_GET_SIZE(args)):
+            entry = PyList_GET_ITEM(args, index)
+            if not _is_pair(entry) or PyTuple_GET_ITEM(<object>entry, 0) is <PyObject *>None:
+                return None
+    for index in range(PyList_GET_SIZE(headers)):
+        entry = PyList_GET_ITEM(headers, index)
+        if not _is_pair(entry):
+            return None
+        name = <object>PyTuple_GET_ITEM(<object>entry, 0)
+        value = <object>PyTuple_GET_ITEM(<object>entry, 1)
+        if not PyBytes_CheckExact(name) or not PyBytes_CheckExact(value):
+            return None
+        length = PyBytes_GET_SIZE(name)
+        if length == 17:
+            if _is(name, PROTO):
+                proto = value
+        elif length == 16:
+            if _is(name, HOST):
+                host = value
+            elif _is(name, PORT):
+                port = value
+    if proto is None or host is None:
+        return None
+    origin = _origin(proto, host, port)
+    if origin is None:
+        return None
+    return _new_scope(method, path, packed, headers, args, origin, app)
+
+
+cdef inline bint _is_pair(PyObject *entry) noexcept:
+    return PyTuple_CheckExact(<object>entry) and PyTuple_GET_SIZE(<object>entry) == 2

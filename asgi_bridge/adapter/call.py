@@ -10,7 +10,6 @@ import weakref
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, overload
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,9 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..errors import LocalProtocolError, PluginError, RemoteProtocolError
 from ..logs import handler_raised
 from ..plugins import Chain, ChainCall, Layer, ShadowRun
-from ..wire import ErrCode, ErrResp, Var
+from ..wire import ErrCode, ErrResp
 from .about import about_call
-from .connection import Answer, Connection
+from .connection import MAX_CACHED, Answer, Connection, asks_for
 from .faults import Faults, reason_for_refusal
 from .parked_calls import ParkedCalls
 from .request_body import RequestBody
@@ -35,10 +34,6 @@ logger = logging.getLogger("asgi_bridge.adapter")
 YIELD_EVERY = 64
 """Messages of a call after which the event loop gets its turn. Taking and giving a message needs no waiting, so a
 plugin that sends or receives without end would block the whole runner, and its own deadline could not end it."""
-
-
-MAX_CACHED = 1024
-"""Maximum length of all names of one call of `var`, in characters, for which the asks are kept."""
 
 
 def _ignore(exc: BaseException) -> None:
@@ -66,12 +61,6 @@ class Host:
     shadow: "Callable[[Call, Host, Chain, Scope, Receive], ShadowRun] | None" = None
 
 
-@lru_cache(maxsize=256)
-def _asks_for(names: tuple[str, ...]) -> tuple[Var, ...]:
-    """Return an ask for each variable. The calls of a configuration ask for the same ones again and again."""
-    return tuple([Var(name.encode()) for name in names])
-
-
 class Call(ChainCall):
     """One call of the gateway.
 
@@ -95,6 +84,8 @@ class Call(ChainCall):
         "_connection", "_host", "_messages", "faults", "request_body", "scope", "sent", "stage", "started", "task",
     )  # fmt: skip
 
+    scope: dict[str, Any]
+
     def __init__(self, chain: Chain, connection: Connection, host: Host) -> None:
         ChainCall.__init__(self, chain)
         self._connection = connection
@@ -103,7 +94,6 @@ class Call(ChainCall):
         self.stage = RUNNING
         self.started: float | None = None
         self.task: asyncio.Task[None] | None = None
-        self.scope: dict[str, Any] = {}
         self.request_body: RequestBody | None = None
         self.sent: Sent | None = None
         self.faults: Faults | None = None
@@ -140,17 +130,19 @@ class Call(ChainCall):
         except Exception as exc:
             handler_raised(exc)
 
-    async def run(self, ended: "Callable[[Call], None] | None" = None) -> None:
+    async def run(self, ended: "Callable[[Call], None] | None" = None, begun: Awaitable[None] | None = None) -> None:
         """Run the call to its end, the background tasks of its applications included. Raises nothing.
 
         Args:
             ended: Called with it at the end, if it has a task or no answer: otherwise there is nothing to clean up.
+            begun: The rest of a call that the compiled core has begun; None: it has not begun.
         """
         chain = self.chain
-        chain.calls += 1
+        if begun is None:
+            chain.calls += 1
         inside = True
         try:
-            running = self._begin()
+            running = self._begin() if begun is None else begun
             if running is not None:
                 await running
             inside = False
@@ -320,13 +312,16 @@ class Call(ChainCall):
     async def _variables(self, names: Sequence[str]) -> dict[str, bytes | None]:
         if self.stage in (ANSWERED, REFUSED, EXPIRED, PARKED):
             raise PluginError("the call has been answered: the gateway cannot be asked any more")
-        asks = _asks_for if len("".join(names)) <= MAX_CACHED else _asks_for.__wrapped__
+        asks = asks_for if len("".join(names)) <= MAX_CACHED else asks_for.__wrapped__
         values = await self._connection.ask(asks(tuple(names)))
         found = dict(zip(names, values, strict=True))
-        request_id = found.get("request_id")
+        self.note_request_id(found.get("request_id"))
+        return found
+
+    def note_request_id(self, request_id: bytes | None) -> None:
+        """Note ``$request_id``, as the gateway has told it; None or empty: there is none."""
         if request_id:
             self.tell_request_id(request_id.decode("latin-1"))
-        return found
 
     async def receive(self) -> Message:
         """Return the whole request body, which the gateway is asked for only now; after the answer the disconnect."""

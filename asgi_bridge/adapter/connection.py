@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol, TypeAlias
 
 from ..errors import PluginError
-from ..wire import ErrResp, HTTPReqCallResp, HTTPRespCallResp, Info
+from ..wire import ErrResp, HTTPReqCallResp, HTTPRespCallResp, Info, Var
 
-__all__ = ["CLOSED", "Answer", "Connection"]
+__all__ = ["CLOSED", "MAX_CACHED", "Answer", "Connection", "asks_for"]
 
 Answer: TypeAlias = HTTPReqCallResp | HTTPRespCallResp | ErrResp
 
@@ -49,3 +50,12 @@ class _Closed:
 
 CLOSED = _Closed()
 """The connection of all calls that no gateway waits for."""
+
+MAX_CACHED = 1024
+"""Maximum length of all names of one call of `var`, in characters, for which the asks are kept."""
+
+
+@lru_cache(maxsize=256)
+def asks_for(names: tuple[str, ...]) -> tuple[Var, ...]:
+    """Return an ask for each variable. The calls of a configuration ask for the same ones again and again."""
+    return tuple([Var(name.encode()) for name in names])

@@ -17,7 +17,7 @@ and with a plugin of ``phase="both"``, for which the upstream is the real one::
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
-from typing import cast
+from typing import Any, cast
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -32,6 +32,7 @@ from .parking import Parking
 from .request_body import RequestBody
 from .scope import (
     Args,
+    Headers,
     build_scope,
     checked_fields,
     exact_scope,
@@ -44,7 +45,7 @@ from .stage import ANSWERED, GONE, PARKED, RUNNING, Event
 from .upstream_response import Response
 from .way_back import differences, response_headers, stop
 
-__all__ = ["RequestCall"]
+__all__ = ["MAX_HEADERS", "NO_CHANGE", "RequestCall", "send_empty"]
 
 logger = logging.getLogger("asgi_bridge.adapter")
 
@@ -52,7 +53,8 @@ MAX_HEADERS = 99
 """APISIX hands over the first 100 headers and hides the rest, so 100 may be more (``core.request.headers``)."""
 
 _UNKNOWN = "http", ("", 80)
-_NO_CHANGE = Rewrite()
+NO_CHANGE = Rewrite()
+"""What a chain passes on that changes nothing."""
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 TOO_MANY_HEADERS = Stop(431, [_TEXT], b"100 or more header fields: the gateway cannot check them\n")
 LENGTH_REQUIRED = Stop(411, [_TEXT], b"a request body needs a content-length here\n")
@@ -71,14 +73,31 @@ class RequestCall(Call):
         parking: How it is parked; None: none of its plugins waits for the response call.
     """
 
-    __slots__ = ("_message", "_rewrite", "parking")
+    __slots__ = ("_before", "_message", "_rewrite", "_scope", "parking")
     phase = "request"
 
     def __init__(self, message: HTTPReqCallReq, chain: Chain, connection: Connection, host: Host) -> None:
         Call.__init__(self, chain, connection, host)
         self._message = message
+        # The compiled core makes a scope for the first layer alone, and keeps what is compared at the end.
+        self._before: tuple[str, bytes, str, bytes, Headers] | None = None
+        self._scope: dict[str, Any] | None = None
         self._rewrite: Rewrite | None = None
         self.parking: Parking | None = None
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        """The scope of the request, but for what each layer adds; empty: the call has not begun."""
+        if self._scope is None:
+            if self._before is None:
+                return {}
+            headers, args, index = checked_fields(self._message)
+            self._scope = build_scope(self._message, headers, args, forwarded_origin(index) or _UNKNOWN, self._host.app)
+        return self._scope
+
+    @scope.setter
+    def scope(self, scope: dict[str, Any]) -> None:
+        self._scope = scope
 
     @property
     def number(self) -> int:
@@ -123,7 +142,7 @@ class RequestCall(Call):
             self.parking = Parking(None)
             asks = True
         origin = forwarded_origin(index)
-        scope = self.scope = build_scope(message, headers, args, origin or _UNKNOWN, self._host.app)
+        scope = self._scope = build_scope(message, headers, args, origin or _UNKNOWN, self._host.app)
         if asks or origin is None:
             return self._ask_and_enter()
         return chain.begin(self, scope, self.receive, self.send)
@@ -158,7 +177,7 @@ class RequestCall(Call):
         try:
             self._rewrite = self._differences(scope, None)
             if self.sent is not None or self.stage is not RUNNING:
-                return _send_empty(send)
+                return send_empty(send)
             # the same, where no plugin looks at it on its way
             self._finish()
         except PluginError as exc:
@@ -182,7 +201,7 @@ class RequestCall(Call):
             self._note(exc, forbids=True)
             raise
         if response is None:
-            await _send_empty(send)
+            await send_empty(send)
 
     async def _changed_body(self, receive: Receive) -> bytes | None:
         """Return the body that `receive` gives; None: it is the request's own.
@@ -223,7 +242,7 @@ class RequestCall(Call):
 
     def _differences(self, scope: Scope, body: bytes | None) -> Rewrite:
         """Return what makes of the request as it came the request that the chain passed on."""
-        return differences(self.scope, scope, self._message.args, body, self._warn) or _NO_CHANGE
+        return differences(self._scope or self.scope, scope, self._message.args, body, self._warn) or NO_CHANGE
 
     def _finish(self) -> None:
         if self.parking is not None and self.parking.begun:
@@ -239,7 +258,7 @@ class RequestCall(Call):
             raise self.faults.first  # caught by the chain: what went wrong must not let a request pass
         if sent is not None:
             rewrite = self._with_response(rewrite, sent)
-        if rewrite is _NO_CHANGE:
+        if rewrite is NO_CHANGE:
             self._answer(HTTPReqCallResp(message.id, None), "pass")
         else:
             self._answer(HTTPReqCallResp(message.id, rewrite), "rewrite")
@@ -286,7 +305,7 @@ class RequestCall(Call):
             )
         if self.chain.cures:
             rewrite = self._cured(rewrite, parking.uri)
-        action = None if rewrite is _NO_CHANGE else rewrite
+        action = None if rewrite is NO_CHANGE else rewrite
         outcome = "parked" if action is None else "rewrite, parked"
         resumed = parking.begin()
         # parked before the answer leaves: the response call may be quick
@@ -302,7 +321,7 @@ class RequestCall(Call):
         if self.faults is not None:
             self._log_caught(outcome)
         # many calls may be parked, for a long time: without the bodies that nobody asks for any more
-        self._rewrite = _NO_CHANGE
+        self._rewrite = NO_CHANGE
         if own is not None:
             own.forget()
         return resumed
@@ -405,7 +424,7 @@ class RequestCall(Call):
             self.task.cancel()
 
 
-async def _send_empty(send: Send) -> None:
+async def send_empty(send: Send) -> None:
     """Send the response that stands for the upstream's, which has not answered yet."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -53,6 +53,7 @@ class ResponseCall(Call):
 
     def __init__(self, message: HTTPRespCallReq, chain: Chain, connection: Connection, host: Host) -> None:
         super().__init__(chain, connection, host)
+        self.scope = {}
         self.boundary: Layer | None = None
         self._message = message
         self._real: Response | None = None

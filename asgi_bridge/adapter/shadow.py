@@ -246,7 +246,7 @@ class _Run(Call):
         """Wait for what the plugin asks first."""
         await self._connection.settle()
 
-    async def run(self, ended: object = None) -> None:
+    async def run(self, ended: object = None, begun: object = None) -> None:
         """Run the plugin to its end."""
         beside = self._connection
         try:

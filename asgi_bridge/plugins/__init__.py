@@ -13,6 +13,7 @@ from .plugin import Plugin
 from .shadow_record import ShadowRun
 from .state import Apart, State
 from .store import ConfigurationStore
+from .twins import use_compiled
 
 __all__ = [
     "MAX_CONFIGURATION_BYTES",
@@ -34,3 +35,5 @@ __all__ = [
     "build_chain",
     "upstream",
 ]
+
+use_compiled()

@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from .call import ChainCall
     from .layer import Layer
 
-__all__ = ["Apisix", "Next", "Variables", "about_current", "apisix", "current", "layer_of", "receive_again", "upstream"]
+__all__ = [
+    "Apisix",
+    "Next",
+    "Variables",
+    "about_current",
+    "apisix",
+    "current",
+    "layer_of",
+    "pass_on",
+    "receive_again",
+    "upstream",
+]
 
 
 class Variables(Protocol):
@@ -153,6 +164,29 @@ def receive_again(scope: Scope, receive: Receive) -> Receive:
     return receive
 
 
+def pass_on(scope: Scope, receive: Receive, send: Send) -> Awaitable[None] | None:
+    """Do what :func:`upstream` does. Awaiting the result does the rest; None: there is none."""
+    try:
+        extension = scope["extensions"]["apisix"]
+    except (KeyError, TypeError):
+        extension = None
+    if not isinstance(extension, Apisix):
+        extension = apisix(scope)
+    call, layer = extension._call, extension._layer
+    if extension._fails_open:
+        extension._pass_on()
+    if receive is not extension._receive:
+        if layer.options.request_body:
+            call.changes_body()
+        if layer.inner is not None:
+            receive = Replay(receive)
+    if send is not extension._send:
+        call.wraps_send(layer)
+    if layer.root:
+        scope = layer.outside(scope)
+    return layer.go_on(call, scope, receive, send)
+
+
 async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
     """Pass the request on: to the next plugin of the route or, behind the last one, to the gateway's upstream.
 
@@ -175,25 +209,7 @@ async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await quiet_lifespan(scope, receive, send)
         return
-    try:
-        extension = scope["extensions"]["apisix"]
-    except (KeyError, TypeError):
-        extension = None
-    if not isinstance(extension, Apisix):
-        extension = apisix(scope)
-    call, layer = extension._call, extension._layer
-    if extension._fails_open:
-        extension._pass_on()
-    if receive is not extension._receive:
-        if layer.options.request_body:
-            call.changes_body()
-        if layer.inner is not None:
-            receive = Replay(receive)
-    if send is not extension._send:
-        call.wraps_send(layer)
-    if layer.root:
-        scope = layer.outside(scope)
-    running = layer.go_on(call, scope, receive, send)
+    running = pass_on(scope, receive, send)
     if running is not None:
         await running
 

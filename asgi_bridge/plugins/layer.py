@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from .call import ChainCall
     from .instances import Instance
 
-__all__ = ["Layer"]
+__all__ = ["Layer", "awaiting"]
+
+
+async def awaiting(running: Awaitable[None]) -> None:
+    """Await anything in a coroutine."""
+    await running
 
 
 class Layer:
@@ -51,7 +56,7 @@ class Layer:
         self.state: dict[str, Any] = {}
         self.root = options.root_path
         self._entries = {
-            "plugin": name, "phase": "", "conf": conf, "route_id": route_id, "request_id": None, "var": None,
+            "plugin": name, "phase": "request", "conf": conf, "route_id": route_id, "request_id": None, "var": None,
         }  # fmt: skip
 
     @property

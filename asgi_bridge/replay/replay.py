@@ -187,12 +187,12 @@ class _WatchedCall(RequestCall):
         super().__init__(message, chain, connection, host)
 
     @property
-    def scope(self) -> dict[str, Any]:
+    def _scope(self) -> dict[str, Any] | None:
         return self._watched_scope
 
-    @scope.setter
-    def scope(self, scope: dict[str, Any]) -> None:
-        if "query_string" in scope:
+    @_scope.setter
+    def _scope(self, scope: dict[str, Any] | None) -> None:
+        if scope is not None and "query_string" in scope:
             scope["query_string"] = self._watch.query(scope["query_string"])
         self._watched_scope = scope
 

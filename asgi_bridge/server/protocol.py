@@ -14,15 +14,15 @@ import termios
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from time import monotonic
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from ..adapter import MAX_PATH, Answer, Call, RequestCall, ResponseCall
+from ..adapter import Answer, Call, ResponseCall, new_request_call
+from ..compiled import twin
 from ..errors import ConfigurationError, PluginError, RemoteProtocolError
 from ..plugins import Chain
-from ..plugins.reasons import shortened
 from ..succession.control import MAX_UNREAD
 from ..wire import (
     ErrCode,
@@ -38,12 +38,13 @@ from ..wire import (
     Session,
     State,
 )
+from ..wire.dialogue import receive, send
+from .access import note_answered, note_refused
 from .runner import Runner
 
 __all__ = ["RunnerProtocol", "runner_of"]
 
 logger = logging.getLogger("asgi_bridge.server")
-access_logger = logging.getLogger("asgi_bridge.access")
 
 _UNAVAILABLE = ErrResp(ErrCode.SERVICE_UNAVAILABLE)
 GONE = "gone"
@@ -76,7 +77,15 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
 
     Attributes:
         unread: Bytes that another process has read from the connection, and not handled.
+        runs_usual_calls: True: the class adds nothing to `_run`, but for calls that ask for something first, or may be
+            parked. The compiled core then runs the others.
     """
+
+    __slots__ = (
+        "_asks", "_busy", "_call", "_closing", "_full", "_link", "_loop", "_paused", "_runner", "_server_state",
+        "_session", "_tasks", "_transport", "unread",
+    )  # fmt: skip
+    runs_usual_calls: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -121,7 +130,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         call, self._call = self._call, None
         if call is not None:
             if self._runner.watched:
-                self._note(call, GONE)
+                note_answered(self._runner, call, GONE)
             call.disconnect()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -135,17 +144,12 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
     def data_received(self, data: bytes | memoryview) -> None:
         """Take the bytes of one read, and handle the messages that are complete now."""
         session = self._session
-        session.receive_data(data)
-        while not self._transport.is_closing():
-            try:
-                message = session.next_message()
-            except RemoteProtocolError as exc:
-                self._refuse_unreadable(exc)
-                continue
-            if message is None:
-                if session.buffered and self._link is not None:
-                    self._link.busy(self)
-                break
+        try:
+            message = receive(session, data)
+        except RemoteProtocolError as exc:
+            self._refuse_unreadable(exc)
+            message = self._next_message()
+        while message is not None:
             if type(message) is HTTPReqCallReq:
                 self._start_call(message)
             elif type(message) is ExtraInfoResp:
@@ -154,10 +158,23 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
                 self._handle(message)
             if not session.buffered:
                 return
+            message = self._next_message()
+        if self._link is not None:
+            if session.buffered:
+                self._link.busy(self)
+            elif not self._busy:
+                self._link.answered(self)  # the last answer to an ask of an answered call has come
         if self._runner.give is not None:
-            self.hand_over()  # the last answer to an ask of an answered call has come
-        elif self._link is not None and not self._busy:
-            self._link.answered(self)  # the same
+            self.hand_over()  # the same
+
+    def _next_message(self) -> Message | None:
+        """Return the next message; None: it has not arrived whole, or the connection is closing."""
+        while not self._transport.is_closing():
+            try:
+                return self._session.next_message()
+            except RemoteProtocolError as exc:
+                self._refuse_unreadable(exc)
+        return None
 
     def eof_received(self) -> None:
         """Close the connection. The gateway never closes only its own side, so nobody would read an answer."""
@@ -251,7 +268,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         """Refuse the call, so that the gateway prepares its configuration again."""
         self._send_answer(ErrResp(ErrCode.CONF_TOKEN_NOT_FOUND))
         if self._runner.watched:
-            self._note_refused(message, None, "error unknown token", started)
+            note_refused(self._runner, message, None, "error unknown token", started)
 
     def _overloaded(self, message: HTTPReqCallReq | HTTPRespCallReq) -> bool:
         """Refuse the call if too many run. Returns whether it was refused."""
@@ -260,7 +277,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             return False
         self._send_answer(_UNAVAILABLE)
         if runner.watched:
-            self._note_refused(message, runner.store.find(message.conf_token), "error overload")
+            note_refused(runner, message, runner.store.find(message.conf_token), "error overload")
         return True
 
     def _run(self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain, started: float | None = None) -> None:
@@ -277,7 +294,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         tracing = runner.tracing  # what is traced has other classes, so what is not asks nothing
         call: Call
         if type(message) is HTTPReqCallReq:
-            make = RequestCall if tracing is None else tracing.request_call
+            make = new_request_call if tracing is None else tracing.request_call
             call = make(message, chain, self, runner.host)
         else:
             message = cast("HTTPRespCallReq", message)
@@ -288,16 +305,21 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         runner.calls.add(call)
         if chain.waits:
             chain.waits -= 1
-            self._note_task(call, asyncio.Task(call.run(self._ended), loop=self._loop, name=chain.names))
+            self.start_in_task(call)
         else:
-            self._tasks.start(call, call.run(self._ended), self._note_task)
+            self._tasks.start(call, self)
 
-    def _note_task(self, call: Call, task: "asyncio.Task[None]") -> None:
-        """Keep the task of a call until the call ends."""
+    def start_in_task(self, call: Call) -> None:
+        """Start a call that will wait for something."""
+        self.note_task(call, asyncio.Task(call.run(self.ended), loop=self._loop, name=call.plugins))
+
+    def note_task(self, call: Call, task: "asyncio.Task[None]") -> None:
+        """Note that a call waits for something, and has a task until its end."""
         call.task = task
         self._server_state.tasks.add(task)
 
-    def _ended(self, call: Call) -> None:
+    def ended(self, call: Call) -> None:
+        """Note the end of a call that has a task, or no answer."""
         self._runner.calls.discard(call)
         if call.task is not None:
             self._server_state.tasks.discard(call.task)
@@ -337,7 +359,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
                 self._send_answer(ErrResp(code))
                 if self._runner.watched:
                     unknown = code is ErrCode.CONF_TOKEN_NOT_FOUND
-                    self._note_refused(message, None, "error unknown token" if unknown else "error", started)
+                    note_refused(self._runner, message, None, "error unknown token" if unknown else "error", started)
         if chain is not None and not self._transport.is_closing() and not self._overloaded(message):
             self._run(message, chain, started)
 
@@ -394,12 +416,14 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         # the session drops the answers to asks that are still on their way
         if self._asks:
             self._fail_asks("the call has been answered: the gateway cannot be asked any more")
-        call, self._call = self._call, None
+        call = self._call
         if call is not None:
             # it may go on (background tasks, waiting for the response call), but without a deadline
-            self._runner.calls.discard(call)
-            if self._runner.watched:
-                self._note(call, outcome)
+            self._call = None
+            runner = self._runner
+            runner.calls.discard(call)
+            if runner.watched:
+                note_answered(runner, call, outcome)
 
     def _fail_asks(self, reason: str) -> None:
         """Fail all asks that have no answer yet."""
@@ -409,50 +433,23 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
                 future.exception()  # no warning if nobody awaits the future any more
         self._asks.clear()
 
-    def _note(self, call: Call, outcome: str) -> None:
-        """Log and count the end of a call, as far as the operator wants that."""
-        runner = self._runner
-        if runner.options.access_log:
-            _log_access(call.about(), outcome)
-        if runner.observer is not None:
-            runner.observer.answered(call, outcome)
-
-    def _note_refused(
-        self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain | None, outcome: str, started: float | None = None
-    ) -> None:
-        """Do the same for a call that did not run.
-
-        Args:
-            message: What the gateway sent.
-            chain: Its plugins; None: the token is unknown.
-            outcome: The answer in a word or two.
-            started: When the message had come, in monotonic seconds; None: now.
-        """
-        runner = self._runner
-        phase = "request" if type(message) is HTTPReqCallReq else "response"
-        if runner.options.access_log:
-            about: dict[str, Any] = {"plugin": "?" if chain is None else chain.names, "phase": phase}
-            if type(message) is HTTPReqCallReq:
-                about["method"] = message.method
-                about["path"] = shortened((message.path or b"/").decode("utf-8", "replace"), MAX_PATH)
-            if chain is not None and chain.route_id is not None:
-                about["route"] = chain.route_id
-            about["milliseconds"] = 0.0 if started is None else round((monotonic() - started) * 1000, 1)
-            _log_access(about, outcome)
-        if runner.observer is not None:
-            runner.observer.refused(phase, chain, outcome)
-
     def _count_error(self) -> None:
         if self._runner.observer is not None:
             self._runner.observer.broken()
 
     def _send_answer(self, answer: Answer | PrepareConfResp) -> None:
-        if self._transport.is_closing():
+        transport = self._transport
+        if transport.is_closing():
             return
-        self._transport.write(self._session.send(answer))
+        transport.write(send(self._session, answer))
         self._busy = False
         if self._link is not None:
             self._link.answered(self)
+        if self._full or self._closing or self._runner.give is not None:
+            self._after_answer()
+
+    def _after_answer(self) -> None:
+        """Do with the connection what had to wait for the answer."""
         if self._runner.give is not None:
             self.hand_over()
         elif self._closing:
@@ -475,29 +472,16 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             self._send_answer(ErrResp(ErrCode.BAD_REQUEST))
 
 
-def _log_access(about: dict[str, Any], outcome: str) -> None:
-    """Log a line about a call.
-
-    Args:
-        about: As of :meth:`Call.about`.
-        outcome: How it ended, in a word or two.
-    """
-    if not access_logger.isEnabledFor(logging.INFO):
-        return
-    action, _, status = outcome.partition(" ")
-    call = {**about, "outcome": outcome, "action": action.rstrip(",")}
-    if status.isdigit():
-        call["status"] = int(status)
-    access_logger.info(
-        "%s - route %s - %s - %.1f ms - %s %s - request %s",
-        about["plugin"], about.get("route", "?"), outcome, about["milliseconds"], about.get("method", "?"),
-        about.get("path", "?"), about.get("request_id", "?"), extra={"call": call},
-    )  # fmt: skip
-
-
 def runner_of(config: Config) -> Runner:
     """Find the runner that `config` has loaded. At log level "trace" uvicorn wraps it in further applications."""
     app: Any = config.loaded_app
     while not isinstance(app, Runner):
         app = app.app
     return app
+
+
+_compiled = twin("server._connection")
+if _compiled is not None:
+    RunnerProtocol.data_received = _compiled.data_received  # type: ignore[method-assign]
+    RunnerProtocol.ask = _compiled.ask  # type: ignore[method-assign]
+    RunnerProtocol.answer = _compiled.answer  # type: ignore[method-assign]

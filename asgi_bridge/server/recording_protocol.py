@@ -21,6 +21,7 @@ _Asks = list[tuple[Sequence[Info], asyncio.Future[list[bytes | None]]]]
 class RecordingProtocol(RunnerProtocol):
     """A connection whose answered calls are recorded."""
 
+    runs_usual_calls = False
     _current: tuple[HTTPReqCallReq | HTTPRespCallReq, Chain, float, float, _Asks] | None = None
 
     def _run(self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain, started: float | None = None) -> None:

@@ -111,6 +111,11 @@ class Runner:
         tracing: Makes the spans of its calls; None: nobody wants any.
     """
 
+    __slots__ = (
+        "__weakref__", "_overload", "_tasks", "_ticker", "calls", "give", "host", "observer", "options",
+        "recording", "reporting", "socket", "stopping", "store", "tracing", "watched",
+    )  # fmt: skip
+
     def __init__(self, plugins: Mapping[str, Plugin], options: RunnerOptions | None = None) -> None:
         self.options = options or RunnerOptions()
         record = self.options.record

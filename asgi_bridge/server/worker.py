@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import uvicorn
 
+from ..compiled import twin
 from ..plugins import Plugin
 from ..plugins.shared_numbers import SharedTable
 from ..succession.sockets import SocketName
@@ -137,6 +138,11 @@ class Link:
         flags: ``Table.busy``.
     """
 
+    __slots__ = (
+        "_answered", "_asking", "_channel", "_connections", "_limit", "_loop", "_protocol", "_runner", "_server",
+        "_table", "_tasks", "_unsent", "_worn_at", "flags", "retiring",
+    )  # fmt: skip
+
     def __init__(self, server: WorkerServer, ends: WorkerEnds) -> None:
         self.retiring = False
         self._server = server
@@ -176,7 +182,7 @@ class Link:
         if connection.giving:
             connection.leave()  # at once: the next call is for another process
         if not self._answered:
-            self._loop.call_soon(self._settle)
+            self._loop.call_soon(self.settle)
         self._answered.append(connection)
 
     def ended(self, slot: int, *, returned: bool) -> None:
@@ -200,7 +206,8 @@ class Link:
         self._connections.pop(slot, None)
         self._tell(Word.MOVED, slot, process.to_bytes(4, "little") + call)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Note that connections are idle again."""
         answered, self._answered = self._answered, []
         for each in answered:
             if each.is_idle() and self._connections.get(each.slot) is each:
@@ -319,3 +326,10 @@ def _protocol_of(steers: bool, records: bool) -> type[WorkerProtocol]:
     from .recording_worker_protocol import RecordingSteeringProtocol, RecordingWorkerProtocol
 
     return RecordingSteeringProtocol if steers else RecordingWorkerProtocol
+
+
+_compiled = twin("server._link")
+if _compiled is not None:
+    Link.busy = _compiled.busy  # type: ignore[method-assign]
+    Link.answered = _compiled.answered  # type: ignore[method-assign]
+    Link.settle = _compiled.settle  # type: ignore[method-assign]

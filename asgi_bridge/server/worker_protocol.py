@@ -34,6 +34,8 @@ class WorkerProtocol(RunnerProtocol):
         slot: The connection's number.
     """
 
+    __slots__ = ("_known", "_moved", "_passed_on", "_returned", "_whereabouts", "_worker", "giving", "slot")
+
     def __init__(self, link: "Link", slot: int, server: "WorkerServer", call: bytes) -> None:
         super().__init__(server.config, server.server_state)
         self.slot = slot
@@ -91,6 +93,8 @@ class WorkerProtocol(RunnerProtocol):
 
 class SteeringProtocol(WorkerProtocol):
     """A connection whose calls may belong to requests that other workers have parked calls of."""
+
+    __slots__ = ()
 
     def _run(self, message: HTTPReqCallReq | HTTPRespCallReq, chain: Chain, started: float | None = None) -> None:
         """Run a call here, unless it may belong to a request that another worker has parked calls of."""

@@ -12,7 +12,7 @@ In the response phase the gateway tells the headers only when it is asked for th
 with the right start time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
@@ -73,10 +73,10 @@ class TracedRequestCall(_Traced, RequestCall):
         RequestCall.__init__(self, message, chain, self.trace, host)
         self.trace.call = self
 
-    async def run(self, ended: Callable[[Call], None] | None = None) -> None:
+    async def run(self, ended: Callable[[Call], None] | None = None, begun: Awaitable[None] | None = None) -> None:
         """Run the call in its span."""
         self.trace.begin(self, extracted(self._message.headers or ()))
-        await super().run(ended)
+        await super().run(ended, begun)
 
     async def _park(self, parking: Parking) -> Response:
         span = start(self.trace.tracer, "parked")

@@ -19,6 +19,8 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp
 
+from .slots cimport new_empty, set_slot, slot_of
+
 from ..errors import RemoteProtocolError
 from .messages import (
     METHODS,
@@ -43,25 +45,7 @@ from .messages import (
 __all__ = ["SOURCES", "decode"]
 
 cdef extern from *:
-    """
-    #include <structmember.h>
-
-    /* Where a class with slots keeps the object of a slot, in bytes from its beginning; -1: not known. */
-    static Py_ssize_t slot_of(PyObject *descriptor) {
-        if (Py_TYPE(descriptor) != &PyMemberDescr_Type) return -1;
-        PyMemberDef *member = ((PyMemberDescrObject *)descriptor)->d_member;
-        return member->type == T_OBJECT_EX ? member->offset : -1;
-    }
-    static void put_slot(PyObject *self, Py_ssize_t slot, PyObject *value) {
-        Py_INCREF(value);
-        *(PyObject **)((char *)self + slot) = value;
-    }
-    static PyObject *new_empty(PyObject *type) { return ((PyTypeObject *)type)->tp_alloc((PyTypeObject *)type, 0); }
-    """
     const char *ASGI_BRIDGE_SOURCES
-    Py_ssize_t slot_of(object descriptor)
-    void put_slot(object self, Py_ssize_t slot, object value)
-    object new_empty(object type)
     Py_ssize_t PyNumber_AsSsize_t(object number, void *overflow) except? -1
 
 SOURCES = ASGI_BRIDGE_SOURCES.decode()
@@ -89,24 +73,9 @@ cdef tuple ERR_CODES = tuple(ErrCode)
 cdef object CALL = HTTPReqCallReq, INFO = ExtraInfoResp
 
 # The slots of the two messages of which there are many.
-cdef Py_ssize_t[7] CALL_SLOTS
-cdef Py_ssize_t INFO_SLOT
-
-
-cdef bint _find_slots() except -1:
-    """Fill in the slots. Returns whether all are known; if not, the classes are called."""
-    global INFO_SLOT
-    cdef int index
-    cdef bint known
-    INFO_SLOT = slot_of(ExtraInfoResp.result)
-    known = INFO_SLOT > 0
-    for index, name in enumerate(("id", "src_ip", "method", "path", "args", "headers", "conf_token")):
-        CALL_SLOTS[index] = slot_of(getattr(HTTPReqCallReq, name))
-        known = known and CALL_SLOTS[index] > 0
-    return known
-
-
-cdef bint SLOTS_KNOWN = _find_slots()
+cdef Py_ssize_t ID = slot_of(CALL, "id"), SRC_IP = slot_of(CALL, "src_ip"), METHOD = slot_of(CALL, "method")
+cdef Py_ssize_t PATH = slot_of(CALL, "path"), ARGS = slot_of(CALL, "args"), HEADERS = slot_of(CALL, "headers")
+cdef Py_ssize_t TOKEN = slot_of(CALL, "conf_token"), RESULT = slot_of(INFO, "result")
 
 # The names of headers that came before.
 cdef list KEPT = [None] * NAMES
@@ -359,16 +328,14 @@ cdef object _http_req_call_req(Buffer buf):
         raise RemoteProtocolError(f"unknown method number {method}")
     number = _u32_at(buf, table + slots[0]) if slots[0] else 0
     token = _u32_at(buf, table + slots[6]) if slots[6] else 0
-    if not SLOTS_KNOWN:
-        return CALL(number, src_ip, METHOD_NAMES[method], path, args, headers, token)
     message = new_empty(CALL)
-    put_slot(message, CALL_SLOTS[0], number)
-    put_slot(message, CALL_SLOTS[1], src_ip)
-    put_slot(message, CALL_SLOTS[2], METHOD_NAMES[method])
-    put_slot(message, CALL_SLOTS[3], path)
-    put_slot(message, CALL_SLOTS[4], args)
-    put_slot(message, CALL_SLOTS[5], headers)
-    put_slot(message, CALL_SLOTS[6], token)
+    set_slot(message, ID, number)
+    set_slot(message, SRC_IP, src_ip)
+    set_slot(message, METHOD, METHOD_NAMES[method])
+    set_slot(message, PATH, path)
+    set_slot(message, ARGS, args)
+    set_slot(message, HEADERS, headers)
+    set_slot(message, TOKEN, token)
     return message
 
 
@@ -441,10 +408,8 @@ cdef object _extra_info_resp(Buffer buf):
     _slots(buf, table, 1, slots)
     if slots[0]:
         result = _octets(buf, table + slots[0])
-    if not SLOTS_KNOWN:
-        return INFO(result)
     message = new_empty(INFO)
-    put_slot(message, INFO_SLOT, result)
+    set_slot(message, RESULT, result)
     return message
 
 
@@ -465,14 +430,18 @@ cdef object _http_resp_call(Buffer buf, bint answer):
     return HTTPRespCallReq(number, status, headers, _u32_at(buf, table + slots[3]) if slots[3] else 0)
 
 
-def decode(frame_type, bytes payload not None, role):
-    """Decode the payload of a frame. See `asgi_bridge.wire.decode.decode`."""
+cdef object decode_from(int kind, bytes data, Py_ssize_t start, bint gateway):
+    """Decode the payload that begins at `start`, and ends with `data`.
+
+    Args:
+        kind: Type of the frame, 0 to 4.
+        data: The bytes.
+        start: A position in them.
+        gateway: Whether the receiver is the gateway.
+    """
     cdef Buffer buf
-    # clipped where it is too big for C: no number that is clipped is a type
-    cdef Py_ssize_t kind = PyNumber_AsSsize_t(frame_type, NULL)
-    cdef bint gateway = bool(role)
-    buf.bytes = <const uint8_t *>PyBytes_AS_STRING(payload)
-    buf.size = PyBytes_GET_SIZE(payload)
+    buf.bytes = <const uint8_t *>PyBytes_AS_STRING(data) + start
+    buf.size = PyBytes_GET_SIZE(data) - start
     if kind == 2:
         return _http_req_call_resp(buf) if gateway else _http_req_call_req(buf)
     if kind == 3:
@@ -481,6 +450,13 @@ def decode(frame_type, bytes payload not None, role):
         return _http_resp_call(buf, gateway)
     if kind == 1:
         return _prepare_conf_resp(buf) if gateway else _prepare_conf_req(buf)
-    if kind == 0:
-        return _err_resp(buf)
-    raise RemoteProtocolError(f"unknown frame type {frame_type}", recoverable=False)
+    return _err_resp(buf)
+
+
+def decode(frame_type, bytes payload not None, role):
+    """Decode the payload of a frame. See `asgi_bridge.wire.decode.decode`."""
+    # clipped where it is too big for C: no number that is clipped is a type
+    cdef Py_ssize_t kind = PyNumber_AsSsize_t(frame_type, NULL)
+    if not 0 <= kind <= 4:
+        raise RemoteProtocolError(f"unknown frame type {frame_type}", recoverable=False)
+    return decode_from(<int>kind, payload, 0, bool(role))

@@ -368,12 +368,21 @@ cdef inline bint _check(Frame *frame, int64_t size) except -1:
     return True
 
 
+cdef bytes encode_answer(object message, bint to_request, bint to_response):
+    """Encode the answer to a call; None: it is another message, or the pure encoder has to look at it.
+
+    Args:
+        message: The message.
+        to_request: Whether it may answer a request call.
+        to_response: Whether it may answer a response call.
+    """
+    cdef object kind = type(message)
+    if kind is REQ_CALL_RESP:
+        return _req_call_resp(message) if to_request else None
+    return _resp_call_resp(message) if kind is RESP_CALL_RESP and to_response else None
+
+
 def encode(message):
     """Encode a message as a complete frame, as the function of the same name in ``encode.py`` does."""
-    cdef object kind = type(message)
-    cdef bytes made = None
-    if kind is REQ_CALL_RESP:
-        made = _req_call_resp(message)
-    elif kind is RESP_CALL_RESP:
-        made = _resp_call_resp(message)
+    cdef bytes made = encode_answer(message, True, True)
     return encode_in_python(message) if made is None else made

@@ -28,7 +28,7 @@ from .messages import (
     Var,
 )
 
-__all__ = ["Session", "State"]
+__all__ = ["Session", "State", "var_asks"]
 
 # How it works
 #
@@ -157,7 +157,8 @@ class _VarAsks(dict[bytes | None, bytes]):
         return ask
 
 
-_var_asks = _VarAsks()
+var_asks = _VarAsks()
+"""The frames of the asks, by the names of the variables."""
 
 _NAMES = {kind.value: kind.name for kind in FrameType}
 
@@ -235,6 +236,15 @@ class Session:
             raise LocalProtocolError("data after the end of the stream")
         self._reader.receive_data(data)
 
+    def receive(self, data: Buffer) -> Message | None:
+        """Do what `receive_data` and `next_message` do, in one call."""
+        if self._state is _ERROR:
+            self._refuse()
+        if self._eof:
+            raise LocalProtocolError("data after the end of the stream")
+        self._reader.receive_data(data)
+        return self.next_message()
+
     def receive_eof(self) -> None:
         """Note that the other side has closed the connection.
 
@@ -303,7 +313,7 @@ class Session:
         Raises:
             LocalProtocolError: Nothing may be asked now, or an ask cannot be encoded. The state does not change.
         """
-        asks = [_var_asks[info.name] if type(info) is Var else encode(ExtraInfoReq(info)) for info in infos]
+        asks = [var_asks[info.name] if type(info) is Var else encode(ExtraInfoReq(info)) for info in infos]
         if not self._runner or _EXTRA_INFO not in _FROM_RUNNER[self._state]:
             raise LocalProtocolError(f"{ExtraInfoReq.__name__} while the connection is {self._state.value}")
         self._asks += len(asks)

@@ -70,10 +70,15 @@ def test_what_clients_make_up_is_not_kept(app: ASGIApp, message: Callable[[int],
 
 def test_usual_origins_addresses_and_names_are_kept() -> None:
     """A cache that keeps nothing would be bounded too."""
-    for cache, function in ((request_scope._cached_origin, passing()), (request_scope._cached_address, passing())):
+    origin = {b"x-forwarded-proto": b"http", b"x-forwarded-host": b"a.test"}
+    uses: tuple[tuple[Any, Callable[[], object]], ...] = (
+        (request_scope._cached_origin, lambda: request_scope.forwarded_origin(origin)),
+        (request_scope._cached_address, lambda: request_scope._address(b"\x7f\0\0\x01")),
+    )
+    for cache, use in uses:
         cache.cache_clear()
         for _ in range(3):
-            answer(function)
+            use()
         assert (cache.cache_info().hits, cache.cache_info().misses) == (2, 1)
     answer(passing(lambda scope: scope["headers"].append((b"X-Kept", b"1"))))
     assert headers._names[b"X-Kept"] == b"x-kept" and b"X-Kept" in headers._names

@@ -23,8 +23,18 @@ CORE_SECONDS = os.environ.get("CORE_SECONDS", "60")
 pytestmark = pytest.mark.builds
 
 
-PROGRAMS = ("tests.core.differential", "tests.core.way_back")
-"""What compares the compiled core with pure Python: messages and scopes; answers."""
+PROGRAMS = {
+    "tests.core.differential": ("_decode", "_request_scope"),
+    "tests.core.way_back": ("_encode", "_headers"),
+    "tests.core.calls": ("_session", "_request_call", "_layers", "_call_tasks", "_connection", "_link", "slots"),
+}
+"""What compares the compiled core with pure Python (messages and scopes; answers; whole calls), and what each tries."""
+
+
+def program_for(patch: Path) -> str:
+    """Return what finds the fault of a patch."""
+    (source,) = re.findall(r"^\+\+\+ .*/(\w+)\.p[yx][xd]", patch.read_text(), re.MULTILINE)
+    return next(program for program, sources in PROGRAMS.items() if source in sources)
 
 
 def test_there_are_faults_to_find() -> None:
@@ -50,8 +60,7 @@ def test_a_fault_is_found(patch: Path, tmp_path: Path) -> None:
     """Some faults read outside of a buffer and then refuse what they have read: only a sanitizer sees these."""
     with_sanitizers = patch.stem.endswith("-sanitized")
     build = Build(tmp_path / "copy", patch=patch, flags=FLAGS if with_sanitizers else "-O0")
-    answers = re.search(r"^\+\+\+ .*/_(encode|headers)\.pyx", patch.read_text(), re.MULTILINE)
-    done = build.run("-m", PROGRAMS[answers is not None], "1800", variables=sanitized() if with_sanitizers else {})
+    done = build.run("-m", program_for(patch), "1800", variables=sanitized() if with_sanitizers else {})
     print(f"{patch.stem}: {done.stdout.strip()} exit code {done.returncode}")
     # AddressSanitizer and UBSan each have words of their own
     signs = ("AddressSanitizer", "runtime error") if with_sanitizers else ("compiled: ",)

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
+from asgi_bridge.adapter import Call
 from asgi_bridge.server.call_tasks import EAGER, PLAIN_CALLS, CallTasks
 
 Log = list[object]
@@ -39,11 +40,17 @@ class Calls:
         return calls
 
     def start(self, run: Coroutine[Any, Any, None]) -> None:
-        self.tasks.start(
-            SimpleNamespace(chain=self.chain, plugins="the plugins"),  # type: ignore[arg-type]
-            run,
-            lambda call, task: self.waiting.append(task),
-        )
+        self.start_with(lambda: run)
+
+    def start_with(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        call = SimpleNamespace(chain=self.chain, plugins="the plugins", run=lambda ended: run())
+        self.tasks.start(call, self)  # type: ignore[arg-type]
+
+    def note_task(self, call: Call, task: "asyncio.Task[None]") -> None:
+        self.waiting.append(task)
+
+    def ended(self, call: Call) -> None:
+        pass
 
     async def run(self, run: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine to its end, whatever it raises."""
@@ -415,7 +422,7 @@ def test_calls_that_have_not_begun_are_dropped_at_the_end() -> None:
         async def call() -> None:
             seen.append("begun")
 
-        calls.start(call())
+        calls.start_with(call)
         calls.tasks.close()
         await asyncio.sleep(0.01)
         return seen

@@ -352,8 +352,8 @@ def test_nothing_is_asked_where_that_may_not_be(said: Said) -> None:
 
 
 def test_kept_asks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = type(wire_session._var_asks)()
-    monkeypatch.setattr(wire_session, "_var_asks", kept)
+    kept = type(wire_session.var_asks)()
+    monkeypatch.setattr(wire_session, "var_asks", kept)
     runner = session(Role.RUNNER, REQ_CALLED)
     runner.ask([Var(b"%d" % number) for number in range(2000)] + [Var(b"n" * 65)])
     assert len(kept) == 1024

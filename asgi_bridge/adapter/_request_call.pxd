@@ -1,0 +1,6 @@
+"""What other compiled modules take from ``_request_call.pyx``."""
+
+cdef object new_call(object message, object chain, object connection, object host)
+cdef object usual_chain(object call)
+cdef object begin_run(object call, object chain)
+cdef bint end_run(object call, object chain) except -1

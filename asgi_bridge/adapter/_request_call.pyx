@@ -1,0 +1,374 @@
+"""A request call in C: compiled twins of what `RequestCall` and `Call` do in every call.
+
+They do what is usual, and leave all else to the pure twins: calls of other classes, calls that ask for something first
+or are parked, anything to warn of, anything that goes wrong.
+"""
+
+from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_CheckExact
+from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE, PyList_GetSlice
+from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
+
+from ..wire.slots cimport held, is_kind, new_empty, number_of, set_slot, slot, slot_of
+from ..plugins._layers cimport begin_layer, is_usual_layer, state_of
+from ._headers cimport checked_list, usual_differences, usual_stop
+from ._request_scope cimport usual_scope
+
+from ..apisix_constants import CLOSING_STATUSES
+from ..errors import LocalProtocolError, PluginError
+from ..plugins import Chain
+from ..wire import MAX_PAYLOAD, HTTPReqCallReq, HTTPReqCallResp
+from .call import YIELD_EVERY, Call, Host
+from .connection import MAX_CACHED, asks_for
+from .request import MAX_HEADERS, NO_CHANGE, RequestCall, send_empty
+from .sent import Sent
+from .stage import ANSWERED, GONE, RUNNING
+
+__all__ = ["SOURCES", "ask", "begin", "innermost", "new_request_call", "take"]
+
+cdef extern from *:
+    const char *ASGI_BRIDGE_SOURCES
+
+SOURCES = ASGI_BRIDGE_SOURCES.decode()
+"""Digest of the sources of this build."""
+
+cdef object CALL = RequestCall, MESSAGE = HTTPReqCallReq, RESPONSE = HTTPReqCallResp, SENT = Sent, CHAINS = Chain
+cdef object HOSTS = Host, MISSING = object()
+cdef object BEGIN_IN_PYTHON = RequestCall._begin, INNERMOST_IN_PYTHON = RequestCall.innermost
+cdef object is_running = RUNNING, is_answered = ANSWERED, is_gone = GONE, yes = True, no = False, nothing = b""
+cdef object UNCHANGED = NO_CHANGE, CLOSING = CLOSING_STATUSES
+cdef Py_ssize_t MOST_HEADERS = MAX_HEADERS, LONGEST = MAX_PAYLOAD
+cdef long TURN = YIELD_EVERY
+cdef Py_ssize_t MOST_CACHED = MAX_CACHED
+cdef object ASKS_FOR = asks_for
+
+cdef Py_ssize_t ID = slot_of(MESSAGE, "id"), METHOD = slot_of(MESSAGE, "method"), PATH = slot_of(MESSAGE, "path")
+cdef Py_ssize_t SRC_IP = slot_of(MESSAGE, "src_ip"), ARGS = slot_of(MESSAGE, "args")
+cdef Py_ssize_t HEADERS = slot_of(MESSAGE, "headers")
+cdef Py_ssize_t ANSWER_ID = slot_of(RESPONSE, "id"), ACTION = slot_of(RESPONSE, "action")
+cdef Py_ssize_t CHAIN = slot_of(CALL, "chain"), CONNECTION = slot_of(CALL, "_connection"), HOST = slot_of(CALL, "_host")
+cdef Py_ssize_t OVERDUE = slot_of(CALL, "overdue"), BEFORE = slot_of(CALL, "_before")
+cdef Py_ssize_t REQUEST = slot_of(CALL, "_message"), MESSAGES = slot_of(CALL, "_messages")
+cdef Py_ssize_t REWRITE = slot_of(CALL, "_rewrite")
+cdef Py_ssize_t CHANGED_BODY = slot_of(CALL, "changed_body"), PARKING = slot_of(CALL, "parking")
+cdef Py_ssize_t STAGE = slot_of(CALL, "stage"), HAS_SENT = slot_of(CALL, "sent"), FAULTS = slot_of(CALL, "faults")
+cdef Py_ssize_t BODY = slot_of(CALL, "request_body")
+cdef Py_ssize_t NAMES = slot_of(Chain, "names"), EXACT = slot_of(Chain, "exact"), BOTH = slot_of(Chain, "both")
+cdef Py_ssize_t FOR_REQUESTS = slot_of(Chain, "request"), LAYERS = slot_of(Chain, "layers")
+cdef Py_ssize_t CURES = slot_of(Chain, "cures"), CALLS = slot_of(Chain, "calls")
+cdef Py_ssize_t FAILED = slot_of(CALL, "failed"), TASK = slot_of(CALL, "task")
+cdef Py_ssize_t EXTENSION = slot_of(CALL, "extension"), STATE = slot_of(CALL, "state"), APART = slot_of(CALL, "apart")
+cdef Py_ssize_t ASK_ORIGIN = slot_of(Host, "ask_origin"), APP = slot_of(Host, "app")
+cdef Py_ssize_t STATUS = slot_of(SENT, "status"), SENT_HEADERS = slot_of(SENT, "headers")
+cdef Py_ssize_t CONTENT = slot_of(SENT, "content"), COMPLETE = slot_of(SENT, "complete")
+cdef Py_ssize_t UPSTREAM = slot_of(SENT, "upstream")
+
+
+# What a new call has in its slots: all but what the arguments say.
+cdef list FRESH = []
+
+
+cdef int _note_fresh() except -1:
+    """Fill in `FRESH` from a call that Python has made."""
+    call = RequestCall(None, Chain([], None), None, None)
+    kinds = [kind for kind in RequestCall.__mro__ if "__slots__" in kind.__dict__]
+    for name in (name for kind in kinds for name in kind.__slots__ if name != "__weakref__"):
+        if name.startswith("__"):
+            raise ImportError(name)
+        if name not in ("chain", "overdue", "scope", "_connection", "_host", "_message"):
+            FRESH.append((slot_of(RequestCall, name), getattr(call, name)))
+    if len(FRESH) > 64:
+        raise ImportError("FRESH_AT is too small")
+    return 0
+
+
+_note_fresh()
+cdef Py_ssize_t FRESH_COUNT = len(FRESH)
+cdef Py_ssize_t[64] FRESH_AT
+for number, (at, _) in enumerate(FRESH):
+    FRESH_AT[number] = at
+cdef list FRESH_VALUES = [value for _, value in FRESH]
+
+
+cdef object new_call(object message, object chain, object connection, object host):
+    """Make a call, as the class does. The chain has to be a `Chain`."""
+    cdef object call = new_empty(CALL)
+    cdef Py_ssize_t index
+    for index in range(FRESH_COUNT):
+        set_slot(call, FRESH_AT[index], FRESH_VALUES[index])
+    set_slot(call, CHAIN, chain)
+    set_slot(call, OVERDUE, held(chain, NAMES))
+    set_slot(call, CONNECTION, connection)
+    set_slot(call, HOST, host)
+    set_slot(call, REQUEST, message)
+    return call
+
+
+def new_request_call(message, chain, connection, host):
+    """Make a call, as the class does."""
+    if type(chain) is not CHAINS:
+        return CALL(message, chain, connection, host)
+    return new_call(message, chain, connection, host)
+
+
+def begin(call):
+    """Make the scope, and begin the chain's run on it. See `RequestCall._begin`."""
+    cdef object message, chain, host, headers, scope, layers, layer, state
+    if type(call) is not CALL:
+        return BEGIN_IN_PYTHON(call)
+    message = held(call, REQUEST)
+    chain = held(call, CHAIN)
+    host = held(call, HOST)
+    if (
+        type(message) is not MESSAGE
+        or type(chain) is not CHAINS
+        or type(host) is not HOSTS
+        or slot(chain, FOR_REQUESTS) is not <PyObject *>yes
+        or slot(chain, EXACT) is not <PyObject *>no
+        or slot(chain, BOTH) is not <PyObject *>no
+        or slot(host, ASK_ORIGIN) is not <PyObject *>no
+    ):
+        return BEGIN_IN_PYTHON(call)
+    headers = held(message, HEADERS)
+    layers = held(chain, LAYERS)
+    if (
+        not PyList_CheckExact(headers)
+        or PyList_GET_SIZE(headers) > MOST_HEADERS
+        or not PyList_CheckExact(layers)
+        or not PyList_GET_SIZE(layers)
+    ):
+        return BEGIN_IN_PYTHON(call)
+    layer = <object>PyList_GET_ITEM(layers, 0)
+    if not is_usual_layer(layer):
+        return BEGIN_IN_PYTHON(call)
+    scope = usual_scope(
+        held(message, METHOD), held(message, PATH), held(message, SRC_IP), headers, held(message, ARGS), held(host, APP)
+    )
+    if scope is None:
+        return BEGIN_IN_PYTHON(call)
+    state = state_of(call, None)
+    if state is None:
+        return BEGIN_IN_PYTHON(call)
+    set_slot(call, BEFORE, (scope["method"], scope["query_string"], scope["path"], scope["raw_path"], headers))
+    return begin_layer(
+        layer, call, state, scope, PyList_GetSlice(headers, 0, PyList_GET_SIZE(headers)), call.receive, call.send, None
+    )
+
+
+cdef object usual_chain(object call):
+    """Return the call's chain, if `begin_run` and `end_run` may do what `Call.run` does; None: they may not."""
+    cdef object chain
+    if type(call) is not CALL:
+        return None
+    chain = held(call, CHAIN)
+    return chain if type(chain) is CHAINS and number_of(slot(chain, CALLS)) >= 0 else None
+
+
+cdef object begin_run(object call, object chain):
+    """Do what `Call.run` does at its beginning. Returns the chain's run, which is to be awaited; None: it is done."""
+    set_slot(chain, CALLS, number_of(slot(chain, CALLS)) + 1)
+    return begin(call)
+
+
+cdef bint end_run(object call, object chain) except -1:
+    """Do what `Call.run` does at its end, if the call is answered, and nothing went wrong. Returns False if not."""
+    cdef long calls
+    if (
+        slot(call, STAGE) is not <PyObject *>is_answered
+        or slot(call, FAULTS) is not <PyObject *>None
+        or slot(call, FAILED) is not <PyObject *>None
+        or slot(call, BODY) is not <PyObject *>None
+        or slot(call, TASK) is not <PyObject *>None
+    ):
+        return False
+    set_slot(call, EXTENSION, None)
+    set_slot(call, STATE, None)
+    set_slot(call, APART, None)
+    calls = number_of(slot(chain, CALLS))
+    if calls > 1:
+        set_slot(chain, CALLS, calls - 1)
+    else:
+        chain.call_ended()
+    return True
+
+
+cdef inline long _messages(object call) noexcept:
+    """Return the number of the call's messages; -1: the event loop gets its turn with the next one, or it is none."""
+    cdef long count = number_of(slot(call, MESSAGES))
+    return count if (count + 1) % TURN else -1
+
+
+cdef int _answer(object call, object message, object action, str outcome) except -1:
+    """Answer the call, which runs.
+
+    Args:
+        call: The call.
+        message: The request.
+        action: The answer's.
+        outcome: As of `Connection.answer`.
+
+    Raises:
+        PluginError: The answer does not fit into a frame. The call has noted it.
+    """
+    cdef object answer = new_empty(RESPONSE)
+    set_slot(answer, ANSWER_ID, held(message, ID))
+    set_slot(answer, ACTION, action)
+    try:
+        held(call, CONNECTION).answer(answer, outcome)
+    except (LocalProtocolError, PluginError) as exc:
+        if isinstance(exc, PluginError):
+            call._note(exc, forbids=True)
+            raise
+        error = PluginError(str(exc))
+        call._note(error, forbids=True)
+        raise error from exc
+    set_slot(call, STAGE, is_answered)
+    if slot(call, BODY) is not <PyObject *>None or slot(call, FAULTS) is not <PyObject *>None:
+        call._end(outcome)
+    return 0
+
+
+def innermost(call, scope, receive, send):
+    """Note what the chain passes on, and answer. See `RequestCall.innermost`."""
+    cdef object found, before, message
+    cdef long count = _messages(call) if type(call) is CALL else -1
+    if (
+        count < 0
+        or slot(call, REWRITE) is not <PyObject *>None
+        or slot(call, CHANGED_BODY) is not <PyObject *>no
+        or slot(call, PARKING) is not <PyObject *>None
+        or slot(call, FAULTS) is not <PyObject *>None
+        or not PyDict_CheckExact(scope)
+    ):
+        return INNERMOST_IN_PYTHON(call, scope, receive, send)
+    before = held(call, BEFORE)
+    message = held(call, REQUEST)
+    if not PyTuple_CheckExact(before) or PyTuple_GET_SIZE(before) != 5 or type(message) is not MESSAGE:
+        return INNERMOST_IN_PYTHON(call, scope, receive, send)
+    set_slot(call, MESSAGES, count + 1)
+    found = usual_differences(before, scope, None)
+    if found is NotImplemented:
+        set_slot(call, MESSAGES, count)
+        return INNERMOST_IN_PYTHON(call, scope, receive, send)
+    set_slot(call, REWRITE, UNCHANGED if found is None else found)
+    if slot(call, HAS_SENT) is not <PyObject *>None or slot(call, STAGE) is not <PyObject *>is_running:
+        return send_empty(send)
+    _answer(call, message, found, "pass" if found is None else "rewrite")
+    return None
+
+
+cdef object _new_sent(object call):
+    cdef object sent = new_empty(SENT)
+    set_slot(sent, STATUS, 0)
+    set_slot(sent, SENT_HEADERS, [])
+    set_slot(sent, CONTENT, nothing)
+    set_slot(sent, COMPLETE, yes if slot(call, STAGE) is <PyObject *>is_answered else no)
+    set_slot(sent, UPSTREAM, None)
+    sent.wants_body = sent.needs_body = False
+    return sent
+
+
+cdef bint _take_start(object call, dict message) except -1:
+    cdef object sent, status = message.get("status"), given = message.get("headers", MISSING)
+    cdef list headers = None
+    cdef long number = number_of(<PyObject *>status)
+    if not 200 <= number <= 999 or status in CLOSING:
+        return False
+    if given is not MISSING:
+        if not PyList_CheckExact(given):
+            return False
+        headers = checked_list(given)
+        if headers is None:
+            return False
+    sent = held(call, HAS_SENT)
+    if sent is None:
+        sent = _new_sent(call)
+        set_slot(call, HAS_SENT, sent)
+    if (
+        type(sent) is not SENT
+        or slot(sent, COMPLETE) is not <PyObject *>no
+        or number_of(slot(sent, STATUS))
+        or slot(sent, UPSTREAM) is not <PyObject *>None
+    ):
+        return False
+    if headers:
+        set_slot(sent, SENT_HEADERS, headers)
+    set_slot(sent, STATUS, status)
+    return True
+
+
+cdef bint _take_body(object call, dict message) except -1:
+    cdef object sent = held(call, HAS_SENT), content = message.get("body", nothing), more = message.get("more_body", no)
+    cdef object action, before, chain, cures, headers, request, status
+    cdef long number
+    if type(call) is not CALL or type(sent) is not SENT or slot(sent, COMPLETE) is not <PyObject *>no or more is not no:
+        return False
+    status = held(sent, STATUS)
+    number = number_of(<PyObject *>status)
+    before = held(sent, CONTENT)
+    if number < 1 or not PyBytes_CheckExact(before) or PyBytes_GET_SIZE(before):
+        return False
+    if not PyBytes_CheckExact(content) or PyBytes_GET_SIZE(content) > LONGEST:
+        return False
+    if slot(call, STAGE) is not <PyObject *>is_running or slot(call, FAULTS) is not <PyObject *>None:
+        return False
+    if slot(call, PARKING) is not <PyObject *>None or (held(call, REWRITE) is not None and number < 400):
+        return False
+    chain = held(call, CHAIN)
+    request = held(call, REQUEST)
+    headers = held(sent, SENT_HEADERS)
+    if type(chain) is not CHAINS or type(request) is not MESSAGE or not PyList_CheckExact(headers):
+        return False
+    cures = held(chain, CURES)
+    if type(cures) is not bool:
+        return False
+    action = usual_stop(held(request, METHOD), status, headers, content, cures is yes)
+    if action is None:
+        return False
+    set_slot(sent, CONTENT, content)
+    _answer(call, request, action, f"stop {number}")
+    set_slot(sent, COMPLETE, yes)
+    return True
+
+
+def take(call, message):
+    """Take a message of the chain's response, if it is a usual one. See `twins._send`."""
+    cdef object kind
+    cdef bint taken
+    cdef long count = _messages(call) if is_kind(call, CALL) else -1
+    if count < 0 or slot(call, STAGE) is <PyObject *>is_gone or not PyDict_CheckExact(message):
+        return False
+    kind = (<dict>message).get("type")
+    if type(kind) is not str:
+        return False
+    set_slot(call, MESSAGES, count + 1)
+    if <str>kind == "http.response.start":
+        taken = _take_start(call, message)
+    else:
+        taken = <str>kind == "http.response.body" and _take_body(call, message)
+    if not taken:
+        set_slot(call, MESSAGES, count)
+    return taken
+
+
+def ask(call, tuple names not None):
+    """Ask the gateway for variables, if that is usual. See `twins._var`."""
+    cdef object name
+    cdef Py_ssize_t length = 0
+    cdef long count = _messages(call) if type(call) is CALL else -1
+    if (
+        count < 0
+        or slot(call, STAGE) is not <PyObject *>is_running
+        or slot(call, PARKING) is not <PyObject *>None
+        or not names
+    ):
+        return None
+    for name in names:
+        if type(name) is not str or not name:
+            return None
+        length += len(<str>name)
+    if length > MOST_CACHED:
+        return None
+    set_slot(call, MESSAGES, count + 1)
+    return held(call, CONNECTION).ask(ASKS_FOR(names))

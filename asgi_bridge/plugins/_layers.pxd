@@ -1,0 +1,7 @@
+"""What other compiled modules take from ``_layers.pyx``."""
+
+cdef bint is_usual_layer(object layer) except -1
+cdef object state_of(object call, object scope)
+cdef object begin_layer(
+    object layer, object call, object state, dict inner, list headers, object receive, object send, object entered
+)

@@ -1,0 +1,361 @@
+"""The way through the layers in C: compiled twins of `Layer.begin`, and of `pass_on` in ``extension.py``.
+
+They do what is usual, and leave all else to the pure twins: layers of other classes, plugins that are passed over after
+a fault, a `root_path`, lifespans that give the same key, and a plugin that hands on a `receive` or `send` of its own.
+"""
+
+from cython cimport final, freelist
+from cpython.dict cimport PyDict_CheckExact, PyDict_Copy, PyDict_SetItem, PyDict_Update
+from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE, PyList_GetSlice
+from cpython.object cimport PyObject
+
+from ..wire.slots cimport held, is_kind, set_slot, slot, slot_of
+
+from time import monotonic
+
+from .call import ChainCall
+from .chain import Chain
+from .extension import Apisix, current, pass_on as pass_on_in_python
+from .layer import Layer, awaiting
+from .options import Options
+from .state import States
+
+__all__ = ["SOURCES", "begin", "pass_on"]
+
+cdef extern from *:
+    """
+    static PyObject *new_of(PyObject *type, PyObject *arguments) {
+        return ((PyTypeObject *)type)->tp_new((PyTypeObject *)type, arguments, NULL);
+    }
+    """
+    const char *ASGI_BRIDGE_SOURCES
+    object new_of(object type, tuple arguments)
+    object PyContextVar_Set(object variable, object value)
+    int PyContextVar_Reset(object variable, object token) except -1
+    # makes no StopIteration for a coroutine that ends
+    int PyIter_Send(object coroutine, object value, PyObject **result)
+    bint PyCoro_CheckExact(object value)
+    Py_ssize_t Py_REFCNT(object value)
+    void Py_DECREF(PyObject *value)
+
+SOURCES = ASGI_BRIDGE_SOURCES.decode()
+"""Digest of the sources of this build."""
+
+cdef object LAYER = Layer, OPTION = Options, CHAIN = Chain
+cdef object APISIX = Apisix, CALL = ChainCall, STATES = States, CURRENT = current
+cdef object BEGIN_IN_PYTHON = Layer.begin, ENTER = ChainCall.enter
+cdef object AWAITING = awaiting, MISSING = object()
+cdef tuple NOTHING = ()
+
+cdef enum:
+    RETURNED = 0  # PySendResult
+    YIELDED = 1
+cdef object closed = Options().on_error
+cdef PyObject *CLOSED = <PyObject *>closed
+cdef str no_root = ""
+cdef PyObject *NO_ROOT = <PyObject *>no_root
+
+cdef Py_ssize_t ENTRIES = slot_of(LAYER, "_entries"), APP = slot_of(LAYER, "app"), INNER = slot_of(LAYER, "inner")
+cdef Py_ssize_t OPTIONS = slot_of(LAYER, "options"), ROOT = slot_of(LAYER, "root"), NAME = slot_of(LAYER, "name")
+cdef Py_ssize_t OPEN = slot_of(OPTION, "on_error"), TIMEOUT = slot_of(OPTION, "timeout")
+cdef Py_ssize_t OF_CALL = slot_of(CALL, "chain"), OF_CHAIN = slot_of(CHAIN, "states")
+cdef Py_ssize_t EACH = slot_of(STATES, "_states"), KEPT_APART = slot_of(STATES, "apart")
+cdef Py_ssize_t OWNER = slot_of(APISIX, "_call"), EARLIER = slot_of(APISIX, "_earlier")
+cdef Py_ssize_t ENTERED = slot_of(APISIX, "_entered"), OF_LAYER = slot_of(APISIX, "_layer")
+cdef Py_ssize_t RECEIVE = slot_of(APISIX, "_receive"), SEND = slot_of(APISIX, "_send")
+cdef Py_ssize_t APART = slot_of(CALL, "apart"), DEADLINE = slot_of(CALL, "deadline")
+cdef Py_ssize_t EXTENSION = slot_of(CALL, "extension"), OVERDUE = slot_of(CALL, "overdue")
+cdef Py_ssize_t REQUEST_ID = slot_of(CALL, "request_id"), STATE = slot_of(CALL, "state")
+
+cdef object usual_class = None
+"""The class of the last call, if it is a ChainCall with its own `enter`."""
+
+
+cdef inline bint _is_usual(object call) except -1:
+    global usual_class
+    cdef object kind = type(call)
+    if kind is usual_class:
+        return True
+    if not is_kind(call, CALL) or kind.enter is not ENTER:
+        return False
+    usual_class = kind
+    return True
+
+
+cdef object state_of(object call, object scope):
+    """Return the state that the layer's scope gets; None: something is unusual.
+
+    Args:
+        call: The call that enters the layer.
+        scope: As the layer got it; None: it has no state yet.
+    """
+    cdef object chain, states, each, found
+    if slot(call, STATE) is NULL:
+        return None
+    found = held(call, STATE)
+    if found is None:
+        chain = held(call, OF_CALL)
+        if type(chain) is not CHAIN:
+            return None
+        states = held(chain, OF_CHAIN)
+        if type(states) is not STATES or slot(states, KEPT_APART) is not <PyObject *>None:
+            return None
+        each = held(states, EACH)
+        if PyList_CheckExact(each) and PyList_GET_SIZE(each) == 1:
+            found = <object>PyList_GET_ITEM(each, 0)
+            found = PyDict_Copy(found) if PyDict_CheckExact(found) else states.begin()
+        else:
+            found = states.begin()
+        set_slot(call, STATE, found)
+        set_slot(call, APART, None)
+        return found
+    if slot(call, APART) is not <PyObject *>None:
+        return None
+    if scope is not None:
+        # an outer plugin may have put another object in its place, or made its scope anew without any
+        found = (<dict>scope).get("state", found)
+    return found if PyDict_CheckExact(found) else None
+
+
+cdef bint is_usual_layer(object layer) except -1:
+    """Return whether `begin_layer` may begin this layer."""
+    cdef object options
+    if type(layer) is not LAYER or slot(layer, ROOT) is not NO_ROOT:
+        return False
+    options = held(layer, OPTIONS)
+    return type(options) is OPTION and slot(options, OPEN) is CLOSED
+
+
+cdef object begin_layer(
+    object layer, object call, object state, dict inner, list headers, object receive, object send, object entered
+):
+    """Begin to run the plugin of a usual layer.
+
+    Args:
+        layer: The layer.
+        call: The call that goes through it.
+        state: What `state_of` has returned.
+        inner: The layer's own copy of the scope, to which the rest is added here.
+        headers: The layer's own copy of its headers.
+        receive, send: As the layer got them.
+        entered: An `Entered`, which gets what it needs to leave the context as it was; None: nobody needs that.
+
+    Returns:
+        What the plugin's application returns.
+    """
+    cdef object extension, now, value
+    cdef double deadline
+    now = monotonic()
+    value = held(layer, OPTIONS)
+    value = held(value, TIMEOUT) if type(value) is OPTION else value.timeout
+    deadline = <double>now + <double>value
+    value = held(call, DEADLINE)
+    if deadline < <double>value:
+        set_slot(call, DEADLINE, deadline)
+        set_slot(call, OVERDUE, held(layer, NAME))
+    value = held(layer, ENTRIES)
+    if PyDict_CheckExact(value):  # quicker than to call the class
+        extension = new_of(APISIX, NOTHING)
+        PyDict_Update(extension, value)
+    else:
+        extension = APISIX(value)
+    set_slot(extension, ENTERED, now)
+    value = held(call, REQUEST_ID)
+    if value is not None:
+        PyDict_SetItem(extension, "request_id", value)
+    PyDict_SetItem(extension, "phase", call.phase)
+    PyDict_SetItem(extension, "var", call.var)
+    set_slot(extension, OWNER, call)
+    set_slot(extension, OF_LAYER, layer)
+    set_slot(extension, RECEIVE, receive)
+    set_slot(extension, SEND, send)
+    set_slot(extension, EARLIER, held(call, EXTENSION))
+    set_slot(call, EXTENSION, extension)
+    PyDict_SetItem(inner, "headers", headers)
+    value = inner.get("extensions")
+    PyDict_SetItem(inner, "extensions", {**value, "apisix": extension} if value else {"apisix": extension})
+    PyDict_SetItem(inner, "state", state)
+    value = PyContextVar_Set(CURRENT, extension)
+    if entered is not None:
+        (<Entered>entered).token = value
+    value = held(layer, APP)
+    return value(inner, receive, send)
+
+
+def begin(layer, call, scope, receive, send):
+    """Begin to run this layer's plugin. See `Layer.begin`."""
+    cdef object state, headers
+    if is_usual_layer(layer) and _is_usual(call) and PyDict_CheckExact(scope):
+        headers = (<dict>scope).get("headers")
+        if PyList_CheckExact(headers):
+            state = state_of(call, scope)
+            if state is not None:
+                return begin_layer(
+                    layer, call, state, PyDict_Copy(scope), PyList_GetSlice(headers, 0, PyList_GET_SIZE(headers)),
+                    receive, send, None,
+                )
+    return BEGIN_IN_PYTHON(layer, call, scope, receive, send)
+
+
+@final
+@freelist(64)
+cdef class Entered:
+    """The run of a layer that another layer has called. Awaiting it runs it: a coroutine would cost twice as much.
+
+    It does what `Layer.enter` does: it notes out of which plugin an exception came, and leaves the context as it was.
+    As with a coroutine, nothing runs it after its end, or while it runs.
+    """
+
+    cdef object running, call, layer, token
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef PyObject *found
+        if self.step(None, &found) == RETURNED:
+            Py_DECREF(found)
+            raise StopIteration
+        result = <object>found
+        Py_DECREF(found)
+        return result
+
+    def send(self, value):
+        cdef PyObject *found
+        how = self.step(value, &found)
+        result = <object>found
+        Py_DECREF(found)
+        if how == RETURNED:
+            raise StopIteration(result)
+        return result
+
+    def throw(self, *exception):
+        running = self.taken()
+        try:
+            result = running.throw(*exception)
+        except StopIteration:
+            self.leave()
+            raise
+        except BaseException as exc:
+            self.fail(exc)
+            raise
+        self.running = running
+        return result
+
+    def close(self):
+        if self.call is None:
+            return
+        running = self.taken()
+        try:
+            running.close()
+        except BaseException as exc:
+            self.fail(exc)
+            raise
+        self.fail(GeneratorExit())
+
+    cdef object taken(self):
+        """Return the coroutine, which is about to run."""
+        cdef object running = self.running
+        if running is None:  # as a coroutine says it
+            if self.call is None:
+                raise RuntimeError("cannot reuse already awaited coroutine")
+            raise ValueError("coroutine already executing")
+        self.running = None
+        return running
+
+    cdef int step(self, object value, PyObject **found) except -1:
+        cdef object running = self.taken()
+        cdef int how
+        try:
+            how = run_on(running, value, found)
+        except BaseException as exc:
+            self.fail(exc)
+            raise
+        if how == RETURNED:
+            self.leave()
+        else:
+            self.running = running
+        return how
+
+    cdef int leave(self) except -1:
+        """End, and leave the context as it was. In another one, as in the garbage collector's, that is an error."""
+        cdef object token = self.token
+        self.call = None
+        if token is not None:
+            self.token = None
+            PyContextVar_Reset(CURRENT, token)
+        return 0
+
+    cdef int fail(self, object exc) except -1:
+        try:
+            self.call.fails(exc, self.layer.name)
+        finally:
+            self.leave()
+        return 0
+
+
+cdef int run_on(object running, object value, PyObject **found) except -1:
+    """Run a coroutine on. Returns whether it has ended, or waits for something.
+
+    Args:
+        running: The coroutine.
+        value: What it gets.
+        found: Gets what it has returned, or waits for: a new reference.
+    """
+    cdef int how = PyIter_Send(running, value, found)
+    return how if how == RETURNED or how == YIELDED else -1
+
+
+cdef object _enter(object layer, object call, dict scope, object receive, object send):
+    """Begin the next layer inwards. Returns its run, to be awaited; None: it is done."""
+    cdef object headers, state, running
+    cdef Entered entered
+    if not is_usual_layer(layer) or not _is_usual(call):
+        return layer.enter(call, scope, receive, send)
+    headers = scope.get("headers")
+    state = state_of(call, scope) if PyList_CheckExact(headers) else None
+    if state is None:
+        return layer.enter(call, scope, receive, send)
+    entered = Entered.__new__(Entered)
+    entered.call = call
+    entered.layer = layer
+    try:
+        running = begin_layer(
+            layer, call, state, PyDict_Copy(scope), PyList_GetSlice(headers, 0, PyList_GET_SIZE(headers)),
+            receive, send, entered,
+        )
+    except BaseException as exc:
+        entered.fail(exc)
+        raise
+    if running is None:
+        entered.leave()
+        return None
+    # one that somebody else has too may be awaited there, which is an error
+    entered.running = running if PyCoro_CheckExact(running) and Py_REFCNT(running) == 1 else AWAITING(running)
+    return entered
+
+
+def pass_on(scope, receive, send):
+    """Run the next layer inwards, or what stands behind the last one. See `extension.pass_on`."""
+    cdef object extension, call, layer, inner
+    if not PyDict_CheckExact(scope):
+        return pass_on_in_python(scope, receive, send)
+    extension = (<dict>scope).get("extensions")
+    if not PyDict_CheckExact(extension):
+        return pass_on_in_python(scope, receive, send)
+    extension = (<dict>extension).get("apisix")
+    if type(extension) is not APISIX:
+        return pass_on_in_python(scope, receive, send)
+    if slot(extension, RECEIVE) is not <PyObject *>receive or slot(extension, SEND) is not <PyObject *>send:
+        return pass_on_in_python(scope, receive, send)
+    layer = held(extension, OF_LAYER)
+    if type(layer) is not LAYER or slot(layer, ROOT) is not NO_ROOT:
+        return pass_on_in_python(scope, receive, send)
+    call = held(extension, OWNER)
+    inner = held(layer, INNER)
+    if inner is None or inner is call.boundary:
+        return call.innermost(scope, receive, send)
+    return _enter(inner, call, scope, receive, send)

@@ -1,0 +1,3 @@
+"""What other compiled modules take from ``_decode.pyx``."""
+
+cdef object decode_from(int kind, bytes data, Py_ssize_t start, bint gateway)

@@ -1,0 +1,65 @@
+"""Whole calls, and the reads of a connection: the compiled core and pure Python do the same."""
+
+import asyncio
+import gc
+import os
+from types import SimpleNamespace
+
+import pytest
+from starlette.types import Message
+
+from asgi_bridge.adapter import Call, twins
+from asgi_bridge.compiled import core_in_use
+from asgi_bridge.wire.dialogue import DIALOGUES
+from tests.fuzzing import examples
+
+if core_in_use() != "compiled" and os.environ.get("ASGI_BRIDGE_COMPILED") != "1":
+    pytest.skip("the compiled core is not in use", allow_module_level=True)
+
+from . import calls
+from .calls import Difference, compare_call, compare_connection, compare_reads
+from .doings import KEPT
+
+# A plugin that breaks its call may leave a coroutine that cannot end, in both.
+broken = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@broken
+def test_both_do_the_same_in_a_call() -> None:
+    with asyncio.Runner() as runner:
+        answered = [runner.run(compare_call(seed)) for seed in range(examples(1000))]
+    assert set(answered) == {False, True}
+    KEPT.clear()
+    gc.collect()
+
+
+def test_both_read_and_answer_the_same() -> None:
+    found = [compare_reads(seed) for seed in range(examples(1000))]
+    assert set(found) == {True}
+
+
+def test_both_do_the_same_on_a_connection() -> None:
+    with asyncio.Runner() as runner:
+        written = [runner.run(compare_connection(seed)) for seed in range(examples(1000))]
+    assert set(written) == {False, True}
+
+
+@broken
+def test_a_difference_in_a_call_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def take(call: Call, message: Message) -> bool:
+        return type(call) is not calls.PureCall and message.get("status") == 403
+
+    monkeypatch.setattr(twins, "_compiled", SimpleNamespace(take=take, ask=twins._compiled.ask))
+    with pytest.raises(Difference, match=r"^compare_call\(\d+\)\npure:     .*\ncompiled: "), asyncio.Runner() as runner:
+        for seed in range(1000):
+            runner.run(compare_call(seed))
+    KEPT.clear()
+    gc.collect()
+
+
+def test_a_difference_in_a_read_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    name, receive, _ = DIALOGUES[-1]
+    monkeypatch.setattr(calls, "DIALOGUES", [DIALOGUES[0], (name, receive, lambda session, message: b"")])
+    with pytest.raises(Difference, match=r"^compare_reads\(\d+\)\npure:     .*\ncompiled: "):
+        for seed in range(1000):
+            compare_reads(seed)
