@@ -73,7 +73,10 @@ def test_the_readme_names_every_file_of_a_deployment() -> None:
 
 
 SHIPPED = sorted(EXAMPLES.glob("*/apisix.yaml"))
-DOCUMENTS = [path for folder in ("docs", "examples", "apps", ".") for path in (EXAMPLES.parent / folder).rglob("*.md")]
+DOCUMENTS = [
+    *EXAMPLES.parent.glob("*.md"),
+    *(path for name in ("docs", "examples", "apps", "asgi_bridge") for path in (EXAMPLES.parent / name).rglob("*.md")),
+]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
