@@ -1,20 +1,14 @@
 """Compare the compiled core with its pure twin: the same message or scope, or an exception of the same type.
 
 As a program it tries random payloads for some seconds, prints how many there were, and ends with exit code 1 at the
-first difference: ``python -m tests.core.differential SECONDS [SEED]``. It needs neither pytest nor what the package's
-heavy rooms import, so that a Python built for debugging can run it.
+first difference: ``python -m tests.core.differential SECONDS [SEED]``.
 """
 
-import importlib.util
 import random
 import struct
-import sys
-import types
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import asgi_bridge
 from asgi_bridge.errors import RemoteProtocolError
 from asgi_bridge.wire import HEADER_SIZE, HTTPReqCallReq, Role
 from asgi_bridge.wire import _decode as compiled_decode  # type: ignore[attr-defined]
@@ -35,12 +29,6 @@ __all__ = [
     "small_offsets",
     "words_of_headers",
 ]
-
-if "asgi_bridge.adapter" not in sys.modules and importlib.util.find_spec("pydantic_core._pydantic_core") is None:
-    # the package's own __init__ imports all that a call needs
-    bare = types.ModuleType("asgi_bridge.adapter")
-    bare.__path__ = [str(Path(asgi_bridge.__file__).parent / "adapter")]
-    sys.modules["asgi_bridge.adapter"] = bare
 
 from asgi_bridge.adapter import _request_scope as compiled_scope  # type: ignore[attr-defined]
 from asgi_bridge.adapter import request_scope as pure_scope
