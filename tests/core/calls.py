@@ -234,6 +234,8 @@ async def _story(seed: int, *, pure: bool) -> Seen:
     names = ("stage", "overdue", "_messages", "extension", "state", "apart", "task", "failed")
     seen += [getattr(call, name, None) for name in names]  # a plugin may have deleted it
     seen += (chain.calls, chain.waits, current.get(None))
+    if owner.task is not None and owner.task.done() and not owner.task.cancelled():
+        seen.append(owner.task.exception())
     _do(seen, lambda: seen.append({name: value for name, value in call.scope.items() if name != "app"}))
     return seen
 
