@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import re
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from asgi_bridge.wire import FrameReader, HTTPReqCallReq, Role, decode
 from benchmarks import chart, frames, report, shapes, start
 from benchmarks.cases import CASES, FLOOR, GROUPS, Case
 from benchmarks.rounds import Steadiness
+
+from ..doubles.untraced import untraced
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("applications", "bare", "asked", "phases", "refused", "parts")
@@ -132,7 +133,7 @@ def test_a_process_without_children_has_none() -> None:
 
 
 def test_a_start_is_measured() -> None:
-    times = start.first_answer(dict(os.environ))
+    times = start.first_answer(untraced())
     assert times.keys() == {"worker", "supervisor", "first answer"}
     assert all(0 < times["worker"][n] <= times["supervisor"][n] < times["first answer"][n] for n in (0, 1))
 

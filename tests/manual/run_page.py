@@ -37,6 +37,7 @@ from asgi_bridge.gateway import read_routes
 from asgi_bridge.loading import load_bridge
 from tests.doubles.waiting import until
 
+from ..doubles.untraced import untraced
 from .blocks import ROOT, Block, blocks_of
 
 SECONDS = 60.0
@@ -96,7 +97,7 @@ class Page:
         self.ports = dict(zip(PORTS, map(str, found), strict=True))
         bin_ = str(Path(sys.executable).parent)
         self.environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith(("COV_", "COVERAGE_"))},
+            **untraced(),
             "PATH": f"{folder / '.venv' / 'bin' if long else bin_}:{os.environ['PATH']}",
             "HOME": str(folder),
             "ASGI_BRIDGE_DEV_PORT": self.ports["9080"],

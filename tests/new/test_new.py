@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import os
 import re
 import shlex
 import subprocess
@@ -18,6 +17,8 @@ import pytest
 from asgi_bridge.cli import cli, main, options
 from asgi_bridge.gateway import load_routes
 from asgi_bridge.new import KINDS, make_project
+
+from ..doubles.untraced import untraced
 
 TEMPLATES = Path(__file__).parent.parent.parent / "asgi_bridge" / "new" / "templates"
 FLAT = ["README.md", "apisix.yaml", "pyproject.toml", "shop_gate.py", "tests/test_shop_gate.py"]
@@ -58,9 +59,8 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capt
 
 
 def run(*arguments: str, folder: Path) -> str:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=600, env=environment
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=600, env=untraced()
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -21,6 +21,7 @@ from asgi_bridge.supervisor.channel import Word
 
 from ..doubles.connection import body_of
 from ..doubles.runner_process import BIN, RunnerProcess
+from ..doubles.untraced import untraced
 from ..doubles.waiting import until
 from .test_crew import Stage, stage
 
@@ -75,7 +76,7 @@ def test_the_first_worker_is_what_every_later_one_is(start: Start, path: str, fo
     (folder / "same.py").write_text(PLUGIN)
     arguments = ["run", "same:bridge", "--app-dir", str(folder), "--uds", path]
     states = []
-    runner = start(command=[*command, *arguments], cwd=folder)
+    runner = start(command=[*command, *arguments], cwd=folder, env=untraced())
     for ahead in (True, False):
         runner.line_with("takes calls")
         until(lambda: len(runner.workers) == 1)
@@ -102,7 +103,7 @@ def test_a_worker_begins_once_its_environment_is_known(
     (folder / "same.py").write_text(PLUGIN)
     (folder / "settings").write_text("PYTHONWARNINGS=ignore::ImportWarning\n")
     command = [BIN, "run", "same:bridge", "--uds", path, *options]
-    runner = start(command=command, cwd=folder, env={**os.environ, **env})
+    runner = start(command=command, cwd=folder, env={**untraced(), **env})
     runner.line_with("takes calls")
     assert not is_ahead(runner)
     connection = runner.connect()
