@@ -6,7 +6,7 @@ or are parked, anything to warn of, anything that goes wrong.
 
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_CheckExact
-from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE, PyList_GetSlice
+from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 
@@ -151,9 +151,7 @@ def begin(call):
     if state is None:
         return BEGIN_IN_PYTHON(call)
     set_slot(call, BEFORE, (scope["method"], scope["query_string"], scope["path"], scope["raw_path"], headers))
-    return begin_layer(
-        layer, call, state, scope, PyList_GetSlice(headers, 0, PyList_GET_SIZE(headers)), call.receive, call.send, None
-    )
+    return begin_layer(layer, call, state, scope, headers, call.receive, call.send, None)
 
 
 cdef object usual_chain(object call):

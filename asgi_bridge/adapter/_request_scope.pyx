@@ -170,11 +170,9 @@ def forwarded_origin(dict index not None):
     cdef object proto = index.get(PROTO), host = index.get(HOST), port = index.get(PORT, b"")
     if proto is None or host is None:
         return None
-    if not (isinstance(proto, bytes) and isinstance(host, bytes) and isinstance(port, bytes)):
+    if not (PyBytes_CheckExact(proto) and PyBytes_CheckExact(host) and PyBytes_CheckExact(port)):
         return ORIGIN(proto, host, port)
-    if PyBytes_GET_SIZE(proto) + PyBytes_GET_SIZE(host) + PyBytes_GET_SIZE(port) > CACHED_LENGTH:
-        return ORIGIN(proto, host, port)
-    return CACHED_ORIGIN(proto, host, port)
+    return _origin(proto, host, port)
 
 
 cdef object _client(bytes packed):

@@ -47,9 +47,6 @@ cdef object BEGIN_IN_PYTHON = Layer.begin, ENTER = ChainCall.enter
 cdef object AWAITING = awaiting, MISSING = object()
 cdef tuple NOTHING = ()
 
-cdef enum:
-    RETURNED = 0  # PySendResult
-    YIELDED = 1
 cdef object closed = Options().on_error
 cdef PyObject *CLOSED = <PyObject *>closed
 cdef str no_root = ""
@@ -136,7 +133,7 @@ cdef object begin_layer(
         call: The call that goes through it.
         state: What `state_of` has returned.
         inner: The layer's own copy of the scope, to which the rest is added here.
-        headers: The layer's own copy of its headers.
+        headers: Those of the scope as the layer got it.
         receive, send: As the layer got them.
         entered: An `Entered`, which gets what it needs to leave the context as it was; None: nobody needs that.
 
@@ -171,7 +168,7 @@ cdef object begin_layer(
     set_slot(extension, SEND, send)
     set_slot(extension, EARLIER, held(call, EXTENSION))
     set_slot(call, EXTENSION, extension)
-    PyDict_SetItem(inner, "headers", headers)
+    PyDict_SetItem(inner, "headers", PyList_GetSlice(headers, 0, PyList_GET_SIZE(headers)))
     value = inner.get("extensions")
     PyDict_SetItem(inner, "extensions", {**value, "apisix": extension} if value else {"apisix": extension})
     PyDict_SetItem(inner, "state", state)
@@ -190,10 +187,7 @@ def begin(layer, call, scope, receive, send):
         if PyList_CheckExact(headers):
             state = state_of(call, scope)
             if state is not None:
-                return begin_layer(
-                    layer, call, state, PyDict_Copy(scope), PyList_GetSlice(headers, 0, PyList_GET_SIZE(headers)),
-                    receive, send, None,
-                )
+                return begin_layer(layer, call, state, PyDict_Copy(scope), headers, receive, send, None)
     return BEGIN_IN_PYTHON(layer, call, scope, receive, send)
 
 
@@ -297,6 +291,11 @@ cdef class Entered:
         return 0
 
 
+cdef bint is_own(object running) noexcept:
+    """Return whether `run_on` may run this: a coroutine that nobody else has, who may await it elsewhere."""
+    return PyCoro_CheckExact(running) and Py_REFCNT(running) == 1
+
+
 cdef int run_on(object running, object value, PyObject **found) except -1:
     """Run a coroutine on. Returns whether it has ended, or waits for something.
 
@@ -323,18 +322,14 @@ cdef object _enter(object layer, object call, dict scope, object receive, object
     entered.call = call
     entered.layer = layer
     try:
-        running = begin_layer(
-            layer, call, state, PyDict_Copy(scope), PyList_GetSlice(headers, 0, PyList_GET_SIZE(headers)),
-            receive, send, entered,
-        )
+        running = begin_layer(layer, call, state, PyDict_Copy(scope), headers, receive, send, entered)
     except BaseException as exc:
         entered.fail(exc)
         raise
     if running is None:
         entered.leave()
         return None
-    # one that somebody else has too may be awaited there, which is an error
-    entered.running = running if PyCoro_CheckExact(running) and Py_REFCNT(running) == 1 else AWAITING(running)
+    entered.running = running if is_own(running) else AWAITING(running)
     return entered
 
 

@@ -56,7 +56,7 @@ class Layer:
         self.state: dict[str, Any] = {}
         self.root = options.root_path
         self._entries = {
-            "plugin": name, "phase": "request", "conf": conf, "route_id": route_id, "request_id": None, "var": None,
+            "plugin": name, "phase": "", "conf": conf, "route_id": route_id, "request_id": None, "var": None,
         }  # fmt: skip
 
     @property

@@ -7,6 +7,7 @@ where it waits, where something went wrong, where it owes an answer.
 from cpython.object cimport PyObject
 
 from ..adapter._request_call cimport begin_run, end_run, usual_chain
+from ..plugins._layers cimport YIELDED, RETURNED, is_own, run_on
 
 from weakref import getweakrefcount
 
@@ -16,9 +17,6 @@ __all__ = ["SOURCES", "begin_in_turn"]
 
 cdef extern from *:
     const char *ASGI_BRIDGE_SOURCES
-    # makes no StopIteration for a coroutine that ends
-    int PyIter_Send(object coroutine, object value, PyObject **result)
-    bint PyCoro_CheckExact(object value)
     object PyContext_CopyCurrent()
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
@@ -28,22 +26,7 @@ cdef extern from *:
 SOURCES = ASGI_BRIDGE_SOURCES.decode()
 """Digest of the sources of this build."""
 
-cdef enum:
-    RETURNED = 0  # PySendResult
-    YIELDED = 1
-
 cdef object REST = Rest, NOTHING = nothing, RAISING = raising
-
-
-cdef int _step(object run, PyObject **found) except -1:
-    """Run a coroutine until it waits for something, or ends.
-
-    Args:
-        run: The coroutine.
-        found: Gets what it has yielded or returned: a new reference.
-    """
-    cdef int how = PyIter_Send(run, None, found)
-    return how if how == RETURNED or how == YIELDED else -1
 
 
 cdef object _what_is_left(object call, object chain):
@@ -54,10 +37,9 @@ cdef object _what_is_left(object call, object chain):
     try:
         running = begin_run(call, chain)
         if running is not None:
-            # one that somebody else has too may be awaited there, which is an error
-            if not PyCoro_CheckExact(running) or Py_REFCNT(running) != 1:
+            if not is_own(running):
                 return running
-            how = _step(running, &found)
+            how = run_on(running, None, &found)
             waits_for = <object>found
             Py_DECREF(found)
             if how == YIELDED:
@@ -78,16 +60,20 @@ def begin_in_turn(task, future, name, list ready not None):
         entry = ready.pop()
         call, owner = entry
         context = PyContext_CopyCurrent()
-        run = waits_for = None
+        left = run = waits_for = None
         how = RETURNED
         try:
             PyContext_Enter(context)
             try:
                 chain = usual_chain(call)
-                left = NOTHING if chain is None else _what_is_left(call, chain)
-                if left is not None:
-                    run = call.run(owner.ended) if left is NOTHING else call.run(owner.ended, left)
-                    how = _step(run, &found)
+                if chain is None:
+                    run = call.run(owner.ended)
+                else:
+                    left = _what_is_left(call, chain)
+                    if left is not None:
+                        run = call.run(owner.ended, left)
+                if run is not None:
+                    how = run_on(run, None, &found)
                     waits_for = <object>found
                     Py_DECREF(found)
             finally:

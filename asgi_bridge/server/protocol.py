@@ -260,15 +260,22 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         if chain is not None:
             self._run(message, chain)
         elif runner.store.is_unknown(message.conf_token):
-            self._refuse_unknown(message)
+            self._refuse(message, ErrCode.CONF_TOKEN_NOT_FOUND)
         else:
             self._spawn(self._restore(message))
 
-    def _refuse_unknown(self, message: HTTPReqCallReq | HTTPRespCallReq, started: float | None = None) -> None:
-        """Refuse the call, so that the gateway prepares its configuration again."""
-        self._send_answer(ErrResp(ErrCode.CONF_TOKEN_NOT_FOUND))
+    def _refuse(self, message: HTTPReqCallReq | HTTPRespCallReq, code: ErrCode, started: float | None = None) -> None:
+        """Refuse a call that has no chain.
+
+        Args:
+            message: What the gateway sent.
+            code: After CONF_TOKEN_NOT_FOUND the gateway prepares the configuration again.
+            started: When the message had come, in monotonic seconds; None: now.
+        """
+        self._send_answer(ErrResp(code))
         if self._runner.watched:
-            note_refused(self._runner, message, None, "error unknown token", started)
+            outcome = "error unknown token" if code is ErrCode.CONF_TOKEN_NOT_FOUND else "error"
+            note_refused(self._runner, message, None, outcome, started)
 
     def _overloaded(self, message: HTTPReqCallReq | HTTPRespCallReq) -> bool:
         """Refuse the call if too many run. Returns whether it was refused."""
@@ -356,10 +363,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             self._runner.host.on_fault(exc)
         finally:
             if chain is None:
-                self._send_answer(ErrResp(code))
-                if self._runner.watched:
-                    unknown = code is ErrCode.CONF_TOKEN_NOT_FOUND
-                    note_refused(self._runner, message, None, "error unknown token" if unknown else "error", started)
+                self._refuse(message, code, started)
         if chain is not None and not self._transport.is_closing() and not self._overloaded(message):
             self._run(message, chain, started)
 

@@ -31,10 +31,11 @@ class Dialogue(NamedTuple):
     send: Send
 
 
-DIALOGUES = [Dialogue("python", Session.receive, Session.send)]
-"""All implementations on this machine. The last one is used."""
+DIALOGUES: tuple[Dialogue, ...] = (Dialogue("python", Session.receive, Session.send),)
+"""All implementations on this machine. The first one is used."""
 _compiled = twin("wire._session")
 if _compiled is not None:
-    DIALOGUES.append(Dialogue("compiled", _compiled.receive, _compiled.send))
+    DIALOGUES = (Dialogue("compiled", _compiled.receive, _compiled.send), *DIALOGUES)
 
-_, receive, send = DIALOGUES[-1]
+receive = DIALOGUES[0].receive
+send = DIALOGUES[0].send

@@ -238,11 +238,7 @@ class Session:
 
     def receive(self, data: Buffer) -> Message | None:
         """Do what `receive_data` and `next_message` do, in one call."""
-        if self._state is _ERROR:
-            self._refuse()
-        if self._eof:
-            raise LocalProtocolError("data after the end of the stream")
-        self._reader.receive_data(data)
+        self.receive_data(data)
         return self.next_message()
 
     def receive_eof(self) -> None:

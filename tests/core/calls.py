@@ -9,7 +9,6 @@ difference: ``python -m tests.core.calls SECONDS [SEED]``.
 
 import asyncio
 import gc
-import itertools
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -31,7 +30,7 @@ from ..wire.damage import RECORDED
 from . import connections
 from .doings import DOINGS, USUAL, Chance, Doing, Seen
 from .odd import try_all
-from .trying import Difference, run_program, try_out
+from .trying import Difference, compare_stories, run_program, try_out
 
 __all__ = ["Difference", "compare_call", "compare_connection", "compare_reads", "main"]
 
@@ -271,9 +270,7 @@ async def compare_call(seed: int) -> bool:
         gc.enable()
     if any(isinstance(each, tuple) and each[:1] == ("spoils",) for each in pure):
         return False  # a plugin has broken the message, of which the compiled core makes the scope later
-    for one, other in itertools.zip_longest(*[map(_shown, each) for each in (pure, compiled)]):
-        if one != other:
-            raise Difference(f"compare_call({seed})\npure:     {one}\ncompiled: {other}")
+    compare_stories(f"compare_call({seed})", map(_shown, pure), map(_shown, compiled))
     return any(isinstance(each, tuple) and each[0] == "answers" for each in pure)
 
 
@@ -297,11 +294,9 @@ def compare_reads(seed: int) -> bool:
     Raises:
         Difference: The two do not agree.
     """
-    stories = [_reads(seed, *dialogue[1:]) for dialogue in DIALOGUES]
-    for one, other in itertools.zip_longest(stories[0], stories[-1]):
-        if one != other:
-            raise Difference(f"compare_reads({seed})\npure:     {one!r}\ncompiled: {other!r}")
-    return len(stories[0]) > 1
+    compiled, pure = [_reads(seed, each.receive, each.send) for each in DIALOGUES]
+    compare_stories(f"compare_reads({seed})", pure, compiled)
+    return len(pure) > 1
 
 
 def _reads(seed: int, receive: Callable[..., Any], send: Callable[..., Any]) -> list[object]:

@@ -1,9 +1,7 @@
 """Compare whole connections in the compiled core and in pure Python: what they write, and how they stand after it."""
 
 import asyncio
-import itertools
 import logging
-import random
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +14,10 @@ from asgi_bridge.server.worker import Link
 from asgi_bridge.server.worker_protocol import WorkerProtocol
 from asgi_bridge.wire import ErrResp, ExtraInfoResp, HTTPReqCallReq, HTTPRespCallReq, encode
 
-from .trying import Difference
+from .doings import Chance, Seen
+from .trying import compare_stories
 
-__all__ = ["compare_connection"]
-
-Chance = random.Random
-Seen = list[object]
+__all__ = ["Transport", "compare_connection"]
 
 
 class PureProtocol(WorkerProtocol):
@@ -169,7 +165,5 @@ async def compare_connection(
             )
     finally:
         logging.disable(logging.NOTSET)
-    for one, other in itertools.zip_longest(*stories):
-        if one != other:
-            raise Difference(f"compare_connection({seed})\npure:     {one!r}\ncompiled: {other!r}")
+    compare_stories(f"compare_connection({seed})", *stories)
     return any(isinstance(each, bytes) for each in stories[0])

@@ -5,7 +5,7 @@ import contextlib
 import random
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeAlias
 
 from starlette.responses import PlainTextResponse
@@ -23,7 +23,15 @@ Doing: TypeAlias = Callable[[Scope, Receive, Send, Seen, Chance], Awaitable[None
 """What a plugin does; the list gets what both have to see."""
 
 
-# what a plugin does; `seen` gets what both have to see
+@contextlib.contextmanager
+def maybe_caught(kind: type[BaseException], seen: Seen, chance: Chance) -> Iterator[None]:
+    """Note an exception that comes out of the block, and catch every second one."""
+    try:
+        yield
+    except kind as exc:
+        seen.append((type(exc), str(exc)))
+        if chance.random() < 0.5:
+            raise
 
 
 async def passes(scope: Scope, receive: Receive, send: Send, seen: Seen, chance: Chance) -> None:
@@ -73,11 +81,7 @@ async def answers_with_starlette(scope: Scope, receive: Receive, send: Send, see
 
 
 async def sends_nonsense(scope: Scope, receive: Receive, send: Send, seen: Seen, chance: Chance) -> None:
-    await send(
-        chance.choice(
-            ({"type": "http.response.body"}, {"type": "nothing"}, {"type": 5}, {"type": "http.response.debug"})
-        )
-    )
+    await send({"type": chance.choice(("http.response.body", "nothing", 5, "http.response.debug"))})
     await upstream(scope, receive, send)
 
 
@@ -131,12 +135,8 @@ async def reads(scope: Scope, receive: Receive, send: Send, seen: Seen, chance: 
 async def asks(scope: Scope, receive: Receive, send: Send, seen: Seen, chance: Chance) -> None:
     names: tuple[Any, ...] = ("remote_addr", "request_id", "unknown", "broken", "", 5, "x" * 2000)
     wanted = [chance.choice(names[: chance.choice((3, 3, 7))]) for _ in range(chance.randrange(4))]
-    try:
+    with maybe_caught(PluginError, seen, chance):
         seen.append(repr(await apisix(scope).var(*wanted)))
-    except PluginError as exc:
-        seen.append(str(exc))
-        if chance.random() < 0.5:
-            raise
     await upstream(scope, receive, send)
 
 
@@ -195,12 +195,8 @@ async def is_cancelled(scope: Scope, receive: Receive, send: Send, seen: Seen, c
     if not before:
         task.cancel()
     if chance.random() < 0.5:
-        try:
+        with maybe_caught(asyncio.CancelledError, seen, chance):
             await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            seen.append("cancelled")
-            if chance.random() < 0.5:
-                raise
 
 
 async def waits_for_nothing_that_comes(
@@ -208,12 +204,8 @@ async def waits_for_nothing_that_comes(
 ) -> None:  # fmt: skip
     """Wait inside of other plugins, until the call is ended from outside."""
     forever: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    try:
+    with maybe_caught(BaseException, seen, chance):
         await forever
-    except BaseException as exc:
-        seen.append(type(exc))
-        if chance.random() < 0.5:
-            raise
     await upstream(scope, receive, send)
 
 

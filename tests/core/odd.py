@@ -36,6 +36,8 @@ from asgi_bridge.wire import HTTPReqCallReq, HTTPReqCallResp, Session, Stop, Var
 from asgi_bridge.wire.frames import FrameReader
 from asgi_bridge.wire.session import State
 
+from .connections import Transport
+
 __all__ = ["Key", "connected", "take_from_a_dict_that_changes", "try_all"]
 
 CLASSES: tuple[type[Any], ...] = (
@@ -79,16 +81,6 @@ def call_with_anything(chance: random.Random, rounds: int) -> None:
                 _do(function, *(chance.choice(odd) for _ in range(function.__code__.co_argcount)))
 
 
-class Transport:
-    """A transport that is open, and writes nothing."""
-
-    def is_closing(self) -> bool:
-        return False
-
-    def write(self, data: bytes) -> None:
-        pass
-
-
 def connected(loop: asyncio.AbstractEventLoop) -> Any:
     """Return a connection whose runner has one configuration, with the token 0."""
     runner = Runner({}, RunnerOptions())
@@ -96,7 +88,7 @@ def connected(loop: asyncio.AbstractEventLoop) -> Any:
     made: Any = RunnerProtocol(config(), ServerState(), None, loop)
     chain = Chain([Layer("a", Options(), {})], None)
     runner.store.find = lambda token: chain  # type: ignore[method-assign]
-    made._transport = Transport()
+    made._transport = Transport([])
     return made
 
 

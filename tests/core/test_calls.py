@@ -58,8 +58,9 @@ def test_a_difference_in_a_call_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_difference_in_a_read_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    name, receive, _ = DIALOGUES[-1]
-    monkeypatch.setattr(calls, "DIALOGUES", [DIALOGUES[0], (name, receive, lambda session, message: b"")])
+    compiled, pure = DIALOGUES
+    broken = compiled._replace(send=lambda session, message: b"")
+    monkeypatch.setattr(calls, "DIALOGUES", (broken, pure))
     with pytest.raises(Difference, match=r"^compare_reads\(\d+\)\npure:     .*\ncompiled: "):
         for seed in range(1000):
             compare_reads(seed)

@@ -308,9 +308,9 @@ def test_an_answer_that_fits_into_no_frame_is_noted_once() -> None:
 
 
 def test_the_runs_of_layers_cannot_be_made_by_hand() -> None:
-    made = layers.Entered()
-    for use in (made.close, lambda: made.send(None), lambda: made.throw(KeyError()), lambda: next(made)):
-        try:
+    made: Any = layers.Entered()
+    made.close()
+    uses: list[Callable[[], object]] = [lambda: made.send(None), lambda: made.throw(KeyError()), lambda: next(made)]
+    for use in uses:
+        with pytest.raises(RuntimeError, match="^cannot reuse already awaited coroutine$"):
             use()
-        except RuntimeError as exc:
-            assert str(exc) == "cannot reuse already awaited coroutine"

@@ -1,15 +1,31 @@
 """The loop of the programs that compare the compiled core with pure Python, and how they end."""
 
+import itertools
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-__all__ = ["Difference", "run_program", "try_out"]
+__all__ = ["Difference", "compare_stories", "run_program", "try_out"]
 
 
 class Difference(AssertionError):
     """The twins do not agree."""
+
+
+def compare_stories(what: str, pure: Iterable[object], compiled: Iterable[object]) -> None:
+    """Compare what has happened with each of the twins, step by step.
+
+    Args:
+        what: The call that does the same again.
+        pure, compiled: The steps.
+
+    Raises:
+        Difference: They are not equal.
+    """
+    for one, other in itertools.zip_longest(pure, compiled):
+        if one != other:
+            raise Difference(f"{what}\npure:     {one!r}\ncompiled: {other!r}")
 
 
 def try_out(
