@@ -19,7 +19,7 @@ CORE := setup.py asgi_bridge/compiled.py $(wildcard asgi_bridge/*/*.pyx asgi_bri
 # With COVERAGE=1 the tests note which code they reach.
 RUN_PYTEST := $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest
 # What runs through the compiled core.
-OF_CORE := tests/adapter tests/server tests/replay tests/recording tests/alike tests/test_phases.py
+OF_CORE := tests/adapter tests/plugins tests/server tests/replay tests/recording tests/alike tests/test_phases.py
 
 # What is about servers and clients, which differ with the parser and the event loop that uvicorn finds.
 OF_SERVERS := tests/server tests/gateway tests/replay/test_gateway.py tests/alike tests/wsgi tests/apps examples $(wildcard tests/test_*.py)

@@ -25,6 +25,8 @@ MODULES = (
     "adapter._request_scope",
     "adapter._headers",
     "adapter._request_call",
+    "plugins._chains",
+    "plugins._later",
     "plugins._layers",
     "server._call_tasks",
     "server._connection",

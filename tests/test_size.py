@@ -24,7 +24,7 @@ def attributes_of(cls: ast.ClassDef) -> set[str]:
     for node in ast.walk(cls):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
             found.add(node.attr)
-    return found - {"__weakref__"}
+    return found - {"__dict__", "__weakref__"}
 
 
 def classes() -> Iterator[tuple[str, set[str]]]:

@@ -20,6 +20,8 @@ from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZ
 from libc.stdint cimport uint8_t
 from libc.string cimport memcmp
 
+from ..wire.slots cimport new_empty, set_slot, slot_of
+
 from ..apisix_constants import BODYLESS_STATUSES, TOKEN_BYTES
 from ..wire import Rewrite, Stop
 from .answer import BEFORE_THE_UPSTREAM, OF_CONNECTION, response_headers as response_headers_in_python
@@ -42,6 +44,10 @@ cdef enum:
     MAX_CHANGED = 32
 
 cdef object STOP = Stop, REWRITE = Rewrite
+cdef Py_ssize_t STOP_STATUS = slot_of(STOP, "status"), STOP_HEADERS = slot_of(STOP, "headers")
+cdef Py_ssize_t STOP_BODY = slot_of(STOP, "body")
+cdef Py_ssize_t PATH = slot_of(REWRITE, "path"), HEADERS = slot_of(REWRITE, "headers"), ARGS = slot_of(REWRITE, "args")
+cdef Py_ssize_t RESP_HEADERS = slot_of(REWRITE, "resp_headers"), BODY = slot_of(REWRITE, "body")
 cdef frozenset OWN = GATEWAYS_OWN | {b"host"}, CONNECTION = OF_CONNECTION, NO_BODY = BODYLESS_STATUSES
 cdef frozenset LOST = BEFORE_THE_UPSTREAM
 cdef bytes CONTENT_TYPE = b"content-type", CONTENT_LENGTH = b"content-length", SERVER = b"server", COOKIE = b"cookie"
@@ -199,6 +205,19 @@ cdef Py_ssize_t _first_difference(list before, list after) noexcept:
     return count
 
 
+cdef bint _is_unchanged(list before, list after) noexcept:
+    """Return whether these are the same headers, the very same objects, and all of them are usual."""
+    cdef Py_ssize_t index, count = PyList_GET_SIZE(before)
+    cdef PyObject *entry
+    if count != PyList_GET_SIZE(after):
+        return False
+    for index in range(count):
+        entry = PyList_GET_ITEM(before, index)
+        if entry is not PyList_GET_ITEM(after, index) or not _is_pair(entry):
+            return False
+    return True
+
+
 cdef list _changed_headers(list before, list after):
     """Return the headers to set and delete; None: something is unusual."""
     before = before[:]
@@ -283,7 +302,7 @@ cdef object usual_differences(tuple before, dict after, object body):
         after: The scope that the chain passed on.
         body: The request body, if the chain changed it.
     """
-    cdef object path = None, old, new = after.get("path", MISSING)
+    cdef object path = None, old, found, new = after.get("path", MISSING)
     cdef object method = after.get("method", MISSING), query = after.get("query_string", MISSING)
     cdef object raw_path = after.get("raw_path"), headers = after.get("headers", MISSING)
     cdef list entries = None
@@ -302,14 +321,21 @@ cdef object usual_differences(tuple before, dict after, object body):
     if old is not headers:
         if not PyList_CheckExact(old) or not PyList_CheckExact(headers):
             return NotImplemented
-        entries = _changed_headers(old, headers)
-        if entries is None:
-            return NotImplemented
-        if not entries:
-            entries = None
+        if not _is_unchanged(old, headers):
+            entries = _changed_headers(old, headers)
+            if entries is None:
+                return NotImplemented
+            if not entries:
+                entries = None
     if path is None and entries is None and body is None:
         return None
-    return REWRITE(path, entries, None, None, body)
+    found = new_empty(REWRITE)  # quicker than to call the class
+    set_slot(found, PATH, path)
+    set_slot(found, HEADERS, entries)
+    set_slot(found, ARGS, None)
+    set_slot(found, RESP_HEADERS, None)
+    set_slot(found, BODY, body)
+    return found
 
 
 def differences(before, after, args, body, warn):
@@ -369,7 +395,7 @@ cdef list _stop_headers(list headers, Py_ssize_t length, bint cures):
 cdef object usual_stop(object method, object status, list headers, bytes body, bint cures):
     """Return a response as a Stop; None: something is unusual."""
     cdef list entries
-    cdef object content = body
+    cdef object content = body, found
     if type(method) is not str or method == "HEAD" or not PyLong_CheckExact(status) or status in NO_BODY:
         return None
     entries = _stop_headers(headers, PyBytes_GET_SIZE(body), cures)
@@ -377,7 +403,11 @@ cdef object usual_stop(object method, object status, list headers, bytes body, b
         return None
     if not PyBytes_GET_SIZE(body):
         content = FILLER if cures and status >= 300 else None
-    return STOP(status, entries, content)
+    found = new_empty(STOP)
+    set_slot(found, STOP_STATUS, status)
+    set_slot(found, STOP_HEADERS, entries)
+    set_slot(found, STOP_BODY, content)
+    return found
 
 
 def stop(method, status, headers, body, cures, warn):

@@ -2,5 +2,6 @@
 
 cdef object new_call(object message, object chain, object connection, object host)
 cdef object usual_chain(object call)
+cdef bint is_usual(object call, object chain) noexcept
 cdef object begin_run(object call, object chain)
-cdef bint end_run(object call, object chain) except -1
+cdef bint end_run(object call, object chain, object owner) except -1

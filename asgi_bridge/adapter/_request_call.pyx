@@ -4,13 +4,15 @@ They do what is usual, and leave all else to the pure twins: calls of other clas
 or are parked, anything to warn of, anything that goes wrong.
 """
 
+from cython cimport final
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_CheckExact
 from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 
-from ..wire.slots cimport held, is_kind, new_empty, number_of, set_slot, slot, slot_of
+from ..wire.slots cimport held, is_kind, method_of, new_empty, number_of, set_slot, slot, slot_of
+from ..plugins._later cimport Later
 from ..plugins._layers cimport begin_layer, is_usual_layer, state_of
 from ._headers cimport checked_list, usual_differences, usual_stop
 from ._request_scope cimport usual_scope
@@ -25,7 +27,7 @@ from .request import MAX_HEADERS, NO_CHANGE, RequestCall, send_empty
 from .sent import Sent
 from .stage import ANSWERED, GONE, RUNNING
 
-__all__ = ["SOURCES", "ask", "begin", "innermost", "new_request_call", "take"]
+__all__ = ["SOURCES", "begin", "innermost", "new_request_call", "send", "var"]
 
 cdef extern from *:
     const char *ASGI_BRIDGE_SOURCES
@@ -36,7 +38,9 @@ SOURCES = ASGI_BRIDGE_SOURCES.decode()
 cdef object CALL = RequestCall, MESSAGE = HTTPReqCallReq, RESPONSE = HTTPReqCallResp, SENT = Sent, CHAINS = Chain
 cdef object HOSTS = Host, MISSING = object()
 cdef object BEGIN_IN_PYTHON = RequestCall._begin, INNERMOST_IN_PYTHON = RequestCall.innermost
+cdef object SEND_IN_PYTHON = Call.send, VAR_IN_PYTHON = Call.var
 cdef object is_running = RUNNING, is_answered = ANSWERED, is_gone = GONE, yes = True, no = False, nothing = b""
+cdef list OUTCOMES = [f"stop {status}" for status in range(1000)]
 cdef object UNCHANGED = NO_CHANGE, CLOSING = CLOSING_STATUSES
 cdef Py_ssize_t MOST_HEADERS = MAX_HEADERS, LONGEST = MAX_PAYLOAD
 cdef long TURN = YIELD_EVERY
@@ -57,12 +61,14 @@ cdef Py_ssize_t BODY = slot_of(CALL, "request_body")
 cdef Py_ssize_t NAMES = slot_of(Chain, "names"), EXACT = slot_of(Chain, "exact"), BOTH = slot_of(Chain, "both")
 cdef Py_ssize_t FOR_REQUESTS = slot_of(Chain, "request"), LAYERS = slot_of(Chain, "layers")
 cdef Py_ssize_t CURES = slot_of(Chain, "cures"), CALLS = slot_of(Chain, "calls")
+cdef Py_ssize_t IDLE = slot_of(Chain, "_idle")
 cdef Py_ssize_t FAILED = slot_of(CALL, "failed"), TASK = slot_of(CALL, "task")
 cdef Py_ssize_t EXTENSION = slot_of(CALL, "extension"), STATE = slot_of(CALL, "state"), APART = slot_of(CALL, "apart")
 cdef Py_ssize_t ASK_ORIGIN = slot_of(Host, "ask_origin"), APP = slot_of(Host, "app")
 cdef Py_ssize_t STATUS = slot_of(SENT, "status"), SENT_HEADERS = slot_of(SENT, "headers")
 cdef Py_ssize_t CONTENT = slot_of(SENT, "content"), COMPLETE = slot_of(SENT, "complete")
-cdef Py_ssize_t UPSTREAM = slot_of(SENT, "upstream")
+cdef Py_ssize_t UPSTREAM = slot_of(SENT, "upstream"), WANTS_BODY = slot_of(SENT, "wants_body")
+cdef Py_ssize_t NEEDS_BODY = slot_of(SENT, "needs_body")
 
 
 # What a new call has in its slots: all but what the arguments say.
@@ -114,7 +120,8 @@ def new_request_call(message, chain, connection, host):
 
 def begin(call):
     """Make the scope, and begin the chain's run on it. See `RequestCall._begin`."""
-    cdef object message, chain, host, headers, scope, layers, layer, state
+    cdef object message, chain, host, headers, layers, layer, state
+    cdef tuple made
     if type(call) is not CALL:
         return BEGIN_IN_PYTHON(call)
     message = held(call, REQUEST)
@@ -142,16 +149,18 @@ def begin(call):
     layer = <object>PyList_GET_ITEM(layers, 0)
     if not is_usual_layer(layer):
         return BEGIN_IN_PYTHON(call)
-    scope = usual_scope(
+    made = usual_scope(
         held(message, METHOD), held(message, PATH), held(message, SRC_IP), headers, held(message, ARGS), held(host, APP)
     )
-    if scope is None:
+    if made is None:
         return BEGIN_IN_PYTHON(call)
     state = state_of(call, None)
     if state is None:
         return BEGIN_IN_PYTHON(call)
-    set_slot(call, BEFORE, (scope["method"], scope["query_string"], scope["path"], scope["raw_path"], headers))
-    return begin_layer(layer, call, state, scope, headers, call.receive, call.send, None)
+    set_slot(call, BEFORE, made[1])
+    return begin_layer(
+        layer, call, state, made[0], headers, method_of(call, "receive"), method_of(call, "send"), None
+    )
 
 
 cdef object usual_chain(object call):
@@ -163,13 +172,18 @@ cdef object usual_chain(object call):
     return chain if type(chain) is CHAINS and number_of(slot(chain, CALLS)) >= 0 else None
 
 
+cdef bint is_usual(object call, object chain) noexcept:
+    """Return whether `end_run` may look at these two."""
+    return type(call) is CALL and type(chain) is CHAINS
+
+
 cdef object begin_run(object call, object chain):
     """Do what `Call.run` does at its beginning. Returns the chain's run, which is to be awaited; None: it is done."""
     set_slot(chain, CALLS, number_of(slot(chain, CALLS)) + 1)
     return begin(call)
 
 
-cdef bint end_run(object call, object chain) except -1:
+cdef bint end_run(object call, object chain, object owner) except -1:
     """Do what `Call.run` does at its end, if the call is answered, and nothing went wrong. Returns False if not."""
     cdef long calls
     if (
@@ -177,17 +191,19 @@ cdef bint end_run(object call, object chain) except -1:
         or slot(call, FAULTS) is not <PyObject *>None
         or slot(call, FAILED) is not <PyObject *>None
         or slot(call, BODY) is not <PyObject *>None
-        or slot(call, TASK) is not <PyObject *>None
     ):
         return False
     set_slot(call, EXTENSION, None)
     set_slot(call, STATE, None)
     set_slot(call, APART, None)
     calls = number_of(slot(chain, CALLS))
-    if calls > 1:
+    if calls > 1 or (calls == 1 and slot(chain, IDLE) is <PyObject *>None):  # nobody waits until there are none
         set_slot(chain, CALLS, calls - 1)
     else:
         chain.call_ended()
+    if slot(call, TASK) is not <PyObject *>None:
+        owner.ended(call)
+        set_slot(call, TASK, None)
     return True
 
 
@@ -263,7 +279,8 @@ cdef object _new_sent(object call):
     set_slot(sent, CONTENT, nothing)
     set_slot(sent, COMPLETE, yes if slot(call, STAGE) is <PyObject *>is_answered else no)
     set_slot(sent, UPSTREAM, None)
-    sent.wants_body = sent.needs_body = False
+    set_slot(sent, WANTS_BODY, no)
+    set_slot(sent, NEEDS_BODY, no)
     return sent
 
 
@@ -305,7 +322,7 @@ cdef bint _take_body(object call, dict message) except -1:
     status = held(sent, STATUS)
     number = number_of(<PyObject *>status)
     before = held(sent, CONTENT)
-    if number < 1 or not PyBytes_CheckExact(before) or PyBytes_GET_SIZE(before):
+    if not 1 <= number <= 999 or not PyBytes_CheckExact(before) or PyBytes_GET_SIZE(before):
         return False
     if not PyBytes_CheckExact(content) or PyBytes_GET_SIZE(content) > LONGEST:
         return False
@@ -325,13 +342,13 @@ cdef bint _take_body(object call, dict message) except -1:
     if action is None:
         return False
     set_slot(sent, CONTENT, content)
-    _answer(call, request, action, f"stop {number}")
+    _answer(call, request, action, <str>OUTCOMES[number])
     set_slot(sent, COMPLETE, yes)
     return True
 
 
-def take(call, message):
-    """Take a message of the chain's response, if it is a usual one. See `twins._send`."""
+cdef bint _take(object call, object message) except -1:
+    """Take a message of the chain's response, if it is a usual one. Returns whether it was."""
     cdef object kind
     cdef bint taken
     cdef long count = _messages(call) if is_kind(call, CALL) else -1
@@ -350,8 +367,26 @@ def take(call, message):
     return taken
 
 
-def ask(call, tuple names not None):
-    """Ask the gateway for variables, if that is usual. See `twins._var`."""
+@final
+cdef class Sending(Later):
+    """What `Call.send` returns."""
+
+    cdef object call, message
+
+    cdef object begin(self):
+        return None if _take(self.call, self.message) else SEND_IN_PYTHON(self.call, self.message)
+
+
+def send(call, message):
+    """Take a message of the chain's response, once it is awaited. See `Call.send`."""
+    cdef Sending made = Sending.__new__(Sending)
+    made.call = call
+    made.message = message
+    return made
+
+
+cdef object _ask(object call, tuple names):
+    """Ask the gateway for variables. Returns a future; None: something is unusual, and nothing was done."""
     cdef object name
     cdef Py_ssize_t length = 0
     cdef long count = _messages(call) if type(call) is CALL else -1
@@ -370,3 +405,50 @@ def ask(call, tuple names not None):
         return None
     set_slot(call, MESSAGES, count + 1)
     return held(call, CONNECTION).ask(ASKS_FOR(names))
+
+
+@final
+cdef class Asking(Later):
+    """What `Call.var` returns."""
+
+    cdef object call
+    cdef tuple names
+    cdef bint asked
+
+    cdef object begin(self):
+        cdef object future = _ask(self.call, self.names)
+        if future is None:
+            return VAR_IN_PYTHON(self.call, *self.names)
+        self.asked = True
+        return future.__await__()
+
+    cdef object ended(self, object value):
+        cdef list values
+        cdef object name
+        cdef dict found
+        cdef Py_ssize_t index = 0
+        if not self.asked:
+            return value
+        values = value
+        if len(values) != len(self.names):
+            raise ValueError("the gateway has answered another number of asks")
+        found = {}
+        for name in self.names:
+            found[name] = values[index]
+            index += 1
+        if "request_id" in found:
+            self.call.note_request_id(values[self.names.index("request_id")])
+        return found if index > 1 else values[0]
+
+    cdef int failed(self, object exc) except -1:
+        if self.asked and isinstance(exc, PluginError):
+            self.call._note(exc)
+        return 0
+
+
+def var(call, *names):
+    """Ask the gateway for variables, once it is awaited. See `Call.var`."""
+    cdef Asking made = Asking.__new__(Asking)
+    made.call = call
+    made.names = names
+    return made

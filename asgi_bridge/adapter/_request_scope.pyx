@@ -37,11 +37,14 @@ cdef bytes TRANSFER_ENCODING = b"transfer-encoding"
 cdef bytes SLASH = b"/"
 
 # What all scopes begin with: a copy of a dict costs less than a new one.
+cdef bytes NO_QUERY = b""
 cdef dict ASGI = {"version": "3.0", "spec_version": "2.4"}
 cdef dict SCOPE = {
     "type": "http", "asgi": ASGI, "http_version": "1.1", "method": "", "scheme": "", "path": "", "raw_path": b"",
     "query_string": b"", "root_path": "", "headers": (), "client": None, "server": None, "extensions": None, "app": None,
 }
+# The same for a scope to which a layer adds the rest.
+cdef dict SCOPE_OF_LAYER = {**SCOPE, "state": None}
 # Origins that came before, each at a place that its host decides: what the three headers were, and what they say.
 cdef list KEPT_ORIGINS = [None] * ORIGINS
 
@@ -96,6 +99,10 @@ cdef uint8_t *_write_escaped(uint8_t *to, object text, const bint *safe):
 
 def encode_query(list args not None):
     """Return decoded arguments as a query string. See `request_scope.encode_query`."""
+    return _query(args)
+
+
+cdef bytes _query(list args):
     cdef Py_ssize_t length = 0
     cdef bytes query
     cdef tuple pair  # nobody can change one between the two loops
@@ -225,32 +232,39 @@ cdef bytes _raw_path(bytes path):
     return raw_path
 
 
-cdef dict _new_scope(object method, bytes path, bytes packed, list headers, list args, tuple origin, object app):
-    cdef dict scope = PyDict_Copy(SCOPE)
+cdef tuple _fill(dict scope, object method, bytes path, bytes packed, list headers, list args, tuple origin, object app):
+    """Fill in all but headers and extensions. Returns the fields that are compared with those that a chain passes on."""
+    cdef object text = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path), "replace")
+    cdef bytes raw_path = _raw_path(path), query = NO_QUERY
     PyDict_SetItem(scope, "asgi", PyDict_Copy(ASGI))
     PyDict_SetItem(scope, "method", method)
     PyDict_SetItem(scope, "scheme", origin[0])
-    PyDict_SetItem(scope, "path", PyUnicode_DecodeUTF8(PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path), "replace"))
-    PyDict_SetItem(scope, "raw_path", _raw_path(path))
+    PyDict_SetItem(scope, "path", text)
+    PyDict_SetItem(scope, "raw_path", raw_path)
     if args:
-        PyDict_SetItem(scope, "query_string", encode_query(args))
-    PyDict_SetItem(scope, "headers", headers)
+        query = _query(args)
+        PyDict_SetItem(scope, "query_string", query)
     PyDict_SetItem(scope, "client", _client(packed))
     PyDict_SetItem(scope, "server", origin[1])
-    PyDict_SetItem(scope, "extensions", {})
     PyDict_SetItem(scope, "app", app)
-    return scope
+    return method, query, text, raw_path, headers
 
 
 def build_scope(message, list headers, list args, tuple origin not None, app):
     """Return the scope of a request. See `request_scope.build_scope`."""
     if PyTuple_GET_SIZE(origin) != 2:
         raise ValueError("an origin is a scheme and a server")
-    return _new_scope(message.method, message.path or b"/", message.src_ip, headers, args, origin, app)
+    cdef dict scope = PyDict_Copy(SCOPE)
+    _fill(scope, message.method, message.path or b"/", message.src_ip, headers, args, origin, app)
+    PyDict_SetItem(scope, "headers", headers)
+    PyDict_SetItem(scope, "extensions", {})
+    return scope
 
 
-cdef dict usual_scope(object method, object path, object packed, list headers, object args, object app):
-    """Return the scope of a request, all in one step; None: something is unusual about it.
+cdef tuple usual_scope(object method, object path, object packed, list headers, object args, object app):
+    """Make the scope of a request, all in one step, but for what a layer adds: headers, extensions and state.
+
+    Returns the scope, and its fields that are compared with those that the chain passes on. None: something is unusual.
 
     Args:
         method, path, packed, headers, args: The fields of the message.
@@ -298,7 +312,8 @@ cdef dict usual_scope(object method, object path, object packed, list headers, o
     origin = _origin(proto, host, port)
     if origin is None:
         return None
-    return _new_scope(method, path, packed, headers, args, origin, app)
+    cdef dict scope = PyDict_Copy(SCOPE_OF_LAYER)
+    return scope, _fill(scope, method, path, packed, headers, args, origin, app)
 
 
 cdef inline bint _is_pair(PyObject *entry) noexcept:

@@ -1,42 +1,56 @@
-"""The way through the layers in C: compiled twins of `Layer.begin`, and of `pass_on` in ``extension.py``.
+"""The way through the layers in C: compiled twins of `Layer.begin`, and of `pass_on` and `upstream` in
+``extension.py``.
 
 They do what is usual, and leave all else to the pure twins: layers of other classes, plugins that are passed over after
 a fault, a `root_path`, lifespans that give the same key, and a plugin that hands on a `receive` or `send` of its own.
 """
 
-from cython cimport final, freelist
+from cython cimport final
 from cpython.dict cimport PyDict_CheckExact, PyDict_Copy, PyDict_SetItem, PyDict_Update
 from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE, PyList_GetSlice
 from cpython.object cimport PyObject
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from ..wire.slots cimport held, is_kind, set_slot, slot, slot_of
+from ..wire.slots cimport held, is_kind, method_of, set_slot, slot, slot_of
+from ._later cimport Later, is_own
 
-from time import monotonic
+from sys import intern
 
 from .call import ChainCall
 from .chain import Chain
 from .extension import Apisix, current, pass_on as pass_on_in_python
 from .layer import Layer, awaiting
+from .lifespan import quiet_lifespan
 from .options import Options
 from .state import States
 
-__all__ = ["SOURCES", "begin", "pass_on"]
+__all__ = ["SOURCES", "begin", "pass_on", "upstream"]
 
 cdef extern from *:
     """
+    static PyObject *call_name;
+    /* Call an ASGI application. To call an object whose class has a `__call__` in Python packs its arguments into a
+       tuple, and takes them out again; the method itself can be called without that. */
+    static PyObject *call_app(PyObject *app, PyObject *scope, PyObject *receive, PyObject *send) {
+        PyObject *arguments[4] = {app, scope, receive, send};
+        PyObject *method = Py_TYPE(app)->tp_call == NULL ? NULL : _PyType_Lookup(Py_TYPE(app), call_name);
+        PyObject *result;
+        if (method == NULL || !PyFunction_Check(method)) return PyObject_Vectorcall(app, arguments + 1, 3, NULL);
+        Py_INCREF(method);
+        result = PyObject_Vectorcall(method, arguments, 4, NULL);
+        Py_DECREF(method);
+        return result;
+    }
     static PyObject *new_of(PyObject *type, PyObject *arguments) {
         return ((PyTypeObject *)type)->tp_new((PyTypeObject *)type, arguments, NULL);
     }
     """
     const char *ASGI_BRIDGE_SOURCES
+    PyObject *call_name
+    object call_app(object app, object scope, object receive, object send)
     object new_of(object type, tuple arguments)
     object PyContextVar_Set(object variable, object value)
     int PyContextVar_Reset(object variable, object token) except -1
-    # makes no StopIteration for a coroutine that ends
-    int PyIter_Send(object coroutine, object value, PyObject **result)
-    bint PyCoro_CheckExact(object value)
-    Py_ssize_t Py_REFCNT(object value)
-    void Py_DECREF(PyObject *value)
 
 SOURCES = ASGI_BRIDGE_SOURCES.decode()
 """Digest of the sources of this build."""
@@ -44,8 +58,10 @@ SOURCES = ASGI_BRIDGE_SOURCES.decode()
 cdef object LAYER = Layer, OPTION = Options, CHAIN = Chain
 cdef object APISIX = Apisix, CALL = ChainCall, STATES = States, CURRENT = current
 cdef object BEGIN_IN_PYTHON = Layer.begin, ENTER = ChainCall.enter
-cdef object AWAITING = awaiting, MISSING = object()
+cdef object AWAITING = awaiting, LIFESPAN = quiet_lifespan, MISSING = object()
 cdef tuple NOTHING = ()
+cdef str the_call = intern("__call__")
+call_name = <PyObject *>the_call
 
 cdef object closed = Options().on_error
 cdef PyObject *CLOSED = <PyObject *>closed
@@ -142,7 +158,9 @@ cdef object begin_layer(
     """
     cdef object extension, now, value
     cdef double deadline
-    now = monotonic()
+    cdef timespec clock
+    clock_gettime(CLOCK_MONOTONIC, &clock)
+    now = clock.tv_sec + clock.tv_nsec * 1e-9
     value = held(layer, OPTIONS)
     value = held(value, TIMEOUT) if type(value) is OPTION else value.timeout
     deadline = <double>now + <double>value
@@ -160,8 +178,8 @@ cdef object begin_layer(
     value = held(call, REQUEST_ID)
     if value is not None:
         PyDict_SetItem(extension, "request_id", value)
-    PyDict_SetItem(extension, "phase", call.phase)
-    PyDict_SetItem(extension, "var", call.var)
+    PyDict_SetItem(extension, "phase", method_of(call, "phase"))
+    PyDict_SetItem(extension, "var", method_of(call, "var"))
     set_slot(extension, OWNER, call)
     set_slot(extension, OF_LAYER, layer)
     set_slot(extension, RECEIVE, receive)
@@ -175,8 +193,7 @@ cdef object begin_layer(
     value = PyContextVar_Set(CURRENT, extension)
     if entered is not None:
         (<Entered>entered).token = value
-    value = held(layer, APP)
-    return value(inner, receive, send)
+    return call_app(held(layer, APP), inner, receive, send)
 
 
 def begin(layer, call, scope, receive, send):
@@ -192,90 +209,30 @@ def begin(layer, call, scope, receive, send):
 
 
 @final
-@freelist(64)
-cdef class Entered:
-    """The run of a layer that another layer has called. Awaiting it runs it: a coroutine would cost twice as much.
+cdef class Entered(Later):
+    """The run of a layer that another layer has called.
 
     It does what `Layer.enter` does: it notes out of which plugin an exception came, and leaves the context as it was.
-    As with a coroutine, nothing runs it after its end, or while it runs.
     """
 
-    cdef object running, call, layer, token
+    cdef object call, layer, token
 
-    def __await__(self):
-        return self
+    def __cinit__(self):
+        self.begun = self.over = True
 
-    def __iter__(self):
-        return self
+    cdef object ended(self, object value):
+        self.leave()
+        return value
 
-    def __next__(self):
-        cdef PyObject *found
-        if self.step(None, &found) == RETURNED:
-            Py_DECREF(found)
-            raise StopIteration
-        result = <object>found
-        Py_DECREF(found)
-        return result
-
-    def send(self, value):
-        cdef PyObject *found
-        how = self.step(value, &found)
-        result = <object>found
-        Py_DECREF(found)
-        if how == RETURNED:
-            raise StopIteration(result)
-        return result
-
-    def throw(self, *exception):
-        running = self.taken()
+    cdef int failed(self, object exc) except -1:
         try:
-            result = running.throw(*exception)
-        except StopIteration:
+            self.call.fails(exc, self.layer.name)
+        finally:
             self.leave()
-            raise
-        except BaseException as exc:
-            self.fail(exc)
-            raise
-        self.running = running
-        return result
-
-    def close(self):
-        if self.call is None:
-            return
-        running = self.taken()
-        try:
-            running.close()
-        except BaseException as exc:
-            self.fail(exc)
-            raise
-        self.fail(GeneratorExit())
-
-    cdef object taken(self):
-        """Return the coroutine, which is about to run."""
-        cdef object running = self.running
-        if running is None:  # as a coroutine says it
-            if self.call is None:
-                raise RuntimeError("cannot reuse already awaited coroutine")
-            raise ValueError("coroutine already executing")
-        self.running = None
-        return running
-
-    cdef int step(self, object value, PyObject **found) except -1:
-        cdef object running = self.taken()
-        cdef int how
-        try:
-            how = run_on(running, value, found)
-        except BaseException as exc:
-            self.fail(exc)
-            raise
-        if how == RETURNED:
-            self.leave()
-        else:
-            self.running = running
-        return how
+        return 0
 
     cdef int leave(self) except -1:
-        """End, and leave the context as it was. In another one, as in the garbage collector's, that is an error."""
+        """Leave the context as it was. In another one, as in the garbage collector's, that is an error."""
         cdef object token = self.token
         self.call = None
         if token is not None:
@@ -283,29 +240,21 @@ cdef class Entered:
             PyContextVar_Reset(CURRENT, token)
         return 0
 
-    cdef int fail(self, object exc) except -1:
-        try:
-            self.call.fails(exc, self.layer.name)
-        finally:
-            self.leave()
-        return 0
 
+@final
+cdef class Passing(Later):
+    """What `upstream` returns."""
 
-cdef bint is_own(object running) noexcept:
-    """Return whether `run_on` may run this: a coroutine that nobody else has, who may await it elsewhere."""
-    return PyCoro_CheckExact(running) and Py_REFCNT(running) == 1
+    cdef object scope, receive, respond
 
-
-cdef int run_on(object running, object value, PyObject **found) except -1:
-    """Run a coroutine on. Returns whether it has ended, or waits for something.
-
-    Args:
-        running: The coroutine.
-        value: What it gets.
-        found: Gets what it has returned, or waits for: a new reference.
-    """
-    cdef int how = PyIter_Send(running, value, found)
-    return how if how == RETURNED or how == YIELDED else -1
+    cdef object begin(self):
+        cdef object running
+        if self.scope["type"] == "lifespan":
+            return LIFESPAN(self.scope, self.receive, self.respond)
+        running = _pass_on(self.scope, self.receive, self.respond)
+        if running is None or type(running) is Entered or is_own(running):
+            return running
+        return AWAITING(running)
 
 
 cdef object _enter(object layer, object call, dict scope, object receive, object send):
@@ -324,17 +273,17 @@ cdef object _enter(object layer, object call, dict scope, object receive, object
     try:
         running = begin_layer(layer, call, state, PyDict_Copy(scope), headers, receive, send, entered)
     except BaseException as exc:
-        entered.fail(exc)
+        entered.failed(exc)
         raise
     if running is None:
         entered.leave()
         return None
+    entered.over = False
     entered.running = running if is_own(running) else AWAITING(running)
     return entered
 
 
-def pass_on(scope, receive, send):
-    """Run the next layer inwards, or what stands behind the last one. See `extension.pass_on`."""
+cdef object _pass_on(object scope, object receive, object send):
     cdef object extension, call, layer, inner
     if not PyDict_CheckExact(scope):
         return pass_on_in_python(scope, receive, send)
@@ -354,3 +303,17 @@ def pass_on(scope, receive, send):
     if inner is None or inner is call.boundary:
         return call.innermost(scope, receive, send)
     return _enter(inner, call, scope, receive, send)
+
+
+def pass_on(scope, receive, send):
+    """Run the next layer inwards, or what stands behind the last one. See `extension.pass_on`."""
+    return _pass_on(scope, receive, send)
+
+
+def upstream(scope, receive, send):
+    """Pass the request on, once it is awaited. See `extension.upstream`."""
+    cdef Passing made = Passing.__new__(Passing)
+    made.scope = scope
+    made.receive = receive
+    made.respond = send
+    return made

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from ..apisix_constants import Phase
+from ..compiled import twin
 from ..errors import ConfigurationError, PluginError
 from ..tracebacks import shorten
 from .build import MAX_CONFIGURATION_BYTES, MAX_KEY_BYTES, SHUTDOWN_SECONDS, Conf, build_chain, check_sizes
@@ -136,6 +137,8 @@ class ConfigurationStore:
         folder: Path of the private folder of the socket, where tokens outlive the process; None: they do not.
         on_build: Called with each new chain, its key and its configuration; None: nobody wants to know.
     """
+
+    __slots__ = ("__dict__", "_clock", "_prepared")  # the compiled core reads these two in each call
 
     def __init__(
         self,
@@ -397,3 +400,8 @@ class ConfigurationStore:
         task = asyncio.get_running_loop().create_task(chain.retire(SHUTDOWN_SECONDS))
         self._retiring[chain] = task
         task.add_done_callback(lambda done: self._retiring.pop(chain, None))
+
+
+_compiled = twin("plugins._chains")
+if _compiled is not None:
+    ConfigurationStore.find = _compiled.find  # type: ignore[method-assign]

@@ -1,10 +1,25 @@
 """Put the compiled way through the layers in the place of the pure one."""
 
+import asyncio
+import inspect
+from typing import Any
+
 from ..compiled import twin
 from . import extension
 from .layer import Layer
 
-__all__ = ["use_compiled"]
+__all__ = ["mark_async", "use_compiled"]
+
+
+def mark_async(function: Any) -> Any:
+    """Mark a compiled function that returns an awaitable, and return it.
+
+    Frameworks ask `inspect.iscoroutinefunction` or that of asyncio whether what they are to call is async.
+    """
+    if hasattr(inspect, "markcoroutinefunction"):  # from Python 3.12 on
+        return inspect.markcoroutinefunction(function)
+    function._is_coroutine = vars(asyncio.coroutines)["_is_coroutine"]
+    return function
 
 
 def use_compiled() -> None:
@@ -13,3 +28,4 @@ def use_compiled() -> None:
     if compiled is not None:
         Layer.begin = compiled.begin  # type: ignore[method-assign]
         extension.pass_on = compiled.pass_on
+        extension.Next.__call__ = staticmethod(mark_async(compiled.upstream))  # type: ignore[method-assign]

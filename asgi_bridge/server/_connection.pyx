@@ -1,26 +1,28 @@
 """A connection's part of a call in C: compiled twins of methods of `RunnerProtocol`.
 
-They do what is usual, and leave all else to the pure twins: reads that do not bring one frame alone and whole, and calls
-that are counted, logged, limited or recorded, that ask for something first, or may be parked.
+They do what is usual, and leave all else to the pure twins: reads that bring neither one frame alone and whole nor whole
+answers to asks, and calls that are counted, logged, limited or recorded, that ask for something first, or may be parked.
 """
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.list cimport PyList_Append, PyList_CheckExact, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.sequence cimport PySequence_GetItem
 from cpython.set cimport PySet_Add, PySet_Discard
+from libc.stdint cimport uint8_t
 
 from ..adapter._request_call cimport new_call
-from ..wire._session cimport ask_usual, receive_usual, send_usual
+from ..wire._session cimport EXTRA_INFO, HEADER, ask_usual, receive_usual, send_usual
 from ..wire.slots cimport held, is_kind, number_of, set_slot, slot, slot_of
 
-from ..adapter import Host
+from ..adapter import Call, Host
 from ..plugins import Chain
 from ..wire import ExtraInfoResp, HTTPReqCallReq
 from .call_tasks import CallTasks
 from .protocol import RunnerProtocol
 from .runner import Runner, RunnerOptions
 
-__all__ = ["SOURCES", "answer", "ask", "data_received"]
+__all__ = ["SOURCES", "answer", "ask", "data_received", "ended", "note_task"]
 
 cdef extern from *:
     const char *ASGI_BRIDGE_SOURCES
@@ -30,8 +32,10 @@ SOURCES = ASGI_BRIDGE_SOURCES.decode()
 
 cdef object PROTOCOL = RunnerProtocol, RUNNERS = Runner, RUNNER_OPTIONS = RunnerOptions, CALL_TASKS = CallTasks
 cdef object CALL = HTTPReqCallReq, INFO = ExtraInfoResp, CHAIN = Chain, HOSTS = Host
+cdef object ANY_CALL = Call
 cdef object DATA_RECEIVED_IN_PYTHON = RunnerProtocol.data_received, ANSWER_IN_PYTHON = RunnerProtocol.answer
 cdef object ASK_IN_PYTHON = RunnerProtocol.ask
+cdef object NOTE_TASK_IN_PYTHON = RunnerProtocol.note_task, ENDED_IN_PYTHON = RunnerProtocol.ended
 cdef object yes = True, no = False
 
 cdef Py_ssize_t RUNNER = slot_of(PROTOCOL, "_runner"), STATE = slot_of(PROTOCOL, "_server_state")
@@ -47,6 +51,7 @@ cdef Py_ssize_t LIMIT = slot_of(RUNNER_OPTIONS, "limit_concurrency"), WAITS = sl
 cdef Py_ssize_t BOTH = slot_of(CHAIN, "both"), EXACT = slot_of(CHAIN, "exact")
 cdef Py_ssize_t ASK_ORIGIN = slot_of(HOSTS, "ask_origin")
 cdef Py_ssize_t TOKEN = slot_of(CALL, "conf_token"), RESULT = slot_of(INFO, "result")
+cdef Py_ssize_t TASK = slot_of(ANY_CALL, "task")
 cdef Py_ssize_t READY = slot_of(CALL_TASKS, "ready")
 
 # What the functions here do in one step: for `data_received`, and for the two others.
@@ -149,17 +154,57 @@ cdef int _take_info(object protocol, object result) except -1:
     return 0
 
 
+cdef bytes _behind_infos(object protocol, bytes data):
+    """Take answers to asks that one read has brought together. Returns what is behind them; None: nothing."""
+    cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(data)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(data), begin = 0, end
+    cdef object session = held(protocol, SESSION), message
+    while size - begin >= HEADER and at[begin] == EXTRA_INFO:
+        end = begin + HEADER + (<Py_ssize_t>at[begin + 1] << 16 | at[begin + 2] << 8 | at[begin + 3])
+        if end > size:
+            break
+        message = receive_usual(session, data[begin:end])
+        if message is None:
+            break
+        _take_info(protocol, held(message, RESULT))
+        begin = end
+    return data if not begin else data[begin:] if begin < size else None
+
+
 def data_received(protocol, data):
     """Take the bytes of one read. See `RunnerProtocol.data_received`."""
     cdef object message = None
     if _starts_usually(protocol):
         message = receive_usual(held(protocol, SESSION), data)
+        if message is None and PyBytes_CheckExact(data) and not held(protocol, TRANSPORT).is_closing():
+            data = _behind_infos(protocol, data)
+            if data is None:
+                return
     if message is None:
         DATA_RECEIVED_IN_PYTHON(protocol, data)
     elif type(message) is INFO:
         _take_info(protocol, held(message, RESULT))
     elif type(message) is not CALL or not _start(protocol, message):
         protocol._start_call(message)
+
+
+def note_task(protocol, call, task):
+    """Note that a call has a task until its end. See `RunnerProtocol.note_task`."""
+    if not is_kind(protocol, PROTOCOL) or not is_kind(call, ANY_CALL):
+        return NOTE_TASK_IN_PYTHON(protocol, call, task)
+    set_slot(call, TASK, task)
+    held(protocol, STATE).tasks.add(task)
+
+
+def ended(protocol, call):
+    """Note the end of a call. See `RunnerProtocol.ended`."""
+    cdef object runner = held(protocol, RUNNER) if is_kind(protocol, PROTOCOL) else None
+    if not is_kind(runner, RUNNERS) or not is_kind(call, ANY_CALL):
+        return ENDED_IN_PYTHON(protocol, call)
+    held(runner, CALLS).discard(call)
+    task = held(call, TASK)
+    if task is not None:
+        held(protocol, STATE).tasks.discard(task)
 
 
 def answer(protocol, message, outcome):

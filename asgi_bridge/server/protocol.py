@@ -489,3 +489,5 @@ if _compiled is not None:
     RunnerProtocol.data_received = _compiled.data_received  # type: ignore[method-assign]
     RunnerProtocol.ask = _compiled.ask  # type: ignore[method-assign]
     RunnerProtocol.answer = _compiled.answer  # type: ignore[method-assign]
+    RunnerProtocol.note_task = _compiled.note_task  # type: ignore[method-assign]
+    RunnerProtocol.ended = _compiled.ended  # type: ignore[method-assign]

@@ -18,6 +18,8 @@ from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZ
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 
+from .slots cimport held, slot_of
+
 from .encode import (
     ACTION_VTABLES,
     EMPTY_ENTRY,
@@ -54,6 +56,11 @@ cdef enum:
     UNUSUAL = -1
 
 cdef object REQ_CALL_RESP = HTTPReqCallResp, RESP_CALL_RESP = HTTPRespCallResp, STOP = Stop, REWRITE = Rewrite
+cdef Py_ssize_t ID = slot_of(REQ_CALL_RESP, "id"), ACTION = slot_of(REQ_CALL_RESP, "action")
+cdef Py_ssize_t STOP_STATUS = slot_of(STOP, "status"), STOP_HEADERS = slot_of(STOP, "headers")
+cdef Py_ssize_t STOP_BODY = slot_of(STOP, "body")
+cdef Py_ssize_t PATH = slot_of(REWRITE, "path"), HEADERS = slot_of(REWRITE, "headers"), ARGS = slot_of(REWRITE, "args")
+cdef Py_ssize_t RESP_HEADERS = slot_of(REWRITE, "resp_headers"), BODY = slot_of(REWRITE, "body")
 cdef int REQ_CALL = FrameType.HTTP_REQ_CALL.value, RESP_CALL = FrameType.HTTP_RESP_CALL.value
 
 cdef bytes VTABLES_OF_ACTION = ACTION_VTABLES
@@ -252,8 +259,8 @@ cdef inline void _put_octets(Frame *frame, object octets) noexcept:
 
 
 cdef bytes _stop(object number, object stop):
-    cdef object headers = stop.headers, body = stop.body
-    cdef int64_t id = _number(number, 0xFFFFFFFF), status = _number(stop.status, 0xFFFF)
+    cdef object headers = held(stop, STOP_HEADERS), body = held(stop, STOP_BODY)
+    cdef int64_t id = _number(number, 0xFFFFFFFF), status = _number(held(stop, STOP_STATUS), 0xFFFF)
     cdef int64_t size = STOP_SIZE, headers_at, body_at
     cdef Frame frame
     if id < 0 or status < 0:
@@ -276,8 +283,8 @@ cdef bytes _stop(object number, object stop):
 
 
 cdef bytes _rewrite(object number, object rewrite):
-    cdef object path = rewrite.path, body = rewrite.body
-    cdef object headers = rewrite.headers, args = rewrite.args, resp_headers = rewrite.resp_headers
+    cdef object path = held(rewrite, PATH), body = held(rewrite, BODY)
+    cdef object headers = held(rewrite, HEADERS), args = held(rewrite, ARGS), resp_headers = held(rewrite, RESP_HEADERS)
     cdef int64_t id = _number(number, 0xFFFFFFFF), size = REWRITE_SIZE
     cdef int64_t path_at = 0, path_size = 0, headers_at, args_at, resp_headers_at, body_at
     cdef Frame frame
@@ -319,7 +326,7 @@ cdef bytes _rewrite(object number, object rewrite):
 
 
 cdef bytes _req_call_resp(object message):
-    cdef object number = message.id, action = message.action
+    cdef object number = held(message, ID), action = held(message, ACTION)
     cdef int64_t id
     cdef bytes made
     cdef uint8_t *at

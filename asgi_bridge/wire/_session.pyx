@@ -27,9 +27,6 @@ cdef extern from *:
 SOURCES = ASGI_BRIDGE_SOURCES.decode()
 """Digest of the sources of this build."""
 
-cdef enum:
-    HEADER = 4
-
 cdef object SESSION = Session, READER = FrameReader, VAR = Var, VAR_ASKS = var_asks
 cdef Py_ssize_t NAME = slot_of(VAR, "name")
 cdef Py_ssize_t STATE = slot_of(SESSION, "_state"), ASKS = slot_of(SESSION, "_asks"), ENDED = slot_of(SESSION, "_eof")
@@ -40,7 +37,6 @@ cdef PyObject *YES = <PyObject *>yes
 cdef PyObject *NO = <PyObject *>no
 cdef object IDLE = State.IDLE, REQ_CALLED = State.REQ_CALLED, RESP_CALLED = State.RESP_CALLED
 cdef int REQ_CALL = FrameType.HTTP_REQ_CALL.value, RESP_CALL = FrameType.HTTP_RESP_CALL.value
-cdef int EXTRA_INFO = FrameType.EXTRA_INFO.value
 
 
 cdef object receive_usual(object session, object data):

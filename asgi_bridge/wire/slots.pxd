@@ -70,6 +70,19 @@ cdef extern from *:
         *place = value;
         Py_XDECREF(before);
     }
+    /* What PyObject_GetAttr returns for an object without a __dict__, for methods and for constants of the class. */
+    static PyObject *method_of(PyObject *self, PyObject *name) {
+        PyObject *found = _PyType_Lookup(Py_TYPE(self), name);
+        if (found != NULL && PyType_HasFeature(Py_TYPE(found), Py_TPFLAGS_METHOD_DESCRIPTOR)) {
+            PyObject *method;
+            Py_INCREF(found);
+            method = PyMethod_New(found, self);
+            Py_DECREF(found);
+            return method;
+        }
+        if (found != NULL && Py_TYPE(found)->tp_descr_get == NULL) return Py_NewRef(found);
+        return PyObject_GetAttr(self, name);
+    }
     static inline PyObject *new_empty(PyObject *type) {
         return ((PyTypeObject *)type)->tp_alloc((PyTypeObject *)type, 0);
     }
@@ -87,3 +100,5 @@ cdef extern from *:
     # may run Python code: that of a finalizer of what was in the slot
     void set_slot(object self, Py_ssize_t at, object value) noexcept
     object new_empty(object type)
+    # an attribute that stands in the class, as most methods do: quicker than to look for it in the object too
+    object method_of(object self, object name)

@@ -12,11 +12,14 @@ import itertools
 import logging
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from asgi_bridge.adapter import Host, RequestCall
@@ -27,7 +30,8 @@ from asgi_bridge.plugins import Chain, Layer
 from asgi_bridge.plugins.extension import Apisix
 from asgi_bridge.plugins.options import Options
 from asgi_bridge.plugins.state import States
-from asgi_bridge.server.call_tasks import CallTasks
+from asgi_bridge.plugins.store import ConfigurationStore
+from asgi_bridge.server.call_tasks import CallTasks, Spare
 from asgi_bridge.server.protocol import RunnerProtocol
 from asgi_bridge.server.runner import Runner, RunnerOptions
 from asgi_bridge.server.worker import Link
@@ -42,8 +46,11 @@ __all__ = ["Key", "connected", "take_from_a_dict_that_changes", "try_all"]
 
 CLASSES: tuple[type[Any], ...] = (
     RequestCall, Chain, Layer, Apisix, Options, States, Host, Sent, Session, FrameReader, CallTasks, RunnerProtocol,
-    Runner, RunnerOptions, Link, WorkerProtocol, HTTPReqCallReq, HTTPReqCallResp, Var, Stop,
+    Runner, RunnerOptions, Link, WorkerProtocol, Spare, ConfigurationStore, HTTPReqCallReq, HTTPReqCallResp, Var, Stop,
 )  # fmt: skip
+
+FORWARDED = [(b"x-forwarded-proto", b"http"), (b"x-forwarded-host", b"a.test")]
+HOST = Host(Starlette())
 
 
 def _impostor(cls: type[Any]) -> object:
@@ -64,7 +71,9 @@ def _odd_objects() -> list[Any]:
 def _do(function: Callable[..., Any], *args: Any) -> None:
     with contextlib.suppress(Exception):
         result = function(*args)
-        if inspect.iscoroutine(result):
+        if isinstance(result, Coroutine):
+            if not inspect.iscoroutine(result):  # what C has in place of one
+                result.send(None)
             result.close()
 
 
@@ -125,6 +134,34 @@ async def break_connections() -> None:
     await asyncio.sleep(0)
 
 
+async def break_spares() -> None:
+    """Let a call wait while something of its spare is odd or gone, and then let it go on."""
+    odd: list[Any] = [_odd_objects, *_odd_objects()]
+    loop = asyncio.get_running_loop()
+    owner: Any = SimpleNamespace(note_task=lambda call, task: None, ended=lambda call: None)
+    for name, value in itertools.product(Spare.__slots__, odd):
+        tasks = CallTasks(loop)
+        await asyncio.sleep(0)
+        (spare,) = tasks.spares
+        waited = loop.create_future()
+        layer = Layer("a", Options(), {})
+        layer.app = partial(_wait_for, waited)
+        tasks.start(RequestCall(HTTPReqCallReq(headers=FORWARDED), Chain([layer], None), None, HOST), owner)  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        if value is _odd_objects:
+            _do(object.__delattr__, spare, name)
+        else:
+            _do(object.__setattr__, spare, name, value)
+        waited.set_result(None)
+        await asyncio.sleep(0)
+        _do(tasks.close)
+    await asyncio.sleep(0)
+
+
+async def _wait_for(future: "asyncio.Future[None]", scope: Scope, receive: Receive, send: Send) -> None:
+    await future
+
+
 class Key:
     """A key of a dict that does something whenever it is compared with `like`."""
 
@@ -148,7 +185,7 @@ def take_from_a_dict_that_changes() -> Sent:
         message[Key(name, message.clear)] = 0
         message |= {"type": text, "status": int("403"), "body": bytes([97]) * 100}
         with contextlib.suppress(Exception):
-            calls.take(call, message)
+            calls.send(call, message).send(None)
     assert call.sent is not None
     return call.sent
 
@@ -165,6 +202,7 @@ def try_all(seed: int, rounds: int = 300) -> None:
         async def do() -> None:
             call_with_anything(random.Random(seed), rounds)
             await break_connections()
+            await break_spares()
             take_from_a_dict_that_changes()
 
         logging.disable(logging.ERROR)

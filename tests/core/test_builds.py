@@ -26,7 +26,17 @@ pytestmark = pytest.mark.builds
 PROGRAMS = {
     "tests.core.differential": ("_decode", "_request_scope"),
     "tests.core.way_back": ("_encode", "_headers"),
-    "tests.core.calls": ("_session", "_request_call", "_layers", "_call_tasks", "_connection", "_link", "slots"),
+    "tests.core.calls": (
+        "_session",
+        "_request_call",
+        "_later",
+        "_layers",
+        "_chains",
+        "_call_tasks",
+        "_connection",
+        "_link",
+        "slots",
+    ),
 }
 """What compares the compiled core with pure Python (messages and scopes; answers; whole calls), and what each tries."""
 

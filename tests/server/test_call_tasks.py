@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from asgi_bridge.adapter import Call
-from asgi_bridge.server.call_tasks import EAGER, PLAIN_CALLS, CallTasks
+from asgi_bridge.server.call_tasks import EAGER, MAX_SPARES, PLAIN_CALLS, SPARE_TURNS, CallTasks, Spare
 
 Log = list[object]
 Run = Callable[[Log], Coroutine[Any, Any, None]]
@@ -31,13 +31,18 @@ class Calls:
     def __init__(self) -> None:
         self.tasks = CallTasks(asyncio.get_running_loop())
         self.chain = SimpleNamespace(waits=0)
-        self.waiting: list[asyncio.Task[None]] = []
+        self.waiting: list[asyncio.Task[None]] | None = []
 
     @classmethod
     async def ready(cls) -> "Calls":
         calls = cls()
         await asyncio.sleep(0)
         return calls
+
+    @property
+    def spare(self) -> Spare | None:
+        """The one in which the next call begins; None: it gets a task of its own."""
+        return self.tasks.spares[-1] if self.tasks.spares else None
 
     def start(self, run: Coroutine[Any, Any, None]) -> None:
         self.start_with(lambda: run)
@@ -47,7 +52,8 @@ class Calls:
         self.tasks.start(call, self)  # type: ignore[arg-type]
 
     def note_task(self, call: Call, task: "asyncio.Task[None]") -> None:
-        self.waiting.append(task)
+        if self.waiting is not None:
+            self.waiting.append(task)
 
     def ended(self, call: Call) -> None:
         pass
@@ -168,6 +174,21 @@ async def is_cancelled_at_once(log: Log) -> None:
         raise
 
 
+async def is_cancelled_when_it_may_go_on(log: Log) -> None:
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    future = loop.create_future()
+    loop.call_soon(future.set_result, "told")
+    loop.call_soon(task.cancel)
+    try:
+        log.append(await future)
+    except asyncio.CancelledError:
+        log.extend(("cancelled", future.result(), task.cancelling()))
+    task.uncancel()
+    await asyncio.sleep(0)
+    log.append(task.cancelling())
+
+
 async def shields(log: Log) -> None:
     task = asyncio.current_task()
     assert task is not None
@@ -237,7 +258,7 @@ async def middleware(log: Log) -> None:
 
 DOINGS: list[Run] = [
     time_limit, time_limit_that_is_over, group, group_that_fails, scope, cancels_itself, cancels_itself_twice,
-    is_cancelled_at_once, shields, context, raises_later, same_task, middleware,
+    is_cancelled_at_once, is_cancelled_when_it_may_go_on, shields, context, raises_later, same_task, middleware,
 ]  # fmt: skip
 
 
@@ -253,7 +274,7 @@ async def alone(doing: Run) -> Log:
 def test_a_spare_task_is_like_one_of_its_own(doing: Run) -> None:
     async def main() -> tuple[Log, Log]:
         calls, log = await Calls.ready(), []  # type: Calls, Log
-        spare = calls.tasks._spare
+        spare = calls.spare
         calls.start(doing(log))
         while not calls.waiting:  # noqa: ASYNC110  # nothing says so
             await asyncio.sleep(0)
@@ -326,6 +347,7 @@ async def uses_anyio(kept: Log) -> None:
         pass
 
 
+@pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize(
     "leaving",
     [
@@ -334,11 +356,12 @@ async def uses_anyio(kept: Log) -> None:
     ],
     ids=lambda leaving: leaving.__name__,
 )  # fmt: skip
-def test_a_task_that_a_call_has_left_something_on_is_not_used_again(leaving: Run) -> None:
+def test_a_task_that_a_call_has_left_something_on_is_not_used_again(leaving: Run, waits: bool) -> None:
     async def main() -> None:
         calls = await Calls.ready()
+        calls.waiting = None  # which would hold the task
         log: Log = []
-        spare = calls.tasks._spare
+        spare = calls.spare
 
         async def later() -> None:
             task = asyncio.current_task()
@@ -348,8 +371,14 @@ def test_a_task_that_a_call_has_left_something_on_is_not_used_again(leaving: Run
             await asyncio.sleep(0.03)
             log.append("undisturbed")
 
+        async def first() -> None:
+            if waits:
+                await asyncio.sleep(0)
+            with contextlib.suppress(asyncio.CancelledError):
+                await leaving(kept)
+
         kept: Log = []
-        calls.start(leaving(kept))
+        await calls.run(first())
         await calls.run(later())
         assert log == [False, False, "undisturbed"]
         assert "ended" in kept or leaving is not waits_for_its_end
@@ -362,8 +391,8 @@ def test_a_task_that_a_call_has_left_something_on_is_not_used_again(leaving: Run
 def test_calls_that_leave_nothing_share_a_task() -> None:
     async def main() -> None:
         calls = await Calls.ready()
-        assert calls.tasks._spare is not None
-        spare, seen = calls.tasks._spare, []
+        spare, seen = calls.spare, []
+        assert spare is not None
 
         async def call() -> None:
             seen.append(asyncio.current_task() is spare.task)
@@ -375,7 +404,7 @@ def test_calls_that_leave_nothing_share_a_task() -> None:
             calls.start(call())
         await asyncio.sleep(0)
         assert seen == [True] * 100
-        assert calls.tasks._spare is spare and calls.chain.waits == 0
+        assert calls.tasks.spares == [spare] and calls.chain.waits == 0
         calls.tasks.close()
         await asyncio.wait([spare.task])
 
@@ -383,10 +412,85 @@ def test_calls_that_leave_nothing_share_a_task() -> None:
 
 
 @pytest.mark.skipif(EAGER, reason="asyncio makes a task for each call")
-def test_after_a_call_that_waits_the_next_ones_of_its_chain_get_a_task_at_once() -> None:
+def test_calls_that_have_waited_share_a_task_too() -> None:
     async def main() -> None:
         calls = await Calls.ready()
-        await calls.run(asyncio.sleep(0))
+        calls.waiting = None  # which would hold the task
+        spare, seen = calls.spare, []
+        assert spare is not None
+
+        async def call() -> None:
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[None] = loop.create_future()
+            loop.call_soon(future.set_result, None)
+            for waits in (asyncio.sleep(0), future, asyncio.create_task(asyncio.sleep(0)), asyncio.sleep(0.001)):
+                await waits
+                seen.append((asyncio.current_task() is spare.task, spare.task.get_name()))
+
+        for _ in range(3):
+            await calls.run(call())
+        assert seen == [(True, "the plugins")] * 12
+        assert spare in calls.tasks.spares and calls.chain.waits == 0
+        assert spare.task.get_name() == "call"
+        calls.tasks.close()
+        await asyncio.wait([spare.task])
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(EAGER, reason="asyncio makes a task for each call")
+def test_spares_that_nobody_needs_end() -> None:
+    async def main() -> None:
+        calls = await Calls.ready()
+        calls.waiting = None
+        event = asyncio.Event()
+        for _ in range(MAX_SPARES + 100):
+            calls.start(waits_for(event))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        event.set()
+        await asyncio.sleep(0.01)
+        assert len(calls.tasks.spares) == MAX_SPARES
+        for _ in range(SPARE_TURNS * MAX_SPARES):
+            calls.start(asyncio.sleep(0))
+            await asyncio.sleep(0)
+        assert len(calls.tasks.spares) == 1
+        calls.tasks.close()
+        await asyncio.sleep(0.01)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+async def waits_for(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+@pytest.mark.skipif(EAGER, reason="asyncio makes a task for each call")
+def test_a_spare_that_somebody_has_cancelled_is_not_used() -> None:
+    async def main() -> list[str]:
+        calls, seen = await Calls.ready(), []  # type: Calls, list[str]
+        assert calls.spare is not None
+        cancelled = calls.spare.task
+        cancelled.cancel()
+
+        async def call() -> None:
+            assert asyncio.current_task() is not cancelled
+            await asyncio.sleep(0)
+            seen.append("undisturbed")
+
+        await calls.run(call())
+        calls.tasks.close()
+        return seen
+
+    assert asyncio.run(main()) == ["undisturbed"]
+
+
+@pytest.mark.skipif(EAGER, reason="asyncio makes a task for each call")
+def test_after_a_call_that_leaves_something_the_next_ones_of_its_chain_get_a_task_at_once() -> None:
+    async def main() -> None:
+        calls = await Calls.ready()
+        await calls.run(uses_anyio([]))
         assert calls.chain.waits == PLAIN_CALLS
         calls.tasks.close()
 

@@ -1,0 +1,49 @@
+"""How a call finds its chain, in C: the compiled twin of `ConfigurationStore.find`."""
+
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+from cpython.object cimport PyObject
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+
+from ..wire.slots cimport held, is_kind, slot, slot_of
+
+from time import time
+
+from .store import ConfigurationStore, _Chains, _Prepared
+
+__all__ = ["SOURCES", "find"]
+
+cdef extern from *:
+    const char *ASGI_BRIDGE_SOURCES
+    PyObject *PyDict_GetItemWithError(object mapping, object key) except? NULL
+
+SOURCES = ASGI_BRIDGE_SOURCES.decode()
+"""Digest of the sources of this build."""
+
+cdef object STORE = ConfigurationStore, CHAINS = _Chains, PREPARED = _Prepared, TIME = time
+cdef object FIND_IN_PYTHON = ConfigurationStore.find
+cdef Py_ssize_t CLOCK = slot_of(STORE, "_clock"), ALL = slot_of(STORE, "_prepared")
+cdef Py_ssize_t FRESH_UNTIL = slot_of(PREPARED, "fresh_until"), CHAIN = slot_of(PREPARED, "chain")
+
+
+def find(store, token):
+    """Return the chain of `token`; None: it is not here. See `ConfigurationStore.find`."""
+    cdef object chains, prepared, until
+    cdef PyObject *found
+    cdef timespec now
+    if not is_kind(store, STORE) or slot(store, CLOCK) is not <PyObject *>TIME:
+        return FIND_IN_PYTHON(store, token)
+    chains = held(store, ALL)
+    if type(chains) is not CHAINS:
+        return FIND_IN_PYTHON(store, token)
+    found = PyDict_GetItemWithError(chains, token)
+    if found is NULL:
+        return None
+    prepared = <object>found
+    if type(prepared) is not PREPARED:
+        return FIND_IN_PYTHON(store, token)
+    until = held(prepared, FRESH_UNTIL)
+    clock_gettime(CLOCK_REALTIME, &now)
+    if not PyFloat_CheckExact(until) or PyFloat_AS_DOUBLE(until) <= now.tv_sec + now.tv_nsec * 1e-9:
+        return FIND_IN_PYTHON(store, token)
+    chains.move_to_end(token)
+    return held(prepared, CHAIN)
