@@ -15,7 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_bridge import Bridge, upstream
+from asgi_bridge import Bridge, apisix, upstream
 from asgi_bridge.gateway import GatewayApp, Limits
 from asgi_bridge.server.runner import RunnerOptions
 from asgi_bridge.testing import Gateway
@@ -97,6 +97,11 @@ async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
         await answering(200)(scope, receive, send)
 
 
+async def breaks_its_extension(scope: Scope, receive: Receive, send: Send) -> None:
+    del apisix(scope)._entered  # what a log line is made of
+    raise ValueError("spilt")
+
+
 async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:
     raise asyncio.CancelledError
 
@@ -156,6 +161,7 @@ APPLICATIONS = [
     mounted("does not answer", sending(), "it ended without a complete response"),
     mounted("answers half", sending(START), "it ended without a complete response"),
     mounted("sleeps", sleeping, "no answer in time", timeout=0.2),
+    mounted("breaks its extension", breaks_its_extension, "ValueError: spilt"),
     mounted("cancels itself", cancelled, "CancelledError"),
     mounted("calls itself for ever", endless, "RecursionError: maximum recursion depth exceeded"),
     *[

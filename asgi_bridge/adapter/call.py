@@ -109,7 +109,10 @@ class Call(ChainCall):
         return self.chain.route_id
 
     def about(self, plugin: str | None = None) -> dict[str, Any]:
-        return about_call(self, plugin, *self._request_line(), self.started)
+        try:
+            return about_call(self, plugin, *self._request_line(), self.started)
+        except Exception:  # a plugin has broken what is read here; the line itself is needed all the more
+            return {"plugin": plugin} if plugin else {}
 
     def _request_line(self) -> tuple[str | None, str | None]:
         """Return method and path of the request; None: not known yet."""
