@@ -10,6 +10,8 @@ cdef enum:
 cdef bint is_own(object running) noexcept
 cdef int run_on(object running, object value, PyObject **found) except -1
 
+cdef object later(object cls)
+
 cdef class Later:
     # what it runs on; None: it has not begun, it runs, or is over
     cdef object running
@@ -17,6 +19,5 @@ cdef class Later:
     cdef object begin(self)
     cdef object ended(self, object value)
     cdef int failed(self, object exc) except -1
-    cdef object next(self, object value)
     cdef object taken(self)
     cdef int step(self, object value, PyObject **found) except -1

@@ -5,6 +5,13 @@ from cpython.object cimport PyObject
 __all__ = ["SOURCES"]
 
 cdef extern from *:
+    """
+    /* Let Python run the objects of a class with this function: `__next__` would have to raise StopIteration. */
+    static void run_with(PyObject *cls, void *function) {
+        ((PyTypeObject *)cls)->tp_as_async->am_send = (sendfunc)function;
+    }
+    """
+    void run_with(object cls, void *function)
     const char *ASGI_BRIDGE_SOURCES
     # makes no StopIteration for a coroutine that ends
     int PyIter_Send(object coroutine, object value, PyObject **result)
@@ -63,13 +70,10 @@ cdef class Later:
         return self
 
     def __next__(self):
-        return self.next(None)
+        return self.send(None)
 
     def send(self, value):
         """Run on, as a coroutine does."""
-        return self.next(value)
-
-    cdef object next(self, object value):
         cdef PyObject *found = NULL
         cdef int how = self.step(value, &found)
         result = <object>found
@@ -191,6 +195,16 @@ cdef class Later:
     @property
     def cr_code(self):
         return None
+
+
+cdef int _send(Later self, object value, PyObject **found) except -1:
+    return self.step(value, found)
+
+
+cdef object later(object cls):
+    """Prepare a subclass of `Later`, and return it."""
+    run_with(cls, <void *>_send)
+    return cls
 
 
 def _raising():

@@ -71,7 +71,7 @@ cdef extern from *:
         Py_XDECREF(before);
     }
     /* What PyObject_GetAttr returns for an object without a __dict__, for methods and for constants of the class. */
-    static PyObject *method_of(PyObject *self, PyObject *name) {
+    static inline PyObject *method_of(PyObject *self, PyObject *name) {
         PyObject *found = _PyType_Lookup(Py_TYPE(self), name);
         if (found != NULL && PyType_HasFeature(Py_TYPE(found), Py_TPFLAGS_METHOD_DESCRIPTOR)) {
             PyObject *method;
