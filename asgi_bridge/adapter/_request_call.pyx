@@ -429,9 +429,9 @@ cdef class Asking(Later):
         cdef Py_ssize_t index = 0
         if not self.asked:
             return value
+        if type(value) is not list or len(value) != len(self.names):
+            dict(zip(self.names, value, strict=True))  # says what is wrong
         values = value
-        if len(values) != len(self.names):
-            raise ValueError("the gateway has answered another number of asks")
         found = {}
         for name in self.names:
             found[name] = values[index]

@@ -16,6 +16,8 @@ cdef class Later:
     # what it runs on; None: it has not begun, it runs, or is over
     cdef object running
     cdef bint begun, over
+    # it has yielded what it waits for
+    cdef bint waits
     cdef object begin(self)
     cdef object ended(self, object value)
     cdef int failed(self, object exc) except -1

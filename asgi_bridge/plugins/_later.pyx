@@ -2,6 +2,8 @@
 
 from cpython.object cimport PyObject
 
+from .layer import awaiting
+
 __all__ = ["SOURCES"]
 
 cdef extern from *:
@@ -23,6 +25,8 @@ cdef extern from *:
 
 SOURCES = ASGI_BRIDGE_SOURCES.decode()
 """Digest of the sources of this build."""
+
+cdef object AWAITING = awaiting
 
 
 cdef bint is_own(object running) noexcept:
@@ -64,6 +68,8 @@ cdef class Later:
         return 0
 
     def __await__(self):
+        if self.waits:
+            raise RuntimeError("coroutine is being awaited already")
         return self
 
     def __iter__(self):
@@ -89,9 +95,7 @@ cdef class Later:
         cdef object running
         if not self.begun:
             self.begun = self.over = True
-            running = RAISING()
-            running.send(None)
-            return running.throw(*exception)
+            return AWAITING(None).throw(*exception)
         running = self.taken()
         try:
             result = running.throw(*exception)
@@ -106,6 +110,7 @@ cdef class Later:
             self.failed(exc)
             raise
         self.running = running
+        self.waits = True
         return result
 
     def close(self):
@@ -131,11 +136,13 @@ cdef class Later:
                 raise RuntimeError("cannot reuse already awaited coroutine")
             raise ValueError("coroutine already executing")
         self.running = None
+        self.waits = False
         return running
 
     cdef int step(self, object value, PyObject **found) except -1:
         cdef object running = None, result = None
         cdef int how = RETURNED
+        found[0] = NULL  # as it has to be after an error
         if self.begun:
             running = self.taken()
         else:
@@ -149,6 +156,7 @@ cdef class Later:
                 how = run_on(running, value, found)
                 result = <object>found[0]
                 Py_DECREF(found[0])
+                found[0] = NULL
         except BaseException as exc:
             self.over = True
             self.failed(exc)
@@ -158,6 +166,7 @@ cdef class Later:
             result = self.ended(result)
         else:
             self.running = running
+            self.waits = True
         Py_INCREF(result)
         found[0] = <PyObject *>result
         return how
@@ -205,10 +214,3 @@ cdef object later(object cls):
     """Prepare a subclass of `Later`, and return it."""
     run_with(cls, <void *>_send)
     return cls
-
-
-def _raising():
-    yield
-
-
-cdef object RAISING = _raising

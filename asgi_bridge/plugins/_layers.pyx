@@ -133,7 +133,7 @@ cdef object state_of(object call, object scope):
 cdef bint is_usual_layer(object layer) except -1:
     """Return whether `begin_layer` may begin this layer."""
     cdef object options
-    if type(layer) is not LAYER or slot(layer, ROOT) is not NO_ROOT:
+    if type(layer) is not LAYER or slot(layer, ROOT) is not NO_ROOT or slot(layer, OPTIONS) is NULL:
         return False
     options = held(layer, OPTIONS)
     return type(options) is OPTION and slot(options, OPEN) is CLOSED

@@ -198,12 +198,15 @@ cdef int _begin_in_turn(object spare, object loop, list ready) except -1:
             set_slot(spare, REFERENCES, references)
             set_slot(spare, WEAK, weak)
             set_slot(spare, CHAIN, chain if usual else None)
-            set_slot(spare, CALL, call)
-            set_slot(spare, OWNER, owner)
-            set_slot(spare, CONTEXT, context)
-            name = held(chain, NAMES) if usual else call.plugins
-            set_slot(spare, NAME_OF, name)
-            spare.task.set_name(name)
+            if not usual or slot(chain, NAMES) is NULL:
+                spare.take(call, owner, context)
+            else:
+                set_slot(spare, CALL, call)
+                set_slot(spare, OWNER, owner)
+                set_slot(spare, CONTEXT, context)
+                name = held(chain, NAMES)
+                set_slot(spare, NAME_OF, name)
+                spare.task.set_name(name)
             _wait(spare, loop, run, waits_for)
             owner.note_task(call, spare.task)
             return 0

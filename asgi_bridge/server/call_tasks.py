@@ -15,6 +15,7 @@ From Python 3.12 on asyncio itself can begin a task without registering it (``ea
 """
 
 import asyncio
+import contextlib
 import sys
 from asyncio import _enter_task, _leave_task  # public, for task implementations (asyncio-extending)
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -74,10 +75,13 @@ def _begin_in_spares(tasks: "CallTasks", ready: list[Entry]) -> None:
             _begin_in_turn(spare, ready)
         finally:
             _leave_task(tasks.loop, spare.task)
-            if spare.call is None and not spare.future.done():
-                tasks.keep(spare)
-            elif not tasks.spares:
-                tasks.make_spare()
+            if spare.call is not None or spare.future.done():
+                if not tasks.spares:
+                    tasks.make_spare()
+            elif tasks.closed:
+                spare.let_go()
+            else:
+                tasks.spares.append(spare)
 
 
 def _begin_in_turn(spare: "Spare", ready: list[Entry]) -> None:
@@ -87,7 +91,7 @@ def _begin_in_turn(spare: "Spare", ready: list[Entry]) -> None:
         spare: Its task is the current one.
         ready: As above.
     """
-    spare.measure()
+    spare.references, spare.weak = getrefcount(spare.task), getweakrefcount(spare.task)
     while ready:
         call, owner = ready.pop()
         run: Run | None = call.run(owner.ended)
@@ -275,14 +279,8 @@ class Spare:
         self.future: asyncio.Future[None] = tasks.loop.create_future()
         self.task = asyncio.Task(self._stand_by(), loop=tasks.loop, name=NAME)
 
-    # what is left on the task; nobody may hold it in a variable meanwhile
-
-    def measure(self) -> None:
-        """Note how the task is before a call."""
-        self.references, self.weak = getrefcount(self.task), getweakrefcount(self.task)
-
     def is_as_it_was(self) -> bool:
-        """Return whether nothing of a call is left on the task."""
+        """Return whether nothing of a call is left on the task. Nobody may hold it in a variable meanwhile."""
         return (
             getrefcount(self.task) == self.references
             and getweakrefcount(self.task) == self.weak
@@ -296,8 +294,9 @@ class Spare:
     def take(self, call: Call, owner: Owner, context: Context) -> None:
         """Belong to a call until its end."""
         self.call, self.owner, self.context = call, owner, context
-        self.name = call.plugins
-        self.task.set_name(self.name)
+        with contextlib.suppress(AttributeError):  # a plugin has broken its call
+            self.name = call.plugins
+            self.task.set_name(self.name)
 
     def wait(self, run: Run, waits_for: Any) -> None:
         """Go on when the call does not have to wait any more.

@@ -11,9 +11,11 @@ from typing import Any, TypeAlias
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from asgi_bridge.adapter import RequestCall
 from asgi_bridge.errors import PluginError
-from asgi_bridge.plugins import apisix, upstream
-from asgi_bridge.plugins.extension import Apisix
+from asgi_bridge.plugins import apisix
+from asgi_bridge.plugins import upstream as upstream_in_python
+from asgi_bridge.plugins.extension import Apisix, Next, current
 
 __all__ = ["DOINGS", "KEPT", "USUAL", "Chance", "Doing", "Seen"]
 
@@ -21,6 +23,16 @@ Chance = random.Random
 Seen = list[object]
 Doing: TypeAlias = Callable[[Scope, Receive, Send, Seen, Chance], Awaitable[None]]
 """What a plugin does; the list gets what both have to see."""
+
+
+_next = Next()
+
+
+def upstream(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    """Pass the request on, by what the middleware of such a call wraps: compiled, or in Python."""
+    extension = current.get(None)
+    usual = extension is not None and type(getattr(extension, "_call", None)) is RequestCall
+    return (_next if usual else upstream_in_python)(scope, receive, send)
 
 
 @contextlib.contextmanager
@@ -259,6 +271,34 @@ PLACES: dict[str, tuple[str, ...]] = {
 """What a plugin can reach without a right to: attributes by where they are."""
 
 
+async def misuses_awaitables(scope: Scope, receive: Receive, send: Send, seen: Seen, chance: Chance) -> None:
+    """Do with what a plugin has to await what can be done with a coroutine."""
+    extension = apisix(scope)
+    made: Any = chance.choice(
+        (
+            lambda: upstream(scope, receive, send),
+            lambda: extension.var("remote_addr"),
+            lambda: extension.var("remote_addr", "broken"),
+            lambda: send({"type": "http.response.start", "status": 403, "headers": []}),
+            lambda: send({"type": "nothing"}),
+        )
+    )()
+    begun = chance.random() < 0.5
+    misuses: tuple[Callable[[], object], ...] = (
+        made.close, lambda: made.throw(KeyError("thrown")), lambda: made.throw(StopIteration), lambda: made.send(5),
+        lambda: made.send(None), lambda: made.throw(asyncio.CancelledError()),
+    )  # fmt: skip
+    for use in chance.choices(misuses[int(begun) :], k=chance.randrange(3)):
+        try:
+            seen.append(type(use()))
+        except BaseException as exc:
+            seen.append((type(exc), str(exc)) if type(exc) is not TypeError else TypeError)
+    with maybe_caught(Exception, seen, chance):
+        seen.append(await (asyncio.create_task(made) if begun else made))
+    with maybe_caught(Exception, seen, chance):
+        await made
+
+
 async def breaks_something(scope: Scope, receive: Receive, send: Send, seen: Seen, chance: Chance) -> None:
     """Set an attribute that is not a plugin's own to something odd, or delete it."""
     extension = apisix(scope)
@@ -297,7 +337,7 @@ DOINGS = (
     passes, passes, rewrites, rewrites, answers, answers, answers_with_starlette, sends_nonsense, raises, catches,
     calls_twice, does_nothing, wraps_send, wraps_receive, reads, asks, asks, makes_another_scope, waits,
     goes_on_in_a_task, talks_without_end, hands_on_another_extension, is_cancelled, waits_for_nothing_that_comes,
-    sends_later, sends_at_the_end, keeps_its_task, breaks_something, breaks_something,
+    sends_later, sends_at_the_end, keeps_its_task, misuses_awaitables, breaks_something, breaks_something,
 )  # fmt: skip
 """All that plugins do."""
 USUAL = (passes, rewrites, answers, answers_with_starlette, catches, asks, asks, waits, reads, raises, keeps_its_task)

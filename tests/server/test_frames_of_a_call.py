@@ -20,8 +20,8 @@ from . import sample
 OURS = str(Path(asgi_bridge.__file__).parent)
 NOT_WANTED = re.compile("about|note|since|entered$|Tally|Shadow|shadow|Secrets|observe|Traced|traced|CallSpan")
 """Functions that are for operators who want to see every call."""
-MOST = 48
-"""One call of a plugin that changes nothing runs 48 in pure Python, three of them for all calls of one turn of the
+MOST = 49
+"""One call of a plugin that changes nothing runs 49 in pure Python, three of them for all calls of one turn of the
 event loop. With the compiled core it runs a few."""
 
 
