@@ -253,6 +253,7 @@ def innermost(call, scope, receive, send):
         or slot(call, CHANGED_BODY) is not <PyObject *>no
         or slot(call, PARKING) is not <PyObject *>None
         or slot(call, FAULTS) is not <PyObject *>None
+        or slot(call, HAS_SENT) is NULL
         or not PyDict_CheckExact(scope)
     ):
         return INNERMOST_IN_PYTHON(call, scope, receive, send)
