@@ -5,12 +5,16 @@ import contextlib
 import contextvars
 import gc
 import logging
+import warnings
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import pytest
+from asgiref import sync
+from asgiref.compatibility import guarantee_single_callable
+from starlette._utils import is_async_callable
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -273,6 +277,30 @@ def test_lifespan_ends_at_the_layer_that_asks_inwards() -> None:
         return sent
 
     assert asyncio.run(main()) == [{"type": "lifespan.startup.complete"}, {"type": "lifespan.shutdown.complete"}] * 2
+
+
+def test_frameworks_see_that_what_a_plugin_awaits_is_async() -> None:
+    """They ask in ways of their own. asgiref would call the application in two steps, as one of ASGI 2."""
+    seen: list[object] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        called: tuple[Any, ...] = (upstream, Next(), send, receive, apisix(scope).var)
+        seen.extend(sync.iscoroutinefunction(each) or sync.iscoroutinefunction(each.__call__) for each in called)
+        seen.extend(is_async_callable(each) for each in called)
+        with warnings.catch_warnings(action="error"):
+            for each in called:
+                sync.async_to_sync(each)
+        made = Next()(scope, receive, send)
+        seen.append(asyncio.iscoroutine(made))
+        await asyncio.create_task(made)
+
+    bridge = Bridge()
+    bridge.mount("asks", app)
+    assert PluginClient(bridge, "asks").get("/").status_code == 200
+    assert seen == [True] * 11
+    app_behind = Next()
+    single: Any = guarantee_single_callable
+    assert single(app_behind) is app_behind
 
 
 # what the layers tell the call
