@@ -231,7 +231,12 @@ async def _story(seed: int, *, pure: bool) -> Seen:
             logger.removeHandler(log)
             logger.propagate = True
     names = ("stage", "overdue", "_messages", "extension", "state", "apart", "task", "failed")
-    seen += [getattr(call, name, None) for name in names]  # a plugin may have deleted it
+    left = [getattr(call, name, None) for name in names]  # a plugin may have deleted it
+    if isinstance(left[-1], tuple) and isinstance(left[-1][0], GeneratorExit):
+        left[-1] = (
+            None  # a coroutine that nobody has ended notes its end after the call; what C has in its place does not
+        )
+    seen += left
     seen += (chain.calls, chain.waits, current.get(None))
     if owner.task is not None and owner.task.done() and not owner.task.cancelled():
         seen.append(owner.task.exception())
