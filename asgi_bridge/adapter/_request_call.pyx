@@ -12,7 +12,7 @@ from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 
 from ..wire.slots cimport held, is_kind, method_of, new_empty, number_of, set_slot, slot, slot_of
-from ..plugins._later cimport Later, later
+from ..plugins._later cimport Later
 from ..plugins._layers cimport begin_layer, is_usual_layer, state_of
 from ._headers cimport checked_list, usual_differences, usual_stop
 from ._request_scope cimport usual_scope
@@ -445,10 +445,6 @@ cdef class Asking(Later):
         if self.asked and isinstance(exc, PluginError):
             self.call._note(exc)
         return 0
-
-
-later(Sending)
-later(Asking)
 
 
 def var(call, *names):

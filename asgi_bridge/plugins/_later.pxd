@@ -10,8 +10,6 @@ cdef enum:
 cdef bint is_own(object running) noexcept
 cdef int run_on(object running, object value, PyObject **found) except -1
 
-cdef object later(object cls)
-
 cdef class Later:
     # what it runs on; None: it has not begun, it runs, or is over
     cdef object running

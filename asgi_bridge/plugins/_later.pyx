@@ -8,7 +8,8 @@ __all__ = ["SOURCES"]
 
 cdef extern from *:
     """
-    /* Let Python run the objects of a class with this function: `__next__` would have to raise StopIteration. */
+    /* Let Python run the objects of a class, and of its subclasses, with this function: `__next__` would have to raise
+       StopIteration. */
     static void run_with(PyObject *cls, void *function) {
         ((PyTypeObject *)cls)->tp_as_async->am_send = (sendfunc)function;
     }
@@ -210,7 +211,4 @@ cdef int _send(Later self, object value, PyObject **found) except -1:
     return self.step(value, found)
 
 
-cdef object later(object cls):
-    """Prepare a subclass of `Later`, and return it."""
-    run_with(cls, <void *>_send)
-    return cls
+run_with(Later, <void *>_send)

@@ -12,7 +12,7 @@ from cpython.object cimport PyObject
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from ..wire.slots cimport held, is_kind, method_of, set_slot, slot, slot_of
-from ._later cimport Later, is_own, later
+from ._later cimport Later, is_own
 
 from sys import intern
 
@@ -308,10 +308,6 @@ cdef object _pass_on(object scope, object receive, object send):
 def pass_on(scope, receive, send):
     """Run the next layer inwards, or what stands behind the last one. See `extension.pass_on`."""
     return _pass_on(scope, receive, send)
-
-
-later(Entered)
-later(Passing)
 
 
 def upstream(scope, receive, send):

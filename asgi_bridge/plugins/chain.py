@@ -38,7 +38,7 @@ class Chain:
         request_headers: Names of the request headers that its plugins see in the response phase.
         begin: :meth:`~.Layer.begin` of the outermost layer.
         calls: Number of calls that run in it.
-        waits: Number of its next calls that will wait for something, by what is known.
+        waits: Number of its next calls that get a task of their own at once, since one has left something on its task.
     """
 
     __slots__ = (

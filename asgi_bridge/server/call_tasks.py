@@ -34,7 +34,8 @@ __all__ = ["CallTasks"]
 
 EAGER = sys.version_info >= (3, 12)
 PLAIN_CALLS = 63
-"""Number of calls of a chain that get a task at once after one that has left something on its task, as all will."""
+"""Number of calls of a chain that get tasks of their own, after one that has left something on its task: the next ones
+will too."""
 MAX_SPARES = 256
 """Largest number of spares that stand by for the next calls."""
 SPARE_TURNS = 64

@@ -317,7 +317,7 @@ class RunnerProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             self._tasks.start(call, self)
 
     def start_in_task(self, call: Call) -> None:
-        """Start a call that will wait for something."""
+        """Start a call in a task of its own."""
         self.note_task(call, asyncio.Task(call.run(self.ended), loop=self._loop, name=call.plugins))
 
     def note_task(self, call: Call, task: "asyncio.Task[None]") -> None:
