@@ -22,6 +22,7 @@ MODULES = (
     "wire._decode",
     "wire._encode",
     "wire._session",
+    "wire._unread",
     "adapter._request_scope",
     "adapter._headers",
     "adapter._request_call",

@@ -11,7 +11,8 @@ from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 
-from ..wire.slots cimport held, is_kind, method_of, new_empty, number_of, set_slot, slot, slot_of
+from ..wire._unread cimport arguments_of
+from ..wire.slots cimport first_in_slot, held, is_kind, method_of, new_empty, number_of, set_slot, slot, slot_of
 from ..plugins._later cimport Later
 from ..plugins._layers cimport begin_layer, is_usual_layer, state_of
 from ._headers cimport checked_list, usual_differences, usual_stop
@@ -46,9 +47,13 @@ cdef Py_ssize_t MOST_HEADERS = MAX_HEADERS, LONGEST = MAX_PAYLOAD
 cdef long TURN = YIELD_EVERY
 cdef Py_ssize_t MOST_CACHED = MAX_CACHED
 cdef object ASKS_FOR = asks_for
+cdef enum:
+    ASKED = 64
+# Names that were asked for, each with its asks, at a place that the first name's address decides.
+cdef list KEPT_ASKS = [None] * ASKED
 
 cdef Py_ssize_t ID = slot_of(MESSAGE, "id"), METHOD = slot_of(MESSAGE, "method"), PATH = slot_of(MESSAGE, "path")
-cdef Py_ssize_t SRC_IP = slot_of(MESSAGE, "src_ip"), ARGS = slot_of(MESSAGE, "args")
+cdef Py_ssize_t SRC_IP = slot_of(MESSAGE, "src_ip")
 cdef Py_ssize_t HEADERS = slot_of(MESSAGE, "headers")
 cdef Py_ssize_t ANSWER_ID = slot_of(RESPONSE, "id"), ACTION = slot_of(RESPONSE, "action")
 cdef Py_ssize_t CHAIN = slot_of(CALL, "chain"), CONNECTION = slot_of(CALL, "_connection"), HOST = slot_of(CALL, "_host")
@@ -94,7 +99,9 @@ cdef Py_ssize_t FRESH_COUNT = len(FRESH)
 cdef Py_ssize_t[64] FRESH_AT
 for number, (at, _) in enumerate(FRESH):
     FRESH_AT[number] = at
-cdef list FRESH_VALUES = [value for _, value in FRESH]
+cdef PyObject *FRESH_VALUES[64]
+for number, (_, value) in enumerate(FRESH):
+    FRESH_VALUES[number] = <PyObject *>value  # `FRESH` keeps it
 
 
 cdef object new_call(object message, object chain, object connection, object host):
@@ -102,12 +109,12 @@ cdef object new_call(object message, object chain, object connection, object hos
     cdef object call = new_empty(CALL)
     cdef Py_ssize_t index
     for index in range(FRESH_COUNT):
-        set_slot(call, FRESH_AT[index], FRESH_VALUES[index])
-    set_slot(call, CHAIN, chain)
+        first_in_slot(call, FRESH_AT[index], FRESH_VALUES[index])
+    first_in_slot(call, CHAIN, <PyObject *>chain)
     set_slot(call, OVERDUE, held(chain, NAMES))
-    set_slot(call, CONNECTION, connection)
-    set_slot(call, HOST, host)
-    set_slot(call, REQUEST, message)
+    first_in_slot(call, CONNECTION, <PyObject *>connection)
+    first_in_slot(call, HOST, <PyObject *>host)
+    first_in_slot(call, REQUEST, <PyObject *>message)
     return call
 
 
@@ -150,7 +157,7 @@ def begin(call):
     if not is_usual_layer(layer):
         return BEGIN_IN_PYTHON(call)
     made = usual_scope(
-        held(message, METHOD), held(message, PATH), held(message, SRC_IP), headers, held(message, ARGS), held(host, APP)
+        held(message, METHOD), held(message, PATH), held(message, SRC_IP), headers, arguments_of(message), held(host, APP)
     )
     if made is None:
         return BEGIN_IN_PYTHON(call)
@@ -159,7 +166,7 @@ def begin(call):
         return BEGIN_IN_PYTHON(call)
     set_slot(call, BEFORE, made[1])
     return begin_layer(
-        layer, call, state, made[0], headers, method_of(call, "receive"), method_of(call, "send"), None
+        layer, call, state, made[0], None, headers, method_of(call, "receive"), method_of(call, "send"), None
     )
 
 
@@ -386,6 +393,23 @@ def send(call, message):
     return made
 
 
+cdef object _asks_for(tuple names):
+    """Return an ask for each variable. The same strings give the same asks: strings never change."""
+    cdef Py_ssize_t place = <Py_ssize_t>(<size_t><PyObject *>names[0] >> 4) & (ASKED - 1), index, count = len(names)
+    cdef tuple kept = KEPT_ASKS[place], before
+    if kept is not None:
+        before = <tuple>kept[0]
+        for index in range(count if len(before) == count else 0):
+            if before[index] is not names[index]:
+                break
+        else:
+            if len(before) == count:
+                return kept[1]
+    asks = ASKS_FOR(names)
+    KEPT_ASKS[place] = (names, asks)
+    return asks
+
+
 cdef object _ask(object call, tuple names):
     """Ask the gateway for variables. Returns a future; None: something is unusual, and nothing was done."""
     cdef object name
@@ -405,7 +429,7 @@ cdef object _ask(object call, tuple names):
     if length > MOST_CACHED:
         return None
     set_slot(call, MESSAGES, count + 1)
-    return held(call, CONNECTION).ask(ASKS_FOR(names))
+    return held(call, CONNECTION).ask(_asks_for(names))
 
 
 @final

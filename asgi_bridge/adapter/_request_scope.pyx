@@ -4,14 +4,18 @@ Both give the same scopes, and raise the same errors. Origins and addresses come
 Values of headers and arguments may be of a subclass of bytes, as in a replay, which watches who reads them.
 """
 
+from cython cimport final
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy, PyDict_SetItem
 from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcmp
+
+from ..wire._unread cimport Unread
+from ..wire.entries cimport Entry
 
 from ..errors import RemoteProtocolError
 from . import request_scope as pure
@@ -26,7 +30,8 @@ SOURCES = ASGI_BRIDGE_SOURCES.decode()
 
 cdef enum:
     CACHED_LENGTH = 256
-    ORIGINS = 256
+    SHORT_QUERY = 1024
+    ORIGINS = 1024
 
 cdef object CACHED_ADDRESS = pure._cached_address
 cdef object CACHED_ORIGIN = pure._cached_origin
@@ -45,12 +50,25 @@ cdef dict SCOPE = {
 }
 # The same for a scope to which a layer adds the rest.
 cdef dict SCOPE_OF_LAYER = {**SCOPE, "state": None}
-# Origins that came before, each at a place that its host decides: what the three headers were, and what they say.
-cdef list KEPT_ORIGINS = [None] * ORIGINS
-
 # Whether a byte stays as it is, in a path and in a query.
-cdef bint[256] IN_PATH
-cdef bint[256] IN_QUERY
+cdef uint8_t[256] IN_PATH
+cdef uint8_t[256] IN_QUERY
+
+
+@final
+cdef class Origin:
+    """What three headers say of scheme and server.
+
+    `scope` is what scopes with these begin with; None: the headers came only once so far.
+    """
+
+    cdef bytes proto, host, port
+    cdef tuple found
+    cdef dict scope
+
+
+# Origins that came before, each at one of two places that the headers decide.
+cdef list KEPT_ORIGINS = [None] * ORIGINS
 
 
 cdef int _fill_tables() except -1:
@@ -68,7 +86,7 @@ _fill_tables()
 # percent-encoding: the length is counted first, so that a buffer never has to grow
 
 
-cdef Py_ssize_t _escaped_length(object text, const bint *safe):
+cdef Py_ssize_t _escaped_length(object text, const uint8_t *safe):
     """Return the length of `text`, which is bytes, once it is percent-encoded."""
     cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(text)
     cdef Py_ssize_t index, size = PyBytes_GET_SIZE(text), length = size
@@ -78,13 +96,12 @@ cdef Py_ssize_t _escaped_length(object text, const bint *safe):
     return length
 
 
-cdef uint8_t *_write_escaped(uint8_t *to, object text, const bint *safe):
-    """Write `text`, percent-encoded. Returns the position behind it."""
-    cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(text)
+cdef inline uint8_t *_escaped(uint8_t *to, const uint8_t *at, Py_ssize_t size, const uint8_t *safe) noexcept:
+    """Write `size` bytes, percent-encoded. Returns the position behind them."""
     cdef const char *digits = "0123456789ABCDEF"
     cdef Py_ssize_t index
     cdef uint8_t byte
-    for index in range(PyBytes_GET_SIZE(text)):
+    for index in range(size):
         byte = at[index]
         if safe[byte]:
             to[0] = byte
@@ -95,6 +112,11 @@ cdef uint8_t *_write_escaped(uint8_t *to, object text, const bint *safe):
             to[2] = digits[byte & 15]
             to += 3
     return to
+
+
+cdef uint8_t *_write_escaped(uint8_t *to, object text, const uint8_t *safe) noexcept:
+    """Write `text`, which is bytes, percent-encoded. Returns the position behind it."""
+    return _escaped(to, <const uint8_t *>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), safe)
 
 
 def encode_query(list args not None):
@@ -129,6 +151,25 @@ cdef bytes _query(list args):
             to[0] = c"="
             to = _write_escaped(to + 1, value, IN_QUERY)
     return query
+
+
+cdef bytes _unread_query(Unread args):
+    """Return the same of arguments that nobody has read."""
+    cdef uint8_t[SHORT_QUERY] text
+    cdef uint8_t *to = text
+    cdef Py_ssize_t index
+    cdef Entry entry
+    for index in range(args.count):
+        args.find(index, &entry)
+        if 3 * (entry.name_size + entry.value_size) + 2 > SHORT_QUERY - (to - text):
+            return _query(args.read())
+        if index:
+            to[0] = c"&"
+            to += 1
+        to = _escaped(to, entry.name, entry.name_size, IN_QUERY)
+        to[0] = c"="
+        to = _escaped(to + 1, entry.value, entry.value_size, IN_QUERY)
+    return PyBytes_FromStringAndSize(<char *>text, to - text)
 
 
 cdef inline object _checked(object text):
@@ -179,7 +220,7 @@ def forwarded_origin(dict index not None):
         return None
     if not (PyBytes_CheckExact(proto) and PyBytes_CheckExact(host) and PyBytes_CheckExact(port)):
         return ORIGIN(proto, host, port)
-    return _origin(proto, host, port)
+    return _origin(proto, host, port).found
 
 
 cdef object _client(bytes packed):
@@ -208,17 +249,53 @@ cdef object _client(bytes packed):
     return PyUnicode_DecodeASCII(text, length - 1, NULL), 0
 
 
-cdef tuple _origin(bytes proto, bytes host, bytes port):
-    """Return scheme and server that the client used; None: these headers do not say it."""
-    cdef Py_ssize_t place = (PyBytes_GET_SIZE(host) * 31 + PyBytes_AS_STRING(host)[0]) & (ORIGINS - 1)
-    cdef tuple kept = KEPT_ORIGINS[place]
-    if kept is not None and kept[0] == proto and kept[1] == host and kept[2] == port:
-        return <tuple>kept[3]
+cdef inline bint _same(bytes one, bytes other) noexcept:
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(one)
+    return size == PyBytes_GET_SIZE(other) and not memcmp(
+        PyBytes_AS_STRING(one), PyBytes_AS_STRING(other), <size_t>size
+    )
+
+
+cdef inline uint32_t _mixed(uint32_t place, bytes text) noexcept:
+    """Return a number that depends on the length of a text, and on three of its bytes."""
+    cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(text)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(text)
+    place = place * 31 + <uint32_t>size
+    return ((place * 31 + at[0]) * 31 + at[size >> 1]) * 31 + at[size - 1] if size else place
+
+
+cdef Origin _origin(bytes proto, bytes host, bytes port):
+    """Return scheme and server that the client used. `found` is None: these headers do not say it."""
+    cdef uint32_t place = _mixed(_mixed(_mixed(0, proto), host), port) & (ORIGINS - 1)
+    cdef int number
+    cdef object kept
+    cdef Origin origin
+    for number in range(2):  # each has two places
+        kept = KEPT_ORIGINS[place ^ number]
+        if kept is None:
+            break
+        origin = <Origin>kept
+        if _same(origin.host, host) and _same(origin.proto, proto) and _same(origin.port, port):
+            if origin.scope is None and origin.found is not None:
+                origin.scope = _scope_with(origin.found)
+            return origin
+    origin = Origin.__new__(Origin)
+    origin.proto, origin.host, origin.port = proto, host, port
     if PyBytes_GET_SIZE(proto) + PyBytes_GET_SIZE(host) + PyBytes_GET_SIZE(port) > CACHED_LENGTH:
-        return ORIGIN(proto, host, port)
-    found = CACHED_ORIGIN(proto, host, port)
-    KEPT_ORIGINS[place] = (proto, host, port, found)
-    return found
+        origin.found = ORIGIN(proto, host, port)
+    else:
+        origin.found = CACHED_ORIGIN(proto, host, port)
+        KEPT_ORIGINS[place ^ 1] = KEPT_ORIGINS[place]
+        KEPT_ORIGINS[place] = origin
+    return origin
+
+
+cdef dict _scope_with(tuple origin):
+    """Return what a scope begins with that a layer completes."""
+    cdef dict scope = PyDict_Copy(SCOPE_OF_LAYER)
+    PyDict_SetItem(scope, "scheme", origin[0])
+    PyDict_SetItem(scope, "server", origin[1])
+    return scope
 
 
 cdef bytes _raw_path(bytes path):
@@ -232,20 +309,21 @@ cdef bytes _raw_path(bytes path):
     return raw_path
 
 
-cdef tuple _fill(dict scope, object method, bytes path, bytes packed, list headers, list args, tuple origin, object app):
-    """Fill in all but headers and extensions. Returns the fields that are compared with those that a chain passes on."""
+cdef tuple _fill(dict scope, object method, bytes path, bytes packed, list headers, object args, object app):
+    """Fill in all but origin, headers and extensions.
+
+    Returns the fields that are compared with those that a chain passes on.
+    """
     cdef object text = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path), "replace")
     cdef bytes raw_path = _raw_path(path), query = NO_QUERY
     PyDict_SetItem(scope, "asgi", PyDict_Copy(ASGI))
     PyDict_SetItem(scope, "method", method)
-    PyDict_SetItem(scope, "scheme", origin[0])
     PyDict_SetItem(scope, "path", text)
     PyDict_SetItem(scope, "raw_path", raw_path)
     if args:
-        query = _query(args)
+        query = _unread_query(args) if type(args) is Unread else _query(args)
         PyDict_SetItem(scope, "query_string", query)
     PyDict_SetItem(scope, "client", _client(packed))
-    PyDict_SetItem(scope, "server", origin[1])
     PyDict_SetItem(scope, "app", app)
     return method, query, text, raw_path, headers
 
@@ -255,7 +333,9 @@ def build_scope(message, list headers, list args, tuple origin not None, app):
     if PyTuple_GET_SIZE(origin) != 2:
         raise ValueError("an origin is a scheme and a server")
     cdef dict scope = PyDict_Copy(SCOPE)
-    _fill(scope, message.method, message.path or b"/", message.src_ip, headers, args, origin, app)
+    PyDict_SetItem(scope, "scheme", origin[0])
+    PyDict_SetItem(scope, "server", origin[1])
+    _fill(scope, message.method, message.path or b"/", message.src_ip, headers, args, app)
     PyDict_SetItem(scope, "headers", headers)
     PyDict_SetItem(scope, "extensions", {})
     return scope
@@ -274,7 +354,8 @@ cdef tuple usual_scope(object method, object path, object packed, list headers, 
     cdef Py_ssize_t index, length
     cdef PyObject *entry
     cdef object name, value
-    cdef tuple origin
+    cdef Origin origin
+    cdef dict scope
     if path is None:
         path = SLASH
     elif not PyBytes_CheckExact(path):
@@ -283,7 +364,7 @@ cdef tuple usual_scope(object method, object path, object packed, list headers, 
         path = SLASH
     if packed is not None and not PyBytes_CheckExact(packed):
         return None
-    if args is not None:
+    if args is not None and type(args) is not Unread:
         if not PyList_CheckExact(args):
             return None
         for index in range(PyList_GET_SIZE(args)):
@@ -310,10 +391,10 @@ cdef tuple usual_scope(object method, object path, object packed, list headers, 
     if proto is None or host is None:
         return None
     origin = _origin(proto, host, port)
-    if origin is None:
+    if origin.found is None:
         return None
-    cdef dict scope = PyDict_Copy(SCOPE_OF_LAYER)
-    return scope, _fill(scope, method, path, packed, headers, args, origin, app)
+    scope = _scope_with(origin.found) if origin.scope is None else PyDict_Copy(origin.scope)
+    return scope, _fill(scope, method, path, packed, headers, args, app)
 
 
 cdef inline bint _is_pair(PyObject *entry) noexcept:

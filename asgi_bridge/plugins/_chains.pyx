@@ -4,7 +4,7 @@ from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.object cimport PyObject
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
-from ..wire.slots cimport held, is_kind, slot, slot_of
+from ..wire.slots cimport held, is_kind, set_slot, slot, slot_of
 
 from time import time
 
@@ -22,6 +22,7 @@ SOURCES = ASGI_BRIDGE_SOURCES.decode()
 cdef object STORE = ConfigurationStore, CHAINS = _Chains, PREPARED = _Prepared, TIME = time
 cdef object FIND_IN_PYTHON = ConfigurationStore.find
 cdef Py_ssize_t CLOCK = slot_of(STORE, "_clock"), ALL = slot_of(STORE, "_prepared")
+cdef Py_ssize_t LAST = slot_of(CHAINS, "last")
 cdef Py_ssize_t FRESH_UNTIL = slot_of(PREPARED, "fresh_until"), CHAIN = slot_of(PREPARED, "chain")
 
 
@@ -45,5 +46,7 @@ def find(store, token):
     clock_gettime(CLOCK_REALTIME, &now)
     if not PyFloat_CheckExact(until) or PyFloat_AS_DOUBLE(until) <= now.tv_sec + now.tv_nsec * 1e-9:
         return FIND_IN_PYTHON(store, token)
-    chains.move_to_end(token)
+    if slot(chains, LAST) is not <PyObject *>prepared:
+        chains.move_to_end(token)
+        set_slot(chains, LAST, prepared)
     return held(prepared, CHAIN)

@@ -3,5 +3,6 @@
 cdef bint is_usual_layer(object layer) except -1
 cdef object state_of(object call, object scope)
 cdef object begin_layer(
-    object layer, object call, object state, dict inner, list headers, object receive, object send, object entered
+    object layer, object call, object state, dict inner, object extensions, list headers, object receive, object send,
+    object entered,
 )

@@ -60,6 +60,7 @@ cdef object APISIX = Apisix, CALL = ChainCall, STATES = States, CURRENT = curren
 cdef object BEGIN_IN_PYTHON = Layer.begin, ENTER = ChainCall.enter
 cdef object AWAITING = awaiting, LIFESPAN = quiet_lifespan, MISSING = object()
 cdef tuple NOTHING = ()
+cdef str HTTP = intern("http"), REQUEST = intern("request")
 cdef str the_call = intern("__call__")
 call_name = <PyObject *>the_call
 
@@ -140,7 +141,8 @@ cdef bint is_usual_layer(object layer) except -1:
 
 
 cdef object begin_layer(
-    object layer, object call, object state, dict inner, list headers, object receive, object send, object entered
+    object layer, object call, object state, dict inner, object extensions, list headers, object receive, object send,
+    object entered,
 ):
     """Begin to run the plugin of a usual layer.
 
@@ -149,6 +151,7 @@ cdef object begin_layer(
         call: The call that goes through it.
         state: What `state_of` has returned.
         inner: The layer's own copy of the scope, to which the rest is added here.
+        extensions: Those of the scope as the layer got it; None: it has none.
         headers: Those of the scope as the layer got it.
         receive, send: As the layer got them.
         entered: An `Entered`, which gets what it needs to leave the context as it was; None: nobody needs that.
@@ -178,7 +181,9 @@ cdef object begin_layer(
     value = held(call, REQUEST_ID)
     if value is not None:
         PyDict_SetItem(extension, "request_id", value)
-    PyDict_SetItem(extension, "phase", method_of(call, "phase"))
+    value = method_of(call, "phase")
+    if value is not REQUEST:  # which stands there already
+        PyDict_SetItem(extension, "phase", value)
     PyDict_SetItem(extension, "var", method_of(call, "var"))
     set_slot(extension, OWNER, call)
     set_slot(extension, OF_LAYER, layer)
@@ -187,8 +192,9 @@ cdef object begin_layer(
     set_slot(extension, EARLIER, held(call, EXTENSION))
     set_slot(call, EXTENSION, extension)
     PyDict_SetItem(inner, "headers", PyList_GetSlice(headers, 0, PyList_GET_SIZE(headers)))
-    value = inner.get("extensions")
-    PyDict_SetItem(inner, "extensions", {**value, "apisix": extension} if value else {"apisix": extension})
+    PyDict_SetItem(
+        inner, "extensions", {**extensions, "apisix": extension} if extensions else {"apisix": extension}
+    )
     PyDict_SetItem(inner, "state", state)
     value = PyContextVar_Set(CURRENT, extension)
     if entered is not None:
@@ -198,13 +204,14 @@ cdef object begin_layer(
 
 def begin(layer, call, scope, receive, send):
     """Begin to run this layer's plugin. See `Layer.begin`."""
-    cdef object state, headers
+    cdef object state, headers, extensions
     if is_usual_layer(layer) and _is_usual(call) and PyDict_CheckExact(scope):
         headers = (<dict>scope).get("headers")
         if PyList_CheckExact(headers):
             state = state_of(call, scope)
             if state is not None:
-                return begin_layer(layer, call, state, PyDict_Copy(scope), headers, receive, send, None)
+                extensions = (<dict>scope).get("extensions")
+                return begin_layer(layer, call, state, PyDict_Copy(scope), extensions, headers, receive, send, None)
     return BEGIN_IN_PYTHON(layer, call, scope, receive, send)
 
 
@@ -248,8 +255,8 @@ cdef class Passing(Later):
     cdef object scope, receive, respond
 
     cdef object begin(self):
-        cdef object running
-        if self.scope["type"] == "lifespan":
+        cdef object running, kind = self.scope["type"]
+        if kind is not HTTP and kind == "lifespan":
             return LIFESPAN(self.scope, self.receive, self.respond)
         running = _pass_on(self.scope, self.receive, self.respond)
         if running is None or type(running) is Entered or is_own(running):
@@ -257,7 +264,7 @@ cdef class Passing(Later):
         return AWAITING(running)
 
 
-cdef object _enter(object layer, object call, dict scope, object receive, object send):
+cdef object _enter(object layer, object call, dict scope, dict extensions, object receive, object send):
     """Begin the next layer inwards. Returns its run, to be awaited; None: it is done."""
     cdef object headers, state, running
     cdef Entered entered
@@ -271,7 +278,7 @@ cdef object _enter(object layer, object call, dict scope, object receive, object
     entered.call = call
     entered.layer = layer
     try:
-        running = begin_layer(layer, call, state, PyDict_Copy(scope), headers, receive, send, entered)
+        running = begin_layer(layer, call, state, PyDict_Copy(scope), extensions, headers, receive, send, entered)
     except BaseException as exc:
         entered.failed(exc)
         raise
@@ -284,13 +291,13 @@ cdef object _enter(object layer, object call, dict scope, object receive, object
 
 
 cdef object _pass_on(object scope, object receive, object send):
-    cdef object extension, call, layer, inner
+    cdef object extensions, extension, call, layer, inner
     if not PyDict_CheckExact(scope):
         return pass_on_in_python(scope, receive, send)
-    extension = (<dict>scope).get("extensions")
-    if not PyDict_CheckExact(extension):
+    extensions = (<dict>scope).get("extensions")
+    if not PyDict_CheckExact(extensions):
         return pass_on_in_python(scope, receive, send)
-    extension = (<dict>extension).get("apisix")
+    extension = (<dict>extensions).get("apisix")
     if type(extension) is not APISIX:
         return pass_on_in_python(scope, receive, send)
     if slot(extension, RECEIVE) is not <PyObject *>receive or slot(extension, SEND) is not <PyObject *>send:
@@ -302,7 +309,7 @@ cdef object _pass_on(object scope, object receive, object send):
     inner = held(layer, INNER)
     if inner is None or inner is call.boundary:
         return call.innermost(scope, receive, send)
-    return _enter(inner, call, scope, receive, send)
+    return _enter(inner, call, scope, extensions, receive, send)
 
 
 def pass_on(scope, receive, send):

@@ -55,8 +55,9 @@ class Layer:
         self.instance: Instance | None = None
         self.state: dict[str, Any] = {}
         self.root = options.root_path
+        # the compiled core leaves the phase of request calls as it is here
         self._entries = {
-            "plugin": name, "phase": "", "conf": conf, "route_id": route_id, "request_id": None, "var": None,
+            "plugin": name, "phase": "request", "conf": conf, "route_id": route_id, "request_id": None, "var": None,
         }  # fmt: skip
 
     @property

@@ -86,12 +86,16 @@ class _Chains(OrderedDict[int, _Prepared]):
     """The chains under their tokens, the one used last at the end.
 
     Attributes:
+        last: The one at the end; None: it is not known.
         latest: Key of a list, without its version → the token of its last configuration.
         replaced: The tokens of earlier configurations of such lists, the oldest first.
     """
 
+    __slots__ = ("last", "latest", "replaced")
+
     def __init__(self) -> None:
         super().__init__()
+        self.last: _Prepared | None = None
         self.latest: dict[bytes, int] = {}
         self.replaced: OrderedDict[int, None] = OrderedDict()
 
@@ -209,6 +213,7 @@ class ConfigurationStore:
                 retiring.cancel()
                 chains.append(chain)
         self._prepared.clear()
+        self._prepared.last = None
         thread, self._thread = self._thread, None
         if thread is not None:
             ending.append(asyncio.ensure_future(asyncio.wrap_future(thread.submit(self._claims.close))))
@@ -252,7 +257,9 @@ class ConfigurationStore:
         prepared = self._prepared.get(token)
         if prepared is None or prepared.fresh_until <= self._clock():
             return None
-        self._prepared.move_to_end(token)
+        if prepared is not self._prepared.last:
+            self._prepared.move_to_end(token)
+            self._prepared.last = prepared
         return prepared.chain
 
     def is_unknown(self, token: int) -> bool:
@@ -350,7 +357,8 @@ class ConfigurationStore:
             self._on_build(chain, text.key, text.conf)
         self._sweep()
         self._retire(token)  # that of a configuration whose claim has expired
-        self._prepared[token] = _Prepared(chain, text.digest, self._clock() + self._expire, text.key)
+        prepared = _Prepared(chain, text.digest, self._clock() + self._expire, text.key)
+        self._prepared[token] = self._prepared.last = prepared
         self._note_latest(text.key, token)
         while len(self._prepared) > MAX_CHAINS:
             self._retire(next(iter(self._prepared)))
@@ -392,6 +400,7 @@ class ConfigurationStore:
         prepared = self._prepared.pop(token, None)
         self._prepared.replaced.pop(token, None)
         if prepared is not None:
+            self._prepared.last = None
             if prepared.key is not None and self._prepared.latest.get(name := stripped(prepared.key)) == token:
                 del self._prepared.latest[name]
             self._retire_chain(prepared.chain)

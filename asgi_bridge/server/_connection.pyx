@@ -163,7 +163,7 @@ cdef bytes _behind_infos(object protocol, bytes data):
         end = begin + HEADER + (<Py_ssize_t>at[begin + 1] << 16 | at[begin + 2] << 8 | at[begin + 3])
         if end > size:
             break
-        message = receive_usual(session, data[begin:end])
+        message = receive_usual(session, data, begin, end)
         if message is None:
             break
         _take_info(protocol, held(message, RESULT))
@@ -175,7 +175,7 @@ def data_received(protocol, data):
     """Take the bytes of one read. See `RunnerProtocol.data_received`."""
     cdef object message = None
     if _starts_usually(protocol):
-        message = receive_usual(held(protocol, SESSION), data)
+        message = receive_usual(held(protocol, SESSION), data, 0, -1)
         if message is None and PyBytes_CheckExact(data) and not held(protocol, TRANSPORT).is_closing():
             data = _behind_infos(protocol, data)
             if data is None:
@@ -193,7 +193,11 @@ def note_task(protocol, call, task):
     if not is_kind(protocol, PROTOCOL) or not is_kind(call, ANY_CALL):
         return NOTE_TASK_IN_PYTHON(protocol, call, task)
     set_slot(call, TASK, task)
-    held(protocol, STATE).tasks.add(task)
+    tasks = held(protocol, STATE).tasks
+    if type(tasks) is set:
+        PySet_Add(tasks, task)
+    else:
+        tasks.add(task)
 
 
 def ended(protocol, call):
@@ -201,10 +205,14 @@ def ended(protocol, call):
     cdef object runner = held(protocol, RUNNER) if is_kind(protocol, PROTOCOL) else None
     if not is_kind(runner, RUNNERS) or not is_kind(call, ANY_CALL):
         return ENDED_IN_PYTHON(protocol, call)
-    held(runner, CALLS).discard(call)
+    PySet_Discard(held(runner, CALLS), call)
     task = held(call, TASK)
     if task is not None:
-        held(protocol, STATE).tasks.discard(task)
+        tasks = held(protocol, STATE).tasks
+        if type(tasks) is set:
+            PySet_Discard(tasks, task)
+        else:
+            tasks.discard(task)
 
 
 def answer(protocol, message, outcome):

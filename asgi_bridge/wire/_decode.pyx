@@ -5,7 +5,7 @@ Both accept the same payloads, give the same messages, and raise the same errors
 How memory stays safe
     A position is a signed number of 64 bits. Offsets have at most 32 bits, and a position is the sum of a few of them,
     so it cannot overflow. Each read compares its position with both ends of the buffer, in `_u16_at`, `_u32_at` and
-    `_octets`, or in the lines before it in `_entries`. Numbers are put together from bytes, so alignment and the
+    `_octets`, or in the lines before it in `usual_entry`. Numbers are put together from bytes, so alignment and the
     machine's byte order do not matter. The buffer is a bytes object, which nobody changes.
 
 Names are kept
@@ -16,9 +16,11 @@ Names are kept
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.ref cimport Py_INCREF
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp
 
+from ._unread cimport unread
+from .entries cimport UNUSUAL, Buffer, Entry, i32, u16, u32, usual_entry
 from .slots cimport new_empty, set_slot, slot_of
 
 from ..errors import RemoteProtocolError
@@ -60,13 +62,10 @@ cdef enum:
     MAX_PLUGINS = 1000
     NAMES = 512
     LONGEST_NAME = 40
+    LONGEST_UNREAD = 16384
 
 # A position that no vtable has. A wrong distance may lead to any position in 33 bits, so -1 would not do.
 cdef int64_t NOWHERE = -(<int64_t>1 << 40)
-
-cdef struct Buffer:
-    const uint8_t *bytes
-    int64_t size
 
 cdef tuple METHOD_NAMES = METHODS
 cdef tuple ERR_CODES = tuple(ErrCode)
@@ -99,19 +98,6 @@ cdef object _overdrawn(Buffer buf):
 # numbers
 
 
-cdef inline uint16_t _u16(const uint8_t *at) noexcept nogil:
-    return <uint16_t>(at[0] | at[1] << 8)
-
-
-cdef inline uint32_t _u32(const uint8_t *at) noexcept nogil:
-    return <uint32_t>at[0] | <uint32_t>at[1] << 8 | <uint32_t>at[2] << 16 | <uint32_t>at[3] << 24
-
-
-cdef inline int64_t _i32(const uint8_t *at) noexcept nogil:
-    cdef int64_t number = _u32(at)
-    return number - (<int64_t>1 << 32) if number >> 31 else number
-
-
 cdef inline int _u8_at(Buffer buf, int64_t at) except -1:
     if at < 0 or at >= buf.size:
         raise _outside(buf)
@@ -121,13 +107,13 @@ cdef inline int _u8_at(Buffer buf, int64_t at) except -1:
 cdef inline int _u16_at(Buffer buf, int64_t at) except -1:
     if at < 0 or at + 2 > buf.size:
         raise _outside(buf)
-    return _u16(buf.bytes + at)
+    return u16(buf.bytes + at)
 
 
 cdef inline int64_t _u32_at(Buffer buf, int64_t at) except -1:
     if at < 0 or at + 4 > buf.size:
         raise _outside(buf)
-    return _u32(buf.bytes + at)
+    return u32(buf.bytes + at)
 
 
 # tables, strings, entries
@@ -139,18 +125,18 @@ cdef int _slots(Buffer buf, int64_t table, int count, uint16_t *slots) except -1
     cdef int index, have, vtable_size, table_size
     if table < 0 or table + 4 > buf.size:
         raise _outside(buf)
-    vtable = table - _i32(buf.bytes + table)
+    vtable = table - i32(buf.bytes + table)
     if vtable < 0:
         raise _past_end(vtable, buf)
     if vtable + 4 > buf.size:
         raise _outside(buf)
-    vtable_size = _u16(buf.bytes + vtable)
-    table_size = _u16(buf.bytes + vtable + 2)
+    vtable_size = u16(buf.bytes + vtable)
+    table_size = u16(buf.bytes + vtable + 2)
     have = min((vtable_size - 4) >> 1, count)  # a later version of the protocol may have more fields
     if vtable_size < 4 or vtable_size & 1 or table_size < 4 or vtable + 4 + 2 * have > buf.size:
         raise RemoteProtocolError("malformed flatbuffer: impossible vtable")
     for index in range(have):
-        slots[index] = _u16(buf.bytes + vtable + 4 + 2 * index)
+        slots[index] = u16(buf.bytes + vtable + 4 + 2 * index)
         if slots[index] >= table_size:
             raise RemoteProtocolError("malformed flatbuffer: a field outside of the table")
     for index in range(have, count):
@@ -202,11 +188,11 @@ cdef list _entries(Buffer buf, int64_t field, bint headers, int64_t *charged):
     """
     cdef int64_t slot = field + _u32_at(buf, field)
     cdef int64_t count = _u32_at(buf, slot)
-    cdef int64_t at, table, vtable, value, value_end, name, name_end
     cdef int64_t known = NOWHERE, limit = buf.size
     cdef Py_ssize_t index
     cdef list entries
-    cdef tuple entry
+    cdef tuple pair
+    cdef Entry entry
     slot += 4
     if slot + 4 * count > buf.size:
         raise _past_end(slot + 4 * count, buf)
@@ -216,34 +202,41 @@ cdef list _entries(Buffer buf, int64_t field, bint headers, int64_t *charged):
     if 16 * count <= buf.size:
         entries = PyList_New(<Py_ssize_t>count)
         for index in range(<Py_ssize_t>count):
-            at = slot + 4 * index
-            table = at + _u32(buf.bytes + at)
-            if table + 16 > limit or _u32(buf.bytes + table + 4) != 8:
+            limit = usual_entry(buf, slot + 4 * index, limit, &known, &entry)
+            if limit == UNUSUAL:
                 break
-            vtable = table - _i32(buf.bytes + table)
-            if vtable != known:
-                if vtable < 0 or vtable + 8 > buf.size or memcmp(buf.bytes + vtable, b"\x08\0\x0c\0\x08\0\x04\0", 8):
-                    break
-                known = vtable
-            value = table + 16
-            value_end = value + _u32(buf.bytes + table + 12)
-            name = table + 12 + _u32(buf.bytes + table + 8)
-            if value_end > name or name > limit:
-                break
-            name_end = name + _u32(buf.bytes + name - 4)
-            if name_end > limit:
-                break
-            entry = (
-                _kept_name(buf.bytes + name, <Py_ssize_t>(name_end - name)) if headers
-                else PyBytes_FromStringAndSize(<const char *>buf.bytes + name, <Py_ssize_t>(name_end - name)),
-                PyBytes_FromStringAndSize(<const char *>buf.bytes + value, <Py_ssize_t>(value_end - value)),
+            pair = (
+                _kept_name(entry.name, <Py_ssize_t>entry.name_size) if headers
+                else PyBytes_FromStringAndSize(<const char *>entry.name, <Py_ssize_t>entry.name_size),
+                PyBytes_FromStringAndSize(<const char *>entry.value, <Py_ssize_t>entry.value_size),
             )
-            Py_INCREF(entry)
-            PyList_SET_ITEM(entries, index, entry)
-            limit = table
+            Py_INCREF(pair)
+            PyList_SET_ITEM(entries, index, pair)
         else:
             return entries
     return _careful_entries(buf, slot, count, charged)
+
+
+cdef object _arguments(Buffer buf, bytes data, int64_t field, int64_t *charged):
+    """Return the arguments of a query that a field leads to: an `Unread` where their layout is the usual one.
+
+    Args:
+        buf, field, charged: As above.
+        data: It holds the payload.
+    """
+    cdef int64_t slot = field + _u32_at(buf, field)
+    cdef int64_t count = _u32_at(buf, slot)
+    cdef int64_t known = NOWHERE, limit = buf.size, index
+    cdef Entry entry
+    slot += 4
+    if 0 < 16 * count <= buf.size <= LONGEST_UNREAD and slot + 4 * count <= buf.size:
+        for index in range(count):
+            limit = usual_entry(buf, slot + 4 * index, limit, &known, &entry)
+            if limit == UNUSUAL:
+                break
+        else:
+            return unread(data, buf, slot, count)
+    return _entries(buf, field, False, charged)
 
 
 cdef list _careful_entries(Buffer buf, int64_t slot, int64_t count, int64_t *charged):
@@ -256,7 +249,7 @@ cdef list _careful_entries(Buffer buf, int64_t slot, int64_t count, int64_t *cha
     if charged[0] + ENTRY_COST * count > budget:
         raise _overdrawn(buf)
     for index in range(count):
-        table = slot + _u32(buf.bytes + slot)
+        table = slot + u32(buf.bytes + slot)
         slot += 4
         _slots(buf, table, 2, slots)
         name = _octets(buf, table + slots[0]) if slots[0] else None
@@ -306,21 +299,21 @@ cdef object _prepare_conf_resp(Buffer buf):
     return PrepareConfResp(_u32_at(buf, table + slots[0]) if slots[0] else 0)
 
 
-cdef object _http_req_call_req(Buffer buf):
+cdef object _http_req_call_req(Buffer buf, bytes data):
     cdef int64_t table = _u32_at(buf, 0)
     cdef int64_t charged = 0
     cdef uint16_t[7] slots
     cdef int method
     cdef bytes src_ip = None, path = None
-    cdef list args = None, headers = None
-    cdef object number, token, message
+    cdef list headers = None
+    cdef object args = None, number, token, message
     _slots(buf, table, 7, slots)
     if slots[1]:
         src_ip = _octets(buf, table + slots[1])
     if slots[3]:
         path = _octets(buf, table + slots[3])
     if slots[4]:
-        args = _entries(buf, table + slots[4], False, &charged)
+        args = _arguments(buf, data, table + slots[4], &charged)
     if slots[5]:
         headers = _entries(buf, table + slots[5], True, &charged)
     method = _u8_at(buf, table + slots[2]) if slots[2] else 0
@@ -430,20 +423,20 @@ cdef object _http_resp_call(Buffer buf, bint answer):
     return HTTPRespCallReq(number, status, headers, _u32_at(buf, table + slots[3]) if slots[3] else 0)
 
 
-cdef object decode_from(int kind, bytes data, Py_ssize_t start, bint gateway):
-    """Decode the payload that begins at `start`, and ends with `data`.
+cdef object decode_from(int kind, bytes data, Py_ssize_t start, Py_ssize_t end, bint gateway):
+    """Decode the payload that is a part of `data`.
 
     Args:
         kind: Type of the frame, 0 to 4.
         data: The bytes.
-        start: A position in them.
+        start, end: Positions in them, of the payload and behind it.
         gateway: Whether the receiver is the gateway.
     """
     cdef Buffer buf
     buf.bytes = <const uint8_t *>PyBytes_AS_STRING(data) + start
-    buf.size = PyBytes_GET_SIZE(data) - start
+    buf.size = end - start
     if kind == 2:
-        return _http_req_call_resp(buf) if gateway else _http_req_call_req(buf)
+        return _http_req_call_resp(buf) if gateway else _http_req_call_req(buf, data)
     if kind == 3:
         return _extra_info_req(buf) if gateway else _extra_info_resp(buf)
     if kind == 4:
@@ -459,4 +452,4 @@ def decode(frame_type, bytes payload not None, role):
     cdef Py_ssize_t kind = PyNumber_AsSsize_t(frame_type, NULL)
     if not 0 <= kind <= 4:
         raise RemoteProtocolError(f"unknown frame type {frame_type}", recoverable=False)
-    return decode_from(<int>kind, payload, 0, bool(role))
+    return decode_from(<int>kind, payload, 0, PyBytes_GET_SIZE(payload), bool(role))

@@ -6,7 +6,7 @@ payload that cannot be decoded, a message that may not be sent.
 
 from cpython.bytearray cimport PyByteArray_CheckExact, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
-from cpython.list cimport PyList_GET_SIZE
+from cpython.list cimport PyList_Append, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t
 
@@ -23,6 +23,7 @@ __all__ = ["SOURCES", "receive", "send"]
 
 cdef extern from *:
     const char *ASGI_BRIDGE_SOURCES
+    PyObject *PyDict_GetItemWithError(object mapping, object key) except? NULL
 
 SOURCES = ASGI_BRIDGE_SOURCES.decode()
 """Digest of the sources of this build."""
@@ -39,16 +40,23 @@ cdef object IDLE = State.IDLE, REQ_CALLED = State.REQ_CALLED, RESP_CALLED = Stat
 cdef int REQ_CALL = FrameType.HTTP_REQ_CALL.value, RESP_CALL = FrameType.HTTP_RESP_CALL.value
 
 
-cdef object receive_usual(object session, object data):
-    """Return the message that `data` brings alone and whole; None: something is unusual, and nothing has changed."""
+cdef object receive_usual(object session, object data, Py_ssize_t start, Py_ssize_t end):
+    """Return the message that a part of `data` is; None: something is unusual, and nothing has changed.
+
+    Args:
+        session: The connection's.
+        data: The bytes of a read.
+        start: Position in them at which the message begins.
+        end: The one at which it ends. The caller has checked that it is within them; -1: the end of all.
+    """
     cdef const uint8_t *at
     cdef Py_ssize_t size
     cdef long asks = 0
     cdef object reader, buffer, message, state, after
     if type(session) is not SESSION or not PyBytes_CheckExact(data):
         return None
-    at = <const uint8_t *>PyBytes_AS_STRING(data)
-    size = PyBytes_GET_SIZE(data)
+    at = <const uint8_t *>PyBytes_AS_STRING(data) + start
+    size = (PyBytes_GET_SIZE(data) if end < 0 else end) - start
     if size < HEADER or (<Py_ssize_t>at[1] << 16 | at[2] << 8 | at[3]) != size - HEADER:
         return None
     if slot(session, RUNNER) is not YES or slot(session, ENDED) is not NO:
@@ -75,7 +83,7 @@ cdef object receive_usual(object session, object data):
     else:
         return None
     try:
-        message = decode_from(at[0], data, HEADER, False)
+        message = decode_from(at[0], data, start + HEADER, start + size, False)
     except RemoteProtocolError:
         return None
     # to make a message may run a finalizer, which may do anything
@@ -106,14 +114,17 @@ cdef bytes ask_usual(object session, tuple infos):
     """Encode asks for variables, and count them; None: something is unusual, and nothing has changed."""
     cdef PyObject *state
     cdef list asks = []
-    cdef object info
+    cdef object info, name
+    cdef PyObject *found
     cdef long count
     if type(session) is not SESSION or slot(session, RUNNER) is not YES:
         return None
     for info in infos:
         if type(info) is not VAR:
             return None
-        asks.append(VAR_ASKS[held(info, NAME)])
+        name = held(info, NAME)
+        found = PyDict_GetItemWithError(VAR_ASKS, name)
+        PyList_Append(asks, VAR_ASKS[name] if found is NULL else <object>found)
     state = slot(session, STATE)
     count = number_of(slot(session, ASKS))
     if count < 0 or (state is not <PyObject *>REQ_CALLED and state is not <PyObject *>RESP_CALLED):
@@ -124,7 +135,7 @@ cdef bytes ask_usual(object session, tuple infos):
 
 def receive(session, data):
     """Take the bytes of one read, and return the first message. See `Session.receive`."""
-    cdef object message = receive_usual(session, data)
+    cdef object message = receive_usual(session, data, 0, -1)
     if message is None:
         message = session.receive(data)
     return message

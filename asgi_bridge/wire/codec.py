@@ -4,12 +4,12 @@
 `asgi_bridge.wire`. The tests of the wire run on every codec in the list.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..compiled import twin
 from .decode import decode as decode_in_python
 from .encode import encode as encode_in_python
-from .messages import Message, Role
+from .messages import HTTPReqCallReq, Message, Role
 
 __all__ = ["CODECS", "Codec", "decode", "encode"]
 
@@ -45,6 +45,8 @@ _decoder, _encoder = twin("wire._decode"), twin("wire._encode")
 CODECS: tuple[Codec, ...] = (Codec("python", decode_in_python, encode_in_python),)
 """All implementations on this machine. The first one is used."""
 if _decoder is not None and _encoder is not None:
+    _unread: Any = twin("wire._unread")
+    HTTPReqCallReq.args = property(_unread.get_args, _unread.set_args, _unread.delete_args)  # type: ignore[assignment, misc]
     CODECS = (Codec("compiled", _decoder.decode, _encoder.encode), *CODECS)
 
 decode = CODECS[0].decode

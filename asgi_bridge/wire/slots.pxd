@@ -70,6 +70,10 @@ cdef extern from *:
         *place = value;
         Py_XDECREF(before);
     }
+    static inline void first_in_slot(PyObject *self, Py_ssize_t at, PyObject *value) {
+        Py_INCREF(value);
+        *(PyObject **)((char *)self + at) = value;
+    }
     /* What PyObject_GetAttr returns for an object without a __dict__, for methods and for constants of the class. */
     static inline PyObject *method_of(PyObject *self, PyObject *name) {
         PyObject *found = _PyType_Lookup(Py_TYPE(self), name);
@@ -99,6 +103,8 @@ cdef extern from *:
     long number_of(PyObject *number) noexcept
     # may run Python code: that of a finalizer of what was in the slot
     void set_slot(object self, Py_ssize_t at, object value) noexcept
+    # for a slot that is empty, as those of a new object are
+    void first_in_slot(object self, Py_ssize_t at, PyObject *value) noexcept
     object new_empty(object type)
     # an attribute that stands in the class, as most methods do: quicker than to look for it in the object too
     object method_of(object self, object name)

@@ -23,8 +23,9 @@ from asgi_bridge.plugins import Chain, Layer, apisix
 from asgi_bridge.plugins.extension import current
 from asgi_bridge.plugins.options import Options
 from asgi_bridge.server.call_tasks import CallTasks
-from asgi_bridge.wire import ExtraInfoResp, HTTPReqCallReq, Info, ReqBody, Role, Session, Var, decode
+from asgi_bridge.wire import ExtraInfoResp, HTTPReqCallReq, Info, ReqBody, Role, Session, Var, decode, encode
 from asgi_bridge.wire.dialogue import DIALOGUES
+from asgi_bridge.wire.frames import HEADER_SIZE
 
 from ..wire.damage import RECORDED
 from . import connections
@@ -175,14 +176,23 @@ def _request(seed: int) -> HTTPReqCallReq:
     found = chance.choice(REQUESTS)
     headers: Any = list(found.headers or [])
     if chance.random() < 0.8:
-        headers += [(b"x-forwarded-proto", b"http"), (b"x-forwarded-host", b"a.test"), (b"x-forwarded-port", b"80")]
+        port = chance.choice((b"80", b"80", b"81", b"x"))
+        headers += [(b"x-forwarded-proto", b"http"), (b"x-forwarded-host", b"a.test"), (b"x-forwarded-port", port)]
     headers += chance.choice(
         ([], [(b"transfer-encoding", b"chunked")], [(None, b"a")], [(b"a", None)], [(b"a", b"b")] * 99)
     )
     path = chance.choice((found.path, None, b"/", b"/a b", b"/\xff", b"/%"))
     address = chance.choice((b"\x7f\0\0\x01", b"\0" * 15 + b"\x01", None, b"abc"))
     method = chance.choice((found.method, found.method, "HEAD"))
-    return HTTPReqCallReq(seed % 2**32, address, method, path, found.args, headers, 1)
+    odd = [(b"a b", b"\xff=&"), (b"", b"")]
+    args: Any = chance.choice((found.args, found.args, odd, [*odd, (b"c", None)], [(b"%", b"\xff" * 200)] * 3))
+    message = HTTPReqCallReq(seed % 2**32, address, method, path, args, headers, 1)
+    if chance.random() < 0.5:
+        return message
+    # the compiled core reads the arguments of such a message when somebody asks for them
+    decoded = decode(2, encode(message)[HEADER_SIZE:], Role.RUNNER)
+    assert isinstance(decoded, HTTPReqCallReq)
+    return decoded
 
 
 async def _story(seed: int, *, pure: bool) -> Seen:

@@ -24,9 +24,10 @@ pytestmark = pytest.mark.builds
 
 
 PROGRAMS = {
-    "tests.core.differential": ("_decode", "_request_scope"),
+    "tests.core.differential": ("_decode", "entries", "_request_scope"),
     "tests.core.way_back": ("_encode", "_headers"),
     "tests.core.calls": (
+        "_unread",
         "_session",
         "_request_call",
         "_later",
@@ -42,7 +43,10 @@ PROGRAMS = {
 
 
 def program_for(patch: Path) -> str:
-    """Return what finds the fault of a patch."""
+    """Return what finds the fault of a patch. A patch may begin with its name, where its source is in two programs."""
+    named = re.match(r"found by (\S+)$", patch.read_text(), re.MULTILINE)
+    if named:
+        return named[1]
     (source,) = re.findall(r"^\+\+\+ .*/(\w+)\.p[yx][xd]", patch.read_text(), re.MULTILINE)
     return next(program for program, sources in PROGRAMS.items() if source in sources)
 
