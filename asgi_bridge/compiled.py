@@ -26,6 +26,7 @@ MODULES = (
     "adapter._request_scope",
     "adapter._headers",
     "adapter._request_call",
+    "adapter._asking",
     "plugins._chains",
     "plugins._later",
     "plugins._layers",

@@ -3,3 +3,4 @@
 cdef list checked_list(list headers)
 cdef object usual_differences(tuple before, dict after, object body)
 cdef object usual_stop(object method, object status, list headers, bytes body, bint cures)
+cdef list usual_response_headers(object headers)

@@ -418,24 +418,29 @@ def stop(method, status, headers, body, cures, warn):
     return stop_in_python(method, status, headers, body, cures, warn) if found is None else found
 
 
-def response_headers(headers, warn):
-    """Return the headers on the empty response, as the function of the same name in ``answer.py`` does."""
+cdef list usual_response_headers(object headers):
+    """Return the headers on the empty response; None: something is unusual."""
     cdef Py_ssize_t index
     cdef PyObject *entry
     cdef PyObject *name
     cdef list given
-    if PyList_CheckExact(headers):
-        given = headers
-        for index in range(PyList_GET_SIZE(given)):
-            entry = PyList_GET_ITEM(given, index)
-            if not _is_pair(entry):
-                break
-            name = PyTuple_GET_ITEM(<object>entry, 0)
-            if not PyBytes_GET_SIZE(_value(given, index)) or <object>name in LOST or _begins(name, CONTENT):
-                break
-        else:
-            return given.copy()
-    return response_headers_in_python(headers, warn)
+    if not PyList_CheckExact(headers):
+        return None
+    given = headers
+    for index in range(PyList_GET_SIZE(given)):
+        entry = PyList_GET_ITEM(given, index)
+        if not _is_pair(entry):
+            return None
+        name = PyTuple_GET_ITEM(<object>entry, 0)
+        if not PyBytes_GET_SIZE(_value(given, index)) or <object>name in LOST or _begins(name, CONTENT):
+            return None
+    return given.copy()
+
+
+def response_headers(headers, warn):
+    """Return the headers on the empty response, as the function of the same name in ``answer.py`` does."""
+    cdef list found = usual_response_headers(headers)
+    return response_headers_in_python(headers, warn) if found is None else found
 
 
 cdef inline bint _begins(PyObject *name, bytes start) noexcept:

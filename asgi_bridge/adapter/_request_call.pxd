@@ -5,3 +5,4 @@ cdef object usual_chain(object call)
 cdef bint is_usual(object call, object chain) noexcept
 cdef object begin_run(object call, object chain)
 cdef bint end_run(object call, object chain, object owner) except -1
+cdef long messages_of(object call) noexcept

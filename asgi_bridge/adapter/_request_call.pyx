@@ -15,20 +15,20 @@ from ..wire._unread cimport arguments_of
 from ..wire.slots cimport first_in_slot, held, is_kind, method_of, new_empty, number_of, set_slot, slot, slot_of
 from ..plugins._later cimport Later
 from ..plugins._layers cimport begin_layer, is_usual_layer, state_of
-from ._headers cimport checked_list, usual_differences, usual_stop
+from ._headers cimport checked_list, usual_differences, usual_response_headers, usual_stop
 from ._request_scope cimport usual_scope
 
 from ..apisix_constants import CLOSING_STATUSES
 from ..errors import LocalProtocolError, PluginError
-from ..plugins import Chain
-from ..wire import MAX_PAYLOAD, HTTPReqCallReq, HTTPReqCallResp
+from ..plugins import Chain, Layer
+from ..plugins.options import Options
+from ..wire import MAX_PAYLOAD, HTTPReqCallReq, HTTPReqCallResp, Rewrite
 from .call import YIELD_EVERY, Call, Host
-from .connection import MAX_CACHED, asks_for
 from .request import MAX_HEADERS, NO_CHANGE, RequestCall, send_empty
 from .sent import Sent
 from .stage import ANSWERED, GONE, RUNNING
 
-__all__ = ["SOURCES", "begin", "innermost", "new_request_call", "send", "var"]
+__all__ = ["SOURCES", "begin", "innermost", "new_request_call", "send", "wraps_send"]
 
 cdef extern from *:
     const char *ASGI_BRIDGE_SOURCES
@@ -37,20 +37,14 @@ SOURCES = ASGI_BRIDGE_SOURCES.decode()
 """Digest of the sources of this build."""
 
 cdef object CALL = RequestCall, MESSAGE = HTTPReqCallReq, RESPONSE = HTTPReqCallResp, SENT = Sent, CHAINS = Chain
-cdef object HOSTS = Host, MISSING = object()
+cdef object HOSTS = Host, LAYER = Layer, OPTIONS = Options, REWRITES = Rewrite, closed = Options().on_error, MISSING = object()
 cdef object BEGIN_IN_PYTHON = RequestCall._begin, INNERMOST_IN_PYTHON = RequestCall.innermost
-cdef object SEND_IN_PYTHON = Call.send, VAR_IN_PYTHON = Call.var
+cdef object SEND_IN_PYTHON = Call.send, WRAPS_SEND_IN_PYTHON = Call.wraps_send
 cdef object is_running = RUNNING, is_answered = ANSWERED, is_gone = GONE, yes = True, no = False, nothing = b""
 cdef list OUTCOMES = [f"stop {status}" for status in range(1000)]
 cdef object UNCHANGED = NO_CHANGE, CLOSING = CLOSING_STATUSES
 cdef Py_ssize_t MOST_HEADERS = MAX_HEADERS, LONGEST = MAX_PAYLOAD
 cdef long TURN = YIELD_EVERY
-cdef Py_ssize_t MOST_CACHED = MAX_CACHED
-cdef object ASKS_FOR = asks_for
-cdef enum:
-    ASKED = 64
-# Names that were asked for, each with its asks, at a place that the first name's address decides.
-cdef list KEPT_ASKS = [None] * ASKED
 
 cdef Py_ssize_t ID = slot_of(MESSAGE, "id"), METHOD = slot_of(MESSAGE, "method"), PATH = slot_of(MESSAGE, "path")
 cdef Py_ssize_t SRC_IP = slot_of(MESSAGE, "src_ip")
@@ -74,6 +68,11 @@ cdef Py_ssize_t STATUS = slot_of(SENT, "status"), SENT_HEADERS = slot_of(SENT, "
 cdef Py_ssize_t CONTENT = slot_of(SENT, "content"), COMPLETE = slot_of(SENT, "complete")
 cdef Py_ssize_t UPSTREAM = slot_of(SENT, "upstream"), WANTS_BODY = slot_of(SENT, "wants_body")
 cdef Py_ssize_t NEEDS_BODY = slot_of(SENT, "needs_body")
+cdef Py_ssize_t NEW_PATH = slot_of(REWRITES, "path"), NEW_HEADERS = slot_of(REWRITES, "headers")
+cdef Py_ssize_t NEW_ARGS = slot_of(REWRITES, "args"), RESPONSE_HEADERS = slot_of(REWRITES, "resp_headers")
+cdef Py_ssize_t NEW_BODY = slot_of(REWRITES, "body")
+cdef Py_ssize_t OF_LAYER = slot_of(LAYER, "options"), WANTS = slot_of(OPTIONS, "response_body")
+cdef Py_ssize_t ON_ERROR = slot_of(OPTIONS, "on_error")
 
 
 # What a new call has in its slots: all but what the arguments say.
@@ -214,7 +213,7 @@ cdef bint end_run(object call, object chain, object owner) except -1:
     return True
 
 
-cdef inline long _messages(object call) noexcept:
+cdef long messages_of(object call) noexcept:
     """Return the number of the call's messages; -1: the event loop gets its turn with the next one, or it is none."""
     cdef long count = number_of(slot(call, MESSAGES))
     return count if (count + 1) % TURN else -1
@@ -253,7 +252,7 @@ cdef int _answer(object call, object message, object action, str outcome) except
 def innermost(call, scope, receive, send):
     """Note what the chain passes on, and answer. See `RequestCall.innermost`."""
     cdef object found, before, message
-    cdef long count = _messages(call) if type(call) is CALL else -1
+    cdef long count = messages_of(call) if type(call) is CALL else -1
     if (
         count < 0
         or slot(call, REWRITE) is not <PyObject *>None
@@ -292,6 +291,20 @@ cdef object _new_sent(object call):
     return sent
 
 
+def wraps_send(call, layer):
+    """Note that a plugin wraps `send`. See `Call.wraps_send`."""
+    cdef object options = held(layer, OF_LAYER) if type(layer) is LAYER else None, wants
+    if type(call) is not CALL or type(options) is not OPTIONS or slot(call, HAS_SENT) is not <PyObject *>None:
+        return WRAPS_SEND_IN_PYTHON(call, layer)
+    wants = held(options, WANTS)
+    if type(wants) is not bool or slot(options, ON_ERROR) is not <PyObject *>closed:
+        return WRAPS_SEND_IN_PYTHON(call, layer)
+    sent = _new_sent(call)
+    set_slot(sent, WANTS_BODY, wants)
+    set_slot(sent, NEEDS_BODY, wants)
+    set_slot(call, HAS_SENT, sent)
+
+
 cdef bint _take_start(object call, dict message) except -1:
     cdef object sent, status = message.get("status"), given = message.get("headers", MISSING)
     cdef list headers = None
@@ -321,6 +334,17 @@ cdef bint _take_start(object call, dict message) except -1:
     return True
 
 
+cdef object _with_headers(object rewrite, object headers):
+    """Return a Rewrite that also sets headers of the response."""
+    cdef object made = new_empty(REWRITES)
+    set_slot(made, NEW_PATH, held(rewrite, NEW_PATH))
+    set_slot(made, NEW_HEADERS, held(rewrite, NEW_HEADERS))
+    set_slot(made, NEW_ARGS, held(rewrite, NEW_ARGS))
+    set_slot(made, RESPONSE_HEADERS, headers)
+    set_slot(made, NEW_BODY, held(rewrite, NEW_BODY))
+    return made
+
+
 cdef bint _take_body(object call, dict message) except -1:
     cdef object sent = held(call, HAS_SENT), content = message.get("body", nothing), more = message.get("more_body", no)
     cdef object action, before, chain, cures, headers, request, status
@@ -336,13 +360,28 @@ cdef bint _take_body(object call, dict message) except -1:
         return False
     if slot(call, STAGE) is not <PyObject *>is_running or slot(call, FAULTS) is not <PyObject *>None:
         return False
-    if slot(call, PARKING) is not <PyObject *>None or (held(call, REWRITE) is not None and number < 400):
-        return False
     chain = held(call, CHAIN)
     request = held(call, REQUEST)
     headers = held(sent, SENT_HEADERS)
     if type(chain) is not CHAINS or type(request) is not MESSAGE or not PyList_CheckExact(headers):
         return False
+    if slot(call, PARKING) is not <PyObject *>None:
+        return False
+    action = held(call, REWRITE)
+    if action is not None and number < 400:
+        if number != 200 or PyBytes_GET_SIZE(content) or type(action) is not REWRITES:
+            return False
+        if PyList_GET_SIZE(headers):
+            headers = usual_response_headers(headers)
+            if headers is None:
+                return False
+            action = _with_headers(action, headers)
+        if action is UNCHANGED:
+            _answer(call, request, None, "pass")
+        else:
+            _answer(call, request, action, "rewrite")
+        set_slot(sent, COMPLETE, yes)
+        return True
     cures = held(chain, CURES)
     if type(cures) is not bool:
         return False
@@ -359,7 +398,7 @@ cdef bint _take(object call, object message) except -1:
     """Take a message of the chain's response, if it is a usual one. Returns whether it was."""
     cdef object kind
     cdef bint taken
-    cdef long count = _messages(call) if is_kind(call, CALL) else -1
+    cdef long count = messages_of(call) if is_kind(call, CALL) else -1
     if count < 0 or slot(call, STAGE) is <PyObject *>is_gone or not PyDict_CheckExact(message):
         return False
     kind = (<dict>message).get("type")
@@ -390,90 +429,4 @@ def send(call, message):
     cdef Sending made = Sending.__new__(Sending)
     made.call = call
     made.message = message
-    return made
-
-
-cdef object _asks_for(tuple names):
-    """Return an ask for each variable. The same strings give the same asks: strings never change."""
-    cdef Py_ssize_t place = <Py_ssize_t>(<size_t><PyObject *>names[0] >> 4) & (ASKED - 1), index, count = len(names)
-    cdef tuple kept = KEPT_ASKS[place], before
-    if kept is not None:
-        before = <tuple>kept[0]
-        for index in range(count if len(before) == count else 0):
-            if before[index] is not names[index]:
-                break
-        else:
-            if len(before) == count:
-                return kept[1]
-    asks = ASKS_FOR(names)
-    KEPT_ASKS[place] = (names, asks)
-    return asks
-
-
-cdef object _ask(object call, tuple names):
-    """Ask the gateway for variables. Returns a future; None: something is unusual, and nothing was done."""
-    cdef object name
-    cdef Py_ssize_t length = 0
-    cdef long count = _messages(call) if type(call) is CALL else -1
-    if (
-        count < 0
-        or slot(call, STAGE) is not <PyObject *>is_running
-        or slot(call, PARKING) is not <PyObject *>None
-        or not names
-    ):
-        return None
-    for name in names:
-        if type(name) is not str or not name:
-            return None
-        length += len(<str>name)
-    if length > MOST_CACHED:
-        return None
-    set_slot(call, MESSAGES, count + 1)
-    return held(call, CONNECTION).ask(_asks_for(names))
-
-
-@final
-cdef class Asking(Later):
-    """What `Call.var` returns."""
-
-    cdef object call
-    cdef tuple names
-    cdef bint asked
-
-    cdef object begin(self):
-        cdef object future = _ask(self.call, self.names)
-        if future is None:
-            return VAR_IN_PYTHON(self.call, *self.names)
-        self.asked = True
-        return future.__await__()
-
-    cdef object ended(self, object value):
-        cdef list values
-        cdef object name
-        cdef dict found
-        cdef Py_ssize_t index = 0
-        if not self.asked:
-            return value
-        if type(value) is not list or len(value) != len(self.names):
-            dict(zip(self.names, value, strict=True))  # says what is wrong
-        values = value
-        found = {}
-        for name in self.names:
-            found[name] = values[index]
-            index += 1
-        if "request_id" in found:
-            self.call.note_request_id(values[self.names.index("request_id")])
-        return found if index > 1 else values[0]
-
-    cdef int failed(self, object exc) except -1:
-        if self.asked and isinstance(exc, PluginError):
-            self.call._note(exc)
-        return 0
-
-
-def var(call, *names):
-    """Ask the gateway for variables, once it is awaited. See `Call.var`."""
-    cdef Asking made = Asking.__new__(Asking)
-    made.call = call
-    made.names = names
     return made

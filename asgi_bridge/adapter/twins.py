@@ -20,9 +20,11 @@ send_in_python, var_in_python = Call.send, Call.var
 """The methods as pure Python has them."""
 
 _compiled: Any = twin("adapter._request_call")
-if _compiled is not None:
+_asking: Any = twin("adapter._asking")
+if _compiled is not None and _asking is not None:
     Call.send = mark_async(_compiled.send)  # type: ignore[method-assign]
-    Call.var = mark_async(_compiled.var)  # type: ignore[method-assign]
+    Call.var = mark_async(_asking.var)  # type: ignore[method-assign]
+    Call.wraps_send = _compiled.wraps_send  # type: ignore[method-assign]
     RequestCall._begin = _compiled.begin  # type: ignore[method-assign]
     RequestCall.innermost = _compiled.innermost  # type: ignore[method-assign]
     new_request_call = _compiled.new_request_call

@@ -2,7 +2,7 @@
 ``extension.py``.
 
 They do what is usual, and leave all else to the pure twins: layers of other classes, plugins that are passed over after
-a fault, a `root_path`, lifespans that give the same key, and a plugin that hands on a `receive` or `send` of its own.
+a fault, a `root_path`, lifespans that give the same key, and a plugin that hands on a `receive` of its own.
 """
 
 from cython cimport final
@@ -66,11 +66,13 @@ call_name = <PyObject *>the_call
 
 cdef object closed = Options().on_error
 cdef PyObject *CLOSED = <PyObject *>closed
+cdef object no = False
 cdef str no_root = ""
 cdef PyObject *NO_ROOT = <PyObject *>no_root
 
 cdef Py_ssize_t ENTRIES = slot_of(LAYER, "_entries"), APP = slot_of(LAYER, "app"), INNER = slot_of(LAYER, "inner")
 cdef Py_ssize_t OPTIONS = slot_of(LAYER, "options"), ROOT = slot_of(LAYER, "root"), NAME = slot_of(LAYER, "name")
+cdef Py_ssize_t CHANGES_BODY = slot_of(OPTION, "request_body")
 cdef Py_ssize_t OPEN = slot_of(OPTION, "on_error"), TIMEOUT = slot_of(OPTION, "timeout")
 cdef Py_ssize_t OF_CALL = slot_of(CALL, "chain"), OF_CHAIN = slot_of(CHAIN, "states")
 cdef Py_ssize_t EACH = slot_of(STATES, "_states"), KEPT_APART = slot_of(STATES, "apart")
@@ -291,7 +293,7 @@ cdef object _enter(object layer, object call, dict scope, dict extensions, objec
 
 
 cdef object _pass_on(object scope, object receive, object send):
-    cdef object extensions, extension, call, layer, inner
+    cdef object extensions, extension, call, layer, inner, options
     if not PyDict_CheckExact(scope):
         return pass_on_in_python(scope, receive, send)
     extensions = (<dict>scope).get("extensions")
@@ -300,13 +302,17 @@ cdef object _pass_on(object scope, object receive, object send):
     extension = (<dict>extensions).get("apisix")
     if type(extension) is not APISIX:
         return pass_on_in_python(scope, receive, send)
-    if slot(extension, RECEIVE) is not <PyObject *>receive or slot(extension, SEND) is not <PyObject *>send:
-        return pass_on_in_python(scope, receive, send)
     layer = held(extension, OF_LAYER)
     if type(layer) is not LAYER or slot(layer, ROOT) is not NO_ROOT:
         return pass_on_in_python(scope, receive, send)
-    call = held(extension, OWNER)
     inner = held(layer, INNER)
+    if slot(extension, RECEIVE) is not <PyObject *>receive:
+        options = held(layer, OPTIONS)
+        if inner is not None or type(options) is not OPTION or slot(options, CHANGES_BODY) is not <PyObject *>no:
+            return pass_on_in_python(scope, receive, send)
+    call = held(extension, OWNER)
+    if slot(extension, SEND) is not <PyObject *>send:
+        call.wraps_send(layer)
     if inner is None or inner is call.boundary:
         return call.innermost(scope, receive, send)
     return _enter(inner, call, scope, extensions, receive, send)

@@ -30,6 +30,7 @@ PROGRAMS = {
         "_unread",
         "_session",
         "_request_call",
+        "_asking",
         "_later",
         "_layers",
         "_chains",
