@@ -154,7 +154,7 @@ cdef bytes _query(list args):
 
 
 cdef bytes _unread_query(Unread args):
-    """Return the same of arguments that nobody has read."""
+    """Return arguments that nobody has read as a query string."""
     cdef uint8_t[SHORT_QUERY] text
     cdef uint8_t *to = text
     cdef Py_ssize_t index
