@@ -25,30 +25,10 @@ cdef extern from *:
 SOURCES = ASGI_BRIDGE_SOURCES.decode()
 """Digest of the sources of this build."""
 
-cdef enum:
-    ASKED = 64
-
 cdef object CALL = RequestCall, VAR_IN_PYTHON = Call.var, ASKS_FOR = asks_for, is_running = RUNNING
 cdef Py_ssize_t MOST_CACHED = MAX_CACHED
 cdef Py_ssize_t MESSAGES = slot_of(CALL, "_messages"), STAGE = slot_of(CALL, "stage")
 cdef Py_ssize_t PARKING = slot_of(CALL, "parking"), CONNECTION = slot_of(CALL, "_connection")
-# Names that were asked for, each with its asks, at a place that the first name's address decides.
-cdef list KEPT_ASKS = [None] * ASKED
-
-
-cdef object _asks_for(tuple names):
-    """Return an ask for each variable. The same strings give the same asks: strings never change."""
-    cdef Py_ssize_t place = <Py_ssize_t>(<size_t><PyObject *>names[0] >> 4) & (ASKED - 1), index, count = len(names)
-    cdef tuple kept = KEPT_ASKS[place]
-    if kept is not None and len(<tuple>kept[0]) == count:
-        for index in range(count):
-            if (<tuple>kept[0])[index] is not names[index]:
-                break
-        else:
-            return kept[1]
-    asks = ASKS_FOR(names)
-    KEPT_ASKS[place] = (names, asks)
-    return asks
 
 
 cdef object _ask(object call, tuple names):
@@ -70,7 +50,7 @@ cdef object _ask(object call, tuple names):
     if length > MOST_CACHED:
         return None
     set_slot(call, MESSAGES, count + 1)
-    return held(call, CONNECTION).ask(_asks_for(names))
+    return held(call, CONNECTION).ask(ASKS_FOR(names))
 
 
 @final

@@ -37,7 +37,8 @@ SOURCES = ASGI_BRIDGE_SOURCES.decode()
 """Digest of the sources of this build."""
 
 cdef object CALL = RequestCall, MESSAGE = HTTPReqCallReq, RESPONSE = HTTPReqCallResp, SENT = Sent, CHAINS = Chain
-cdef object HOSTS = Host, LAYER = Layer, OPTIONS = Options, REWRITES = Rewrite, closed = Options().on_error, MISSING = object()
+cdef object HOSTS = Host, LAYER = Layer, OPTIONS = Options, REWRITES = Rewrite, MISSING = object()
+cdef object closed = Options().on_error
 cdef object BEGIN_IN_PYTHON = RequestCall._begin, INNERMOST_IN_PYTHON = RequestCall.innermost
 cdef object SEND_IN_PYTHON = Call.send, WRAPS_SEND_IN_PYTHON = Call.wraps_send
 cdef object is_running = RUNNING, is_answered = ANSWERED, is_gone = GONE, yes = True, no = False, nothing = b""
@@ -156,7 +157,8 @@ def begin(call):
     if not is_usual_layer(layer):
         return BEGIN_IN_PYTHON(call)
     made = usual_scope(
-        held(message, METHOD), held(message, PATH), held(message, SRC_IP), headers, arguments_of(message), held(host, APP)
+        held(message, METHOD), held(message, PATH), held(message, SRC_IP), headers, arguments_of(message),
+        held(host, APP),
     )
     if made is None:
         return BEGIN_IN_PYTHON(call)

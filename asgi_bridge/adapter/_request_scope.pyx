@@ -59,7 +59,7 @@ cdef uint8_t[256] IN_QUERY
 cdef class Origin:
     """What three headers say of scheme and server.
 
-    `scope` is what scopes with these begin with; None: the headers came only once so far.
+    `scope` is a scope that has both already, to be copied; None: the headers came only once so far.
     """
 
     cdef bytes proto, host, port
@@ -83,7 +83,7 @@ assert pure._CACHED_LENGTH == CACHED_LENGTH
 _fill_tables()
 
 
-# percent-encoding: the length is counted first, so that a buffer never has to grow
+# percent-encoding: the length is counted first, or a buffer has room for the longest, so that none has to grow
 
 
 cdef Py_ssize_t _escaped_length(object text, const uint8_t *safe):
@@ -291,7 +291,7 @@ cdef Origin _origin(bytes proto, bytes host, bytes port):
 
 
 cdef dict _scope_with(tuple origin):
-    """Return what a scope begins with that a layer completes."""
+    """Return a scope that has scheme and server. A layer, and `_fill`, complete it."""
     cdef dict scope = PyDict_Copy(SCOPE_OF_LAYER)
     PyDict_SetItem(scope, "scheme", origin[0])
     PyDict_SetItem(scope, "server", origin[1])

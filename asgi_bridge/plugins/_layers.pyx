@@ -303,11 +303,11 @@ cdef object _pass_on(object scope, object receive, object send):
     if type(extension) is not APISIX:
         return pass_on_in_python(scope, receive, send)
     layer = held(extension, OF_LAYER)
-    if type(layer) is not LAYER or slot(layer, ROOT) is not NO_ROOT or slot(extension, SEND) is NULL:
+    if type(layer) is not LAYER or slot(layer, ROOT) is not NO_ROOT:
+        return pass_on_in_python(scope, receive, send)
+    if slot(extension, RECEIVE) is NULL or slot(extension, SEND) is NULL:  # a plugin has deleted it
         return pass_on_in_python(scope, receive, send)
     inner = held(layer, INNER)
-    if slot(extension, RECEIVE) is NULL:
-        return pass_on_in_python(scope, receive, send)
     if slot(extension, RECEIVE) is not <PyObject *>receive:
         options = held(layer, OPTIONS)
         if inner is not None or type(options) is not OPTION or slot(options, CHANGES_BODY) is not <PyObject *>no:

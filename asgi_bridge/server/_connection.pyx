@@ -193,11 +193,7 @@ def note_task(protocol, call, task):
     if not is_kind(protocol, PROTOCOL) or not is_kind(call, ANY_CALL):
         return NOTE_TASK_IN_PYTHON(protocol, call, task)
     set_slot(call, TASK, task)
-    tasks = held(protocol, STATE).tasks
-    if type(tasks) is set:
-        PySet_Add(tasks, task)
-    else:
-        tasks.add(task)
+    PySet_Add(held(protocol, STATE).tasks, task)
 
 
 def ended(protocol, call):
@@ -208,11 +204,7 @@ def ended(protocol, call):
     PySet_Discard(held(runner, CALLS), call)
     task = held(call, TASK)
     if task is not None:
-        tasks = held(protocol, STATE).tasks
-        if type(tasks) is set:
-            PySet_Discard(tasks, task)
-        else:
-            tasks.discard(task)
+        PySet_Discard(held(protocol, STATE).tasks, task)
 
 
 def answer(protocol, message, outcome):

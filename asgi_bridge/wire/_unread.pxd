@@ -9,7 +9,7 @@ cdef class Unread:
     cdef bytes data
     cdef Buffer buf
     cdef int64_t slot
-    cdef readonly Py_ssize_t count
+    cdef Py_ssize_t count
 
     cdef void find(self, Py_ssize_t index, Entry *entry) noexcept
     cdef list read(self)

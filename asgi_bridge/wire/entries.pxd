@@ -1,4 +1,4 @@
-"""How entries of a flatbuffer are laid out as its builders write them: what ``_decode.pyx`` and ``_unread.pyx`` share."""
+"""Entries of a flatbuffer, laid out as its builders write them. ``_decode.pyx`` and ``_unread.pyx`` read them so."""
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp
