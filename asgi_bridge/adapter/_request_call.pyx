@@ -128,7 +128,7 @@ def new_request_call(message, chain, connection, host):
 def begin(call):
     """Make the scope, and begin the chain's run on it. See `RequestCall._begin`."""
     cdef object message, chain, host, headers, layers, layer, state
-    cdef tuple made
+    cdef dict scope
     if type(call) is not CALL:
         return BEGIN_IN_PYTHON(call)
     message = held(call, REQUEST)
@@ -156,18 +156,17 @@ def begin(call):
     layer = <object>PyList_GET_ITEM(layers, 0)
     if not is_usual_layer(layer):
         return BEGIN_IN_PYTHON(call)
-    made = usual_scope(
+    scope = usual_scope(
         held(message, METHOD), held(message, PATH), held(message, SRC_IP), headers, arguments_of(message),
-        held(host, APP),
+        held(host, APP), call, BEFORE,
     )
-    if made is None:
+    if scope is None:
         return BEGIN_IN_PYTHON(call)
     state = state_of(call, None)
     if state is None:
         return BEGIN_IN_PYTHON(call)
-    set_slot(call, BEFORE, made[1])
     return begin_layer(
-        layer, call, state, made[0], None, headers, method_of(call, "receive"), method_of(call, "send"), None
+        layer, call, state, scope, None, headers, method_of(call, "receive"), method_of(call, "send"), None
     )
 
 

@@ -1,23 +1,24 @@
 """The scope of a request call in C: the compiled twin of ``request_scope.py``.
 
-Both give the same scopes, and raise the same errors. Origins and addresses come out of the caches of the pure twin.
+Both give the same scopes, and raise the same errors. Addresses come out of the cache of the pure twin.
 Values of headers and arguments may be of a subclass of bytes, as in a replay, which watches who reads them.
 """
 
-from cython cimport final
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy, PyDict_SetItem
 from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t
 from libc.string cimport memcmp
 
 from ..wire._unread cimport Unread
 from ..wire.entries cimport Entry
+from ..wire.slots cimport set_slot
 
 from ..errors import RemoteProtocolError
+from ..wire.messages import METHODS
 from . import request_scope as pure
 
 __all__ = ["build_scope", "checked_fields", "encode_query", "forwarded_origin"]
@@ -29,46 +30,30 @@ SOURCES = ASGI_BRIDGE_SOURCES.decode()
 """Digest of the sources of this build."""
 
 cdef enum:
-    CACHED_LENGTH = 256
     SHORT_QUERY = 1024
-    ORIGINS = 1024
 
 cdef object CACHED_ADDRESS = pure._cached_address
-cdef object CACHED_ORIGIN = pure._cached_origin
-cdef object ORIGIN = pure._origin
+cdef object FORWARDED_ORIGIN = pure.forwarded_origin
+cdef bytes HTTP = b"http", HTTPS = b"https"
 cdef bytes PROTO = b"x-forwarded-proto", HOST = b"x-forwarded-host", PORT = b"x-forwarded-port"
 cdef bytes TRANSFER_ENCODING = b"transfer-encoding"
 
 cdef bytes SLASH = b"/"
 
-# What all scopes begin with: a copy of a dict costs less than a new one.
+cdef str GET = METHODS[0]
+# What all scopes begin with, as it is for a GET over http without a query: a copy of a dict costs less than a new one.
 cdef bytes NO_QUERY = b""
 cdef dict ASGI = {"version": "3.0", "spec_version": "2.4"}
 cdef dict SCOPE = {
-    "type": "http", "asgi": ASGI, "http_version": "1.1", "method": "", "scheme": "", "path": "", "raw_path": b"",
+    "type": "http", "asgi": ASGI, "http_version": "1.1", "method": GET, "scheme": "http", "path": "", "raw_path": b"",
     "query_string": b"", "root_path": "", "headers": (), "client": None, "server": None, "extensions": None, "app": None,
 }
-# The same for a scope to which a layer adds the rest.
-cdef dict SCOPE_OF_LAYER = {**SCOPE, "state": None}
+# The same for a scope to which a layer adds the rest, with the host application that came last.
+cdef dict scope_of_layer = {**SCOPE, "state": None}
+cdef object last_app = None
 # Whether a byte stays as it is, in a path and in a query.
 cdef uint8_t[256] IN_PATH
 cdef uint8_t[256] IN_QUERY
-
-
-@final
-cdef class Origin:
-    """What three headers say of scheme and server.
-
-    `scope` is a scope that has both already, to be copied; None: the headers came only once so far.
-    """
-
-    cdef bytes proto, host, port
-    cdef tuple found
-    cdef dict scope
-
-
-# Origins that came before, each at one of two places that the headers decide.
-cdef list KEPT_ORIGINS = [None] * ORIGINS
 
 
 cdef int _fill_tables() except -1:
@@ -79,7 +64,6 @@ cdef int _fill_tables() except -1:
     return 0
 
 
-assert pure._CACHED_LENGTH == CACHED_LENGTH
 _fill_tables()
 
 
@@ -218,9 +202,11 @@ def forwarded_origin(dict index not None):
     cdef object proto = index.get(PROTO), host = index.get(HOST), port = index.get(PORT, b"")
     if proto is None or host is None:
         return None
-    if not (PyBytes_CheckExact(proto) and PyBytes_CheckExact(host) and PyBytes_CheckExact(port)):
-        return ORIGIN(proto, host, port)
-    return _origin(proto, host, port).found
+    if PyBytes_CheckExact(proto) and PyBytes_CheckExact(host) and PyBytes_CheckExact(port):
+        server = _usual_server(proto, host, port)
+        if server is not None:
+            return "https" if PyBytes_GET_SIZE(proto) == 5 else "http", server
+    return FORWARDED_ORIGIN(index)
 
 
 cdef object _client(bytes packed):
@@ -256,46 +242,44 @@ cdef inline bint _same(bytes one, bytes other) noexcept:
     )
 
 
-cdef inline uint32_t _mixed(uint32_t place, bytes text) noexcept:
-    """Return a number that depends on the length of a text, and on three of its bytes."""
-    cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(text)
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(text)
-    place = place * 31 + <uint32_t>size
-    return ((place * 31 + at[0]) * 31 + at[size >> 1]) * 31 + at[size - 1] if size else place
+cdef inline long _port_number(const uint8_t *at, Py_ssize_t size) noexcept:
+    """Return the port that a text names; 0: it names none."""
+    cdef long number = 0
+    cdef Py_ssize_t index
+    if not 0 < size <= 5:
+        return 0
+    for index in range(size):
+        if not c"0" <= at[index] <= c"9":
+            return 0
+        number = number * 10 + at[index] - c"0"
+    return number if number <= 65535 else 0
 
 
-cdef Origin _origin(bytes proto, bytes host, bytes port):
-    """Return scheme and server that the client used. `found` is None: these headers do not say it."""
-    cdef uint32_t place = _mixed(_mixed(_mixed(0, proto), host), port) & (ORIGINS - 1)
-    cdef int number
-    cdef object kept
-    cdef Origin origin
-    for number in range(2):  # each has two places
-        kept = KEPT_ORIGINS[place ^ number]
-        if kept is None:
-            break
-        origin = <Origin>kept
-        if _same(origin.host, host) and _same(origin.proto, proto) and _same(origin.port, port):
-            if origin.scope is None and origin.found is not None:
-                origin.scope = _scope_with(origin.found)
-            return origin
-    origin = Origin.__new__(Origin)
-    origin.proto, origin.host, origin.port = proto, host, port
-    if PyBytes_GET_SIZE(proto) + PyBytes_GET_SIZE(host) + PyBytes_GET_SIZE(port) > CACHED_LENGTH:
-        origin.found = ORIGIN(proto, host, port)
-    else:
-        origin.found = CACHED_ORIGIN(proto, host, port)
-        KEPT_ORIGINS[place ^ 1] = KEPT_ORIGINS[place]
-        KEPT_ORIGINS[place] = origin
-    return origin
+cdef tuple _usual_server(bytes proto, bytes host, bytes port):
+    """Return the server that the client used: name and port. None: the pure twin has to look at the headers.
 
-
-cdef dict _scope_with(tuple origin):
-    """Return a scope that has scheme and server. A layer, and `_fill`, complete it."""
-    cdef dict scope = PyDict_Copy(SCOPE_OF_LAYER)
-    PyDict_SetItem(scope, "scheme", origin[0])
-    PyDict_SetItem(scope, "server", origin[1])
-    return scope
+    A cache would be slower where the hosts are many: what it keeps of each is not in the processor's cache.
+    """
+    cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(host)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(host), index, colon = -1
+    cdef long number, own = 0
+    if not _same(proto, HTTP) and not _same(proto, HTTPS):
+        return None
+    for index in range(size):
+        if at[index] == c":":
+            if colon >= 0:
+                return None
+            colon = index
+        elif at[index] == c"[" or at[index] >= 128:
+            return None
+    number = _port_number(<const uint8_t *>PyBytes_AS_STRING(port), PyBytes_GET_SIZE(port))
+    if colon >= 0:
+        own = _port_number(at + colon + 1, size - colon - 1)
+        if own:
+            size = colon
+    if not number:
+        number = own if own else 443 if PyBytes_GET_SIZE(proto) == 5 else 80
+    return PyUnicode_DecodeASCII(<const char *>at, size, NULL), number
 
 
 cdef bytes _raw_path(bytes path):
@@ -309,22 +293,22 @@ cdef bytes _raw_path(bytes path):
     return raw_path
 
 
-cdef tuple _fill(dict scope, object method, bytes path, bytes packed, list headers, object args, object app):
-    """Fill in all but origin, headers and extensions.
+cdef tuple _fill(dict scope, object method, bytes path, bytes packed, list headers, object args):
+    """Fill in all but origin, app, headers and extensions. So far the scope is a copy of `SCOPE`.
 
     Returns the fields that are compared with those that a chain passes on.
     """
     cdef object text = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path), "replace")
     cdef bytes raw_path = _raw_path(path), query = NO_QUERY
     PyDict_SetItem(scope, "asgi", PyDict_Copy(ASGI))
-    PyDict_SetItem(scope, "method", method)
+    if method is not GET:
+        PyDict_SetItem(scope, "method", method)
     PyDict_SetItem(scope, "path", text)
     PyDict_SetItem(scope, "raw_path", raw_path)
     if args:
         query = _unread_query(args) if type(args) is Unread else _query(args)
         PyDict_SetItem(scope, "query_string", query)
     PyDict_SetItem(scope, "client", _client(packed))
-    PyDict_SetItem(scope, "app", app)
     return method, query, text, raw_path, headers
 
 
@@ -335,26 +319,32 @@ def build_scope(message, list headers, list args, tuple origin not None, app):
     cdef dict scope = PyDict_Copy(SCOPE)
     PyDict_SetItem(scope, "scheme", origin[0])
     PyDict_SetItem(scope, "server", origin[1])
-    _fill(scope, message.method, message.path or b"/", message.src_ip, headers, args, app)
+    PyDict_SetItem(scope, "app", app)
+    _fill(scope, message.method, message.path or b"/", message.src_ip, headers, args)
     PyDict_SetItem(scope, "headers", headers)
     PyDict_SetItem(scope, "extensions", {})
     return scope
 
 
-cdef tuple usual_scope(object method, object path, object packed, list headers, object args, object app):
+cdef dict usual_scope(
+    object method, object path, object packed, list headers, object args, object app, object call, Py_ssize_t before
+):
     """Make the scope of a request, all in one step, but for what a layer adds: headers, extensions and state.
 
-    Returns the scope, and its fields that are compared with those that the chain passes on. None: something is unusual.
+    Returns None if something is unusual.
 
     Args:
         method, path, packed, headers, args: The fields of the message.
         app: The host application.
+        call: The call.
+        before: Its slot that gets the fields which are compared with those that the chain passes on.
     """
+    global last_app, scope_of_layer
     cdef bytes proto = None, host = None, port = b""
     cdef Py_ssize_t index, length
     cdef PyObject *entry
     cdef object name, value
-    cdef Origin origin
+    cdef tuple server
     cdef dict scope
     if path is None:
         path = SLASH
@@ -390,11 +380,18 @@ cdef tuple usual_scope(object method, object path, object packed, list headers, 
                 port = value
     if proto is None or host is None:
         return None
-    origin = _origin(proto, host, port)
-    if origin.found is None:
+    server = _usual_server(proto, host, port)
+    if server is None:
         return None
-    scope = _scope_with(origin.found) if origin.scope is None else PyDict_Copy(origin.scope)
-    return scope, _fill(scope, method, path, packed, headers, args, app)
+    if app is not last_app:
+        last_app = app
+        scope_of_layer = {**SCOPE, "app": app, "state": None}
+    scope = PyDict_Copy(scope_of_layer)
+    if PyBytes_GET_SIZE(proto) == 5:
+        PyDict_SetItem(scope, "scheme", "https")
+    PyDict_SetItem(scope, "server", server)
+    set_slot(call, before, _fill(scope, method, path, packed, headers, args))
+    return scope
 
 
 cdef inline bint _is_pair(PyObject *entry) noexcept:

@@ -6,7 +6,7 @@ a fault, a `root_path`, lifespans that give the same key, and a plugin that hand
 """
 
 from cython cimport final
-from cpython.dict cimport PyDict_CheckExact, PyDict_Copy, PyDict_SetItem, PyDict_Update
+from cpython.dict cimport PyDict_CheckExact, PyDict_Copy, PyDict_SetItem, PyDict_Size, PyDict_Update
 from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE, PyList_GetSlice
 from cpython.object cimport PyObject
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
@@ -98,6 +98,23 @@ cdef inline bint _is_usual(object call) except -1:
     return True
 
 
+cdef dict _first_state(list each):
+    """Do what `States.begin` does, where no key is kept apart; None: something is unusual."""
+    cdef dict state = None
+    cdef Py_ssize_t index = 0
+    cdef object source
+    while index < PyList_GET_SIZE(each):  # to fill a dict may run a finalizer, which may do anything
+        source = <object>PyList_GET_ITEM(each, index)
+        index += 1
+        if not PyDict_CheckExact(source):
+            return None
+        if state is None:
+            state = PyDict_Copy(source)
+        elif PyDict_Size(source):
+            PyDict_Update(state, source)
+    return state
+
+
 cdef object state_of(object call, object scope):
     """Return the state that the layer's scope gets; None: something is unusual.
 
@@ -117,10 +134,8 @@ cdef object state_of(object call, object scope):
         if type(states) is not STATES or slot(states, KEPT_APART) is not <PyObject *>None:
             return None
         each = held(states, EACH)
-        if PyList_CheckExact(each) and PyList_GET_SIZE(each) == 1:
-            found = <object>PyList_GET_ITEM(each, 0)
-            found = PyDict_Copy(found) if PyDict_CheckExact(found) else states.begin()
-        else:
+        found = _first_state(each) if PyList_CheckExact(each) else None
+        if found is None:
             found = states.begin()
         set_slot(call, STATE, found)
         set_slot(call, APART, None)

@@ -28,8 +28,13 @@ cdef extern from *:
         for (; each != NULL; each = each->wr_next) count++;
         return count;
     }
+    static PyObject *ask_method(PyObject *method, PyObject *self) {
+        return PyObject_Vectorcall(method, &self, 1, NULL);
+    }
     """
     Py_ssize_t weak_references_of(PyObject *value)
+    # what a method without arguments returns; the object is of the method's own class
+    object ask_method(object method, object self)
     const char *ASGI_BRIDGE_SOURCES
     object PyContext_CopyCurrent()
     int PyContext_Enter(object context) except -1
@@ -44,6 +49,7 @@ cdef object no = False, FREE = NAME
 cdef Py_ssize_t MOST = MAX_SPARES
 cdef object SPARE = Spare, CALL_TASKS = CallTasks
 cdef object NOTHING = nothing, RAISING = raising, FUTURE = Future, TASK = Task, ENTER = _enter_task, LEAVE = _leave_task
+cdef object DONE = Future.done, GET_NAME = Task.get_name
 cdef Py_ssize_t CALL = slot_of(Spare, "call"), OWNER = slot_of(Spare, "owner"), RUN = slot_of(Spare, "run")
 cdef Py_ssize_t CHAIN = slot_of(Spare, "chain"), WAITS_FOR = slot_of(Spare, "waits_for")
 cdef Py_ssize_t ITS_FUTURE = slot_of(Spare, "future"), ITS_TASK = slot_of(Spare, "task")
@@ -114,11 +120,17 @@ cdef object _step(object call, object owner, object chain, object running, PyObj
     return None
 
 
+cdef bint _is_done(object spare) except -1:
+    """Return whether the future of a spare is done: whether somebody has cancelled its task."""
+    cdef object future = held(spare, ITS_FUTURE)
+    return ask_method(DONE, future) if type(future) is FUTURE else future.done()
+
+
 cdef int _wait(object spare, object loop, object run, object waits_for) except -1:
     """Go on when the call does not have to wait any more. See `Spare.wait`."""
     cdef object kind = type(waits_for)
     if (kind is FUTURE or kind is TASK) and slot(spare, ITS_TASK) is not <PyObject *>waits_for:
-        if waits_for._asyncio_future_blocking and waits_for.get_loop() is loop and not held(spare, ITS_FUTURE).done():
+        if waits_for._asyncio_future_blocking and waits_for.get_loop() is loop and not _is_done(spare):
             set_slot(spare, RUN, run)
             set_slot(spare, WAITS_FOR, waits_for)
             waits_for._asyncio_future_blocking = False
@@ -145,7 +157,9 @@ cdef bint _is_as_it_was(object spare, Py_ssize_t references, Py_ssize_t weak, ob
     if there is NULL or references_of(there) != references or weak_references_of(there) != weak:
         return False
     task = <object>there
-    return not held(spare, ITS_FUTURE).done() and task._callbacks is None and task.get_name() is name
+    return not _is_done(spare) and task._callbacks is None and (
+        ask_method(GET_NAME, task) if type(task) is TASK else task.get_name()
+    ) is name
 
 
 def begin_in_spares(tasks, list ready not None):
@@ -159,14 +173,14 @@ def begin_in_spares(tasks, list ready not None):
             return
         spare = spares.pop()
         loop = _loop_of(spare)
-        if held(spare, ITS_FUTURE).done():
+        if _is_done(spare):
             continue
         ENTER(loop, held(spare, ITS_TASK))
         try:
             _begin_in_turn(spare, loop, ready)
         finally:
             LEAVE(loop, held(spare, ITS_TASK))
-            if slot(spare, CALL) is <PyObject *>None and not held(spare, ITS_FUTURE).done():
+            if slot(spare, CALL) is <PyObject *>None and not _is_done(spare):
                 _keep(tasks, spare)
             elif not spares:
                 tasks.make_spare()
@@ -222,7 +236,7 @@ def go_on(spare, waited):
     cdef object loop = _loop_of(spare), run = held(spare, RUN), call, chain, waits_for
     cdef PyObject *found = NULL
     cdef bint usual = False
-    if run is None or slot(spare, WAITS_FOR) is not <PyObject *>waited or held(spare, ITS_FUTURE).done():
+    if run is None or slot(spare, WAITS_FOR) is not <PyObject *>waited or _is_done(spare):
         return
     call = held(spare, CALL)
     chain = held(spare, CHAIN)
