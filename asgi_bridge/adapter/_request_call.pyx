@@ -14,7 +14,7 @@ from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 from ..wire._unread cimport arguments_of
 from ..wire.slots cimport first_in_slot, held, is_kind, method_of, new_empty, number_of, set_slot, slot, slot_of
 from ..plugins._later cimport Later
-from ..plugins._layers cimport begin_layer, is_usual_layer, state_of
+from ..plugins._layers cimport begin_layer, goes_on_with, is_usual_layer, state_of
 from ._headers cimport checked_list, usual_differences, usual_response_headers, usual_stop
 from ._request_scope cimport usual_scope
 
@@ -125,8 +125,7 @@ def new_request_call(message, chain, connection, host):
     return new_call(message, chain, connection, host)
 
 
-def begin(call):
-    """Make the scope, and begin the chain's run on it. See `RequestCall._begin`."""
+cdef object _begin(object call):
     cdef object message, chain, host, headers, layers, layer, state
     cdef dict scope
     if type(call) is not CALL:
@@ -170,6 +169,11 @@ def begin(call):
     )
 
 
+def begin(call):
+    """Make the scope, and begin the chain's run on it. See `RequestCall._begin`."""
+    return _begin(call)
+
+
 cdef object usual_chain(object call):
     """Return the call's chain, if `begin_run` and `end_run` may do what `Call.run` does; None: they may not."""
     cdef object chain
@@ -187,7 +191,7 @@ cdef bint is_usual(object call, object chain) noexcept:
 cdef object begin_run(object call, object chain):
     """Do what `Call.run` does at its beginning. Returns the chain's run, which is to be awaited; None: it is done."""
     set_slot(chain, CALLS, number_of(slot(chain, CALLS)) + 1)
-    return begin(call)
+    return _begin(call)
 
 
 cdef bint end_run(object call, object chain, object owner) except -1:
@@ -250,8 +254,7 @@ cdef int _answer(object call, object message, object action, str outcome) except
     return 0
 
 
-def innermost(call, scope, receive, send):
-    """Note what the chain passes on, and answer. See `RequestCall.innermost`."""
+cdef object _innermost(object call, object scope, object receive, object send):
     cdef object found, before, message
     cdef long count = messages_of(call) if type(call) is CALL else -1
     if (
@@ -278,6 +281,14 @@ def innermost(call, scope, receive, send):
         return send_empty(send)
     _answer(call, message, found, "pass" if found is None else "rewrite")
     return None
+
+
+goes_on_with(CALL, _innermost)
+
+
+def innermost(call, scope, receive, send):
+    """Note what the chain passes on, and answer. See `RequestCall.innermost`."""
+    return _innermost(call, scope, receive, send)
 
 
 cdef object _new_sent(object call):

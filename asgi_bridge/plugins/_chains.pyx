@@ -4,7 +4,7 @@ from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.object cimport PyObject
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
-from ..wire.slots cimport held, is_kind, set_slot, slot, slot_of
+from ..wire.slots cimport held, set_slot, slot, slot_of
 
 from time import time
 
@@ -26,12 +26,13 @@ cdef Py_ssize_t LAST = slot_of(CHAINS, "last")
 cdef Py_ssize_t FRESH_UNTIL = slot_of(PREPARED, "fresh_until"), CHAIN = slot_of(PREPARED, "chain")
 
 
-def find(store, token):
-    """Return the chain of `token`; None: it is not here. See `ConfigurationStore.find`."""
+cdef object find_in(object store, object token):
     cdef object chains, prepared, until
     cdef PyObject *found
     cdef timespec now
-    if not is_kind(store, STORE) or slot(store, CLOCK) is not <PyObject *>TIME:
+    if type(store) is not STORE:
+        return store.find(token)
+    if slot(store, CLOCK) is not <PyObject *>TIME:
         return FIND_IN_PYTHON(store, token)
     chains = held(store, ALL)
     if type(chains) is not CHAINS:
@@ -50,3 +51,8 @@ def find(store, token):
         chains.move_to_end(token)
         set_slot(chains, LAST, prepared)
     return held(prepared, CHAIN)
+
+
+def find(store, token):
+    """Return the chain of `token`; None: it is not here. See `ConfigurationStore.find`."""
+    return find_in(store, token) if type(store) is STORE else FIND_IN_PYTHON(store, token)

@@ -6,3 +6,7 @@ cdef object begin_layer(
     object layer, object call, object state, dict inner, object extensions, list headers, object receive, object send,
     object entered,
 )
+
+ctypedef object (*Innermost)(object call, object scope, object receive, object send)
+
+cdef void goes_on_with(object kind, Innermost function)

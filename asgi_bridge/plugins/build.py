@@ -16,7 +16,7 @@ from ..errors import ConfigurationError
 from ..hiding import SECRETS
 from ..spelling import did_you_mean
 from .chain import Chain
-from .extension import Next
+from .extension import new_next
 from .instances import Instances
 from .json_text import parse_json
 from .key import owner_of, phase_of, route_id_of
@@ -306,7 +306,7 @@ async def _application(plugin: Plugin, text: str, instances: Instances) -> ASGIA
             conf = await instances.checks.run(plugin.name, lambda: plugin.configuration.check(text))
         else:
             conf = plugin.configuration.check(text)
-        app = plugin.make(conf, Next())
+        app = plugin.make(conf, new_next())
         if inspect.isawaitable(app):
             app = await app
         return plugin.made(app)

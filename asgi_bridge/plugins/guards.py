@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.routing import Host, Mount
 
-from .extension import Next, upstream
+from .extension import is_upstream
 
 __all__ = ["unguarded"]
 
@@ -43,7 +43,7 @@ def _ways(app: Any, guarded: bool, seen: set[int]) -> Iterator[str]:
         return
     seen.add(id(router))
     guarded = guarded or _has_dependencies(router)
-    if guarded and _is_upstream(getattr(router, "default", None)):
+    if guarded and is_upstream(getattr(router, "default", None)):
         yield "app.router.default = upstream"
     routes = getattr(router, "routes", None)
     for route in routes if isinstance(routes, list) else ():
@@ -52,7 +52,7 @@ def _ways(app: Any, guarded: bool, seen: set[int]) -> Iterator[str]:
             around = guarded or _has_dependencies(getattr(route, "include_context", None))
             yield from _ways(included, around, seen)
         elif isinstance(route, Mount | Host):
-            if not _is_upstream(route.app):
+            if not is_upstream(route.app):
                 yield from _ways(route.app, guarded, seen)
             elif guarded:
                 yield (
@@ -65,7 +65,3 @@ def _ways(app: Any, guarded: bool, seen: set[int]) -> Iterator[str]:
 def _has_dependencies(found: object) -> bool:
     dependencies = getattr(found, "dependencies", None)
     return isinstance(dependencies, list) and bool(dependencies)
-
-
-def _is_upstream(app: object) -> bool:
-    return app is upstream or isinstance(app, Next)

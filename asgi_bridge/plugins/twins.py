@@ -2,6 +2,8 @@
 
 import asyncio
 import inspect
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..compiled import twin
@@ -22,10 +24,16 @@ def mark_async(function: Any) -> Any:
     return function
 
 
+def _marked_next(make: Callable[[], Any]) -> Any:
+    app = mark_async(make())
+    app.is_asgi_bridge_upstream = True
+    return app
+
+
 def use_compiled() -> None:
     """Use the compiled twins, where they are there."""
     compiled = twin("plugins._layers")
     if compiled is not None:
         Layer.begin = compiled.begin  # type: ignore[method-assign]
         extension.pass_on = compiled.pass_on
-        extension.Next.__call__ = staticmethod(mark_async(compiled.upstream))  # type: ignore[method-assign]
+        extension.make_next = partial(_marked_next, compiled.new_upstream)

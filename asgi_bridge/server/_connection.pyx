@@ -12,6 +12,7 @@ from cpython.set cimport PySet_Add, PySet_Discard
 from libc.stdint cimport uint8_t
 
 from ..adapter._request_call cimport new_call
+from ..plugins._chains cimport find_in
 from ..wire._session cimport EXTRA_INFO, HEADER, ask_usual, receive_usual, send_usual
 from ..wire.slots cimport held, is_kind, number_of, set_slot, slot, slot_of
 
@@ -111,7 +112,7 @@ cdef bint _start(object protocol, object message) except -1:
         or type(tasks) is not CALL_TASKS
     ):
         return False
-    chain = held(runner, STORE).find(held(message, TOKEN))
+    chain = find_in(held(runner, STORE), held(message, TOKEN))
     if (
         type(chain) is not CHAIN
         or slot(chain, BOTH) is not <PyObject *>no

@@ -96,7 +96,7 @@ async def _story(
     loop = asyncio.get_running_loop()
     runner = Runner({}, RunnerOptions(limit_concurrency=chance.choice((None, None, None, 1))))
     found = chain(seen, chance)
-    runner.store.find = lambda token: found  # type: ignore[method-assign]
+    runner.store = SimpleNamespace(find=lambda token: found)  # type: ignore[assignment]
     link: Any = (PureLink if pure else Link).__new__(PureLink if pure else Link)
     config = SimpleNamespace(loaded_app=runner)
     server: Any = SimpleNamespace(config=config, server_state=ServerState(), whereabouts=None)

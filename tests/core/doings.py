@@ -15,7 +15,7 @@ from asgi_bridge.adapter import RequestCall
 from asgi_bridge.errors import PluginError
 from asgi_bridge.plugins import apisix
 from asgi_bridge.plugins import upstream as upstream_in_python
-from asgi_bridge.plugins.extension import Apisix, Next, current
+from asgi_bridge.plugins.extension import Apisix, current, new_next
 
 __all__ = ["DOINGS", "KEPT", "USUAL", "Chance", "Doing", "Seen"]
 
@@ -25,7 +25,7 @@ Doing: TypeAlias = Callable[[Scope, Receive, Send, Seen, Chance], Awaitable[None
 """What a plugin does; the list gets what both have to see."""
 
 
-_next = Next()
+_next = new_next()
 
 
 def upstream(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:

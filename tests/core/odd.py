@@ -96,7 +96,7 @@ def connected(loop: asyncio.AbstractEventLoop) -> Any:
     config = type("Config", (), {"loaded_app": runner})
     made: Any = RunnerProtocol(config(), ServerState(), None, loop)
     chain = Chain([Layer("a", Options(), {})], None)
-    runner.store.find = lambda token: chain  # type: ignore[method-assign]
+    runner.store = SimpleNamespace(find=lambda token: chain)  # type: ignore[assignment]
     made._transport = Transport([])
     return made
 

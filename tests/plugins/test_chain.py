@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_bridge import Apisix, Bridge, PluginError, apisix, upstream
 from asgi_bridge.plugins import Chain
-from asgi_bridge.plugins.extension import Next
+from asgi_bridge.plugins.extension import new_next
 from asgi_bridge.plugins.layer import Layer
 from asgi_bridge.plugins.options import Options
 from asgi_bridge.testing import PluginClient
@@ -267,7 +267,7 @@ def test_lifespan_ends_at_the_layer_that_asks_inwards() -> None:
         async def send(message: Message) -> None:
             sent.append(message)
 
-        for app in (upstream, Next()):
+        for app in (upstream, new_next()):
             inbox: list[Message] = [{"type": "lifespan.shutdown"}, {"type": "lifespan.startup"}]
 
             async def receive(inbox: list[Message] = inbox) -> Message:
@@ -284,13 +284,13 @@ def test_frameworks_see_that_what_a_plugin_awaits_is_async() -> None:
     seen: list[object] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        called: tuple[Any, ...] = (upstream, Next(), send, receive, apisix(scope).var)
+        called: tuple[Any, ...] = (upstream, new_next(), send, receive, apisix(scope).var)
         seen.extend(sync.iscoroutinefunction(each) or sync.iscoroutinefunction(each.__call__) for each in called)
         seen.extend(is_async_callable(each) for each in called)
         with warnings.catch_warnings(action="error"):
             for each in called:
                 sync.async_to_sync(each)
-        made = Next()(scope, receive, send)
+        made = new_next()(scope, receive, send)
         seen.append(asyncio.iscoroutine(made))
         await asyncio.create_task(made)
 
@@ -298,7 +298,7 @@ def test_frameworks_see_that_what_a_plugin_awaits_is_async() -> None:
     bridge.mount("asks", app)
     assert PluginClient(bridge, "asks").get("/").status_code == 200
     assert seen == [True] * 11
-    app_behind = Next()
+    app_behind = new_next()
     single: Any = guarantee_single_callable
     assert single(app_behind) is app_behind
 
