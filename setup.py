@@ -3,6 +3,7 @@
 ``ASGI_BRIDGE_PURE=1`` builds no compiled core. ``ASGI_BRIDGE_COMPILED=1`` makes it an error if one cannot be built.
 """
 
+import os
 import runpy
 
 from setuptools import Extension, setup
@@ -13,6 +14,8 @@ compiled = runpy.run_path("asgi_bridge/compiled.py")
 def extensions() -> list[Extension]:
     """Return the extension modules; none: pure Python is wanted."""
     wanted = compiled["wanted"]()
+    # A call, without its reads and writes, is 5 % quicker with these two. Whoever builds may ask for another level.
+    flags = [] if "-O" in os.environ.get("CFLAGS", "") else ["-O3", "-fno-plt"]
     if wanted is False:
         return []
     return [
@@ -21,8 +24,7 @@ def extensions() -> list[Extension]:
             [f"asgi_bridge/{name.replace('.', '/')}.pyx"],
             # a machine without compiler gets pure Python
             optional=not wanted,
-            # both together save 5 % of a call without its reads and writes; compilers of other systems ignore the last
-            extra_compile_args=["-O3", "-fno-plt"],
+            extra_compile_args=flags,
             define_macros=[("ASGI_BRIDGE_SOURCES", f'"{compiled["sources_digest"]()}"')],
         )
         for name in compiled["MODULES"]

@@ -30,6 +30,7 @@ MODULES = (
     "plugins._chains",
     "plugins._later",
     "plugins._layers",
+    "server._answers",
     "server._call_tasks",
     "server._connection",
     "server._link",

@@ -1,7 +1,6 @@
 """What a plugin asks the gateway for, in C: the compiled twin of `Call.var`.
 
-It does what is usual, and leaves all else to `Call.var`: calls of other classes, calls that are parked or over, names
-that are too long to keep.
+It does what is usual, and leaves all else to `Call.var`: calls of other classes, calls that are parked or over.
 """
 
 from cython cimport final
@@ -13,20 +12,29 @@ from ._request_call cimport messages_of
 
 from ..errors import PluginError
 from .call import Call
-from .connection import MAX_CACHED, asks_for
+from .connection import asks_for
 from .request import RequestCall
 from .stage import RUNNING
 
 __all__ = ["SOURCES", "var"]
 
 cdef extern from *:
+    """
+    /* Do what `await` does with an object that is no coroutine. */
+    static PyObject *awaited(PyObject *self) {
+        PyAsyncMethods *methods = Py_TYPE(self)->tp_as_async;
+        if (methods != NULL && methods->am_await != NULL) return methods->am_await(self);
+        return PyObject_CallMethod(self, "__await__", NULL);
+    }
+    """
+    object awaited(object self)
+    PyObject *PyDict_GetItemWithError(object mapping, object key) except? NULL
     const char *ASGI_BRIDGE_SOURCES
 
 SOURCES = ASGI_BRIDGE_SOURCES.decode()
 """Digest of the sources of this build."""
 
 cdef object CALL = RequestCall, VAR_IN_PYTHON = Call.var, ASKS_FOR = asks_for, is_running = RUNNING
-cdef Py_ssize_t MOST_CACHED = MAX_CACHED
 cdef Py_ssize_t MESSAGES = slot_of(CALL, "_messages"), STAGE = slot_of(CALL, "stage")
 cdef Py_ssize_t PARKING = slot_of(CALL, "parking"), CONNECTION = slot_of(CALL, "_connection")
 
@@ -34,7 +42,7 @@ cdef Py_ssize_t PARKING = slot_of(CALL, "parking"), CONNECTION = slot_of(CALL, "
 cdef object _ask(object call, tuple names):
     """Ask the gateway for variables. Returns a future; None: something is unusual, and nothing was done."""
     cdef object name
-    cdef Py_ssize_t length = 0
+    cdef PyObject *found
     cdef long count = messages_of(call) if type(call) is CALL else -1
     if (
         count < 0
@@ -46,11 +54,9 @@ cdef object _ask(object call, tuple names):
     for name in names:
         if type(name) is not str or not name:
             return None
-        length += len(<str>name)
-    if length > MOST_CACHED:
-        return None
     set_slot(call, MESSAGES, count + 1)
-    return held(call, CONNECTION).ask(ASKS_FOR(names))
+    found = PyDict_GetItemWithError(ASKS_FOR, names)
+    return held(call, CONNECTION).ask(ASKS_FOR[names] if found is NULL else <object>found)
 
 
 @final
@@ -66,7 +72,7 @@ cdef class Asking(Later):
         if future is None:
             return VAR_IN_PYTHON(self.call, *self.names)
         self.asked = True
-        return future.__await__()
+        return awaited(future)
 
     cdef object ended(self, object value):
         cdef list values

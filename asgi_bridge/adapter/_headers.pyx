@@ -14,13 +14,12 @@ from cpython.bytes cimport (
     PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
 )
 from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
-from cpython.long cimport PyLong_CheckExact
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp
 
-from ..wire.slots cimport new_empty, set_slot, slot_of
+from ..wire.slots cimport new_empty, number_of, set_slot, slot_of
 
 from ..apisix_constants import BODYLESS_STATUSES, TOKEN_BYTES
 from ..wire import Rewrite, Stop
@@ -48,25 +47,29 @@ cdef Py_ssize_t STOP_STATUS = slot_of(STOP, "status"), STOP_HEADERS = slot_of(ST
 cdef Py_ssize_t STOP_BODY = slot_of(STOP, "body")
 cdef Py_ssize_t PATH = slot_of(REWRITE, "path"), HEADERS = slot_of(REWRITE, "headers"), ARGS = slot_of(REWRITE, "args")
 cdef Py_ssize_t RESP_HEADERS = slot_of(REWRITE, "resp_headers"), BODY = slot_of(REWRITE, "body")
-cdef frozenset OWN = GATEWAYS_OWN | {b"host"}, CONNECTION = OF_CONNECTION, NO_BODY = BODYLESS_STATUSES
+cdef frozenset OWN = GATEWAYS_OWN | {b"host"}, CONNECTION = OF_CONNECTION
 cdef frozenset LOST = BEFORE_THE_UPSTREAM
+# A bit for each length of a name in these two, up to 63.
+cdef uint64_t LENGTHS_OF_CONNECTION = sum({1 << len(name) for name in OF_CONNECTION if len(name) < 64})
+cdef uint64_t LENGTHS_OF_LOST = sum({1 << len(name) for name in BEFORE_THE_UPSTREAM if len(name) < 64})
 cdef bytes CONTENT_TYPE = b"content-type", CONTENT_LENGTH = b"content-length", SERVER = b"server", COOKIE = b"cookie"
 cdef bytes CONTENT = b"content-", FILLER = b" "
 cdef bytes COMMA = b", ", SEMICOLON = b"; "
 cdef tuple NO_CONTENT_TYPE = (CONTENT_TYPE, b"")
 cdef object MISSING = object()
 
+# A status → whether its response has no body.
+cdef bint[1000] IS_BODYLESS
 # A byte → the byte in lower case; 0: it cannot stand in the name of a header.
 cdef uint8_t[256] LOWER
-# A byte → whether it cannot stand in a header's value.
-cdef bint[256] CONTROL
 
 
 def _fill_tables():
     for byte in range(256):
         octet = bytes((byte,))
         LOWER[byte] = octet.lower()[0] if TOKEN_BYTES.fullmatch(octet) else 0
-        CONTROL[byte] = octet in CONTROLS
+    for status in range(1000):
+        IS_BODYLESS[status] = status in BODYLESS_STATUSES
 
 
 _fill_tables()
@@ -124,13 +127,23 @@ cdef inline object _stripped(object value):
     return PyBytes_FromStringAndSize(<const char *>at + start, end - start)
 
 
+cdef inline bint _is_control(uint8_t byte) noexcept:
+    """Return whether a byte cannot stand in a header's value."""
+    return (byte < 32) & (byte != c"\t") | (byte == 127)
+
+
 cdef inline bint _has_control(object value) noexcept:
     cdef Py_ssize_t index
     cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(value)
-    for index in range(PyBytes_GET_SIZE(value)):
-        if CONTROL[at[index]]:
-            return True
-    return False
+    cdef bint found = False
+    for index in range(PyBytes_GET_SIZE(value)):  # to the end, so that the compiler can take many bytes at once
+        found |= _is_control(at[index])
+    return found
+
+
+for each in range(256):
+    if _is_control(each) != (bytes((each,)) in CONTROLS):
+        raise ImportError(f"_is_control: {each}")
 
 
 cdef inline tuple _checked(PyObject *entry):
@@ -146,6 +159,7 @@ cdef inline tuple _checked(PyObject *entry):
 
 
 cdef list checked_list(list headers):
+    """Return a list of the headers, checked; None: something is unusual."""
     cdef list checked = []
     cdef Py_ssize_t index = 0
     cdef tuple pair
@@ -366,6 +380,12 @@ cdef bint _says(object value, Py_ssize_t length) noexcept:
     return False
 
 
+cdef inline bint _is_among(PyObject *name, frozenset names, uint64_t lengths) except -1:
+    """Return whether a name is one of some: most have another length than these."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(<object>name)
+    return (size > 63 or lengths >> size & 1) and <object>name in names
+
+
 cdef list _stop_headers(list headers, Py_ssize_t length, bint cures):
     """Return the headers of a response with a body; None: something is unusual."""
     cdef list entries = []
@@ -378,7 +398,7 @@ cdef list _stop_headers(list headers, Py_ssize_t length, bint cures):
         if not _is_pair(entry):
             return None
         name = PyTuple_GET_ITEM(<object>entry, 0)
-        if <object>name in CONNECTION:
+        if _is_among(name, CONNECTION, LENGTHS_OF_CONNECTION):
             if _equal(name, <PyObject *>CONTENT_LENGTH) and not _says(_value(headers, index), length):
                 return None
             continue
@@ -396,7 +416,8 @@ cdef object usual_stop(object method, object status, list headers, bytes body, b
     """Return a response as a Stop; None: something is unusual."""
     cdef list entries
     cdef object content = body, found
-    if type(method) is not str or method == "HEAD" or not PyLong_CheckExact(status) or status in NO_BODY:
+    cdef long number = number_of(<PyObject *>status)
+    if type(method) is not str or method == "HEAD" or not 0 <= number < 1000 or IS_BODYLESS[number]:
         return None
     entries = _stop_headers(headers, PyBytes_GET_SIZE(body), cures)
     if entries is None:
@@ -432,7 +453,9 @@ cdef list usual_response_headers(object headers):
         if not _is_pair(entry):
             return None
         name = PyTuple_GET_ITEM(<object>entry, 0)
-        if not PyBytes_GET_SIZE(_value(given, index)) or <object>name in LOST or _begins(name, CONTENT):
+        if not PyBytes_GET_SIZE(_value(given, index)) or _begins(name, CONTENT):
+            return None
+        if _is_among(name, LOST, LENGTHS_OF_LOST):
             return None
     return given.copy()
 

@@ -10,6 +10,7 @@ from cpython.dict cimport PyDict_CheckExact
 from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
+from libc.string cimport memcmp
 
 from ..wire._unread cimport arguments_of
 from ..wire.slots cimport first_in_slot, held, is_kind, method_of, new_empty, number_of, set_slot, slot, slot_of
@@ -31,6 +32,9 @@ from .stage import ANSWERED, GONE, RUNNING
 __all__ = ["SOURCES", "begin", "innermost", "new_request_call", "send", "wraps_send"]
 
 cdef extern from *:
+    bint PyUnicode_IS_COMPACT_ASCII(object text) noexcept
+    Py_ssize_t PyUnicode_GET_LENGTH(object text) noexcept
+    void *PyUnicode_DATA(object text) noexcept
     const char *ASGI_BRIDGE_SOURCES
 
 SOURCES = ASGI_BRIDGE_SOURCES.decode()
@@ -43,7 +47,11 @@ cdef object BEGIN_IN_PYTHON = RequestCall._begin, INNERMOST_IN_PYTHON = RequestC
 cdef object SEND_IN_PYTHON = Call.send, WRAPS_SEND_IN_PYTHON = Call.wraps_send
 cdef object is_running = RUNNING, is_answered = ANSWERED, is_gone = GONE, yes = True, no = False, nothing = b""
 cdef list OUTCOMES = [f"stop {status}" for status in range(1000)]
-cdef object UNCHANGED = NO_CHANGE, CLOSING = CLOSING_STATUSES
+cdef object UNCHANGED = NO_CHANGE
+# A status → whether nginx closes the client's connection on it.
+cdef bint[1000] IS_CLOSING
+for number in range(1000):
+    IS_CLOSING[number] = number in CLOSING_STATUSES
 cdef Py_ssize_t MOST_HEADERS = MAX_HEADERS, LONGEST = MAX_PAYLOAD
 cdef long TURN = YIELD_EVERY
 
@@ -128,6 +136,7 @@ def new_request_call(message, chain, connection, host):
 cdef object _begin(object call):
     cdef object message, chain, host, headers, layers, layer, state
     cdef dict scope
+    cdef bint has_state = False
     if type(call) is not CALL:
         return BEGIN_IN_PYTHON(call)
     message = held(call, REQUEST)
@@ -161,11 +170,11 @@ cdef object _begin(object call):
     )
     if scope is None:
         return BEGIN_IN_PYTHON(call)
-    state = state_of(call, None)
+    state = state_of(call, None, &has_state)
     if state is None:
         return BEGIN_IN_PYTHON(call)
     return begin_layer(
-        layer, call, state, scope, None, headers, method_of(call, "receive"), method_of(call, "send"), None
+        layer, call, state, has_state, scope, None, headers, method_of(call, "receive"), method_of(call, "send"), None
     )
 
 
@@ -291,10 +300,10 @@ def innermost(call, scope, receive, send):
     return _innermost(call, scope, receive, send)
 
 
-cdef object _new_sent(object call):
+cdef object _new_sent(object call, object status, list headers):
     cdef object sent = new_empty(SENT)
-    set_slot(sent, STATUS, 0)
-    set_slot(sent, SENT_HEADERS, [])
+    set_slot(sent, STATUS, status)
+    set_slot(sent, SENT_HEADERS, headers)
     set_slot(sent, CONTENT, nothing)
     set_slot(sent, COMPLETE, yes if slot(call, STAGE) is <PyObject *>is_answered else no)
     set_slot(sent, UPSTREAM, None)
@@ -311,7 +320,7 @@ def wraps_send(call, layer):
     wants = held(options, WANTS)
     if type(wants) is not bool or slot(options, ON_ERROR) is not <PyObject *>closed:
         return WRAPS_SEND_IN_PYTHON(call, layer)
-    sent = _new_sent(call)
+    sent = _new_sent(call, 0, [])
     set_slot(sent, WANTS_BODY, wants)
     set_slot(sent, NEEDS_BODY, wants)
     set_slot(call, HAS_SENT, sent)
@@ -321,7 +330,7 @@ cdef bint _take_start(object call, dict message) except -1:
     cdef object sent, status = message.get("status"), given = message.get("headers", MISSING)
     cdef list headers = None
     cdef long number = number_of(<PyObject *>status)
-    if not 200 <= number <= 999 or status in CLOSING:
+    if not 200 <= number <= 999 or IS_CLOSING[number]:
         return False
     if given is not MISSING:
         if not PyList_CheckExact(given):
@@ -331,8 +340,10 @@ cdef bint _take_start(object call, dict message) except -1:
             return False
     sent = held(call, HAS_SENT)
     if sent is None:
-        sent = _new_sent(call)
-        set_slot(call, HAS_SENT, sent)
+        if slot(call, STAGE) is <PyObject *>is_answered:
+            return False
+        set_slot(call, HAS_SENT, _new_sent(call, status, [] if headers is None else headers))
+        return True
     if (
         type(sent) is not SENT
         or slot(sent, COMPLETE) is not <PyObject *>no
@@ -406,6 +417,15 @@ cdef bint _take_body(object call, dict message) except -1:
     return True
 
 
+cdef inline bint _is_text(object text, const char *other, Py_ssize_t size) noexcept:
+    """Return whether a string is equal to one of `size` ASCII characters."""
+    return (
+        PyUnicode_IS_COMPACT_ASCII(text)
+        and PyUnicode_GET_LENGTH(text) == size
+        and not memcmp(PyUnicode_DATA(text), other, <size_t>size)
+    )
+
+
 cdef bint _take(object call, object message) except -1:
     """Take a message of the chain's response, if it is a usual one. Returns whether it was."""
     cdef object kind
@@ -417,10 +437,10 @@ cdef bint _take(object call, object message) except -1:
     if type(kind) is not str:
         return False
     set_slot(call, MESSAGES, count + 1)
-    if <str>kind == "http.response.start":
+    if _is_text(kind, b"http.response.start", 19):
         taken = _take_start(call, message)
     else:
-        taken = <str>kind == "http.response.body" and _take_body(call, message)
+        taken = _is_text(kind, b"http.response.body", 18) and _take_body(call, message)
     if not taken:
         set_slot(call, MESSAGES, count)
     return taken

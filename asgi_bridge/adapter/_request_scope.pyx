@@ -9,9 +9,9 @@ from cpython.dict cimport PyDict_Copy, PyDict_SetItem
 from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
-from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
+from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeLatin1, PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t
-from libc.string cimport memcmp
+from libc.string cimport memchr, memcmp
 
 from ..wire._unread cimport Unread
 from ..wire.entries cimport Entry
@@ -261,25 +261,23 @@ cdef tuple _usual_server(bytes proto, bytes host, bytes port):
     A cache would be slower where the hosts are many: what it keeps of each is not in the processor's cache.
     """
     cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(host)
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(host), index, colon = -1
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(host), rest
+    cdef const uint8_t *colon
     cdef long number, own = 0
-    if not _same(proto, HTTP) and not _same(proto, HTTPS):
+    if not size or at[0] == c"[" or not _same(proto, HTTP) and not _same(proto, HTTPS):
         return None
-    for index in range(size):
-        if at[index] == c":":
-            if colon >= 0:
-                return None
-            colon = index
-        elif at[index] == c"[" or at[index] >= 128:
+    colon = <const uint8_t *>memchr(at, c":", <size_t>size)
+    if colon is not NULL:
+        rest = at + size - colon - 1
+        if memchr(colon + 1, c":", <size_t>rest) is not NULL:
             return None
-    number = _port_number(<const uint8_t *>PyBytes_AS_STRING(port), PyBytes_GET_SIZE(port))
-    if colon >= 0:
-        own = _port_number(at + colon + 1, size - colon - 1)
+        own = _port_number(colon + 1, rest)
         if own:
-            size = colon
+            size = colon - at
+    number = _port_number(<const uint8_t *>PyBytes_AS_STRING(port), PyBytes_GET_SIZE(port))
     if not number:
         number = own if own else 443 if PyBytes_GET_SIZE(proto) == 5 else 80
-    return PyUnicode_DecodeASCII(<const char *>at, size, NULL), number
+    return PyUnicode_DecodeLatin1(<const char *>at, size, NULL), number
 
 
 cdef bytes _raw_path(bytes path):
@@ -343,7 +341,8 @@ cdef dict usual_scope(
     cdef bytes proto = None, host = None, port = b""
     cdef Py_ssize_t index, length
     cdef PyObject *entry
-    cdef object name, value
+    cdef PyObject *name
+    cdef PyObject *value
     cdef tuple server
     cdef dict scope
     if path is None:
@@ -365,19 +364,19 @@ cdef dict usual_scope(
         entry = PyList_GET_ITEM(headers, index)
         if not _is_pair(entry):
             return None
-        name = <object>PyTuple_GET_ITEM(<object>entry, 0)
-        value = <object>PyTuple_GET_ITEM(<object>entry, 1)
-        if not PyBytes_CheckExact(name) or not PyBytes_CheckExact(value):
+        name = PyTuple_GET_ITEM(<object>entry, 0)
+        value = PyTuple_GET_ITEM(<object>entry, 1)
+        if not PyBytes_CheckExact(<object>name) or not PyBytes_CheckExact(<object>value):
             return None
-        length = PyBytes_GET_SIZE(name)
+        length = PyBytes_GET_SIZE(<object>name)
         if length == 17:
-            if _is(name, PROTO):
-                proto = value
+            if _is(<bytes>name, PROTO):
+                proto = <bytes>value
         elif length == 16:
-            if _is(name, HOST):
-                host = value
-            elif _is(name, PORT):
-                port = value
+            if _is(<bytes>name, HOST):
+                host = <bytes>value
+            elif _is(<bytes>name, PORT):
+                port = <bytes>value
     if proto is None or host is None:
         return None
     server = _usual_server(proto, host, port)

@@ -19,7 +19,7 @@ from ..logs import handler_raised
 from ..plugins import Chain, ChainCall, Layer, ShadowRun
 from ..wire import ErrCode, ErrResp
 from .about import about_call
-from .connection import MAX_CACHED, Answer, Connection, asks_for
+from .connection import Answer, Connection, asks_for
 from .faults import Faults, reason_for_refusal
 from .parked_calls import ParkedCalls
 from .request_body import RequestBody
@@ -315,8 +315,7 @@ class Call(ChainCall):
     async def _variables(self, names: Sequence[str]) -> dict[str, bytes | None]:
         if self.stage in (ANSWERED, REFUSED, EXPIRED, PARKED):
             raise PluginError("the call has been answered: the gateway cannot be asked any more")
-        asks = asks_for if len("".join(names)) <= MAX_CACHED else asks_for.__wrapped__
-        values = await self._connection.ask(asks(tuple(names)))
+        values = await self._connection.ask(asks_for[tuple(names)])
         found = dict(zip(names, values, strict=True))
         self.note_request_id(found.get("request_id"))
         return found

@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Protocol, TypeAlias
 
 from ..errors import PluginError
 from ..wire import ErrResp, HTTPReqCallResp, HTTPRespCallResp, Info, Var
 
-__all__ = ["CLOSED", "MAX_CACHED", "Answer", "Connection", "asks_for"]
+__all__ = ["CLOSED", "Answer", "Connection", "asks_for"]
 
 Answer: TypeAlias = HTTPReqCallResp | HTTPRespCallResp | ErrResp
 
@@ -51,11 +50,22 @@ class _Closed:
 CLOSED = _Closed()
 """The connection of all calls that no gateway waits for."""
 
-MAX_CACHED = 1024
-"""Maximum length of all names of one call of `var`, in characters, for which the asks are kept."""
+_MAX_KEPT = 256
+"""Maximum number of sets of names for which the asks are kept."""
+_MAX_LENGTH = 1024
+"""Maximum length of all names of such a set, in characters."""
 
 
-@lru_cache(maxsize=256)
-def asks_for(names: tuple[str, ...]) -> tuple[Var, ...]:
-    """Return an ask for each variable. The calls of a configuration ask for the same ones again and again."""
-    return tuple([Var(name.encode()) for name in names])
+class _Asks(dict[tuple[str, ...], tuple[Var, ...]]):
+    """Cache: names of variables → an ask for each. A configuration's calls ask for the same ones again and again."""
+
+    def __missing__(self, names: tuple[str, ...]) -> tuple[Var, ...]:
+        asks = tuple([Var(name.encode()) for name in names])
+        if sum(map(len, names)) <= _MAX_LENGTH:
+            if len(self) >= _MAX_KEPT:
+                self.clear()
+            self[names] = asks
+        return asks
+
+
+asks_for = _Asks()

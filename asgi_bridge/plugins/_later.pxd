@@ -2,6 +2,19 @@
 
 from cpython.object cimport PyObject
 
+cdef extern from *:
+    """
+    #ifndef ASGI_BRIDGE_RUN_WITH
+    #define ASGI_BRIDGE_RUN_WITH
+    static inline void run_with(PyObject *cls, void *function) {
+        ((PyTypeObject *)cls)->tp_as_async->am_send = (sendfunc)function;
+    }
+    #endif
+    """
+    # let Python run the objects of a class, and of its subclasses, with this function of `PySendResult am_send(...)`:
+    # `__next__` would have to raise StopIteration
+    void run_with(object cls, void *function)
+
 cdef enum:
     # what `run_on` returns, of PySendResult
     RETURNED = 0

@@ -7,14 +7,6 @@ from .layer import awaiting
 __all__ = ["SOURCES"]
 
 cdef extern from *:
-    """
-    /* Let Python run the objects of a class, and of its subclasses, with this function: `__next__` would have to raise
-       StopIteration. */
-    static void run_with(PyObject *cls, void *function) {
-        ((PyTypeObject *)cls)->tp_as_async->am_send = (sendfunc)function;
-    }
-    """
-    void run_with(object cls, void *function)
     const char *ASGI_BRIDGE_SOURCES
     # makes no StopIteration for a coroutine that ends
     int PyIter_Send(object coroutine, object value, PyObject **result)
@@ -123,7 +115,9 @@ cdef class Later:
         running = self.taken()
         self.over = True
         try:
-            running.close()
+            close = getattr(running, "close", None)  # not all that is awaited has it
+            if close is not None:
+                close()
         except BaseException as exc:
             self.failed(exc)
             raise

@@ -51,6 +51,7 @@ cdef extern from *:
     object new_of(object type, tuple arguments)
     object PyContextVar_Set(object variable, object value)
     int PyContextVar_Reset(object variable, object token) except -1
+    PyObject *PyDict_GetItemWithError(object mapping, object key) except? NULL
 
 SOURCES = ASGI_BRIDGE_SOURCES.decode()
 """Digest of the sources of this build."""
@@ -125,14 +126,17 @@ cdef dict _first_state(list each):
     return state
 
 
-cdef object state_of(object call, object scope):
+cdef object state_of(object call, object scope, bint *has_state):
     """Return the state that the layer's scope gets; None: something is unusual.
 
     Args:
         call: The call that enters the layer.
         scope: As the layer got it; None: it has no state yet.
+        has_state: Gets whether it is in that scope already.
     """
     cdef object chain, states, each, found
+    cdef PyObject *there
+    has_state[0] = False
     if slot(call, STATE) is NULL:
         return None
     found = held(call, STATE)
@@ -154,7 +158,10 @@ cdef object state_of(object call, object scope):
         return None
     if scope is not None:
         # an outer plugin may have put another object in its place, or made its scope anew without any
-        found = (<dict>scope).get("state", found)
+        there = PyDict_GetItemWithError(scope, "state")
+        if there is not NULL:
+            found = <object>there
+            has_state[0] = True
     return found if PyDict_CheckExact(found) else None
 
 
@@ -168,8 +175,8 @@ cdef bint is_usual_layer(object layer) except -1:
 
 
 cdef object begin_layer(
-    object layer, object call, object state, dict inner, object extensions, list headers, object receive, object send,
-    object entered,
+    object layer, object call, object state, bint has_state, dict inner, object extensions, list headers, object receive,
+    object send, object passing,
 ):
     """Begin to run the plugin of a usual layer.
 
@@ -177,11 +184,12 @@ cdef object begin_layer(
         layer: The layer.
         call: The call that goes through it.
         state: What `state_of` has returned.
+        has_state: Whether it is in the scope already.
         inner: The layer's own copy of the scope, to which the rest is added here.
         extensions: Those of the scope as the layer got it; None: it has none.
         headers: Those of the scope as the layer got it.
         receive, send: As the layer got them.
-        entered: An `Entered`, which gets what it needs to leave the context as it was; None: nobody needs that.
+        passing: A `Passing`, which gets what it needs to leave the context as it was; None: nobody needs that.
 
     Returns:
         What the plugin's application returns.
@@ -222,45 +230,57 @@ cdef object begin_layer(
     PyDict_SetItem(
         inner, "extensions", {**extensions, "apisix": extension} if extensions else {"apisix": extension}
     )
-    PyDict_SetItem(inner, "state", state)
+    if not has_state:
+        PyDict_SetItem(inner, "state", state)
     value = PyContextVar_Set(CURRENT, extension)
-    if entered is not None:
-        (<Entered>entered).token = value
+    if passing is not None:
+        (<Passing>passing).token = value
     return call_app(held(layer, APP), inner, receive, send)
 
 
 def begin(layer, call, scope, receive, send):
     """Begin to run this layer's plugin. See `Layer.begin`."""
     cdef object state, headers, extensions
+    cdef bint has_state = False
     if is_usual_layer(layer) and _is_usual(call) and PyDict_CheckExact(scope):
         headers = (<dict>scope).get("headers")
         if PyList_CheckExact(headers):
-            state = state_of(call, scope)
+            state = state_of(call, scope, &has_state)
             if state is not None:
                 extensions = (<dict>scope).get("extensions")
-                return begin_layer(layer, call, state, PyDict_Copy(scope), extensions, headers, receive, send, None)
+                scope = PyDict_Copy(scope)
+                return begin_layer(layer, call, state, has_state, scope, extensions, headers, receive, send, None)
     return BEGIN_IN_PYTHON(layer, call, scope, receive, send)
 
 
 @final
-cdef class Entered(Later):
-    """The run of a layer that another layer has called.
+cdef class Passing(Later):
+    """What `upstream` returns, and the run of the next layer, once it has begun.
 
     It does what `Layer.enter` does: it notes out of which plugin an exception came, and leaves the context as it was.
     """
 
-    cdef object call, layer, token
+    cdef object scope, receive, respond
+    # of the layer that was entered; None: none was, or it was left
+    cdef object call
+    cdef object layer, token
 
-    def __cinit__(self):
-        self.begun = self.over = True
+    cdef object begin(self):
+        cdef object running, kind = self.scope["type"]
+        if kind is not HTTP and kind == "lifespan":
+            return LIFESPAN(self.scope, self.receive, self.respond)
+        running = _pass_on(self, self.scope, self.receive, self.respond)
+        return running if running is None or is_own(running) else AWAITING(running)
 
     cdef object ended(self, object value):
         self.leave()
         return value
 
     cdef int failed(self, object exc) except -1:
+        cdef object call = self.call
         try:
-            self.call.fails(exc, self.layer.name)
+            if call is not None:
+                call.fails(exc, self.layer.name)
         finally:
             self.leave()
         return 0
@@ -275,49 +295,24 @@ cdef class Entered(Later):
         return 0
 
 
-@final
-cdef class Passing(Later):
-    """What `upstream` returns, as a middleware has got it."""
-
-    cdef object scope, receive, respond
-
-    cdef object begin(self):
-        cdef object running, kind = self.scope["type"]
-        if kind is not HTTP and kind == "lifespan":
-            return LIFESPAN(self.scope, self.receive, self.respond)
-        running = _pass_on(self.scope, self.receive, self.respond)
-        if running is None or type(running) is Entered or is_own(running):
-            return running
-        return AWAITING(running)
-
-
-cdef object _enter(object layer, object call, dict scope, dict extensions, object receive, object send):
+cdef object _enter(
+    Passing passing, object layer, object call, dict scope, dict extensions, object receive, object send
+):
     """Begin the next layer inwards. Returns its run, to be awaited; None: it is done."""
-    cdef object headers, state, running
-    cdef Entered entered
+    cdef object headers, state
+    cdef bint has_state = False
     if not is_usual_layer(layer) or not _is_usual(call):
         return layer.enter(call, scope, receive, send)
     headers = scope.get("headers")
-    state = state_of(call, scope) if PyList_CheckExact(headers) else None
+    state = state_of(call, scope, &has_state) if PyList_CheckExact(headers) else None
     if state is None:
         return layer.enter(call, scope, receive, send)
-    entered = Entered.__new__(Entered)
-    entered.call = call
-    entered.layer = layer
-    try:
-        running = begin_layer(layer, call, state, PyDict_Copy(scope), extensions, headers, receive, send, entered)
-    except BaseException as exc:
-        entered.failed(exc)
-        raise
-    if running is None:
-        entered.leave()
-        return None
-    entered.over = False
-    entered.running = running if is_own(running) else AWAITING(running)
-    return entered
+    passing.call = call
+    passing.layer = layer
+    return begin_layer(layer, call, state, has_state, PyDict_Copy(scope), extensions, headers, receive, send, passing)
 
 
-cdef object _pass_on(object scope, object receive, object send):
+cdef object _pass_on(Passing passing, object scope, object receive, object send):
     cdef object extensions, extension, call, layer, inner, options
     if not PyDict_CheckExact(scope):
         return pass_on_in_python(scope, receive, send)
@@ -344,12 +339,16 @@ cdef object _pass_on(object scope, object receive, object send):
         if type(call) is known_class:
             return innermost_of_known(call, scope, receive, send)
         return call.innermost(scope, receive, send)
-    return _enter(inner, call, scope, extensions, receive, send)
+    return _enter(passing, inner, call, scope, extensions, receive, send)
 
 
 def pass_on(scope, receive, send):
-    """Run the next layer inwards, or what stands behind the last one. See `extension.pass_on`."""
-    return _pass_on(scope, receive, send)
+    """Pass the request on, once the result is awaited. See `extension.pass_on`."""
+    cdef Passing made = Passing.__new__(Passing)
+    made.scope = scope
+    made.receive = receive
+    made.respond = send
+    return made
 
 
 def new_upstream():

@@ -10,13 +10,14 @@ from cpython.object cimport PyObject
 from ..adapter._request_call cimport begin_run, end_run, is_usual, usual_chain
 from ..plugins._later cimport YIELDED, is_own, run_on
 from ..wire.slots cimport held, is_kind, set_slot, slot, slot_of
+from ._answers cimport Answers, runs, wakes_with
 
 from asyncio import Future, Task, _enter_task, _leave_task
 
 from ..plugins import Chain
 from .call_tasks import MAX_SPARES, NAME, CallTasks, Spare, nothing, raising
 
-__all__ = ["SOURCES", "begin_in_spares", "go_on"]
+__all__ = ["SOURCES", "begin_in_spares", "go_on", "go_on_all"]
 
 cdef extern from *:
     """
@@ -31,10 +32,15 @@ cdef extern from *:
     static PyObject *ask_method(PyObject *method, PyObject *self) {
         return PyObject_Vectorcall(method, &self, 1, NULL);
     }
+    static PyObject *tell_method(PyObject *method, PyObject *self, PyObject *value) {
+        PyObject *arguments[2] = {self, value};
+        return PyObject_Vectorcall(method, arguments, 2, NULL);
+    }
     """
     Py_ssize_t weak_references_of(PyObject *value)
-    # what a method without arguments returns; the object is of the method's own class
+    # call a method without arguments, or with one; the object is of the method's own class
     object ask_method(object method, object self)
+    object tell_method(object method, object self, object value)
     const char *ASGI_BRIDGE_SOURCES
     object PyContext_CopyCurrent()
     int PyContext_Enter(object context) except -1
@@ -49,14 +55,14 @@ cdef object no = False, FREE = NAME
 cdef Py_ssize_t MOST = MAX_SPARES
 cdef object SPARE = Spare, CALL_TASKS = CallTasks
 cdef object NOTHING = nothing, RAISING = raising, FUTURE = Future, TASK = Task, ENTER = _enter_task, LEAVE = _leave_task
-cdef object DONE = Future.done, GET_NAME = Task.get_name
+cdef object DONE = Future.done, GET_NAME = Task.get_name, SET_NAME = Task.set_name
 cdef Py_ssize_t CALL = slot_of(Spare, "call"), OWNER = slot_of(Spare, "owner"), RUN = slot_of(Spare, "run")
 cdef Py_ssize_t CHAIN = slot_of(Spare, "chain"), WAITS_FOR = slot_of(Spare, "waits_for")
 cdef Py_ssize_t ITS_FUTURE = slot_of(Spare, "future"), ITS_TASK = slot_of(Spare, "task")
 cdef Py_ssize_t TASKS = slot_of(Spare, "tasks"), CONTEXT = slot_of(Spare, "context")
 cdef Py_ssize_t REFERENCES = slot_of(Spare, "references"), WEAK = slot_of(Spare, "weak")
 cdef Py_ssize_t NAME_OF = slot_of(Spare, "name")
-cdef Py_ssize_t SPARES = slot_of(CallTasks, "spares"), CLOSED = slot_of(CallTasks, "closed")
+cdef Py_ssize_t WOKEN = slot_of(CallTasks, "woken"), SPARES = slot_of(CallTasks, "spares"), CLOSED = slot_of(CallTasks, "closed")
 cdef Py_ssize_t NAMES = slot_of(Chain, "names")
 cdef Py_ssize_t LOOP = slot_of(CallTasks, "loop")
 
@@ -74,6 +80,53 @@ cdef object _loop_of(object spare):
     if type(tasks) is not CALL_TASKS:
         raise TypeError(f"{type(tasks).__name__} is no CallTasks")
     return held(tasks, LOOP)
+
+
+# what a call waits for that has asked the gateway
+
+
+cdef int _wake(object spare, Answers answers) except -1:
+    """Let a spare go on in the next turn of the event loop."""
+    cdef object loop = _loop_of(spare), woken = held(held(spare, TASKS), WOKEN)
+    if not PyList_CheckExact(woken):
+        raise TypeError(f"{type(woken).__name__} is no list")
+    if not PyList_GET_SIZE(woken):
+        loop.call_soon(GO_ON_ALL, held(spare, TASKS))
+    PyList_Append(woken, (spare, answers))
+    return 0
+
+
+def go_on_all(tasks):
+    """Go on with the calls whose answers have come."""
+    cdef object woken, spare, answers, context
+    if type(tasks) is not CALL_TASKS:
+        raise TypeError(f"{type(tasks).__name__} is no CallTasks")
+    woken = held(tasks, WOKEN)
+    set_slot(tasks, WOKEN, [])
+    woken.reverse()
+    try:
+        while woken:
+            spare, answers = woken.pop()
+            context = held(spare, CONTEXT) if is_kind(spare, SPARE) else None
+            if context is None:  # the task runs the call
+                continue
+            PyContext_Enter(context)
+            try:
+                _go_on(spare, answers)
+            finally:
+                PyContext_Exit(context)
+    finally:
+        if woken:  # an exception is about to end the loop: the other calls go on if the loop runs again
+            woken.reverse()
+            set_slot(tasks, WOKEN, woken)
+            tasks.loop.call_soon(GO_ON_ALL, tasks)
+
+
+cdef object GO_ON_ALL = go_on_all
+wakes_with(_wake)
+
+
+# steps
 
 
 cdef object _step(object call, object owner, object chain, object running, PyObject **found, bint *usual):
@@ -126,9 +179,23 @@ cdef bint _is_done(object spare) except -1:
     return ask_method(DONE, future) if type(future) is FUTURE else future.done()
 
 
+cdef int _name(object spare, object name) except -1:
+    """Name the task of a spare."""
+    cdef object task = held(spare, ITS_TASK)
+    if type(task) is TASK:
+        tell_method(SET_NAME, task, name)
+    else:
+        task.set_name(name)
+    return 0
+
+
 cdef int _wait(object spare, object loop, object run, object waits_for) except -1:
     """Go on when the call does not have to wait any more. See `Spare.wait`."""
     cdef object kind = type(waits_for)
+    if kind is Answers and not _is_done(spare) and (<Answers>waits_for).wakes(spare, loop):
+        set_slot(spare, RUN, run)
+        set_slot(spare, WAITS_FOR, waits_for)
+        return 0
     if (kind is FUTURE or kind is TASK) and slot(spare, ITS_TASK) is not <PyObject *>waits_for:
         if waits_for._asyncio_future_blocking and waits_for.get_loop() is loop and not _is_done(spare):
             set_slot(spare, RUN, run)
@@ -176,9 +243,11 @@ def begin_in_spares(tasks, list ready not None):
         if _is_done(spare):
             continue
         ENTER(loop, held(spare, ITS_TASK))
+        runs(spare)
         try:
             _begin_in_turn(spare, loop, ready)
         finally:
+            runs(None)
             LEAVE(loop, held(spare, ITS_TASK))
             if slot(spare, CALL) is <PyObject *>None and not _is_done(spare):
                 _keep(tasks, spare)
@@ -220,7 +289,7 @@ cdef int _begin_in_turn(object spare, object loop, list ready) except -1:
                 set_slot(spare, CONTEXT, context)
                 name = held(chain, NAMES)
                 set_slot(spare, NAME_OF, name)
-                spare.task.set_name(name)
+                _name(spare, name)
             _wait(spare, loop, run, waits_for)
             owner.note_task(call, spare.task)
             return 0
@@ -231,8 +300,7 @@ cdef int _begin_in_turn(object spare, object loop, list ready) except -1:
     return 0
 
 
-def go_on(spare, waited):
-    """Run the next step of a call, whose context is the current one. See `Spare.__call__`."""
+cdef object _go_on(object spare, object waited):
     cdef object loop = _loop_of(spare), run = held(spare, RUN), call, chain, waits_for
     cdef PyObject *found = NULL
     cdef bint usual = False
@@ -245,6 +313,7 @@ def go_on(spare, waited):
     if chain is not None and not is_usual(call, chain):
         return spare.hand_over(RAISING(TypeError("the call is not what it was")))
     ENTER(loop, held(spare, ITS_TASK))
+    runs(spare)
     try:
         try:
             run = _step(call, held(spare, OWNER), chain, run, &found, &usual)
@@ -265,9 +334,15 @@ def go_on(spare, waited):
         set_slot(spare, CONTEXT, None)
         if _is_as_it_was(spare, held(spare, REFERENCES), held(spare, WEAK), held(spare, NAME_OF)):
             set_slot(spare, NAME_OF, FREE)
-            spare.task.set_name(FREE)
+            _name(spare, FREE)
             _keep(held(spare, TASKS), spare)
         else:
             spare.let_go_after(call)
     finally:
+        runs(None)
         LEAVE(loop, held(spare, ITS_TASK))
+
+
+def go_on(spare, waited):
+    """Run the next step of a call, whose context is the current one. See `Spare.__call__`."""
+    return _go_on(spare, waited)

@@ -15,6 +15,7 @@ from ..adapter._request_call cimport new_call
 from ..plugins._chains cimport find_in
 from ..wire._session cimport EXTRA_INFO, HEADER, ask_usual, receive_usual, send_usual
 from ..wire.slots cimport held, is_kind, number_of, set_slot, slot, slot_of
+from ._answers cimport Answers, new_answers
 
 from ..adapter import Call, Host
 from ..plugins import Chain
@@ -22,6 +23,7 @@ from ..wire import ExtraInfoResp, HTTPReqCallReq
 from .call_tasks import CallTasks
 from .protocol import RunnerProtocol
 from .runner import Runner, RunnerOptions
+from .state import RunnerState
 
 __all__ = ["SOURCES", "answer", "ask", "data_received", "ended", "note_task"]
 
@@ -33,7 +35,7 @@ SOURCES = ASGI_BRIDGE_SOURCES.decode()
 
 cdef object PROTOCOL = RunnerProtocol, RUNNERS = Runner, RUNNER_OPTIONS = RunnerOptions, CALL_TASKS = CallTasks
 cdef object CALL = HTTPReqCallReq, INFO = ExtraInfoResp, CHAIN = Chain, HOSTS = Host
-cdef object ANY_CALL = Call
+cdef object ANY_CALL = Call, RUNNER_STATE = RunnerState
 cdef object DATA_RECEIVED_IN_PYTHON = RunnerProtocol.data_received, ANSWER_IN_PYTHON = RunnerProtocol.answer
 cdef object ASK_IN_PYTHON = RunnerProtocol.ask
 cdef object NOTE_TASK_IN_PYTHON = RunnerProtocol.note_task, ENDED_IN_PYTHON = RunnerProtocol.ended
@@ -54,6 +56,7 @@ cdef Py_ssize_t ASK_ORIGIN = slot_of(HOSTS, "ask_origin")
 cdef Py_ssize_t TOKEN = slot_of(CALL, "conf_token"), RESULT = slot_of(INFO, "result")
 cdef Py_ssize_t TASK = slot_of(ANY_CALL, "task")
 cdef Py_ssize_t READY = slot_of(CALL_TASKS, "ready")
+cdef Py_ssize_t TOTAL = slot_of(RUNNER_STATE, "total_requests"), ALL_TASKS = slot_of(RUNNER_STATE, "tasks")
 
 # What the functions here do in one step: for `data_received`, and for the two others.
 cdef list STARTING = [(name, getattr(PROTOCOL, name)) for name in ("_start_call", "_take_info")]
@@ -98,7 +101,7 @@ cdef bint _start(object protocol, object message) except -1:
     """Start a call. Returns False if something is unusual, and nothing was done."""
     cdef object runner = _unwatched(protocol), options, host, tasks
     cdef object chain, call, link, ready, state
-    cdef long waits
+    cdef long count, waits
     if runner is None:
         return False
     options = held(runner, OPTIONS)
@@ -127,7 +130,11 @@ cdef bint _start(object protocol, object message) except -1:
     if link is not None:
         link.busy(protocol)
     state = held(protocol, STATE)
-    state.total_requests += 1
+    count = number_of(slot(state, TOTAL)) if type(state) is RUNNER_STATE else -1
+    if count < 0:
+        state.total_requests += 1
+    else:
+        set_slot(state, TOTAL, count + 1)
     call = new_call(message, chain, protocol, host)
     set_slot(protocol, OWN_CALL, call)
     PySet_Add(held(runner, CALLS), call)
@@ -150,7 +157,9 @@ cdef int _take_info(object protocol, object result) except -1:
     results.append(result)
     if PyList_GET_SIZE(results) == number_of(<PyObject *>wanted):
         asks.popleft()
-        if not future.done():
+        if type(future) is Answers:
+            (<Answers>future).arrive(results, None)
+        elif not future.done():
             future.set_result(results)
     return 0
 
@@ -189,12 +198,18 @@ def data_received(protocol, data):
         protocol._start_call(message)
 
 
+cdef object _tasks(object protocol):
+    """Return the server's tasks."""
+    cdef object state = held(protocol, STATE)
+    return held(state, ALL_TASKS) if type(state) is RUNNER_STATE else state.tasks
+
+
 def note_task(protocol, call, task):
     """Note that a call has a task until its end. See `RunnerProtocol.note_task`."""
     if not is_kind(protocol, PROTOCOL) or not is_kind(call, ANY_CALL):
         return NOTE_TASK_IN_PYTHON(protocol, call, task)
     set_slot(call, TASK, task)
-    PySet_Add(held(protocol, STATE).tasks, task)
+    PySet_Add(_tasks(protocol), task)
 
 
 def ended(protocol, call):
@@ -205,7 +220,7 @@ def ended(protocol, call):
     PySet_Discard(held(runner, CALLS), call)
     task = held(call, TASK)
     if task is not None:
-        PySet_Discard(held(protocol, STATE).tasks, task)
+        PySet_Discard(_tasks(protocol), task)
 
 
 def answer(protocol, message, outcome):
@@ -237,15 +252,15 @@ def answer(protocol, message, outcome):
 
 def ask(protocol, infos):
     """Ask the gateway. See `RunnerProtocol.ask`."""
-    cdef object transport, future
+    cdef object transport, answers
     cdef bytes made = None
     if _answers_usually(protocol) and _unwatched(protocol) is not None and type(infos) is tuple:
         transport = held(protocol, TRANSPORT)
         if not transport.is_closing():
-            future = held(protocol, LOOP).create_future()
             made = ask_usual(held(protocol, SESSION), infos)
     if made is None:
         return ASK_IN_PYTHON(protocol, infos)
     transport.write(made)
-    held(protocol, ASKS).append((future, len(<tuple>infos), []))
-    return future
+    answers = new_answers(held(protocol, LOOP))
+    held(protocol, ASKS).append((answers, len(<tuple>infos), []))
+    return answers

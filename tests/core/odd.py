@@ -20,7 +20,6 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
-from uvicorn.server import ServerState
 
 from asgi_bridge.adapter import Host, RequestCall
 from asgi_bridge.adapter import _request_call as calls  # type: ignore[attr-defined]
@@ -34,6 +33,7 @@ from asgi_bridge.plugins.store import ConfigurationStore
 from asgi_bridge.server.call_tasks import EAGER, CallTasks, Spare
 from asgi_bridge.server.protocol import RunnerProtocol
 from asgi_bridge.server.runner import Runner, RunnerOptions
+from asgi_bridge.server.state import RunnerState
 from asgi_bridge.server.worker import Link
 from asgi_bridge.server.worker_protocol import WorkerProtocol
 from asgi_bridge.wire import HTTPReqCallReq, HTTPReqCallResp, Session, Stop, Var, encode
@@ -46,7 +46,8 @@ __all__ = ["Key", "connected", "take_from_a_dict_that_changes", "try_all"]
 
 CLASSES: tuple[type[Any], ...] = (
     RequestCall, Chain, Layer, Apisix, Options, States, Host, Sent, Session, FrameReader, CallTasks, RunnerProtocol,
-    Runner, RunnerOptions, Link, WorkerProtocol, Spare, ConfigurationStore, HTTPReqCallReq, HTTPReqCallResp, Var, Stop,
+    Runner, RunnerOptions, RunnerState, Link, WorkerProtocol, Spare, ConfigurationStore, HTTPReqCallReq,
+    HTTPReqCallResp, Var, Stop,
 )  # fmt: skip
 
 FORWARDED = [(b"x-forwarded-proto", b"http"), (b"x-forwarded-host", b"a.test")]
@@ -94,7 +95,7 @@ def connected(loop: asyncio.AbstractEventLoop) -> Any:
     """Return a connection whose runner has one configuration, with the token 0."""
     runner = Runner({}, RunnerOptions())
     config = type("Config", (), {"loaded_app": runner})
-    made: Any = RunnerProtocol(config(), ServerState(), None, loop)
+    made: Any = RunnerProtocol(config(), RunnerState(), None, loop)
     chain = Chain([Layer("a", Options(), {})], None)
     runner.store = SimpleNamespace(find=lambda token: chain)  # type: ignore[assignment]
     made._transport = Transport([])
@@ -109,6 +110,7 @@ async def break_connections() -> None:
     parts: tuple[Callable[[Any], Any], ...] = (
         lambda made: made, lambda made: made._runner, lambda made: made._session, lambda made: made._session._reader,
         lambda made: made._tasks, lambda made: made._runner.options, lambda made: made._runner.host,
+        lambda made: made._server_state,
     )  # fmt: skip
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda loop, about: None)

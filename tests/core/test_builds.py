@@ -34,6 +34,7 @@ PROGRAMS = {
         "_later",
         "_layers",
         "_chains",
+        "_answers",
         "_call_tasks",
         "_connection",
         "_link",

@@ -1,11 +1,13 @@
 """What plugins and libraries may do to the compiled core: odd objects, and odd ways to run what it gives them."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import os
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -25,7 +27,6 @@ if core_in_use() != "compiled" and os.environ.get("ASGI_BRIDGE_COMPILED") != "1"
 from asgi_bridge.adapter import Host, RequestCall, new_request_call
 from asgi_bridge.adapter import _request_scope as request_scope  # type: ignore[attr-defined]
 from asgi_bridge.adapter.sent import Sent
-from asgi_bridge.plugins import _layers as layers  # type: ignore[attr-defined]
 from asgi_bridge.server.call_tasks import CallTasks
 
 from .calls import HOST, Gateway, Owner, PureCall, PureLayer
@@ -316,10 +317,28 @@ def test_an_answer_that_fits_into_no_frame_is_noted_once() -> None:
     assert found[0] == found[1]
 
 
-def test_the_runs_of_layers_cannot_be_made_by_hand() -> None:
-    made: Any = layers.Entered()
-    made.close()
-    uses: list[Callable[[], object]] = [lambda: made.send(None), lambda: made.throw(KeyError()), lambda: next(made)]
+@pytest.mark.parametrize("name", ["plugins._layers.Passing", "adapter._asking.Asking", "adapter._request_call.Sending"])
+def test_what_is_awaited_can_be_made_by_hand_and_does_nothing(name: str) -> None:
+    module, _, kind = name.rpartition(".")
+    make: Any = getattr(import_module(f"asgi_bridge.{module}"), kind)
+    uses: tuple[Callable[[Any], Any], ...] = (
+        lambda made: made.send(None), lambda made: next(made), lambda made: made.throw(KeyError()),
+    )  # fmt: skip
     for use in uses:
+        made = make()
+        with pytest.raises((AttributeError, KeyError, TypeError)):
+            use(made)
+        made.close()
         with pytest.raises(RuntimeError, match="^cannot reuse already awaited coroutine$"):
-            use()
+            made.send(None)
+
+
+def test_answers_can_be_made_by_hand_and_never_come() -> None:
+    make: Any = import_module("asgi_bridge.server._answers").Answers
+    uses: tuple[Callable[[Any], Any], ...] = (
+        lambda made: made.send(None), lambda made: made.done, lambda made: made.anything,
+    )  # fmt: skip
+    for use in uses:
+        with contextlib.suppress(AttributeError):
+            use(make())
+    make().set_result([])

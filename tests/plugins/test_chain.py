@@ -290,7 +290,7 @@ def test_frameworks_see_that_what_a_plugin_awaits_is_async() -> None:
         with warnings.catch_warnings(action="error"):
             for each in called:
                 sync.async_to_sync(each)
-        made = new_next()(scope, receive, send)
+        made: Any = new_next()(scope, receive, send)
         seen.append(asyncio.iscoroutine(made))
         await asyncio.create_task(made)
 
