@@ -2,7 +2,7 @@
 
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.object cimport PyObject
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+from posix.time cimport clock_gettime, clockid_t, timespec
 
 from ..wire.slots cimport held, set_slot, slot, slot_of
 
@@ -13,6 +13,13 @@ from .store import ConfigurationStore, _Chains, _Prepared
 __all__ = ["SOURCES", "find"]
 
 cdef extern from *:
+    """
+    /* Its time is a few milliseconds old at most, and takes half as long to read. */
+    #ifndef CLOCK_REALTIME_COARSE
+    #define CLOCK_REALTIME_COARSE CLOCK_REALTIME
+    #endif
+    """
+    clockid_t CLOCK_REALTIME_COARSE
     const char *ASGI_BRIDGE_SOURCES
     PyObject *PyDict_GetItemWithError(object mapping, object key) except? NULL
 
@@ -44,7 +51,7 @@ cdef object find_in(object store, object token):
     if type(prepared) is not PREPARED:
         return FIND_IN_PYTHON(store, token)
     until = held(prepared, FRESH_UNTIL)
-    clock_gettime(CLOCK_REALTIME, &now)
+    clock_gettime(CLOCK_REALTIME_COARSE, &now)
     if not PyFloat_CheckExact(until) or PyFloat_AS_DOUBLE(until) <= now.tv_sec + now.tv_nsec * 1e-9:
         return FIND_IN_PYTHON(store, token)
     if slot(chains, LAST) is not <PyObject *>prepared:

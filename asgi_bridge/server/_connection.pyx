@@ -1,7 +1,7 @@
 """A connection's part of a call in C: compiled twins of methods of `RunnerProtocol`.
 
 They do what is usual, and leave all else to the pure twins: reads that bring neither one frame alone and whole nor whole
-answers to asks, and calls that are counted, logged, limited or recorded, that ask for something first, or may be parked.
+answers to asks, and calls that are traced, limited or recorded, that ask for something first, or may be parked.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
@@ -10,6 +10,7 @@ from cpython.object cimport PyObject
 from cpython.sequence cimport PySequence_GetItem
 from cpython.set cimport PySet_Add, PySet_Discard
 from libc.stdint cimport uint8_t
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from ..adapter._request_call cimport new_call
 from ..plugins._chains cimport find_in
@@ -20,6 +21,7 @@ from ._answers cimport Answers, new_answers
 from ..adapter import Call, Host
 from ..plugins import Chain
 from ..wire import ExtraInfoResp, HTTPReqCallReq
+from .access import note_answered
 from .call_tasks import CallTasks
 from .protocol import RunnerProtocol
 from .runner import Runner, RunnerOptions
@@ -35,6 +37,7 @@ SOURCES = ASGI_BRIDGE_SOURCES.decode()
 
 cdef object PROTOCOL = RunnerProtocol, RUNNERS = Runner, RUNNER_OPTIONS = RunnerOptions, CALL_TASKS = CallTasks
 cdef object CALL = HTTPReqCallReq, INFO = ExtraInfoResp, CHAIN = Chain, HOSTS = Host
+cdef object NOTE_ANSWERED = note_answered
 cdef object ANY_CALL = Call, RUNNER_STATE = RunnerState
 cdef object DATA_RECEIVED_IN_PYTHON = RunnerProtocol.data_received, ANSWER_IN_PYTHON = RunnerProtocol.answer
 cdef object ASK_IN_PYTHON = RunnerProtocol.ask
@@ -50,11 +53,12 @@ cdef Py_ssize_t LOOP = slot_of(PROTOCOL, "_loop")
 cdef Py_ssize_t OPTIONS = slot_of(RUNNERS, "options"), STORE = slot_of(RUNNERS, "store")
 cdef Py_ssize_t HOST = slot_of(RUNNERS, "host"), CALLS = slot_of(RUNNERS, "calls")
 cdef Py_ssize_t WATCHED = slot_of(RUNNERS, "watched"), GIVE = slot_of(RUNNERS, "give")
+cdef Py_ssize_t TRACING = slot_of(RUNNERS, "tracing"), OBSERVER = slot_of(RUNNERS, "observer")
 cdef Py_ssize_t LIMIT = slot_of(RUNNER_OPTIONS, "limit_concurrency"), WAITS = slot_of(CHAIN, "waits")
 cdef Py_ssize_t BOTH = slot_of(CHAIN, "both"), EXACT = slot_of(CHAIN, "exact")
 cdef Py_ssize_t ASK_ORIGIN = slot_of(HOSTS, "ask_origin")
 cdef Py_ssize_t TOKEN = slot_of(CALL, "conf_token"), RESULT = slot_of(INFO, "result")
-cdef Py_ssize_t TASK = slot_of(ANY_CALL, "task")
+cdef Py_ssize_t TASK = slot_of(ANY_CALL, "task"), STARTED = slot_of(ANY_CALL, "started")
 cdef Py_ssize_t READY = slot_of(CALL_TASKS, "ready")
 cdef Py_ssize_t TOTAL = slot_of(RUNNER_STATE, "total_requests"), ALL_TASKS = slot_of(RUNNER_STATE, "tasks")
 
@@ -91,18 +95,19 @@ cdef inline bint _answers_usually(object protocol) except -1:
     return True
 
 
-cdef object _unwatched(object protocol):
-    """Return the connection's runner, if it watches no calls; None: it does."""
+cdef object _runner_of(object protocol):
+    """Return the connection's runner; None: it is something else."""
     cdef object runner = held(protocol, RUNNER)
-    return runner if is_kind(runner, RUNNERS) and slot(runner, WATCHED) is <PyObject *>no else None
+    return runner if is_kind(runner, RUNNERS) else None
 
 
 cdef bint _start(object protocol, object message) except -1:
     """Start a call. Returns False if something is unusual, and nothing was done."""
-    cdef object runner = _unwatched(protocol), options, host, tasks
+    cdef object runner = _runner_of(protocol), options, host, tasks
     cdef object chain, call, link, ready, state
     cdef long count, waits
-    if runner is None:
+    cdef timespec now
+    if runner is None or slot(runner, TRACING) is not <PyObject *>None:  # what is traced has other classes
         return False
     options = held(runner, OPTIONS)
     host = held(runner, HOST)
@@ -136,6 +141,9 @@ cdef bint _start(object protocol, object message) except -1:
     else:
         set_slot(state, TOTAL, count + 1)
     call = new_call(message, chain, protocol, host)
+    if slot(runner, WATCHED) is not <PyObject *>no:
+        clock_gettime(CLOCK_MONOTONIC, &now)
+        set_slot(call, STARTED, now.tv_sec + now.tv_nsec * 1e-9)
     set_slot(protocol, OWN_CALL, call)
     PySet_Add(held(runner, CALLS), call)
     ready = held(tasks, READY)
@@ -225,7 +233,7 @@ def ended(protocol, call):
 
 def answer(protocol, message, outcome):
     """Answer the call. See `RunnerProtocol.answer`."""
-    cdef object runner = _unwatched(protocol) if _answers_usually(protocol) else None, transport, link, call
+    cdef object runner = _runner_of(protocol) if _answers_usually(protocol) else None, transport, link, call
     cdef bytes made = None
     if runner is not None and not held(protocol, ASKS):
         transport = held(protocol, TRANSPORT)
@@ -248,13 +256,15 @@ def answer(protocol, message, outcome):
     if call is not None:
         set_slot(protocol, OWN_CALL, None)
         PySet_Discard(held(runner, CALLS), call)
+        if slot(runner, WATCHED) is not <PyObject *>no:
+            NOTE_ANSWERED(runner, call, outcome)
 
 
 def ask(protocol, infos):
     """Ask the gateway. See `RunnerProtocol.ask`."""
-    cdef object transport, answers
+    cdef object runner = _runner_of(protocol) if _answers_usually(protocol) else None, transport, answers, observer
     cdef bytes made = None
-    if _answers_usually(protocol) and _unwatched(protocol) is not None and type(infos) is tuple:
+    if runner is not None and type(infos) is tuple:
         transport = held(protocol, TRANSPORT)
         if not transport.is_closing():
             made = ask_usual(held(protocol, SESSION), infos)
@@ -263,4 +273,7 @@ def ask(protocol, infos):
     transport.write(made)
     answers = new_answers(held(protocol, LOOP))
     held(protocol, ASKS).append((answers, len(<tuple>infos), []))
+    observer = held(runner, OBSERVER)
+    if observer is not None:
+        observer.asked()
     return answers

@@ -89,6 +89,17 @@ def _frame(chance: Chance, asked: bool, request: Callable[[int], HTTPReqCallReq]
         return encode(answer)
 
 
+def _observer(seen: Seen) -> Any:
+    """Return what counts the calls of a runner."""
+    return SimpleNamespace(
+        answered=lambda call, outcome: seen.append(("counted", outcome, call.started is not None)),
+        refused=lambda phase, chain, outcome: seen.append(("counted", phase, outcome)),
+        asked=lambda: seen.append("counted: asked"),
+        broken=lambda: seen.append("counted: broken"),
+        prepared=lambda done: seen.append(("counted: prepared", done)),
+    )
+
+
 async def _story(
     seed: int, chain: Callable[[Seen, Chance], Chain], request: Callable[[int], HTTPReqCallReq], *, pure: bool
 ) -> Seen:
@@ -98,6 +109,9 @@ async def _story(
     runner = Runner({}, RunnerOptions(limit_concurrency=chance.choice((None, None, None, 1))))
     found = chain(seen, chance)
     runner.store = SimpleNamespace(find=lambda token: found)  # type: ignore[assignment]
+    if chance.random() < 0.3:
+        runner.watched = True
+        runner.observer = _observer(seen)
     link: Any = (PureLink if pure else Link).__new__(PureLink if pure else Link)
     config = SimpleNamespace(loaded_app=runner)
     server: Any = SimpleNamespace(
