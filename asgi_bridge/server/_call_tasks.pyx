@@ -62,7 +62,8 @@ cdef Py_ssize_t ITS_FUTURE = slot_of(Spare, "future"), ITS_TASK = slot_of(Spare,
 cdef Py_ssize_t TASKS = slot_of(Spare, "tasks"), CONTEXT = slot_of(Spare, "context")
 cdef Py_ssize_t REFERENCES = slot_of(Spare, "references"), WEAK = slot_of(Spare, "weak")
 cdef Py_ssize_t NAME_OF = slot_of(Spare, "name")
-cdef Py_ssize_t WOKEN = slot_of(CallTasks, "woken"), SPARES = slot_of(CallTasks, "spares"), CLOSED = slot_of(CallTasks, "closed")
+cdef Py_ssize_t SPARES = slot_of(CallTasks, "spares"), CLOSED = slot_of(CallTasks, "closed")
+cdef Py_ssize_t WOKEN = slot_of(CallTasks, "woken")
 cdef Py_ssize_t NAMES = slot_of(Chain, "names")
 cdef Py_ssize_t LOOP = slot_of(CallTasks, "loop")
 
