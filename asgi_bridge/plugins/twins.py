@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from ..compiled import twin
@@ -24,10 +23,17 @@ def mark_async(function: Any) -> Any:
     return function
 
 
-def _marked_next(make: Callable[[], Any]) -> Any:
-    app = mark_async(make())
-    app.is_asgi_bridge_upstream = True
-    return app
+def _next_maker(make: Callable[[], Any]) -> Callable[[], Any]:
+    """Return a function that makes what `extension.new_next` returns, of one that makes compiled functions."""
+    called = mark_async(make())
+
+    def make_next() -> Any:
+        app = mark_async(make())
+        app.is_asgi_bridge_upstream = True
+        app.__call__ = called  # some look at this, and not at a function that is none of Python's
+        return app
+
+    return make_next
 
 
 def use_compiled() -> None:
@@ -36,4 +42,4 @@ def use_compiled() -> None:
     if compiled is not None:
         Layer.begin = compiled.begin  # type: ignore[method-assign]
         extension.pass_on = compiled.pass_on
-        extension.make_next = partial(_marked_next, compiled.new_upstream)
+        extension.make_next = _next_maker(compiled.new_upstream)

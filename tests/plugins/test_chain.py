@@ -298,7 +298,8 @@ def test_frameworks_see_that_what_a_plugin_awaits_is_async() -> None:
     bridge.mount("asks", app)
     assert PluginClient(bridge, "asks").get("/").status_code == 200
     assert seen == [True] * 11
-    app_behind = new_next()
+    app_behind: Any = new_next()
+    assert asyncio.iscoroutinefunction(app_behind.__call__)  # what Sentry looks at
     single: Any = guarantee_single_callable
     assert single(app_behind) is app_behind
 
