@@ -10,8 +10,6 @@ from cpython.object cimport PyObject
 
 from ..plugins._later cimport RETURNED, YIELDED, run_with
 
-from ..plugins.layer import awaiting
-
 __all__ = ["SOURCES", "answers"]
 
 cdef extern from *:
@@ -22,7 +20,6 @@ cdef extern from *:
 SOURCES = ASGI_BRIDGE_SOURCES.decode()
 """Digest of the sources of this build."""
 
-cdef object AWAITING = awaiting
 # The spare that makes a step of its call; None: no one does.
 cdef object running_spare = None
 # What lets a spare go on.
@@ -110,12 +107,16 @@ cdef class Answers:
             return result
         raise StopIteration(result)
 
-    def throw(self, *exception):
-        """Raise an exception where it waits, as a coroutine does."""
+    def throw(self, kind, value=None, traceback=None):
+        """Raise an exception where it waits, as a future's iterator does: a StopIteration ends the waiting."""
         self.begun = self.over = True
         self.waits = False
         self.spare = None
-        return AWAITING(None).throw(*exception)
+        if isinstance(value, BaseException):
+            kind = value
+        elif isinstance(kind, type):
+            kind = kind() if value is None else kind(value)
+        raise kind if traceback is None else kind.with_traceback(traceback)
 
     cdef int step(self, PyObject **found) except -1:
         cdef object result

@@ -275,6 +275,18 @@ def test_answers_that_nobody_waits_for_may_come_or_stay_away() -> None:
         gc.collect()
 
 
+@pytest.mark.parametrize("thrown", [(StopIteration,), (StopIteration(),), (StopIteration, StopIteration(), None)])
+def test_a_stop_iteration_ends_the_waiting_as_it_does_with_a_future(thrown: tuple[Any, ...]) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for made in (loop.create_future().__await__(), answers(loop).__await__()):
+            made.send(None)
+            with pytest.raises(StopIteration):
+                made.throw(*thrown)
+
+    asyncio.run(main())
+
+
 def test_a_step_before_they_have_come_is_an_error() -> None:
     async def main() -> None:
         made = answers(asyncio.get_running_loop()).__await__()
