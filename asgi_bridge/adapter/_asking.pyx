@@ -28,7 +28,6 @@ cdef extern from *:
     }
     """
     object awaited(object self)
-    PyObject *PyDict_GetItemWithError(object mapping, object key) except? NULL
     const char *ASGI_BRIDGE_SOURCES
 
 SOURCES = ASGI_BRIDGE_SOURCES.decode()
@@ -42,7 +41,6 @@ cdef Py_ssize_t PARKING = slot_of(CALL, "parking"), CONNECTION = slot_of(CALL, "
 cdef object _ask(object call, tuple names):
     """Ask the gateway for variables. Returns a future; None: something is unusual, and nothing was done."""
     cdef object name
-    cdef PyObject *found
     cdef long count = messages_of(call) if type(call) is CALL else -1
     if (
         count < 0
@@ -55,8 +53,7 @@ cdef object _ask(object call, tuple names):
         if type(name) is not str or not name:
             return None
     set_slot(call, MESSAGES, count + 1)
-    found = PyDict_GetItemWithError(ASKS_FOR, names)
-    return held(call, CONNECTION).ask(ASKS_FOR[names] if found is NULL else <object>found)
+    return held(call, CONNECTION).ask(ASKS_FOR[names])
 
 
 @final

@@ -258,7 +258,7 @@ cdef inline long _port_number(const uint8_t *at, Py_ssize_t size) noexcept:
 cdef tuple _usual_server(bytes proto, bytes host, bytes port):
     """Return the server that the client used: name and port. None: the pure twin has to look at the headers.
 
-    A cache would be slower where the hosts are many: what it keeps of each is not in the processor's cache.
+    A cache would gain nothing: where the hosts are many, what it keeps of each is not in the processor's cache.
     """
     cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(host)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(host), rest

@@ -22,6 +22,7 @@ cdef enum:
 
 cdef bint is_own(object running) noexcept
 cdef int run_on(object running, object value, PyObject **found) except -1
+cdef object sent(int how, PyObject *found)
 
 cdef class Later:
     # what it runs on; None: it has not begun, it runs, or is over

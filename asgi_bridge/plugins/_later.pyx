@@ -39,6 +39,22 @@ cdef int run_on(object running, object value, PyObject **found) except -1:
     return how if how == RETURNED or how == YIELDED else -1
 
 
+cdef object sent(int how, PyObject *found):
+    """Return what `send` of a coroutine returns after a step. Raises StopIteration if the step was the last one.
+
+    Args:
+        how: What `run_on` has returned.
+        found: What it has found: the reference is taken.
+    """
+    result = <object>found
+    Py_DECREF(found)
+    if how == YIELDED:
+        return result
+    if result is None:
+        raise StopIteration
+    raise StopIteration(result)
+
+
 cdef class Later:
     """What C has in place of a coroutine: it begins when it is awaited, and nothing runs it after its end.
 
@@ -75,13 +91,7 @@ cdef class Later:
         """Run on, as a coroutine does."""
         cdef PyObject *found = NULL
         cdef int how = self.step(value, &found)
-        result = <object>found
-        Py_DECREF(found)
-        if how == YIELDED:
-            return result
-        if result is None:
-            raise StopIteration
-        raise StopIteration(result)
+        return sent(how, found)
 
     def throw(self, *exception):
         """Raise an exception where it waits, as a coroutine does."""

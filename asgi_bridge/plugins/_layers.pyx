@@ -342,8 +342,7 @@ cdef object _pass_on(Passing passing, object scope, object receive, object send)
     return _enter(passing, inner, call, scope, extensions, receive, send)
 
 
-def pass_on(scope, receive, send):
-    """Pass the request on, once the result is awaited. See `extension.pass_on`."""
+cdef Passing _passing(object scope, object receive, object send):
     cdef Passing made = Passing.__new__(Passing)
     made.scope = scope
     made.receive = receive
@@ -351,13 +350,14 @@ def pass_on(scope, receive, send):
     return made
 
 
+def pass_on(scope, receive, send):
+    """Pass the request on, once the result is awaited. See `extension.pass_on`."""
+    return _passing(scope, receive, send)
+
+
 def new_upstream():
     """Return a function that does what `upstream` does. See `extension.new_next`."""
     def upstream(scope, receive, send):
         """Pass the request on, once it is awaited. See `extension.upstream`."""
-        cdef Passing made = Passing.__new__(Passing)
-        made.scope = scope
-        made.receive = receive
-        made.respond = send
-        return made
+        return _passing(scope, receive, send)
     return upstream

@@ -8,14 +8,13 @@ waits for the answers, or looks at them as at a future, gets one, which is made 
 from cython cimport final
 from cpython.object cimport PyObject
 
-from ..plugins._later cimport RETURNED, YIELDED, run_with
+from ..plugins._later cimport RETURNED, YIELDED, run_with, sent
 
 __all__ = ["SOURCES", "answers"]
 
 cdef extern from *:
     const char *ASGI_BRIDGE_SOURCES
     void Py_INCREF(object value)
-    void Py_DECREF(PyObject *value)
 
 SOURCES = ASGI_BRIDGE_SOURCES.decode()
 """Digest of the sources of this build."""
@@ -101,11 +100,7 @@ cdef class Answers:
         """Run on, as a coroutine does."""
         cdef PyObject *found = NULL
         cdef int how = self.step(&found)
-        result = <object>found
-        Py_DECREF(found)
-        if how == YIELDED:
-            return result
-        raise StopIteration(result)
+        return sent(how, found)
 
     def throw(self, kind, value=None, traceback=None):
         """Raise an exception where it waits, as a future's iterator does: a StopIteration ends the waiting."""

@@ -23,7 +23,6 @@ __all__ = ["SOURCES", "receive", "send"]
 
 cdef extern from *:
     const char *ASGI_BRIDGE_SOURCES
-    PyObject *PyDict_GetItemWithError(object mapping, object key) except? NULL
 
 SOURCES = ASGI_BRIDGE_SOURCES.decode()
 """Digest of the sources of this build."""
@@ -115,7 +114,6 @@ cdef bytes ask_usual(object session, tuple infos):
     cdef PyObject *state
     cdef list asks = []
     cdef object info, name
-    cdef PyObject *found
     cdef long count
     if type(session) is not SESSION or slot(session, RUNNER) is not YES:
         return None
@@ -123,8 +121,7 @@ cdef bytes ask_usual(object session, tuple infos):
         if type(info) is not VAR:
             return None
         name = held(info, NAME)
-        found = PyDict_GetItemWithError(VAR_ASKS, name)
-        PyList_Append(asks, VAR_ASKS[name] if found is NULL else <object>found)
+        PyList_Append(asks, VAR_ASKS[name])
     state = slot(session, STATE)
     count = number_of(slot(session, ASKS))
     if count < 0 or (state is not <PyObject *>REQ_CALLED and state is not <PyObject *>RESP_CALLED):
