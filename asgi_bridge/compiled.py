@@ -10,6 +10,7 @@ so this module imports no other of the package.
 
 import os
 import warnings
+from functools import cache
 from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import source_hash
@@ -42,7 +43,7 @@ _ROOMS = sorted({name.partition(".")[0] for name in MODULES})
 _FOLDER = Path(__file__).parent
 _REBUILD = "install the package again (pip install -e .) to compile it"
 
-# Module → why it is not used. A warning about stale modules is given once.
+# Module → why it is not used; empty: it is. A warning about stale modules is given once.
 _reasons: dict[str, str] = {}
 
 
@@ -74,6 +75,12 @@ def sources_digest(folder: Path = _FOLDER) -> str:
     return f"asgi_bridge sources {source_hash(text).hex()}"
 
 
+@cache
+def _digest_at_start(folder: Path) -> str:
+    """Return :func:`sources_digest` as it was when the first module was looked for: to read them all takes a while."""
+    return sources_digest(folder)
+
+
 def _why_not(name: str) -> str:
     """Return why a compiled module cannot be used, as far as that is known without loading it; empty: it can."""
     if wanted() is False:
@@ -82,7 +89,7 @@ def _why_not(name: str) -> str:
     spec = PathFinder.find_spec(f"asgi_bridge.{name}", [str(_FOLDER / room)])
     if spec is None or spec.origin is None:
         return f"asgi_bridge.{name} is not built"
-    digest = sources_digest()
+    digest = _digest_at_start(_FOLDER)
     if digest and digest.encode() not in Path(spec.origin).read_bytes():
         return f"asgi_bridge.{name} is stale: its sources have changed since it was compiled"
     return ""
@@ -100,9 +107,12 @@ def twin(name: str) -> ModuleType | None:
     reason = _why_not(name)
     if not reason:
         try:
-            return import_module(f"asgi_bridge.{name}")
+            module = import_module(f"asgi_bridge.{name}")
         except ImportError as exc:
             reason = f"asgi_bridge.{name} cannot be loaded: {exc}"
+        else:
+            _reasons[name] = ""
+            return module
     if wanted():
         raise ImportError(f"ASGI_BRIDGE_COMPILED is set, but {reason}; {_REBUILD}")
     if "stale" in reason and not any("stale" in each for each in _reasons.values()):
@@ -113,7 +123,7 @@ def twin(name: str) -> ModuleType | None:
 
 def core_in_use() -> str:
     """Return which core this process uses: ``"compiled"``, or ``"pure Python: "`` and why."""
-    reasons = {name: _reasons.get(name) or _why_not(name) for name in MODULES}
+    reasons = {name: _reasons[name] if name in _reasons else _why_not(name) for name in MODULES}
     why = "; ".join(dict.fromkeys(filter(None, reasons.values())))
     if not why:
         return "compiled"

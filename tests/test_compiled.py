@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import asgi_bridge.server.worker  # noqa: F401 - as a runner does: some modules cannot be loaded before their twins
 from asgi_bridge import compiled
 from asgi_bridge.compiled import MODULES, core_in_use, sources_digest, twin
 
@@ -66,6 +67,19 @@ def test_the_compiled_core_is_in_use() -> None:
         module = twin(name)
         assert module is not None
         assert module.SOURCES == sources_digest() != ""
+
+
+def test_the_sources_are_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def reading(place: Path) -> str:
+        read.append(place)
+        return sources_digest(place)
+
+    monkeypatch.setattr(compiled, "sources_digest", reading)
+    assert core_in_use() == "compiled"
+    assert core_in_use() == "compiled"
+    assert read == [folder]
 
 
 def test_pure_python_is_forced() -> None:
