@@ -15,6 +15,9 @@ from libc.string cimport memchr, memcmp
 
 from ..wire._unread cimport Unread
 from ..wire.entries cimport Entry
+from ..wire.items cimport (
+    AT_EXTENSIONS, AT_HEADERS, AT_METHOD, AT_PATH, AT_QUERY_STRING, AT_RAW_PATH, AT_STATE, AT_TYPE,
+)
 from ..wire.slots cimport set_slot
 
 from ..errors import RemoteProtocolError
@@ -51,6 +54,13 @@ cdef dict SCOPE = {
 # The same for a scope to which a layer adds the rest, with the host application that came last.
 cdef dict scope_of_layer = {**SCOPE, "state": None}
 cdef object last_app = None
+cdef dict PLACES = {
+    "type": AT_TYPE, "method": AT_METHOD, "path": AT_PATH, "raw_path": AT_RAW_PATH, "query_string": AT_QUERY_STRING,
+    "headers": AT_HEADERS, "extensions": AT_EXTENSIONS, "state": AT_STATE,
+}
+for number, each in enumerate(scope_of_layer):
+    if PLACES.get(each, number) != number:
+        raise ImportError(f"{each} is at another place in the scope")
 # Whether a byte stays as it is, in a path and in a query.
 cdef uint8_t[256] IN_PATH
 cdef uint8_t[256] IN_QUERY

@@ -3,6 +3,7 @@
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.object cimport PyObject
 from posix.time cimport clock_gettime, clockid_t, timespec
+from posix.types cimport time_t
 
 from ..wire.slots cimport held, set_slot, slot, slot_of
 
@@ -29,11 +30,16 @@ SOURCES = ASGI_BRIDGE_SOURCES.decode()
 cdef object STORE = ConfigurationStore, CHAINS = _Chains, PREPARED = _Prepared, TIME = time
 cdef object FIND_IN_PYTHON = ConfigurationStore.find
 cdef Py_ssize_t CLOCK = slot_of(STORE, "_clock"), ALL = slot_of(STORE, "_prepared")
-cdef Py_ssize_t LAST = slot_of(CHAINS, "last")
 cdef Py_ssize_t FRESH_UNTIL = slot_of(PREPARED, "fresh_until"), CHAIN = slot_of(PREPARED, "chain")
+cdef Py_ssize_t SECOND = slot_of(PREPARED, "second")
+
+cdef time_t last_second = -1
+cdef object second = None
+"""The last second in which a call came, and the number as an object: it is compared by identity."""
 
 
 cdef object find_in(object store, object token):
+    global last_second, second
     cdef object chains, prepared, until
     cdef PyObject *found
     cdef timespec now
@@ -50,13 +56,17 @@ cdef object find_in(object store, object token):
     prepared = <object>found
     if type(prepared) is not PREPARED:
         return FIND_IN_PYTHON(store, token)
-    until = held(prepared, FRESH_UNTIL)
     clock_gettime(CLOCK_REALTIME_COARSE, &now)
-    if not PyFloat_CheckExact(until) or PyFloat_AS_DOUBLE(until) <= now.tv_sec + now.tv_nsec * 1e-9:
-        return FIND_IN_PYTHON(store, token)
-    if slot(chains, LAST) is not <PyObject *>prepared:
+    if now.tv_sec != last_second:
+        last_second = now.tv_sec
+        second = last_second
+    if slot(prepared, SECOND) is not <PyObject *>second:
+        until = held(prepared, FRESH_UNTIL)
+        if not PyFloat_CheckExact(until) or PyFloat_AS_DOUBLE(until) <= now.tv_sec + now.tv_nsec * 1e-9:
+            return FIND_IN_PYTHON(store, token)
         chains.move_to_end(token)
-        set_slot(chains, LAST, prepared)
+        if PyFloat_AS_DOUBLE(until) >= now.tv_sec + 1:
+            set_slot(prepared, SECOND, second)
     return held(prepared, CHAIN)
 
 

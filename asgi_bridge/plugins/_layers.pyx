@@ -11,6 +11,7 @@ from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE, P
 from cpython.object cimport PyObject
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
+from ..wire.items cimport AT_EXTENSIONS, AT_HEADERS, AT_STATE, AT_TYPE, item_at
 from ..wire.slots cimport held, is_kind, method_of, set_slot, slot, slot_of
 from ._later cimport Later, is_own
 
@@ -51,7 +52,6 @@ cdef extern from *:
     object new_of(object type, tuple arguments)
     object PyContextVar_Set(object variable, object value)
     int PyContextVar_Reset(object variable, object token) except -1
-    PyObject *PyDict_GetItemWithError(object mapping, object key) except? NULL
 
 SOURCES = ASGI_BRIDGE_SOURCES.decode()
 """Digest of the sources of this build."""
@@ -76,6 +76,7 @@ cdef Py_ssize_t OPTIONS = slot_of(LAYER, "options"), ROOT = slot_of(LAYER, "root
 cdef Py_ssize_t CHANGES_BODY = slot_of(OPTION, "request_body")
 cdef Py_ssize_t OPEN = slot_of(OPTION, "on_error"), TIMEOUT = slot_of(OPTION, "timeout")
 cdef Py_ssize_t OF_CALL = slot_of(CALL, "chain"), OF_CHAIN = slot_of(CHAIN, "states")
+cdef Py_ssize_t ONLY_STATE = slot_of(CHAIN, "only_state")
 cdef Py_ssize_t EACH = slot_of(STATES, "_states"), KEPT_APART = slot_of(STATES, "apart")
 cdef Py_ssize_t OWNER = slot_of(APISIX, "_call"), EARLIER = slot_of(APISIX, "_earlier")
 cdef Py_ssize_t ENTERED = slot_of(APISIX, "_entered"), OF_LAYER = slot_of(APISIX, "_layer")
@@ -96,6 +97,12 @@ cdef void goes_on_with(object kind, Innermost function):
     global known_class, innermost_of_known
     known_class = kind
     innermost_of_known = function
+
+
+cdef inline object _item(object scope, Py_ssize_t place, str key):
+    """Return an item of a dict; None: there is none."""
+    cdef PyObject *value = item_at(scope, place, key)
+    return None if value is NULL else <object>value
 
 
 cdef inline bint _is_usual(object call) except -1:
@@ -144,13 +151,17 @@ cdef object state_of(object call, object scope, bint *has_state):
         chain = held(call, OF_CALL)
         if type(chain) is not CHAIN:
             return None
-        states = held(chain, OF_CHAIN)
-        if type(states) is not STATES or slot(states, KEPT_APART) is not <PyObject *>None:
-            return None
-        each = held(states, EACH)
-        found = _first_state(each) if PyList_CheckExact(each) else None
-        if found is None:
-            found = states.begin()
+        found = held(chain, ONLY_STATE)
+        if PyDict_CheckExact(found):
+            found = PyDict_Copy(found)
+        else:
+            states = held(chain, OF_CHAIN)
+            if type(states) is not STATES or slot(states, KEPT_APART) is not <PyObject *>None:
+                return None
+            each = held(states, EACH)
+            found = _first_state(each) if PyList_CheckExact(each) else None
+            if found is None:
+                found = states.begin()
         set_slot(call, STATE, found)
         set_slot(call, APART, None)
         return found
@@ -158,7 +169,7 @@ cdef object state_of(object call, object scope, bint *has_state):
         return None
     if scope is not None:
         # an outer plugin may have put another object in its place, or made its scope anew without any
-        there = PyDict_GetItemWithError(scope, "state")
+        there = item_at(scope, AT_STATE, "state")
         if there is not NULL:
             found = <object>there
             has_state[0] = True
@@ -243,11 +254,11 @@ def begin(layer, call, scope, receive, send):
     cdef object state, headers, extensions
     cdef bint has_state = False
     if is_usual_layer(layer) and _is_usual(call) and PyDict_CheckExact(scope):
-        headers = (<dict>scope).get("headers")
+        headers = _item(scope, AT_HEADERS, "headers")
         if PyList_CheckExact(headers):
             state = state_of(call, scope, &has_state)
             if state is not None:
-                extensions = (<dict>scope).get("extensions")
+                extensions = _item(scope, AT_EXTENSIONS, "extensions")
                 scope = PyDict_Copy(scope)
                 return begin_layer(layer, call, state, has_state, scope, extensions, headers, receive, send, None)
     return BEGIN_IN_PYTHON(layer, call, scope, receive, send)
@@ -266,10 +277,14 @@ cdef class Passing(Later):
     cdef object layer, token
 
     cdef object begin(self):
-        cdef object running, kind = self.scope["type"]
+        cdef object running, scope = self.scope, kind = None
+        if PyDict_CheckExact(scope):
+            kind = _item(scope, AT_TYPE, "type")
+        if kind is None:
+            kind = scope["type"]
         if kind is not HTTP and kind == "lifespan":
-            return LIFESPAN(self.scope, self.receive, self.respond)
-        running = _pass_on(self, self.scope, self.receive, self.respond)
+            return LIFESPAN(scope, self.receive, self.respond)
+        running = _pass_on(self, scope, self.receive, self.respond)
         return running if running is None or is_own(running) else AWAITING(running)
 
     cdef object ended(self, object value):
@@ -303,7 +318,7 @@ cdef object _enter(
     cdef bint has_state = False
     if not is_usual_layer(layer) or not _is_usual(call):
         return layer.enter(call, scope, receive, send)
-    headers = scope.get("headers")
+    headers = _item(scope, AT_HEADERS, "headers")
     state = state_of(call, scope, &has_state) if PyList_CheckExact(headers) else None
     if state is None:
         return layer.enter(call, scope, receive, send)
@@ -316,10 +331,10 @@ cdef object _pass_on(Passing passing, object scope, object receive, object send)
     cdef object extensions, extension, call, layer, inner, options
     if not PyDict_CheckExact(scope):
         return pass_on_in_python(scope, receive, send)
-    extensions = (<dict>scope).get("extensions")
+    extensions = _item(scope, AT_EXTENSIONS, "extensions")
     if not PyDict_CheckExact(extensions):
         return pass_on_in_python(scope, receive, send)
-    extension = (<dict>extensions).get("apisix")
+    extension = _item(extensions, 0, "apisix")
     if type(extension) is not APISIX:
         return pass_on_in_python(scope, receive, send)
     layer = held(extension, OF_LAYER)

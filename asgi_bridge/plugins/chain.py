@@ -36,14 +36,15 @@ class Chain:
         both: True: one of its plugins is mounted with ``phase="both"``, so the whole chain runs in both phases.
         request: True: its plugins may run in the request phase.
         request_headers: Names of the request headers that its plugins see in the response phase.
+        only_state: As of :class:`.States`. A call finds it here with fewer steps.
         begin: :meth:`~.Layer.begin` of the outermost layer.
         calls: Number of calls that run in it.
         waits: Number of its next calls that get a task of their own at once, since one has left something on its task.
     """
 
     __slots__ = (
-        "_idle", "_warned", "acting", "begin", "both", "calls", "cures", "exact", "layers", "names", "request",
-        "request_headers", "route_id", "states", "waits", "__weakref__",
+        "_idle", "_warned", "acting", "begin", "both", "calls", "cures", "exact", "layers", "names",
+        "only_state", "request", "request_headers", "route_id", "states", "waits", "__weakref__",
     )  # fmt: skip
 
     def __init__(self, layers: list[Layer], route_id: str | None) -> None:
@@ -57,6 +58,7 @@ class Chain:
         self.request = all(layer.options.phase != "response" for layer in acting)
         self.request_headers = tuple(dict.fromkeys(name for layer in acting for name in layer.options.request_headers))
         self.states = States((layer, layer.state) for layer in acting)
+        self.only_state = self.states.only
         self.begin = layers[0].begin if layers else _begin_empty
         self.calls = 0
         self.waits = 0

@@ -62,9 +62,10 @@ class States(Generic[Plugin]):
         sources: Key → the first layer whose lifespan gives it, and the state of that lifespan.
         conflicts: Two layers, and a key that the lifespans of both give.
         apart: The keys that a layer keeps apart, and the lifespan state that gives them; None: no layer does.
+        only: The lifespan state of all layers; None: they have several.
     """
 
-    __slots__ = ("_apart_keys", "_layers", "_states", "apart", "conflicts", "sources")
+    __slots__ = ("_apart_keys", "_layers", "_states", "apart", "conflicts", "only", "sources")
 
     def __init__(self, layers: Iterable[tuple[Plugin, dict[str, Any]]]) -> None:
         self._layers = list(layers)
@@ -79,6 +80,7 @@ class States(Generic[Plugin]):
         self.apart = self._keeping_apart(self._apart_keys)
         # The dicts, not what is in them now: a lifespan may go on filling its own. The outermost is last, and wins.
         self._states = list({id(state): state for _, state in reversed(self._layers)}.values())
+        self.only: dict[str, Any] | None = self._states[0] if len(self._states) == 1 else None
 
     def _keeping_apart(self, keys: frozenset[str]) -> Apart[Plugin] | None:
         found = {layer: (state, keys & state.keys()) for layer, state in self._layers if not keys.isdisjoint(state)}
@@ -86,8 +88,8 @@ class States(Generic[Plugin]):
 
     def begin(self) -> dict[str, Any]:
         """Return the state that a request begins with."""
-        if len(self._states) == 1:
-            return {**self._states[0]}
+        if self.only is not None:
+            return {**self.only}
         state: dict[str, Any] = {}
         for source in self._states:
             state.update(source)

@@ -52,7 +52,7 @@ the time for their shutdowns. The rest is closed with the next configurations, w
 MIN_SWEPT = 4
 """Number of chains that a search closes in any case: some chains wait for a long call before they close."""
 MAX_CHAINS = 65_536
-"""Maximum number of chains. The one that was unused for longest is evicted first."""
+"""Maximum number of chains. The one that was unused for longest, to the second, is evicted first."""
 KEPT_CHAINS = 4096
 """Number of chains that are kept however much memory the process has."""
 MAX_REPLACED = 1024
@@ -73,6 +73,8 @@ class _Prepared:
             file has to be asked, which extends the claim.
         key: The gateway's name for the configuration.
         since: Time, in monotonic seconds, at which the chain was built.
+        second: Second of the clock in which a call has found it. The next ones in that second need not look at the
+            claim again, which lives to its end, nor move the chain among those used last. -1: no call has found it.
     """
 
     chain: Chain
@@ -80,22 +82,21 @@ class _Prepared:
     fresh_until: float
     key: bytes | None
     since: float = field(default_factory=time.monotonic)
+    second: int = -1
 
 
 class _Chains(OrderedDict[int, _Prepared]):
-    """The chains under their tokens, the one used last at the end.
+    """The chains under their tokens, those used in the last second at the end.
 
     Attributes:
-        last: The one at the end; None: it is not known.
         latest: Key of a list, without its version → the token of its last configuration.
         replaced: The tokens of earlier configurations of such lists, the oldest first.
     """
 
-    __slots__ = ("last", "latest", "replaced")
+    __slots__ = ("latest", "replaced")
 
     def __init__(self) -> None:
         super().__init__()
-        self.last: _Prepared | None = None
         self.latest: dict[bytes, int] = {}
         self.replaced: OrderedDict[int, None] = OrderedDict()
 
@@ -181,7 +182,7 @@ class ConfigurationStore:
         return len(self._prepared)
 
     def in_use(self) -> list[InUse]:
-        """Return the configurations that are in use, the one used last at the end."""
+        """Return the configurations that are in use, those used last at the end."""
         now = time.monotonic()
         found = []
         for prepared in self._prepared.values():
@@ -213,7 +214,6 @@ class ConfigurationStore:
                 retiring.cancel()
                 chains.append(chain)
         self._prepared.clear()
-        self._prepared.last = None
         thread, self._thread = self._thread, None
         if thread is not None:
             ending.append(asyncio.ensure_future(asyncio.wrap_future(thread.submit(self._claims.close))))
@@ -255,11 +255,16 @@ class ConfigurationStore:
     def find(self, token: int) -> Chain | None:
         """Return the chain of `token`; None: it is not here, and :meth:`restore` may build it."""
         prepared = self._prepared.get(token)
-        if prepared is None or prepared.fresh_until <= self._clock():
+        if prepared is None:
             return None
-        if prepared is not self._prepared.last:
+        now = self._clock()
+        second = int(now)
+        if prepared.second != second:
+            if prepared.fresh_until <= now:
+                return None
             self._prepared.move_to_end(token)
-            self._prepared.last = prepared
+            if prepared.fresh_until >= second + 1:
+                prepared.second = second
         return prepared.chain
 
     def is_unknown(self, token: int) -> bool:
@@ -358,7 +363,7 @@ class ConfigurationStore:
         self._sweep()
         self._retire(token)  # that of a configuration whose claim has expired
         prepared = _Prepared(chain, text.digest, self._clock() + self._expire, text.key)
-        self._prepared[token] = self._prepared.last = prepared
+        self._prepared[token] = prepared
         self._note_latest(text.key, token)
         while len(self._prepared) > MAX_CHAINS:
             self._retire(next(iter(self._prepared)))
@@ -400,7 +405,6 @@ class ConfigurationStore:
         prepared = self._prepared.pop(token, None)
         self._prepared.replaced.pop(token, None)
         if prepared is not None:
-            self._prepared.last = None
             if prepared.key is not None and self._prepared.latest.get(name := stripped(prepared.key)) == token:
                 del self._prepared.latest[name]
             self._retire_chain(prepared.chain)

@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -512,6 +513,49 @@ def test_a_chain_too_many_is_retired_and_rebuilt_on_use_under_the_same_token(
     asyncio.run(main())
 
     assert life.events.count("up") == life.events.count("down") == 4
+
+
+def test_a_chain_moves_to_the_end_of_those_in_use_once_a_second(clock: Clock) -> None:
+    bridge, _ = counting(Life())
+
+    async def main() -> None:
+        store = ConfigurationStore(bridge.plugins, clock=clock)
+        a, b = [await store.prepare(b"route#%d#x#1" % number, conf_of(number)) for number in range(2)]
+        chains = [store.find(token) for token in (a, b)]
+        assert store.find(a) is chains[0]
+        assert [each.chain for each in store.in_use()] == chains
+        clock.now += 1
+        assert store.find(a) is chains[0]
+        assert [each.chain for each in store.in_use()] == chains[::-1]
+        await store.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("expire", [0.25, 0.5, 1.25, 2.0])
+@pytest.mark.parametrize("real", [False, True], ids=["", "real clock"])
+def test_no_chain_is_found_after_the_end_of_its_claim(clock: Clock, expire: float, real: bool) -> None:
+    """The compiled core looks at the real clock only."""
+    bridge, _ = counting(Life())
+    now = time.time if real else clock
+
+    async def main() -> None:
+        store = ConfigurationStore(bridge.plugins, clock=now, expire=expire)
+        token = await store.prepare(b"route#1#x#1", conf_of(1))
+        end = now() + expire
+        for _ in range(3):
+            assert store.find(token) is not None
+        while now() < end + 0.05:
+            if now() < end - 0.1:
+                assert store.find(token) is not None
+            if real:
+                await asyncio.sleep(0.02)
+            else:
+                clock.now += 0.02
+        assert store.find(token) is None
+        await store.close()
+
+    asyncio.run(main())
 
 
 def test_a_chain_that_cannot_be_rebuilt_keeps_its_text(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
