@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from asgi_bridge.wire import HTTPReqCallReq, HTTPReqCallResp, Rewrite, Role, Sto
 from .apps import Tagging, cors, fastapi, flask, router
 from .plugins import NoOp
 
-__all__ = ["NAMES", "measure"]
+__all__ = ["APPLICATIONS", "NAMES", "measure", "receive", "send"]
 
 AT_ONCE = 32
 """Number of tasks that are started in one turn of the loop, as when 32 connections have a call."""
@@ -85,7 +86,7 @@ async def send(message: Message) -> None:
     """Drop a message."""
 
 
-def awaiting(app: ASGIApp, scope: Scope = SCOPE) -> Callable[[], Awaitable[None]]:
+def awaiting(app: ASGIApp, scope: Scope) -> Callable[[], Awaitable[None]]:
     """Return a function that awaits the application 32 times."""
 
     async def calls() -> None:
@@ -147,11 +148,17 @@ def codec(answer: HTTPReqCallResp) -> Callable[[], Awaitable[None]]:
 STOP = Stop(200, [(b"content-type", b"text/plain; charset=utf-8")], b"hello")
 CORS_SCOPE = {**SCOPE, "headers": [*HEADERS, (b"origin", b"https://shop.example.com")]}
 
+APPLICATIONS: dict[str, tuple[ASGIApp, Scope]] = {
+    "cors": (cors(inner), CORS_SCOPE),
+    "base": (Tagging(inner), SCOPE),
+    "router": (router, SCOPE),
+    "fastapi": (fastapi, SCOPE),
+    "noop": (NoOp(nothing, 1), SCOPE),
+}
+"""Name → an application, and the scope that it gets."""
+
 NAMES: dict[str, Callable[[], Callable[[], Awaitable[None]]]] = {
-    "cors": lambda: awaiting(cors(inner), CORS_SCOPE),
-    "base": lambda: awaiting(Tagging(inner)),
-    "router": lambda: awaiting(router),
-    "fastapi": lambda: awaiting(fastapi),
+    **{name: partial(awaiting, *each) for name, each in APPLICATIONS.items()},
     "flask": lambda: in_thread(flask),
     "task": lambda: in_task(NoOp(nothing, 1)),
     "codec stop": lambda: codec(HTTPReqCallResp(7, STOP)),

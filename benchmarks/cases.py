@@ -20,8 +20,8 @@ class Case:
         plugins: Names of the chain's plugins, outermost first.
         action: What every call has to get, by the load generator's name for it. "both": a request call gets none, and
             a response call is answered.
-        server: "floor", "limit", "runner", "frameworks" (a runner that has imported these too), "recorder", "go" or
-            "java"; or "bare", which has no server and no calls.
+        server: "floor", "served" (the floor with an application), "limit", "runner", "frameworks" (a runner that has
+            imported these too), "recorder", "go" or "java"; or "bare", which has no server and no calls.
         calls: Name of the file of `frames/` with the calls.
         connections: Number of connections, each with one call at a time.
         pause: Microseconds between an answer and the next call of a connection, on the average.
@@ -93,12 +93,16 @@ _APPLICATIONS = {
 }
 """Name → plugin, action, and what `benchmarks.bare` calls the application."""
 
+_SERVED = {"CORS": "cors", "Starlette, router": "router", "FastAPI, validation": "fastapi", "no-op": "noop"}
+"""Those that wait for nothing, and a no-op: name → what `benchmarks.bare` calls the application."""
+
 GROUPS = {
     "one request": "the same request in all calls, 32 connections",
     "1,000 requests": "1,000 requests in turn, which differ in path, query, headers and lengths",
     "light": "one call each 2 ms on the average, on 4 connections",
     "applications": "applications and middleware of frameworks",
     "bare": "the same without any server: awaited in a loop, Flask in a thread from that loop",
+    "served": "the same in the floor's server, which awaits it and writes the canned answer",
     "parts": "parts of a call, by themselves",
     "layers": "a chain of plugins that do nothing",
     "asked": "plugins that ask the gateway during a call",
@@ -116,6 +120,9 @@ CASES: tuple[Case, ...] = (
     *(Case(name, "applications", (plugin,), action, "frameworks", "req_cors" if name == "CORS" else "req_forwarded")
       for name, (plugin, action, _) in _APPLICATIONS.items()),
     *(Case(name, "bare", server="bare", bare=bare) for name, (_, _, bare) in _APPLICATIONS.items()),
+    Case("no-op", "bare", server="bare", bare="noop"),
+    *(Case(name, "served", (f"bench-{each}",), "stop", "served", "req_cors" if each == "cors" else "req_forwarded")
+      for name, each in _SERVED.items()),
     Case("task around a no-op", "parts", server="bare", bare="task"),
     *(Case(f"codec, {name}", "parts", server="bare", bare=f"codec {name}") for name in ("stop", "rewrite", "no-op")),
     *(Case(f"{count} layer{'s' * (count > 1)}", "layers", ("bench-noop",) * count) for count in range(1, 6)),

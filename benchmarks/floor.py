@@ -59,15 +59,16 @@ async def serve(path: str, protocol: type[Plain] | type[Buffered]) -> None:
     await server.serve_forever()
 
 
-def main() -> None:
+def run(plain: type[Plain], buffered: type[Buffered]) -> None:
+    """Serve, as the command line says."""
     path, loop = sys.argv[1], sys.argv[2]
     if loop == "uvloop":
         import uvloop
 
-        uvloop.run(serve(path, Plain))
+        uvloop.run(serve(path, plain))
     else:
-        asyncio.run(serve(path, Buffered))
+        asyncio.run(serve(path, buffered))
 
 
 if __name__ == "__main__":
-    main()
+    run(Plain, Buffered)

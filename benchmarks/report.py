@@ -161,15 +161,18 @@ def _disturbed(found: Results) -> str:
 
 
 def _compared(found: Results) -> str:
-    """Return the table of applications with the runner and without any server."""
+    """Return the table of applications without any server, in the floor's, and in the runner."""
     ratios = {(case["group"], case["name"]): case["ratio"] for case in found["cases"]}
-    rows = ["| | without a server | in the runner | difference |", "| --- | ---: | ---: | ---: |"]
-    for (group, name), ratio in ratios.items():
-        if group == "applications":
-            bare = ratios["bare", name]
-            rows.append(f"| {name} | {bare:.2f} | {ratio:.2f} | {ratio - bare:.2f} |")
-    noop = ratios["one request", "no-op"]
-    rows.append(f"| a no-op, for comparison | | {noop:.2f} | {noop:.2f} |")
+    rows = [
+        "| | without a server | in the floor's server | in the runner | difference of first and last |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    measured = [name for group, name in ratios if group == "applications"]
+    for name in (*measured, "no-op"):
+        alone, served = ratios["bare", name], ratios.get(("served", name))
+        ratio = ratios["one request" if name == "no-op" else "applications", name]
+        shown = "" if served is None else f"{served:.2f}"
+        rows.append(f"| {name} | {alone:.2f} | {shown} | {ratio:.2f} | {ratio - alone:.2f} |")
     return "\n".join(rows)
 
 

@@ -194,7 +194,7 @@ class Bench:
             # With a core of its own the load generator never sleeps. Otherwise our runner would pay for waking it up
             # at each answer, but the floor, which keeps it busy, would not.
             *(["--spin"] if self.is_pinned else []),
-            *(["--canned"] if case.server in ("floor", "limit") else []),
+            *(["--canned"] if case.server in ("floor", "served", "limit") else []),
             *(["--pause", case.pause] if case.pause else []),
             *(["--wrong-token"] if case.wrong_token else []),
         ]
