@@ -38,6 +38,7 @@ PROGRAMS = {
         "_call_tasks",
         "_connection",
         "_link",
+        "items",
         "slots",
     ),
 }
