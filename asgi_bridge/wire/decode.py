@@ -77,6 +77,11 @@ _offsets_of = tuple(Struct(f"<{n}I").unpack_from for n in range(65))
 
 _ABSENT = (0,) * 7
 
+# For values of 0 to 255 bytes: unpack_from for an entry whose name follows its value at once. It returns the value and
+# the length of the name. And what leads to that name, from the name's field on. Longer values are read piece by piece.
+_value_of = tuple(Struct(f"<16x{n}s{4 - n % 4}xI").unpack_from for n in range(256))
+_NEXT_NAMES = tuple(8 + ((n + 4) & -4) for n in range(256))
+
 # The known codes, at the index of their number.
 _ERR_CODES = tuple(ErrCode)
 
@@ -202,7 +207,7 @@ def _entries(buf: bytes, field: int, charged: int = 0) -> tuple[list[TextEntry],
     else:
         offsets = chain.from_iterable(_u32_iter(memoryview(buf)[slot : slot + 4 * count]))
     entries: list[TextEntry] = []
-    append, table_of_two, u32 = entries.append, _table_of_two, _u32
+    table_of_two, value_of, next_names = _table_of_two, _value_of, _NEXT_NAMES
     known = _NOWHERE
     limit = size
     at = slot
@@ -214,13 +219,21 @@ def _entries(buf: bytes, field: int, charged: int = 0) -> tuple[list[TextEntry],
                 known = table - back
                 if value != 8 or known < 0 or buf[known : known + 8] != _USUAL_ENTRY:
                     break
-            value = table + 16
-            value_end = value + length
-            name += table + 12
-            name_end = name + u32(buf, name - 4)[0]
-            if value_end > name or name_end > limit:
+            if length < 256 and name == next_names[length]:
+                text, name_end = value_of[length](buf, table)
+                name += table + 12
+                name_end += name
+            else:
+                value = table + 16
+                value_end = value + length
+                name += table + 12
+                name_end = name + _u32(buf, name - 4)[0]
+                if value_end > name:
+                    break
+                text = buf[value:value_end]
+            if name_end > limit:
                 break
-            append((buf[name:name_end], buf[value:value_end]))
+            entries.append((buf[name:name_end], text))
             limit = table
             at += 4
         else:
