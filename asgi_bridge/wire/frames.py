@@ -74,13 +74,13 @@ class FrameReader:
     each.
 
     Attributes:
-        buffer: Bytes that have arrived, but for a frame that one read brought alone and whole.
+        buffer: Bytes that have arrived, but for the next frame where it has arrived whole.
     """
 
     __slots__ = ("_ready", "_start", "buffer")
 
     def __init__(self) -> None:
-        # A frame that one read brought alone and whole. That is the usual case, and needs no buffer.
+        # The next frame, where it is known to have arrived whole. It mostly comes alone in one read, without a buffer.
         self._ready: tuple[int, bytes] | None = None
         # Bytes before _start have been returned as frames. The next read drops them. Dropping them after each frame
         # would move the buffer thousands of times, when one read brings thousands of small frames.
@@ -93,13 +93,23 @@ class FrameReader:
         Args:
             data: The bytes. They are copied.
         """
+        if self._ready is None:
+            self._ready = self.receive(data)
+        else:
+            self._keep(data)
+
+    def receive(self, data: Buffer) -> tuple[int, bytes] | None:
+        """Do what `receive_data` and `next_frame` do, in one call."""
         if self._ready is None and not self.buffer:
             size = len(data)
             if size >= HEADER_SIZE:
                 head: int = _HEADER.unpack_from(data)[0]
                 if head & MAX_PAYLOAD == size - HEADER_SIZE:
-                    self._ready = head >> 24, bytes(data[HEADER_SIZE:])
-                    return
+                    return head >> 24, bytes(data[HEADER_SIZE:])
+        self._keep(data)
+        return self.next_frame()
+
+    def _keep(self, data: Buffer) -> None:
         if self._start:
             del self.buffer[: self._start]
             self._start = 0

@@ -104,6 +104,8 @@ _FROM_GATEWAY: _Moves = {
     State.ERROR: {},
 }
 
+_OPENS = _FROM_GATEWAY[State.IDLE]
+
 # The same for frames from the runner.
 _FROM_RUNNER: _Moves = {
     State.IDLE: {},
@@ -238,8 +240,19 @@ class Session:
 
     def receive(self, data: Buffer) -> Message | None:
         """Do what `receive_data` and `next_message` do, in one call."""
-        self.receive_data(data)
-        return self.next_message()
+        if self._state is not _IDLE or not self._runner or self._eof:
+            self.receive_data(data)
+            return self.next_message()
+        # the same, for a read that opens a call
+        found = self._reader.receive(data)
+        if found is None:
+            return None
+        kind, payload = found
+        state = _OPENS.get(kind)
+        if state is None:
+            self._break_for(kind)
+        self._state = state
+        return decode(kind, payload, self.role)
 
     def receive_eof(self) -> None:
         """Note that the other side has closed the connection.
@@ -271,7 +284,7 @@ class Session:
                 return None
             kind, payload = found
             if not self._move(kind, not self._runner):
-                self._break(f"a frame of type {_NAMES.get(kind, kind)} while the connection is {state.value}")
+                self._break_for(kind)
             if state is not _DRAINING:
                 return decode(kind, payload, self.role)
         return None
@@ -334,6 +347,9 @@ class Session:
                 new = _IDLE
         self._state = new
         return True
+
+    def _break_for(self, kind: int) -> NoReturn:
+        self._break(f"a frame of type {_NAMES.get(kind, kind)} while the connection is {self._state.value}")
 
     def _break(self, reason: str) -> NoReturn:
         self._state = State.ERROR
