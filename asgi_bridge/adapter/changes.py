@@ -48,11 +48,10 @@ def _differing(before: Headers, after: list[Any]) -> tuple[dict[bytes, list[byte
                 break
             same += 1
     rest = before[same:]
-    old = group([(name, value.strip(BLANKS)) for name, value in rest])
+    old = group([(name, value.strip(BLANKS)) for name, value in rest]) if rest else {}
     new = group(checked_headers(after[same:], rest))
-    touched = old.keys() | new.keys()
-    kept = before[:same]
-    for name, value in () if touched.isdisjoint(dict(kept)) else reversed(kept):
+    touched = {*old, *new}
+    for name, value in reversed(before[:same]):
         if name in touched:
             value = value.strip(BLANKS)
             old.setdefault(name, []).insert(0, value)
