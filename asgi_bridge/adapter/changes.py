@@ -76,7 +76,7 @@ def differences(
     """
     if after["method"] != before["method"]:
         raise PluginError(f"the method was changed to {after['method']!r:.200}, which the protocol cannot express")
-    path = changed_path(before["path"], after["path"])
+    path = None if after["path"] == before["path"] else changed_path(before["path"], after["path"])
     if path is not None and "\ufffd" in after["path"]:
         warn("path", "a path that is not UTF-8 was changed: what is not goes upstream as U+FFFD")
     if path is None and after.get("raw_path") not in (before["raw_path"], None):

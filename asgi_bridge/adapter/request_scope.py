@@ -7,7 +7,7 @@ lead to is said in ``request.py``. ``scope.py`` chooses between the twins, and a
 import socket
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 from ..errors import RemoteProtocolError
 from ..wire import HTTPReqCallReq
@@ -43,7 +43,9 @@ def _only(safe: bytes) -> bytes:
 
 
 _PATH_ESCAPES, _QUERY_ESCAPES = _escapes(_IN_PATH), _escapes(_IN_QUERY)
-_ONLY_PATH, _ONLY_QUERY = _only(_IN_PATH), _only(_IN_QUERY + b" =&")
+_ONLY_PATH = _only(_IN_PATH)
+# Marks with "=" what stands between the parts of a query, and what must be escaped in them, but for blanks.
+_MARKS = bytes(46 if byte in _IN_QUERY + b" " else 61 for byte in range(256))
 
 
 def _escape(text: bytes, escapes: list[bytes]) -> bytes:
@@ -58,9 +60,8 @@ def encode_query(args: Args) -> bytes:
     except TypeError:  # a None
         pass
     else:
-        # what needs no escaping, and of the separators no more than those between the parts
-        count = len(args)
-        if query.translate(_ONLY_QUERY) == query and query.count(b"=") == count and query.count(b"&") == count - 1:
+        # nothing needs escaping, and the only separators are those between the parts
+        if query.translate(_MARKS).count(b"=") == 2 * len(args) - 1:
             return query.replace(b" ", b"%20")
     parts = []
     for name, value in args:
@@ -153,7 +154,7 @@ def checked_fields(message: HTTPReqCallReq) -> tuple[Headers, Args, dict[bytes, 
             raise RemoteProtocolError("a header without a name or value")
         if name in _LOOKED_AT:
             index[name] = value
-    return cast("Headers", headers), cast("Args", args), index
+    return headers, args, index  # type: ignore[return-value]
 
 
 def build_scope(
