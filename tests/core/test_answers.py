@@ -275,6 +275,7 @@ def test_answers_that_nobody_waits_for_may_come_or_stay_away() -> None:
         gc.collect()
 
 
+@pytest.mark.filterwarnings("ignore:the .type, exc, tb. signature of throw:DeprecationWarning")  # from Python 3.12 on
 @pytest.mark.parametrize("thrown", [(StopIteration,), (StopIteration(),), (StopIteration, StopIteration(), None)])
 def test_a_stop_iteration_ends_the_waiting_as_it_does_with_a_future(thrown: tuple[Any, ...]) -> None:
     async def main() -> None:
