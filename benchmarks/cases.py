@@ -20,8 +20,9 @@ class Case:
         plugins: Names of the chain's plugins, outermost first.
         action: What every call has to get, by the load generator's name for it. "both": a request call gets none, and
             a response call is answered.
-        server: "floor", "served" (the floor with an application), "limit", "runner", "frameworks" (a runner that has
-            imported these too), "recorder", "go" or "java"; or "bare", which has no server and no calls.
+        server: "floor", "served" (the floor with an application), "limit", "runner", "pure" (a runner without the
+            compiled core), "frameworks" (a runner that has imported these too), "recorder", "go" or "java"; or "bare",
+            which has no server and no calls.
         calls: Name of the file of `frames/` with the calls.
         connections: Number of connections, each with one call at a time.
         pause: Microseconds between an answer and the next call of a connection, on the average.
@@ -99,6 +100,7 @@ _SERVED = {"CORS": "cors", "Starlette, router": "router", "FastAPI, validation":
 GROUPS = {
     "one request": "the same request in all calls, 32 connections",
     "1,000 requests": "1,000 requests in turn, which differ in path, query, headers and lengths",
+    "pure": "the same request as in the first group, without the compiled core",
     "light": "one call each 2 ms on the average, on 4 connections",
     "applications": "applications and middleware of frameworks",
     "bare": "the same without any server: awaited in a loop, Flask in a thread from that loop",
@@ -117,6 +119,7 @@ GROUPS = {
 CASES: tuple[Case, ...] = (
     *_usual("one request"),
     *_usual("1,000 requests", calls="shapes"),
+    *_usual("pure", server="pure"),
     *(Case(name, "applications", (plugin,), action, "frameworks", "req_cors" if name == "CORS" else "req_forwarded")
       for name, (plugin, action, _) in _APPLICATIONS.items()),
     *(Case(name, "bare", server="bare", bare=bare) for name, (_, _, bare) in _APPLICATIONS.items()),

@@ -68,11 +68,13 @@ def command(server: str, socket: Path, loop: str) -> list[str]:
         return [*runner, "--record", f"{socket}.jsonl"]
     if server == "frameworks":
         return [*runner, "--frameworks"]
-    return runner if server == "runner" else [sys.executable, "-m", f"benchmarks.{server}", str(socket), loop]
+    return runner if server in ("runner", "pure") else [sys.executable, "-m", f"benchmarks.{server}", str(socket), loop]
 
 
 def environment(server: str, socket: Path) -> dict[str, str]:
     """Return the environment of a server. Those of Go and Java learn their socket by it, as APISIX tells them."""
+    if server == "pure":
+        return {**os.environ, "ASGI_BRIDGE_PURE": "1", "ASGI_BRIDGE_COMPILED": ""}
     if server not in ("go", "java"):
         return dict(os.environ)
     # one thread of Go for one core, as the other servers have

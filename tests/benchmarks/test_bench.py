@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 KINDS = ("applications", "bare", "served", "asked", "phases", "refused", "parts")
 MEASURED = [case.key for case in CASES if case.group in KINDS] + [
     *("one request: no-op", "1,000 requests: no-op", "layers: 5 layers", "256 connections: no-op", "light: no-op"),
+    "pure: no-op",
 ]
 """All kinds of calls, and of the loads one each."""
 
