@@ -31,3 +31,9 @@ cdef enum:
     AT_HEADERS = 9
     AT_EXTENSIONS = 12
     AT_STATE = 14
+
+# Places in the messages of a response, where `AT_TYPE` is that of the type too, as most applications write them.
+cdef enum:
+    AT_STATUS = 1
+    AT_HEADERS_OF_RESPONSE = 2
+    AT_BODY = 1
