@@ -29,7 +29,6 @@ class Chain:
         route_id: The APISIX route that the configuration belongs to; None: its key does not name one.
 
     Attributes:
-        acting: The layers that act on requests: all but the shadows.
         names: Of its plugins, for logs; of the shadows only where there are no others.
         exact: True: one of its plugins is mounted with ``exact``.
         cures: True: all of its plugins are mounted with ``cures``.
@@ -43,14 +42,14 @@ class Chain:
     """
 
     __slots__ = (
-        "_idle", "_warned", "acting", "begin", "both", "calls", "cures", "exact", "layers", "names",
+        "_idle", "_warned", "begin", "both", "calls", "cures", "exact", "layers", "names",
         "only_state", "request", "request_headers", "route_id", "states", "waits", "__weakref__",
     )  # fmt: skip
 
     def __init__(self, layers: list[Layer], route_id: str | None) -> None:
         self.layers = layers
         self.route_id = route_id
-        acting = self.acting = [layer for layer in layers if not layer.options.shadow]
+        acting = self.acting
         self.names = ", ".join(layer.name for layer in acting or layers)
         self.exact = any(layer.options.exact for layer in acting)
         self.cures = all(layer.options.cures for layer in acting)
@@ -64,6 +63,11 @@ class Chain:
         self.waits = 0
         self._idle: asyncio.Event | None = None
         self._warned: set[str] | None = None
+
+    @property
+    def acting(self) -> list[Layer]:
+        """The layers that act on requests: all but the shadows."""
+        return [layer for layer in self.layers if not layer.options.shadow]
 
     @property
     def resumes(self) -> bool:
