@@ -11,7 +11,7 @@ from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE, P
 from cpython.object cimport PyObject
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from ..wire.items cimport AT_EXTENSIONS, AT_HEADERS, AT_STATE, AT_TYPE, item_at
+from ..wire.items cimport AT_EXTENSIONS, AT_HEADERS, AT_PHASE, AT_STATE, AT_TYPE, item_at
 from ..wire.slots cimport held, is_kind, method_of, set_slot, slot, slot_of
 from ._later cimport Later, is_own
 
@@ -61,7 +61,7 @@ cdef object APISIX = Apisix, CALL = ChainCall, STATES = States, CURRENT = curren
 cdef object BEGIN_IN_PYTHON = Layer.begin, ENTER = ChainCall.enter
 cdef object AWAITING = awaiting, LIFESPAN = quiet_lifespan, MISSING = object()
 cdef tuple NOTHING = ()
-cdef str HTTP = intern("http"), REQUEST = intern("request")
+cdef str HTTP = intern("http")
 cdef str the_call = intern("__call__")
 call_name = <PyObject *>the_call
 
@@ -228,7 +228,7 @@ cdef object begin_layer(
     if value is not None:
         PyDict_SetItem(extension, "request_id", value)
     value = method_of(call, "phase")
-    if value is not REQUEST:  # which stands there already
+    if item_at(extension, AT_PHASE, "phase") is not <PyObject *>value:
         PyDict_SetItem(extension, "phase", value)
     PyDict_SetItem(extension, "var", method_of(call, "var"))
     set_slot(extension, OWNER, call)

@@ -55,7 +55,7 @@ class Layer:
         self.instance: Instance | None = None
         self.state: dict[str, Any] = {}
         self.root = options.root_path
-        # the compiled core leaves the phase of request calls as it is here
+        # the compiled core leaves the phase as it is where it is right already
         self._entries = {
             "plugin": name, "phase": "request", "conf": conf, "route_id": route_id, "request_id": None, "var": None,
         }  # fmt: skip

@@ -37,3 +37,7 @@ cdef enum:
     AT_STATUS = 1
     AT_HEADERS_OF_RESPONSE = 2
     AT_BODY = 1
+
+# Place in what a layer's extension begins with.
+cdef enum:
+    AT_PHASE = 1

@@ -32,6 +32,12 @@ def test_both_do_the_same_in_a_call() -> None:
     gc.collect()
 
 
+def test_a_layer_whose_extension_begins_with_nothing_is_entered_as_in_python() -> None:
+    """Found by a long run: a plugin had put a list in place of the entries."""
+    with asyncio.Runner() as runner:
+        runner.run(compare_call(1625328795))
+
+
 def test_both_read_and_answer_the_same() -> None:
     found = [compare_reads(seed) for seed in range(examples(1000))]
     assert set(found) == {True}
