@@ -6,12 +6,14 @@ its calls the processor's caches are used for something else. It must not wait f
 ``python -m benchmarks.served SOCKET [asyncio|uvloop]``
 """
 
+import asyncio
 import sys
+from typing import cast
 
 from asgi_bridge.wire import PrepareConfReq, Role, decode
 
 from .bare import APPLICATIONS, receive, send
-from .floor import PREPARED, STOPPED, Buffered, Canned, Plain, run
+from .floor import STOPPED, Buffered, Canned, Plain, run
 
 PREFIX = "bench-"
 """What the plugins' names begin with. The rest is the name of an application."""
@@ -19,27 +21,30 @@ PREFIX = "bench-"
 _served = APPLICATIONS["noop"]
 
 
+class Calling(asyncio.BaseTransport):
+    """A transport on which an application is awaited before each answer to a call."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.write_at_once = transport.write
+
+    def write(self, answer: bytes) -> None:
+        if answer is STOPPED:
+            app, scope = _served
+            for _ in app({**scope}, receive, send).__await__():
+                sys.exit("the application waits")
+        self.write_at_once(answer)
+
+
 class Serving(Canned):
     """Base class: the connection that prepares a chain says which application all connections serve from then on."""
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(Calling(cast("asyncio.Transport", transport)))
+
     def take(self, data: bytes) -> None:
-        data = self.rest + data
-        start = 0
-        while len(data) - start >= 4:
-            end = start + 4 + int.from_bytes(data[start + 1 : start + 4], "big")
-            if end > len(data):
-                break
-            if data[start] == 1:
-                prepare(data[start + 4 : end])
-                self.transport.write(PREPARED)
-            else:
-                app, scope = _served
-                call = app({**scope}, receive, send).__await__()
-                for _ in call:
-                    sys.exit("the application waits")
-                self.transport.write(STOPPED)
-            start = end
-        self.rest = data[start:]
+        if data[0] == 1:  # it is short, so one read brings it whole
+            prepare(data[4:])
+        super().take(data)
 
 
 class ServingPlain(Serving, Plain):

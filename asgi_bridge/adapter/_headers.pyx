@@ -19,7 +19,7 @@ from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZ
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp
 
-from ..wire.items cimport AT_HEADERS, AT_METHOD, AT_PATH, AT_QUERY_STRING, AT_RAW_PATH, item_at
+from ..wire.items cimport AT_HEADERS, AT_METHOD, AT_PATH, AT_QUERY_STRING, AT_RAW_PATH, value_at
 from ..wire.slots cimport new_empty, number_of, set_slot, slot_of
 
 from ..apisix_constants import BODYLESS_STATUSES, TOKEN_BYTES
@@ -309,11 +309,6 @@ cdef inline bint _same_text(object one, object other) except -1:
     return type(one) is str and type(other) is str and one == other
 
 
-cdef inline object _value_at(dict scope, Py_ssize_t place, str key):
-    cdef PyObject *value = item_at(scope, place, key)
-    return MISSING if value is NULL else <object>value
-
-
 cdef object usual_differences(tuple before, dict after, object body):
     """Return a Rewrite; None: nothing was changed; NotImplemented: something is unusual.
 
@@ -322,10 +317,11 @@ cdef object usual_differences(tuple before, dict after, object body):
         after: The scope that the chain passed on.
         body: The request body, if the chain changed it.
     """
-    cdef object path = None, old, found
-    cdef object new = _value_at(after, AT_PATH, "path"), raw_path = _value_at(after, AT_RAW_PATH, "raw_path")
-    cdef object method = _value_at(after, AT_METHOD, "method"), headers = _value_at(after, AT_HEADERS, "headers")
-    cdef object query = _value_at(after, AT_QUERY_STRING, "query_string")
+    cdef object path = None, old, found, new = value_at(after, AT_PATH, "path", MISSING)
+    cdef object raw_path = value_at(after, AT_RAW_PATH, "raw_path", None)
+    cdef object method = value_at(after, AT_METHOD, "method", MISSING)
+    cdef object query = value_at(after, AT_QUERY_STRING, "query_string", MISSING)
+    cdef object headers = value_at(after, AT_HEADERS, "headers", MISSING)
     cdef list entries = None
     if not _same_text(before[0], method) or not _same_text(before[1], query):
         return NotImplemented
@@ -336,7 +332,7 @@ cdef object usual_differences(tuple before, dict after, object body):
             path = (<str>new).encode()
         except UnicodeEncodeError:
             return NotImplemented
-    elif raw_path is not None and raw_path is not MISSING and not _same_text(before[3], raw_path):
+    elif raw_path is not None and not _same_text(before[3], raw_path):
         return NotImplemented
     old = before[4]
     if old is not headers:

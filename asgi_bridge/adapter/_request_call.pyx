@@ -13,7 +13,7 @@ from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 from libc.string cimport memcmp
 
 from ..wire._unread cimport arguments_of
-from ..wire.items cimport AT_BODY, AT_HEADERS_OF_RESPONSE, AT_STATUS, AT_TYPE, item_at
+from ..wire.items cimport AT_BODY, AT_HEADERS_OF_RESPONSE, AT_STATUS, AT_TYPE, value_at
 from ..wire.slots cimport first_in_slot, held, is_kind, method_of, new_empty, number_of, set_slot, slot, slot_of
 from ..plugins._later cimport Later
 from ..plugins._layers cimport begin_layer, goes_on_with, is_usual_layer, state_of
@@ -327,14 +327,9 @@ def wraps_send(call, layer):
     set_slot(call, HAS_SENT, sent)
 
 
-cdef inline object _value(object message, Py_ssize_t place, str key, object default):
-    cdef PyObject *value = item_at(message, place, key)
-    return default if value is NULL else <object>value
-
-
 cdef bint _take_start(object call, dict message) except -1:
-    cdef object sent, status = _value(message, AT_STATUS, "status", None)
-    cdef object given = _value(message, AT_HEADERS_OF_RESPONSE, "headers", MISSING)
+    cdef object sent, status = value_at(message, AT_STATUS, "status", None)
+    cdef object given = value_at(message, AT_HEADERS_OF_RESPONSE, "headers", MISSING)
     cdef list headers = None
     cdef long number = number_of(<PyObject *>status)
     if not 200 <= number <= 999 or IS_CLOSING[number]:
@@ -376,7 +371,7 @@ cdef object _with_headers(object rewrite, object headers):
 
 
 cdef bint _take_body(object call, dict message) except -1:
-    cdef object sent = held(call, HAS_SENT), content = _value(message, AT_BODY, "body", nothing)
+    cdef object sent = held(call, HAS_SENT), content = value_at(message, AT_BODY, "body", nothing)
     cdef object more = message.get("more_body", no)
     cdef object action, before, chain, cures, headers, request, status
     cdef long number
@@ -441,7 +436,7 @@ cdef bint _take(object call, object message) except -1:
     cdef long count = messages_of(call) if is_kind(call, CALL) else -1
     if count < 0 or slot(call, STAGE) is <PyObject *>is_gone or not PyDict_CheckExact(message):
         return False
-    kind = _value(message, AT_TYPE, "type", None)
+    kind = value_at(message, AT_TYPE, "type", None)
     if type(kind) is not str:
         return False
     set_slot(call, MESSAGES, count + 1)

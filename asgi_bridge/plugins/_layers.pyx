@@ -11,7 +11,7 @@ from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE, P
 from cpython.object cimport PyObject
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from ..wire.items cimport AT_EXTENSIONS, AT_HEADERS, AT_PHASE, AT_STATE, AT_TYPE, item_at
+from ..wire.items cimport AT_EXTENSIONS, AT_HEADERS, AT_PHASE, AT_STATE, AT_TYPE, item_at, value_at
 from ..wire.slots cimport held, is_kind, method_of, set_slot, slot, slot_of
 from ._later cimport Later, is_own
 
@@ -97,12 +97,6 @@ cdef void goes_on_with(object kind, Innermost function):
     global known_class, innermost_of_known
     known_class = kind
     innermost_of_known = function
-
-
-cdef inline object _item(object scope, Py_ssize_t place, str key):
-    """Return an item of a dict; None: there is none."""
-    cdef PyObject *value = item_at(scope, place, key)
-    return None if value is NULL else <object>value
 
 
 cdef inline bint _is_usual(object call) except -1:
@@ -254,11 +248,11 @@ def begin(layer, call, scope, receive, send):
     cdef object state, headers, extensions
     cdef bint has_state = False
     if is_usual_layer(layer) and _is_usual(call) and PyDict_CheckExact(scope):
-        headers = _item(scope, AT_HEADERS, "headers")
+        headers = value_at(scope, AT_HEADERS, "headers", None)
         if PyList_CheckExact(headers):
             state = state_of(call, scope, &has_state)
             if state is not None:
-                extensions = _item(scope, AT_EXTENSIONS, "extensions")
+                extensions = value_at(scope, AT_EXTENSIONS, "extensions", None)
                 scope = PyDict_Copy(scope)
                 return begin_layer(layer, call, state, has_state, scope, extensions, headers, receive, send, None)
     return BEGIN_IN_PYTHON(layer, call, scope, receive, send)
@@ -279,7 +273,7 @@ cdef class Passing(Later):
     cdef object begin(self):
         cdef object running, scope = self.scope, kind = None
         if PyDict_CheckExact(scope):
-            kind = _item(scope, AT_TYPE, "type")
+            kind = value_at(scope, AT_TYPE, "type", None)
         if kind is None:
             kind = scope["type"]
         if kind is not HTTP and kind == "lifespan":
@@ -318,7 +312,7 @@ cdef object _enter(
     cdef bint has_state = False
     if not is_usual_layer(layer) or not _is_usual(call):
         return layer.enter(call, scope, receive, send)
-    headers = _item(scope, AT_HEADERS, "headers")
+    headers = value_at(scope, AT_HEADERS, "headers", None)
     state = state_of(call, scope, &has_state) if PyList_CheckExact(headers) else None
     if state is None:
         return layer.enter(call, scope, receive, send)
@@ -331,10 +325,10 @@ cdef object _pass_on(Passing passing, object scope, object receive, object send)
     cdef object extensions, extension, call, layer, inner, options
     if not PyDict_CheckExact(scope):
         return pass_on_in_python(scope, receive, send)
-    extensions = _item(scope, AT_EXTENSIONS, "extensions")
+    extensions = value_at(scope, AT_EXTENSIONS, "extensions", None)
     if not PyDict_CheckExact(extensions):
         return pass_on_in_python(scope, receive, send)
-    extension = _item(extensions, 0, "apisix")
+    extension = value_at(extensions, 0, "apisix", None)
     if type(extension) is not APISIX:
         return pass_on_in_python(scope, receive, send)
     layer = held(extension, OF_LAYER)

@@ -21,6 +21,13 @@ cdef extern from *:
     # borrowed; NULL: there is no such item
     PyObject *item_at(object dict, Py_ssize_t place, object key) except? NULL
 
+
+cdef inline object value_at(object mapping, Py_ssize_t place, str key, object default):
+    """Return an item of a dict; `default`: there is none."""
+    cdef PyObject *value = item_at(mapping, place, key)
+    return default if value is NULL else <object>value
+
+
 # Places in the scope of a request as `_request_scope.pyx` makes it, which is checked there.
 cdef enum:
     AT_TYPE = 0

@@ -104,6 +104,7 @@ _FROM_GATEWAY: _Moves = {
     State.ERROR: {},
 }
 
+# Frames that open a call or a preparation.
 _OPENS = _FROM_GATEWAY[State.IDLE]
 
 # The same for frames from the runner.
