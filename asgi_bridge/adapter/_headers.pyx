@@ -7,7 +7,7 @@ single headers that have a reason of their own stand there alone.
 How memory stays safe
     Nothing is called but functions on exact ``bytes``, ``tuple`` and ``list``. Still, to make a tuple or a list may run
     the garbage collector, and that a finalizer, which is Python code and may change a plugin's list. So what is read
-    after such a step is either a list of our own, or its size and its pairs are checked again.
+    after such a step is a list of our own, or its size and its pairs are checked again.
 """
 
 from cpython.bytes cimport (
@@ -16,14 +16,17 @@ from cpython.bytes cimport (
 from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from ..wire.items cimport AT_HEADERS, AT_METHOD, AT_PATH, AT_QUERY_STRING, AT_RAW_PATH, value_at
+from ..wire.lists cimport copy_from
+from ..wire.names cimport LONGEST_NAME, NAMES, is_name, place_of
 from ..wire.slots cimport new_empty, number_of, set_slot, slot_of
 
 from ..apisix_constants import BODYLESS_STATUSES, TOKEN_BYTES
 from ..wire import Rewrite, Stop
+from ..wire.messages import METHODS
 from .answer import BEFORE_THE_UPSTREAM, OF_CONNECTION, response_headers as response_headers_in_python
 from .answer import stop as stop_in_python
 from .changes import GATEWAYS_OWN, differences as differences_in_python
@@ -32,8 +35,19 @@ from .headers import BLANKS, CONTROLS, checked_headers as checked_headers_in_pyt
 __all__ = ["SOURCES", "checked_headers", "differences", "response_headers", "stop"]
 
 cdef extern from *:
+    """
+    /* Whether one of the 8 bytes at a position is below 32, or 127. Those of a word are looked at all at once. */
+    static inline int may_have_control(const char *at) {
+        const uint64_t each = 0x0101010101010101u;
+        uint64_t word, without;
+        memcpy(&word, at, 8);
+        without = word ^ each * 127;
+        return (((word - each * 32) & ~word) | ((without - each) & ~without)) & each * 128 ? 1 : 0;
+    }
+    """
     const char *ASGI_BRIDGE_SOURCES
     long PyLong_AsLong(object number) except? -1
+    bint may_have_control(const char *at) noexcept
 
 SOURCES = ASGI_BRIDGE_SOURCES.decode()
 """Digest of the sources of this build."""
@@ -44,6 +58,7 @@ cdef enum:
     MAX_CHANGED = 32
 
 cdef object STOP = Stop, REWRITE = Rewrite
+cdef str GET = METHODS[0]
 cdef Py_ssize_t STOP_STATUS = slot_of(STOP, "status"), STOP_HEADERS = slot_of(STOP, "headers")
 cdef Py_ssize_t STOP_BODY = slot_of(STOP, "body")
 cdef Py_ssize_t PATH = slot_of(REWRITE, "path"), HEADERS = slot_of(REWRITE, "headers"), ARGS = slot_of(REWRITE, "args")
@@ -63,6 +78,8 @@ cdef object MISSING = object()
 cdef bint[1000] IS_BODYLESS
 # A byte → the byte in lower case; 0: it cannot stand in the name of a header.
 cdef uint8_t[256] LOWER
+# Names of headers that were found to be right, and in lower case.
+cdef list RIGHT = [None] * NAMES
 
 
 def _fill_tables():
@@ -74,6 +91,8 @@ def _fill_tables():
 
 
 _fill_tables()
+if CONTENT_LENGTH not in OF_CONNECTION:
+    raise ImportError("_stop_headers leaves content-length out")
 if BLANKS != b" \t":
     raise ImportError("_stripped strips blanks and tabs")
 
@@ -104,15 +123,26 @@ cdef inline object _lower(object name):
     cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(name)
     cdef bint same = True
     cdef uint8_t lower
+    cdef uint32_t place = 0
+    cdef object right
+    if not size:
+        return None
+    if size <= LONGEST_NAME:
+        place = place_of(at, size)
+        right = RIGHT[place]
+        if right is name or is_name(right, at, size):
+            return name
     for index in range(size):
         lower = LOWER[at[index]]
         if not lower:
             return None
         if lower != at[index]:
             same = False
-    if not size:
-        return None
-    return name if same else name.lower()
+    if not same:
+        return name.lower()
+    if size <= LONGEST_NAME:
+        RIGHT[place] = name
+    return name
 
 
 cdef inline object _stripped(object value):
@@ -134,11 +164,19 @@ cdef inline bint _is_control(uint8_t byte) noexcept:
 
 
 cdef inline bint _has_control(object value) noexcept:
-    cdef Py_ssize_t index
-    cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(value)
-    cdef bint found = False
-    for index in range(PyBytes_GET_SIZE(value)):  # to the end, so that the compiler can take many bytes at once
-        found |= _is_control(at[index])
+    """Return whether a value has a byte that cannot stand in one."""
+    cdef Py_ssize_t index, size = PyBytes_GET_SIZE(value)
+    cdef const char *at = PyBytes_AS_STRING(value)
+    cdef bint found = size < 8
+    if not found:
+        for index in range(0, size - 7, 8):
+            found |= may_have_control(at + index)
+        found |= may_have_control(at + size - 8)  # the rest, and some bytes once more
+        if not found:
+            return False
+    found = False
+    for index in range(size):
+        found |= _is_control(<uint8_t>at[index])
     return found
 
 
@@ -159,17 +197,19 @@ cdef inline tuple _checked(PyObject *entry):
     return given if lower is name and stripped is value else (lower, stripped)
 
 
-cdef list checked_list(list headers):
-    """Return a list of the headers, checked; None: something is unusual."""
-    cdef list checked = []
-    cdef Py_ssize_t index = 0
+cdef list checked_list(list headers, Py_ssize_t start=0):
+    """Return a list of the headers from an index on, checked; None: something is unusual."""
+    cdef list checked = copy_from(headers, start)
+    cdef Py_ssize_t index
+    cdef PyObject *entry
     cdef tuple pair
-    while index < PyList_GET_SIZE(headers):
-        pair = _checked(PyList_GET_ITEM(headers, index))
+    for index in range(PyList_GET_SIZE(checked)):
+        entry = PyList_GET_ITEM(checked, index)
+        pair = _checked(entry)
         if pair is None:
             return None
-        checked.append(pair)
-        index += 1
+        if <PyObject *>pair is not entry:
+            checked[index] = pair
     return checked
 
 
@@ -235,7 +275,7 @@ cdef bint _is_unchanged(list before, list after) noexcept:
 
 cdef list _changed_headers(list before, list after):
     """Return the headers to set and delete; None: something is unusual."""
-    before = before[:]
+    before = copy_from(before, 0)
     cdef Py_ssize_t old_count = PyList_GET_SIZE(before), new_count = PyList_GET_SIZE(after)
     cdef Py_ssize_t same, index, other, olds
     cdef list entries = [], new, values
@@ -247,7 +287,7 @@ cdef list _changed_headers(list before, list after):
     same = _first_difference(before, after)
     if same < 0 or new_count - same > MAX_CHANGED or old_count - same > MAX_CHANGED:
         return None
-    new = checked_list(after[same:])
+    new = checked_list(after, same)
     if new is None:
         return None
     new_count = PyList_GET_SIZE(new)
@@ -401,9 +441,11 @@ cdef list _stop_headers(list headers, Py_ssize_t length, bint cures):
         if not _is_pair(entry):
             return None
         name = PyTuple_GET_ITEM(<object>entry, 0)
-        if _is_among(name, CONNECTION, LENGTHS_OF_CONNECTION):
-            if _equal(name, <PyObject *>CONTENT_LENGTH) and not _says(_value(headers, index), length):
+        if _equal(name, <PyObject *>CONTENT_LENGTH):
+            if not _says(_value(headers, index), length):
                 return None
+            continue
+        if _is_among(name, CONNECTION, LENGTHS_OF_CONNECTION):
             continue
         if not PyBytes_GET_SIZE(_value(headers, index)) or _equal(name, <PyObject *>SERVER):
             return None
@@ -420,7 +462,7 @@ cdef object usual_stop(object method, object status, list headers, bytes body, b
     cdef list entries
     cdef object content = body, found
     cdef long number = number_of(<PyObject *>status)
-    if type(method) is not str or method == "HEAD" or not 0 <= number < 1000 or IS_BODYLESS[number]:
+    if type(method) is not str or method is not GET and method == "HEAD" or not 0 <= number < 1000 or IS_BODYLESS[number]:
         return None
     entries = _stop_headers(headers, PyBytes_GET_SIZE(body), cures)
     if entries is None:
@@ -460,7 +502,7 @@ cdef list usual_response_headers(object headers):
             return None
         if _is_among(name, LOST, LENGTHS_OF_LOST):
             return None
-    return given.copy()
+    return copy_from(given, 0)
 
 
 def response_headers(headers, warn):

@@ -113,6 +113,18 @@ for number, (_, value) in enumerate(FRESH):
     FRESH_VALUES[number] = <PyObject *>value  # `FRESH` keeps it
 
 
+cdef object answering_class = None
+"""A class of connections whose `answer` is `answer_of_class`, so that nobody has to look for it."""
+cdef Answering answer_of_class = NULL
+
+
+cdef void answers_with(object kind, Answering function):
+    """Call a function of C in place of `answer`, for the connections of a class."""
+    global answering_class, answer_of_class
+    answering_class = kind
+    answer_of_class = function
+
+
 cdef object new_call(object message, object chain, object connection, object host):
     """Make a call, as the class does. The chain has to be a `Chain`."""
     cdef object call = new_empty(CALL)
@@ -246,11 +258,14 @@ cdef int _answer(object call, object message, object action, str outcome) except
     Raises:
         PluginError: The answer does not fit into a frame. The call has noted it.
     """
-    cdef object answer = new_empty(RESPONSE)
+    cdef object answer = new_empty(RESPONSE), connection = held(call, CONNECTION)
     set_slot(answer, ANSWER_ID, held(message, ID))
     set_slot(answer, ACTION, action)
     try:
-        held(call, CONNECTION).answer(answer, outcome)
+        if type(connection) is answering_class:
+            answer_of_class(connection, answer, outcome)
+        else:
+            connection.answer(answer, outcome)
     except (LocalProtocolError, PluginError) as exc:
         if isinstance(exc, PluginError):
             call._note(exc, forbids=True)

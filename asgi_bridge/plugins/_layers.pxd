@@ -9,4 +9,4 @@ cdef object begin_layer(
 
 ctypedef object (*Innermost)(object call, object scope, object receive, object send)
 
-cdef void goes_on_with(object kind, Innermost function)
+cdef int goes_on_with(object kind, Innermost function) except -1

@@ -7,11 +7,12 @@ a fault, a `root_path`, lifespans that give the same key, and a plugin that hand
 
 from cython cimport final
 from cpython.dict cimport PyDict_CheckExact, PyDict_Copy, PyDict_SetItem, PyDict_Size, PyDict_Update
-from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE, PyList_GetSlice
+from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from ..wire.items cimport AT_EXTENSIONS, AT_HEADERS, AT_PHASE, AT_STATE, AT_TYPE, item_at, value_at
+from ..wire.items cimport AT_EXTENSIONS, AT_HEADERS, AT_PHASE, AT_STATE, AT_TYPE, AT_VAR, item_at, value_at
+from ..wire.lists cimport copy_from
 from ..wire.slots cimport held, is_kind, method_of, set_slot, slot, slot_of
 from ._later cimport Later, is_own
 
@@ -42,12 +43,21 @@ cdef extern from *:
         Py_DECREF(method);
         return result;
     }
+    static inline PyObject *function_of(PyObject *method) {
+        return Py_NewRef(PyMethod_Check(method) ? PyMethod_GET_FUNCTION(method) : Py_None);
+    }
+    static inline int is_method(PyObject *value, PyObject *function, PyObject *self) {
+        return PyMethod_Check(value) && PyMethod_GET_FUNCTION(value) == function && PyMethod_GET_SELF(value) == self;
+    }
     static PyObject *new_of(PyObject *type, PyObject *arguments) {
         return ((PyTypeObject *)type)->tp_new((PyTypeObject *)type, arguments, NULL);
     }
     """
     const char *ASGI_BRIDGE_SOURCES
     PyObject *call_name
+    # None: it is no method
+    object function_of(object method)
+    bint is_method(PyObject *value, object function, object self) noexcept
     object call_app(object app, object scope, object receive, object send)
     object new_of(object type, tuple arguments)
     object PyContextVar_Set(object variable, object value)
@@ -90,13 +100,23 @@ cdef object usual_class = None
 cdef object known_class = None
 """A class whose `innermost` is `innermost_of_known`, so that nobody has to look for it."""
 cdef Innermost innermost_of_known = NULL
+cdef object phase_of_known = None
+cdef object last_var = None
+"""The function of the method `var` that was made last."""
 
 
-cdef void goes_on_with(object kind, Innermost function):
-    """Call a function of C in place of `innermost`, for the calls of a class."""
-    global known_class, innermost_of_known
+cdef int goes_on_with(object kind, Innermost function) except -1:
+    """Call a function of C in place of `innermost`, for the calls of a class.
+
+    Args:
+        kind: The class. Its calls go through all layers, and all have the phase that it says.
+        function: Does what its `innermost` does.
+    """
+    global known_class, innermost_of_known, phase_of_known
     known_class = kind
     innermost_of_known = function
+    phase_of_known = kind.phase
+    return 0
 
 
 cdef inline bint _is_usual(object call) except -1:
@@ -179,6 +199,20 @@ cdef bint is_usual_layer(object layer) except -1:
     return type(options) is OPTION and slot(options, OPEN) is CLOSED
 
 
+cdef object _var_of(object call):
+    """Return the call's `var`, out of the extension of the layer entered before, where it is there as it was made."""
+    global last_var
+    cdef PyObject *earlier = slot(call, EXTENSION)
+    cdef PyObject *var
+    if earlier is not NULL and type(<object>earlier) is APISIX:
+        var = item_at(<object>earlier, AT_VAR, "var")
+        if var is not NULL and is_method(var, last_var, call):
+            return <object>var
+    found = method_of(call, "var")
+    last_var = function_of(found)
+    return found
+
+
 cdef object begin_layer(
     object layer, object call, object state, bint has_state, dict inner, object extensions, list headers, object receive,
     object send, object passing,
@@ -221,20 +255,23 @@ cdef object begin_layer(
     value = held(call, REQUEST_ID)
     if value is not None:
         PyDict_SetItem(extension, "request_id", value)
-    value = method_of(call, "phase")
+    value = phase_of_known if type(call) is known_class else method_of(call, "phase")
     if item_at(extension, AT_PHASE, "phase") is not <PyObject *>value:
         PyDict_SetItem(extension, "phase", value)
-    PyDict_SetItem(extension, "var", method_of(call, "var"))
+    PyDict_SetItem(extension, "var", _var_of(call))
     set_slot(extension, OWNER, call)
     set_slot(extension, OF_LAYER, layer)
     set_slot(extension, RECEIVE, receive)
     set_slot(extension, SEND, send)
     set_slot(extension, EARLIER, held(call, EXTENSION))
     set_slot(call, EXTENSION, extension)
-    PyDict_SetItem(inner, "headers", PyList_GetSlice(headers, 0, PyList_GET_SIZE(headers)))
-    PyDict_SetItem(
-        inner, "extensions", {**extensions, "apisix": extension} if extensions else {"apisix": extension}
-    )
+    PyDict_SetItem(inner, "headers", copy_from(headers, 0))
+    if PyDict_CheckExact(extensions):
+        extensions = PyDict_Copy(extensions)
+        PyDict_SetItem(extensions, "apisix", extension)
+    else:
+        extensions = {**extensions, "apisix": extension} if extensions else {"apisix": extension}
+    PyDict_SetItem(inner, "extensions", extensions)
     if not has_state:
         PyDict_SetItem(inner, "state", state)
     value = PyContextVar_Set(CURRENT, extension)
@@ -344,9 +381,10 @@ cdef object _pass_on(Passing passing, object scope, object receive, object send)
     call = held(extension, OWNER)
     if slot(extension, SEND) is not <PyObject *>send:
         call.wraps_send(layer)
-    if inner is None or inner is call.boundary:
-        if type(call) is known_class:
+    if type(call) is known_class:
+        if inner is None:
             return innermost_of_known(call, scope, receive, send)
+    elif inner is None or inner is call.boundary:
         return call.innermost(scope, receive, send)
     return _enter(passing, inner, call, scope, extensions, receive, send)
 

@@ -12,7 +12,7 @@ from cpython.set cimport PySet_Add, PySet_Discard
 from libc.stdint cimport uint8_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from ..adapter._request_call cimport new_call
+from ..adapter._request_call cimport answers_with, new_call
 from ..plugins._chains cimport find_in
 from ..wire._session cimport EXTRA_INFO, HEADER, ask_usual, receive_usual, send_usual
 from ..wire.slots cimport held, is_kind, number_of, set_slot, slot, slot_of
@@ -231,8 +231,7 @@ def ended(protocol, call):
         PySet_Discard(_tasks(protocol), task)
 
 
-def answer(protocol, message, outcome):
-    """Answer the call. See `RunnerProtocol.answer`."""
+cdef object _answer(object protocol, object message, object outcome):
     cdef object runner = _runner_of(protocol) if _answers_usually(protocol) else None, transport, link, call
     cdef bytes made = None
     if runner is not None and not held(protocol, ASKS):
@@ -258,6 +257,14 @@ def answer(protocol, message, outcome):
         PySet_Discard(held(runner, CALLS), call)
         if slot(runner, WATCHED) is not <PyObject *>no:
             NOTE_ANSWERED(runner, call, outcome)
+
+
+def answer(protocol, message, outcome):
+    """Answer the call. See `RunnerProtocol.answer`."""
+    return _answer(protocol, message, outcome)
+
+
+answers_with(PROTOCOL, _answer)
 
 
 def ask(protocol, infos):

@@ -17,10 +17,10 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
-from libc.string cimport memcmp
 
 from ._unread cimport unread
 from .entries cimport UNUSUAL, Buffer, Entry, i32, u16, u32, usual_entry
+from .names cimport LONGEST_NAME, NAMES, is_name, place_of
 from .slots cimport new_empty, set_slot, slot_of
 
 from ..errors import RemoteProtocolError
@@ -60,8 +60,6 @@ cdef enum:
     ENTRY_COST = 8
     STRING_COST = 12
     MAX_PLUGINS = 1000
-    NAMES = 512
-    LONGEST_NAME = 40
     LONGEST_UNREAD = 16384
 
 # A position that no vtable has. A wrong distance may lead to any position in 33 bits, so -1 would not do.
@@ -162,15 +160,9 @@ cdef inline bytes _kept_name(const uint8_t *text, Py_ssize_t length):
     cdef object kept
     if not 0 < length <= LONGEST_NAME:
         return PyBytes_FromStringAndSize(<const char *>text, length)
-    place = <uint32_t>length * 31 + text[0]
-    place = place * 31 + text[length >> 1]
-    place = (place * 31 + text[length - 1]) % NAMES
+    place = place_of(text, length)
     kept = KEPT[place]
-    if (
-        kept is not None
-        and PyBytes_GET_SIZE(kept) == length
-        and not memcmp(PyBytes_AS_STRING(kept), text, <size_t>length)
-    ):
+    if is_name(kept, text, length):
         return <bytes>kept
     kept = PyBytes_FromStringAndSize(<const char *>text, length)
     KEPT[place] = kept

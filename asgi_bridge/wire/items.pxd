@@ -45,6 +45,7 @@ cdef enum:
     AT_HEADERS_OF_RESPONSE = 2
     AT_BODY = 1
 
-# Place in what a layer's extension begins with.
+# Places in what a layer's extension begins with.
 cdef enum:
     AT_PHASE = 1
+    AT_VAR = 5

@@ -1,12 +1,13 @@
 """The scope that a plugin gets, its extension, and the variables behind it."""
 
 import asyncio
+import gc
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from starlette.applications import Starlette
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import asgi_bridge
 from asgi_bridge import Bridge, upstream
@@ -346,6 +347,62 @@ def test_extension() -> None:
         assert extension.var is extension["var"]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["none", "another's", "its own, of another name"])
+def test_a_plugin_gets_its_own_var_whatever_an_outer_one_has_put_in_its_place(kind: str) -> None:
+    found: list[Any] = []
+
+    def change(scope: Scope) -> None:
+        call = asgi_bridge.apisix(scope)._call
+        puts = {"none": None, "another's": Gateway().answer, "its own, of another name": call.about}
+        asgi_bridge.apisix(scope)["var"] = puts[kind]
+
+    def note(scope: Scope) -> None:
+        extension = asgi_bridge.apisix(scope)
+        found.append(extension["var"] == extension._call.var)
+
+    assert answer(passing(change), passing(note), passing(note)) is None
+    assert found == [True, True]
+
+
+def test_a_finalizer_may_change_the_headers_that_a_plugin_hands_on() -> None:
+    """To copy them may run the garbage collector."""
+    before = FORWARDED * 20
+    found: list[list[TextEntry]] = []
+
+    def garbage(headers: list[TextEntry]) -> None:
+        class Cyclic:
+            def __init__(self) -> None:
+                self.me = self
+
+            def __del__(self) -> None:
+                headers.clear()
+
+        Cyclic()
+
+    def change(after: int) -> ASGIApp:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["headers"] = before.copy()
+            gc.set_threshold(0)
+            gc.collect()
+            garbage(scope["headers"])
+            gc.set_threshold(after)
+            await upstream(scope, receive, send)
+
+        return app
+
+    threshold = gc.get_threshold()
+    try:
+        for after in range(1, 60):
+            answer(change(after), passing(lambda scope: found.append(scope["headers"])))
+            gc.set_threshold(*threshold)
+    finally:
+        gc.set_threshold(*threshold)
+    assert len(found) == 59
+    assert all(headers in (before, []) for headers in found)
+    assert before in found
+    assert [] in found
 
 
 VARIABLES = {"consumer_name": b"jack", "request_id": b"0123", "odd": b"\xff"}

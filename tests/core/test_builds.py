@@ -24,8 +24,8 @@ pytestmark = pytest.mark.builds
 
 
 PROGRAMS = {
-    "tests.core.differential": ("_decode", "entries", "_request_scope"),
-    "tests.core.way_back": ("_encode", "_headers"),
+    "tests.core.differential": ("_decode", "entries", "names", "_request_scope"),
+    "tests.core.way_back": ("_encode", "_headers", "lists"),
     "tests.core.calls": (
         "_unread",
         "_session",
