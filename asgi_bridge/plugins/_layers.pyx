@@ -331,6 +331,11 @@ cdef class Passing(Later):
             self.leave()
         return 0
 
+    def __dealloc__(self):
+        if self.token is not None:  # somebody has begun it, and dropped it: the coroutine ends first
+            self.running = None
+            self.failed(GeneratorExit())
+
     cdef int leave(self) except -1:
         """Leave the context as it was. In another one, as in the garbage collector's, that is an error."""
         cdef object token = self.token

@@ -14,6 +14,7 @@ from asgi_bridge import Bridge, upstream
 from asgi_bridge.adapter import Host
 from asgi_bridge.errors import PluginError
 from asgi_bridge.plugins import ConfigurationStore, build_chain
+from asgi_bridge.plugins.extension import about_current
 from asgi_bridge.wire import ErrCode, ErrResp, HTTPReqCallReq, Info, Stop, TextEntry, Var
 
 from .calls import FORWARDED, HOST, KEY, REFUSED, Gateway, answer, chain_of, errors, passing, request, run
@@ -403,6 +404,30 @@ def test_a_finalizer_may_change_the_headers_that_a_plugin_hands_on() -> None:
     assert all(headers in (before, []) for headers in found)
     assert before in found
     assert [] in found
+
+
+def test_a_plugin_that_drops_what_it_has_begun_is_the_one_whose_code_runs() -> None:
+    """So a log line of its own names it, and not the plugin inside."""
+    found: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        begun = upstream(scope, receive, send)
+        begun.send(None)
+        found.append(about_current()["plugin"])
+        del begun
+        found.append(about_current()["plugin"])
+        await upstream(scope, receive, send)
+
+    async def waits(scope: Scope, receive: Receive, send: Send) -> None:
+        if not found:
+            try:
+                await asyncio.sleep(0)
+            finally:
+                found.append("ends")
+        await upstream(scope, receive, send)
+
+    assert answer(app, waits) is None
+    assert found == ["p1", "ends", "p0"]
 
 
 VARIABLES = {"consumer_name": b"jack", "request_id": b"0123", "odd": b"\xff"}
