@@ -101,6 +101,7 @@ cdef object known_class = None
 """A class whose `innermost` is `innermost_of_known`, so that nobody has to look for it."""
 cdef Innermost innermost_of_known = NULL
 cdef object phase_of_known = None
+"""The `phase` of its calls."""
 cdef object last_var = None
 """The function of the method `var` that was made last."""
 

@@ -232,6 +232,7 @@ def ended(protocol, call):
 
 
 cdef object _answer(object protocol, object message, object outcome):
+    """Do what `RunnerProtocol.answer` does."""
     cdef object runner = _runner_of(protocol) if _answers_usually(protocol) else None, transport, link, call
     cdef bytes made = None
     if runner is not None and not held(protocol, ASKS):

@@ -8,14 +8,17 @@ cdef extern from *:
     """
     #ifndef ASGI_BRIDGE_LISTS
     #define ASGI_BRIDGE_LISTS
+    static inline Py_ssize_t count_from(PyObject *list, Py_ssize_t start) {
+        return PyList_GET_SIZE(list) > start ? PyList_GET_SIZE(list) - start : 0;
+    }
     static inline PyObject *copy_from(PyObject *list, Py_ssize_t start) {
         Py_ssize_t size, index;
         PyObject *copy;
         for (;;) {
-            size = PyList_GET_SIZE(list) > start ? PyList_GET_SIZE(list) - start : 0;
+            size = count_from(list, start);
             copy = PyList_New(size);
             if (copy == NULL) return NULL;
-            if (size == (PyList_GET_SIZE(list) > start ? PyList_GET_SIZE(list) - start : 0)) break;
+            if (size == count_from(list, start)) break;
             Py_DECREF(copy);
         }
         /* nothing here runs any Python code */

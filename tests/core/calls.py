@@ -289,15 +289,16 @@ async def compare_call(seed: int) -> bool:
     finally:
         gc.enable()
     if any(isinstance(each, tuple) and each[:1] == ("spoils",) for each in pure):
-        # a plugin has broken the message, of which the compiled core makes the scope later, or a call without its chain
-        # cannot end, and what is left of it tells the two apart
-        return False
+        return False  # a plugin has broken the message, of which the compiled core makes the scope later
     compare_stories(f"compare_call({seed})", map(_shown, pure), map(_shown, compiled))
     return any(isinstance(each, tuple) and each[0] == "answers" for each in pure)
 
 
 def _shown(seen: object) -> str:
     text = re.sub(" at 0x[0-9a-f]+", "", repr(seen))
+    # a call whose chain a plugin has replaced cannot end, and leaves these two, which tell the cores apart
+    text = text.replace("<bound method Call.var of", "<bound method var of")
+    text = re.sub("(<Task finished name)='[^']*'", r"\1", text)
     return text.replace(str(type(answers(None))), str(asyncio.Future))  # what a step yields that waits for the gateway
 
 
